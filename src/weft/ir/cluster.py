@@ -1,0 +1,151 @@
+"""Clusters: a destination, how its endpoints are found, balanced, connected to and protected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+from weft.ir.endpoint import Endpoint
+from weft.ir.route import Source
+from weft.ir.tls import UpstreamTls
+
+
+class Discovery(StrEnum):
+    """``EDS``: endpoints come in their own lane. ``ORIGINAL_DST``: where the client wanted to go.
+
+    ``BLACK_HOLE``: a static cluster without endpoints.
+    """
+
+    EDS = "eds"
+    STATIC = "static"
+    STRICT_DNS = "strict_dns"
+    LOGICAL_DNS = "logical_dns"
+    ORIGINAL_DST = "original_dst"
+    BLACK_HOLE = "black_hole"
+
+
+class Algorithm(StrEnum):
+    """Envoy's load-balancing policies; ``PROVIDED`` is the cluster's own (ORIGINAL_DST)."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_REQUEST = "least_request"
+    RANDOM = "random"
+    RING_HASH = "ring_hash"
+    MAGLEV = "maglev"
+    PROVIDED = "provided"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalityWeight:
+    """Share of the traffic of clients at ``origin`` per locality ``region/zone/subzone``, in percent."""
+
+    origin: str
+    to: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadBalancing:
+    """``warm_up``: how long a new endpoint's share grows. ``panic_percent`` None: Istio's 0 (no panic)."""
+
+    algorithm: Algorithm = Algorithm.LEAST_REQUEST
+    ring_minimum: int | None = None
+    table_size: int | None = None
+    warm_up: timedelta | None = None
+    warm_up_minimum_percent: float | None = None
+    warm_up_aggression: float | None = None
+    locality_failover: bool = False
+    panic_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keepalive:
+    """TCP keep-alive; None leaves the system's default."""
+
+    probes: int | None = None
+    time: timedelta | None = None
+    interval: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """Connection pool and circuit breakers; None is Istio's default (2**32 - 1, that is no limit)."""
+
+    connect_timeout: timedelta = timedelta(seconds=10)
+    max_connections: int | None = None
+    max_pending_requests: int | None = None
+    max_requests: int | None = None
+    max_retries: int | None = None
+    max_requests_per_connection: int | None = None
+    max_concurrent_streams: int | None = None
+    idle_timeout: timedelta | None = None
+    tcp_idle_timeout: timedelta | None = None
+    max_connection_duration: timedelta | None = None
+    keepalive: Keepalive | None = None
+    retry_budget_percent: float | None = None
+    retry_budget_min_concurrency: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlierDetection:
+    """When an endpoint is taken out for a while. None: that test is off."""
+
+    interval: timedelta = timedelta(seconds=10)
+    ejection_time: timedelta = timedelta(seconds=30)
+    max_ejection_percent: int = 10
+    consecutive_5xx: int | None = None
+    consecutive_gateway_errors: int | None = None
+    consecutive_local_failures: int | None = None
+    split_local_errors: bool = False
+    min_health_percent: int = 0
+
+
+class UpstreamProtocol(StrEnum):
+    """What is spoken to the endpoints. ``AS_RECEIVED``: what the client spoke (h1 or h2)."""
+
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+    AS_RECEIVED = "as_received"
+    TCP = "tcp"
+
+
+class MutualTls(StrEnum):
+    """Automatic mTLS by what each endpoint supports (its metadata), or the cluster's ``tls`` always."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceRef:
+    """The service behind a cluster, for telemetry metadata and Istio's ``filter_metadata.istio.services``."""
+
+    host: str
+    name: str
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """One Envoy cluster. ``endpoints`` is filled only where ``discovery`` is not EDS.
+
+    ``tls`` with ``mutual=AUTO``: used for endpoints whose ``tls`` metadata is set, others get plaintext.
+    ``address_override_header``/port serve ORIGINAL_DST; ``source_address`` is bound before connecting.
+    """
+
+    name: str
+    discovery: Discovery
+    protocol: UpstreamProtocol
+    service: ServiceRef | None = None
+    subset: str = ""
+    endpoints: tuple[Endpoint, ...] = ()
+    dns_refresh: timedelta = timedelta(seconds=60)
+    respect_dns_ttl: bool = True
+    balancing: LoadBalancing = LoadBalancing()
+    connections: Connections = Connections()
+    outlier: OutlierDetection | None = None
+    tls: UpstreamTls | None = None
+    mutual: MutualTls = MutualTls.AUTO
+    source_address: str = ""
+    source: Source | None = None
+    metadata: tuple[tuple[str, str], ...] = field(default=())

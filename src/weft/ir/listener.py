@@ -1,0 +1,130 @@
+"""Listeners, filter chains, and what handles a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from weft.ir.route import Destination, RouteTable, Source
+from weft.ir.tls import DownstreamTls
+
+
+class Direction(StrEnum):
+    """Which way traffic flows, seen from the application (Envoy's traffic_direction)."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+    GATEWAY = "gateway"
+
+
+class ClientCertificate(StrEnum):
+    """What becomes of ``x-forwarded-client-cert`` (Envoy's forward_client_cert_details)."""
+
+    SANITIZE = "sanitize"
+    SANITIZE_SET = "sanitize_set"
+    APPEND_FORWARD = "append_forward"
+    FORWARD_ONLY = "forward_only"
+
+
+class HttpVersion(StrEnum):
+    """What a listener speaks; ``AUTO`` reads it from ALPN or the first bytes."""
+
+    AUTO = "auto"
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpHandler:
+    """An HTTP connection manager.
+
+    ``routes`` is a table's name (RDS) or a table of its own (inbound). ``trusted_hops`` counts the
+    proxies in front whose ``x-forwarded-for`` is believed; ``edge`` sanitises what clients claim.
+    """
+
+    stat_prefix: str
+    routes: str | RouteTable
+    version: HttpVersion = HttpVersion.AUTO
+    client_certificate: ClientCertificate = ClientCertificate.SANITIZE
+    edge: bool = False
+    trusted_hops: int = 0
+    server_name: str = ""
+    idle_timeout: timedelta | None = None
+    stream_idle_timeout: timedelta | None = None
+    max_connection_duration: timedelta | None = None
+    preserve_external_request_id: bool = False
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpHandler:
+    """A TCP proxy to weighted clusters."""
+
+    stat_prefix: str
+    destinations: tuple[Destination, ...]
+    idle_timeout: timedelta | None = None
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainMatch:
+    """When a chain takes a connection; empty fields match everything. CIDRs as ``10.0.0.0/8``."""
+
+    port: int | None = None
+    addresses: tuple[str, ...] = ()
+    source_addresses: tuple[str, ...] = ()
+    server_names: tuple[str, ...] = ()
+    transport: str = ""
+    application_protocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterChain:
+    """``transport`` in the match is ``tls`` or ``raw_buffer``; ``name`` is unique in its listener."""
+
+    name: str
+    match: ChainMatch
+    handler: HttpHandler | TcpHandler
+    tls: DownstreamTls | None = None
+    handshake_timeout: timedelta = timedelta(seconds=5)
+
+
+class Receive(StrEnum):
+    """How a connection reaches the listener and says where it wanted to go.
+
+    ``BOUND``: it came to this very port. ``REDIRECTED``: by nft; SO_ORIGINAL_DST tells.
+    ``PROXY_PROTOCOL``: a PROXY v2 header tells (rootless capture). ``HANDED_OVER``: the listener is not
+    bound; another one gives it connections by original destination.
+    """
+
+    BOUND = "bound"
+    REDIRECTED = "redirected"
+    PROXY_PROTOCOL = "proxy_protocol"
+    HANDED_OVER = "handed_over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """One Envoy listener.
+
+    ``hand_over``: give the connection to the listener of its original destination, if there is one.
+    ``inspect_tls`` and ``inspect_http``: read the first bytes to tell the protocol;
+    ``inspect_http_except`` lists destination ports whose protocol is declared, so nothing waits there.
+    """
+
+    name: str
+    direction: Direction
+    address: str
+    port: int
+    receive: Receive
+    chains: tuple[FilterChain, ...]
+    default_chain: FilterChain | None = None
+    hand_over: bool = False
+    inspect_tls: bool = False
+    inspect_http: bool = False
+    inspect_http_except: tuple[int, ...] = ()
+    inspect_timeout: timedelta = timedelta(seconds=5)
+    continue_on_inspect_timeout: bool = True
+    additional_addresses: tuple[str, ...] = ()
+    source: Source | None = None

@@ -1,0 +1,136 @@
+"""Every name that goes over the wire, spelled once. Istio's, so that its tools keep working.
+
+Sources: istio/istio pilot/pkg/model/push_context.go (clusters, SNI), pilot/pkg/networking/core
+(listeners, route configurations), pkg/model (node ids).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+ROOT_NAMESPACE: Final = "istio-system"
+CLUSTER_DOMAIN: Final = "cluster.local"
+TRUST_DOMAIN: Final = "cluster.local"
+
+PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
+BLACKHOLE_CLUSTER: Final = "BlackHoleCluster"
+INBOUND_PASSTHROUGH_CLUSTER: Final = "InboundPassthroughCluster"
+XDS_CLUSTER: Final = "xds-grpc"
+
+VIRTUAL_OUTBOUND: Final = "virtualOutbound"
+VIRTUAL_INBOUND: Final = "virtualInbound"
+BLOCK_ALL: Final = "block_all"
+ALLOW_ANY: Final = "allow_any"
+
+OUTBOUND_PORT: Final = 15001
+INBOUND_PORT: Final = 15006
+XDS_PORT: Final = 15012
+MONITORING_PORT: Final = 15014
+API_PORT: Final = 15017
+HEALTH_PORT: Final = 15021
+DNS_PORT: Final = 15053
+PROMETHEUS_PORT: Final = 15090
+HOST_BLOCK_FIRST_PORT: Final = 15400
+HOST_BLOCK_SIZE: Final = 8
+
+GATEWAY_NAME_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
+WORKLOAD_LABEL: Final = "weft.dev/workload"
+NODE_LABEL: Final = "weft.dev/node"
+
+# File SDS: one file a workload, watched by its Envoy.
+WORKLOAD_CERTIFICATE: Final = "default"
+WORKLOAD_TRUST_BUNDLE: Final = "ROOTCA"
+
+# ALPN between Istio proxies (pilot/pkg/networking/util): outbound HTTP offers these, TCP offers "istio".
+ALPN_MESH_HTTP1: Final = "istio-http/1.1"
+ALPN_MESH_HTTP10: Final = "istio-http/1.0"
+ALPN_MESH_H2: Final = "istio-h2"
+ALPN_MESH_TCP: Final = "istio"
+ALPN_PEER_EXCHANGE: Final = "istio-peer-exchange"
+
+
+def service_host(name: str, namespace: str, domain: str = CLUSTER_DOMAIN) -> str:
+    """``reviews`` in ``default`` -> ``reviews.default.svc.cluster.local``."""
+    return f"{name}.{namespace}.svc.{domain}"
+
+
+def expand_host(host: str, namespace: str, domain: str = CLUSTER_DOMAIN) -> str:
+    """Istio's short-name rule: a name without a dot means a service of the resource's namespace.
+
+    Wildcards and names with a dot are taken as they are (istio.io: VirtualService.hosts).
+    """
+    return host if "." in host or host == "*" else service_host(host, namespace, domain)
+
+
+def outbound_cluster(host: str, port: int, subset: str = "") -> str:
+    """``outbound|9080|v1|reviews.default.svc.cluster.local``."""
+    return f"outbound|{port}|{subset}|{host}"
+
+
+def inbound_cluster(port: int) -> str:
+    """``inbound|9080||``."""
+    return f"inbound|{port}||"
+
+
+def outbound_sni(host: str, port: int, subset: str = "") -> str:
+    """``outbound_.9080_.v1_.reviews.default.svc.cluster.local``."""
+    return f"outbound_.{port}_.{subset}_.{host}"
+
+
+_CLUSTER: Final = re.compile(
+    r"(?P<direction>outbound|inbound)\|(?P<port>\d+)\|(?P<subset>[^|]*)\|(?P<host>.*)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterName:
+    """The parts of a cluster's name."""
+
+    direction: str
+    port: int
+    subset: str
+    host: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The parts, or None for a name of another form, as ``PassthroughCluster``."""
+        match = _CLUSTER.fullmatch(text)
+        if match is None:
+            return None
+        return cls(match["direction"], int(match["port"]), match["subset"], match["host"])
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyName:
+    """An xDS node id: ``sidecar~10.0.0.1~reviews-0.default~default.svc.cluster.local``.
+
+    ``kind`` is ``sidecar`` or ``router``.
+    """
+
+    kind: str
+    address: str
+    name: str
+    namespace: str
+    domain: str = CLUSTER_DOMAIN
+
+    def __str__(self) -> str:
+        return f"{self.kind}~{self.address}~{self.name}.{self.namespace}~{self.namespace}.svc.{self.domain}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a node id; the last part may be missing, as in ``weft xds --proxy TYPE~IP~NAME.NS``.
+
+        Raises:
+            ValueError: when the text has another form.
+        """
+        parts = text.split("~")
+        if len(parts) in {3, 4} and parts[0] in {"sidecar", "router"} and "." in parts[2]:
+            name, _, namespace = parts[2].rpartition(".")
+            _, found, domain = parts[3].partition(".svc.") if len(parts) == 4 else ("", "", "")
+            if name and namespace:
+                return cls(parts[0], parts[1], name, namespace, domain if found else CLUSTER_DOMAIN)
+        raise ValueError(
+            f"{text!r} is not a proxy: write sidecar~IP~NAME.NAMESPACE or router~IP~NAME.NAMESPACE"
+        )
