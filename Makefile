@@ -1,0 +1,57 @@
+# Everything works from a clean clone: each target first brings the environment in .venv up to date.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+READY := build/ready
+BIN := .venv/bin
+
+.PHONY: help
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml requirements.lock scripts/setup
+	@scripts/setup
+	@mkdir -p build && touch $@
+
+.PHONY: setup
+setup: $(READY) ## install what weft and its tests need
+
+.PHONY: demo
+demo: $(READY) ## run the shop in a mesh; Ctrl-C ends it and leaves nothing behind
+	@$(BIN)/weft demo $(ARGS)
+
+.PHONY: test
+test: $(READY) lint ## every check: lint, types, floors, unit, golden, envoy, e2e
+	@scripts/test
+
+.PHONY: lint
+lint: $(READY) ## ruff, mypy --strict, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m weft.protos.stubs
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+.PHONY: unit
+unit: $(READY) ## the fast tests only
+	@$(BIN)/pytest tests/unit -n 2 -q
+
+.PHONY: golden
+golden: $(READY) ## rewrite tests/golden/*/out.yaml; the diff is the review
+	@$(BIN)/pytest tests/golden --update-golden -q
+
+.PHONY: bench
+bench: $(READY) ## measure; results go to bench/results
+	@$(BIN)/python bench/run.py $(ARGS)
+
+.PHONY: docs
+docs: $(READY) ## regenerate docs/reference from the models and the commands
+	@$(BIN)/python -m scripts.reference
+
+.PHONY: lock
+lock: ## resolve requirements.lock anew
+	@$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --all-extras --group dev --no-emit-index-url \
+		--no-header pyproject.toml -o requirements.lock
+
+.PHONY: clean
+clean: ## remove what make built
+	@rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
