@@ -1,0 +1,79 @@
+"""Run benchmarks and record what they measured: ``make bench`` or ``make bench ARGS="cli compile"``.
+
+Each benchmark is a script beside this one that prints one JSON object as its last line. The record goes to
+``bench/results/<date>-<benchmark>.json`` with the machine's description.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+BENCHMARKS = {
+    "cli": "weft --help: time to the prompt",
+    "compile": "first compile of 1,000 services, one changed resource",
+    "xds_streams": "one endpoint change to 1,000 simulated mTLS streams",
+    "sidecar": "weft run to a ready sidecar; memory of control plane, node and wrapper",
+    "routes": "one route change to 100 real Envoys",
+    "path": "the two-sidecar path against hand-written Envoys",
+    "dns": "queries per second of the node's DNS",
+}
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "unknown",
+    )
+    return {
+        "cores": os.cpu_count(),
+        "cpu": model,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def main() -> int:
+    """Run what was asked for, or everything."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="BENCHMARK", help=", ".join(BENCHMARKS))
+    names = parser.parse_args().names or [name for name in BENCHMARKS if (HERE / f"{name}.py").exists()]
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(
+            f"no benchmark is named {', '.join(sorted(unknown))}: choose from {', '.join(BENCHMARKS)}"
+        )
+    failed = 0
+    for name in names:
+        print(f"{name}: {BENCHMARKS[name]}", flush=True)
+        done = subprocess.run(
+            [sys.executable, str(HERE / f"{name}.py")], stdout=subprocess.PIPE, text=True, check=False
+        )
+        if done.returncode:
+            print(f"{name}: failed with exit code {done.returncode}", file=sys.stderr)
+            failed = 1
+            continue
+        figures = json.loads(done.stdout.strip().splitlines()[-1])
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        record = {"benchmark": name, "date": today, "machine": machine(), "figures": figures}
+        (HERE / "results").mkdir(exist_ok=True)
+        (HERE / "results" / f"{today}-{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+        print(json.dumps(figures, indent=2))
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
