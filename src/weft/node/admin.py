@@ -1,0 +1,72 @@
+"""Envoy's admin interface over its Unix socket: a few lines of HTTP/1.1, no library in the agent for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from weft.errors import WeftError
+
+_BODY_MAX: Final = 256 * 1024 * 1024
+
+
+class AdminError(WeftError):
+    """Envoy's admin interface did not answer, or refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the admin interface answered."""
+
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def ask(socket: Path, path: str, *, method: str = "GET", timeout: float = 5.0) -> Reply:
+    """Send one request, as ``/ready`` or (POST) ``/logging?level=debug``; ``timeout`` is in seconds.
+
+    Raises:
+        AdminError: when nobody listens, the time is over, or the answer is no HTTP.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await _exchange(socket, path, method)
+    except (OSError, TimeoutError, ValueError, EOFError) as error:
+        raise AdminError(
+            f"the proxy does not answer on {socket}: {error or 'no answer in time'}",
+            hint="see its log with 'weft logs NAME --proxy'",
+        ) from error
+
+
+async def _exchange(socket: Path, path: str, method: str) -> Reply:
+    reader, writer = await asyncio.open_unix_connection(str(socket), limit=1 << 20)
+    try:
+        writer.write(
+            f"{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode()
+        )
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        status = int(head[0].split()[1])
+        headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in head[1:])}
+        if headers.get("transfer-encoding") == "chunked":
+            return Reply(status, await _chunks(reader))
+        if "content-length" in headers:
+            return Reply(status, await reader.readexactly(int(headers["content-length"])))
+        return Reply(status, await reader.read(_BODY_MAX))
+    finally:
+        writer.close()
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
+        if len(body) + size > _BODY_MAX:
+            raise ValueError("the answer is larger than 256 MiB")
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    return bytes(body)
