@@ -25,6 +25,7 @@ class Reply:
     body: bytes
 
     def json(self) -> Any:
+        """The body, read as JSON."""
         return json.loads(self.body)
 
 
@@ -47,9 +48,8 @@ async def ask(socket: Path, path: str, *, method: str = "GET", timeout: float = 
 async def _exchange(socket: Path, path: str, method: str) -> Reply:
     reader, writer = await asyncio.open_unix_connection(str(socket), limit=1 << 20)
     try:
-        writer.write(
-            f"{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode()
-        )
+        lines = (f"{method} {path} HTTP/1.1", "host: admin", "connection: close", "content-length: 0", "", "")
+        writer.write("\r\n".join(lines).encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         status = int(head[0].split()[1])
         headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in head[1:])}

@@ -95,10 +95,10 @@ def _execute(plan: dict[str, object]) -> None:
     env = {str(key): str(value) for key, value in plan["env"].items()}  # type: ignore[attr-defined]
     if binary is not None:
         # By descriptor: the program may lie where its new user cannot walk, as in root's home.
-        os.execve(binary, argv, env)
+        os.execve(binary, argv, env)  # noqa: S606 - to execute is this program's purpose
     os.environ.clear()
     os.environ.update(env)  # execvp searches the PATH of the new environment
-    os.execvp(argv[0], argv)
+    os.execvp(argv[0], argv)  # noqa: S606
 
 
 def main() -> None:

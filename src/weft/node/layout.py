@@ -38,6 +38,7 @@ class WorkloadPaths:
 
     @property
     def bootstrap(self) -> Path:
+        """What Envoy was started with."""
         return self.directory / "bootstrap.json"
 
     @property
@@ -47,6 +48,7 @@ class WorkloadPaths:
 
     @property
     def pid_file(self) -> Path:
+        """Which process is its Envoy: pid, start time and boot, in JSON."""
         return self.directory / "envoy.pid"
 
     @property
@@ -56,6 +58,7 @@ class WorkloadPaths:
 
     @property
     def access_log(self) -> Path:
+        """Requests, one JSON object each, where a file is asked for."""
         return self.directory / "access.log"
 
     @property
@@ -101,6 +104,7 @@ class Layout:
 
     @property
     def node_socket(self) -> Path:
+        """Where the node listens."""
         return self.runtime / "node.sock"
 
     @property
@@ -110,18 +114,22 @@ class Layout:
 
     @property
     def workloads(self) -> Path:
+        """One directory a workload."""
         return self.runtime / "workloads"
 
     @property
     def records(self) -> Path:
+        """What this node owns, one file each."""
         return self.runtime / "records"
 
     @property
     def dns_table(self) -> Path:
+        """The names that the DNS process answers, its listeners and its upstream resolvers."""
         return self.runtime / "dns.json"
 
     @property
     def dns_log(self) -> Path:
+        """What the DNS process says."""
         return self.runtime / "dns.log"
 
     def workload(self, namespace: str, name: str) -> WorkloadPaths:

@@ -54,6 +54,7 @@ class Process:
         return None
 
     def to_record(self) -> dict[str, int | str]:
+        """As JSON can hold it."""
         return {"pid": self.pid, "started": self.started, "boot": self.boot}
 
     def alive(self) -> bool:
@@ -90,10 +91,10 @@ class Process:
         if descriptor is None:
             return
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        loop.add_reader(descriptor, lambda: ended.done() or ended.set_result(None))
+        ended = asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
         try:
-            await ended
+            await ended.wait()
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
@@ -132,6 +133,7 @@ class Plan:
     death_signal: int | None = None
 
     def to_json(self) -> bytes:
+        """What ``launch.py`` reads."""
         plan = {
             "argv": list(self.argv),
             "env": dict(self.env),

@@ -24,7 +24,7 @@ from weft.node.process import Launched, Plan, Process, launch
 log = logging.getLogger(__name__)
 
 PROXY_USER: Final = "weft-proxy"
-# In 60706-61183, the range that systemd's UIDS-GIDS document leaves unused: no account bears it, none is needed.
+# systemd's UIDS-GIDS document leaves 60706-61183 unused: no account bears it, and none is needed.
 PROXY_UID: Final = 61001
 
 _READY_POLL_S: Final = 0.01
@@ -111,6 +111,7 @@ class Sidecar:
 
     @property
     def pid(self) -> int | None:
+        """Of the Envoy that runs now."""
         return self._process.pid if self._process else None
 
     async def start(self, bootstrap: str) -> None:
@@ -151,7 +152,7 @@ class Sidecar:
                     with contextlib.suppress(ProxyError):
                         await self._become_ready()
                 await self._process.wait()
-                if self._stopping:
+                if self._ending():
                     return
                 lived = time.monotonic() - self._since
                 crashes = 1 if lived > _STEADY_S else crashes + 1
@@ -168,12 +169,12 @@ class Sidecar:
                 self._set(ready=False, message=error.message)
 
     async def drain(self) -> None:
-        """Stop taking new connections, keep serving; return when no request is in flight, or after ``drain_s``."""
+        """Take no new connections, keep serving; return when nothing is in flight, or after ``drain_s``."""
         path = "/drain_listeners?graceful&skip_exit" + ("&inboundonly" if self.options.inbound_only else "")
         try:
             async with asyncio.timeout(self.options.drain_s):
                 await ask(self.paths.admin_socket, path, method="POST")
-                while await self._busy():
+                while await self._busy():  # noqa: ASYNC110 - Envoy offers nothing to wait on
                     await asyncio.sleep(_ALIVE_POLL_S)
         except TimeoutError:
             log.info("proxy %s: requests in flight outlasted the drain", self.paths.directory.name)
@@ -205,6 +206,9 @@ class Sidecar:
         reply = await ask(self.paths.admin_socket, f"/logging?level={level}", method="POST")
         if reply.status != 200:
             raise AdminError(reply.body.decode(errors="replace").strip())
+
+    def _ending(self) -> bool:
+        return self._stopping
 
     async def _busy(self) -> bool:
         """Whether a request is being served or an inbound TCP connection is open."""
@@ -264,7 +268,7 @@ class Sidecar:
                 pass  # not listening yet
             if time.monotonic() > deadline:
                 raise ProxyError(
-                    f"the proxy of {self.paths.directory.name} is not ready after {self.options.ready_s:g} s: {said}",
+                    f"the proxy of {self.paths.directory.name} is not ready: {said}",
                     hint="is the control plane reachable? see 'weft check' and 'weft logs NAME --proxy'",
                 )
             await asyncio.sleep(_READY_POLL_S)

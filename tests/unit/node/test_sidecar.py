@@ -37,7 +37,8 @@ def free_port() -> int:
 
 def bootstrap(admin: Path, port: int, upstream: int) -> str:
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3."
+        "HttpConnectionManager",
         "stat_prefix": "inbound_test",
         "route_config": {
             "virtual_hosts": [
