@@ -39,9 +39,12 @@ GATEWAY_NAME_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
 WORKLOAD_LABEL: Final = "weft.dev/workload"
 NODE_LABEL: Final = "weft.dev/node"
 
-# File SDS: one file a workload, watched by its Envoy.
+# File SDS: Envoy runs in its workload's directory and watches it; one secret a file, since Envoy's file
+# subscription refuses two ("Unexpected SDS secrets length").
 WORKLOAD_CERTIFICATE: Final = "default"
+WORKLOAD_CERTIFICATE_FILE: Final = "sds.json"
 WORKLOAD_TRUST_BUNDLE: Final = "ROOTCA"
+WORKLOAD_TRUST_BUNDLE_FILE: Final = "sds-rootca.json"
 
 # ALPN between Istio proxies (pilot/pkg/networking/util): outbound HTTP offers these, TCP offers "istio".
 ALPN_MESH_HTTP1: Final = "istio-http/1.1"
@@ -134,3 +137,11 @@ class ProxyName:
         raise ValueError(
             f"{text!r} is not a proxy: write sidecar~IP~NAME.NAMESPACE or router~IP~NAME.NAMESPACE"
         )
+
+
+# xDS type URLs.
+CLUSTER_TYPE: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+ENDPOINT_TYPE: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENER_TYPE: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
+ROUTE_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"

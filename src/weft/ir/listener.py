@@ -35,6 +35,19 @@ class HttpVersion(StrEnum):
     HTTP2 = "http2"
 
 
+class PathNormalization(StrEnum):
+    """What becomes of a path before it is matched (Istio's MeshConfig.pathNormalization).
+
+    ``BASE``: RFC 3986 dot segments. ``MERGE_SLASHES``: and ``//`` is ``/``.
+    ``DECODE_AND_MERGE_SLASHES``: and escaped slashes are decoded first.
+    """
+
+    NONE = "none"
+    BASE = "base"
+    MERGE_SLASHES = "merge_slashes"
+    DECODE_AND_MERGE_SLASHES = "decode_and_merge_slashes"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpHandler:
     """An HTTP connection manager.
@@ -54,15 +67,17 @@ class HttpHandler:
     stream_idle_timeout: timedelta | None = None
     max_connection_duration: timedelta | None = None
     preserve_external_request_id: bool = False
+    path_normalization: PathNormalization = PathNormalization.BASE
     source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpHandler:
-    """A TCP proxy to weighted clusters."""
+    """A TCP proxy to weighted clusters. ``alpn``: offered upstream in place of what the cluster offers."""
 
     stat_prefix: str
     destinations: tuple[Destination, ...]
+    alpn: tuple[str, ...] = ()
     idle_timeout: timedelta | None = None
     source: Source | None = None
 
