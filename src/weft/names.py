@@ -46,6 +46,13 @@ WORKLOAD_CERTIFICATE_FILE: Final = "sds.json"
 WORKLOAD_TRUST_BUNDLE: Final = "ROOTCA"
 WORKLOAD_TRUST_BUNDLE_FILE: Final = "sds-rootca.json"
 
+# xDS type URLs.
+CLUSTER_TYPE: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+ENDPOINT_TYPE: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENER_TYPE: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
+ROUTE_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+
 # ALPN between Istio proxies (pilot/pkg/networking/util): outbound HTTP offers these, TCP offers "istio".
 ALPN_MESH_HTTP1: Final = "istio-http/1.1"
 ALPN_MESH_HTTP10: Final = "istio-http/1.0"
@@ -137,11 +144,3 @@ class ProxyName:
         raise ValueError(
             f"{text!r} is not a proxy: write sidecar~IP~NAME.NAMESPACE or router~IP~NAME.NAMESPACE"
         )
-
-
-# xDS type URLs.
-CLUSTER_TYPE: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
-ENDPOINT_TYPE: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-LISTENER_TYPE: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
-ROUTE_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
