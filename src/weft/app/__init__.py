@@ -1,0 +1,1 @@
+"""Everything for one machine: ``weft up`` and ``weft demo``."""
