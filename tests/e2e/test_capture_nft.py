@@ -1,0 +1,314 @@
+"""Capture by nft with real processes: who reaches whom, by which way, and who is refused.
+
+The stand-in for a sidecar only says where a connection wanted to go (SO_ORIGINAL_DST), so that each rule is
+seen by itself; `test_node.py` has the whole path with Envoys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from weft.node.capture import cgroup, netns, nft
+from weft.node.capture.cgroup import Hierarchy
+from weft.node.capture.command import run
+from weft.node.layout import Layout
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(
+        os.getuid() != 0 or shutil.which("nft") is None or Hierarchy.find() is None,
+        reason="needs root, nft and cgroup2",
+    ),
+]
+
+# argv: outbound port, inbound port, DNS port, the address that the application shall see.
+# Inbound: asks the application at the original destination.
+SIDECAR = """
+import socket, struct, sys, threading
+outbound, inbound, dns = map(int, sys.argv[1:4]); source = (sys.argv[4], 0)
+def original(c):
+    raw = c.getsockopt(socket.SOL_IP, 80, 16)
+    return socket.inet_ntoa(raw[4:8]) + ":" + str(struct.unpack("!H", raw[2:4])[0])
+def serve(port, answer, address):
+    s = socket.create_server((address, port))
+    while True:
+        c, peer = s.accept()
+        threading.Thread(target=one, args=(c, peer, answer)).start()
+def one(c, peer, answer):
+    with c: c.sendall(answer(c).encode())
+def out(c): return "out " + original(c)
+def into(c):
+    host, port = original(c).split(":")
+    with socket.create_connection((host, int(port)), 5, source) as app: return "in " + app.recv(100).decode()
+def names():
+    u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("127.0.0.1", dns))
+    while True:
+        data, peer = u.recvfrom(100); u.sendto(b"dns " + data, peer)
+for port, answer, address in ((outbound, out, "127.0.0.1"), (inbound, into, "0.0.0.0")):
+    threading.Thread(target=serve, args=(port, answer, address)).start()
+names()
+"""
+APP = """
+import socket, sys, threading
+def serve(port):
+    s = socket.create_server(("0.0.0.0", port), backlog=200)
+    while True:
+        c, _ = s.accept()
+        with c: c.sendall(b"app")
+for port in sys.argv[1:]: threading.Thread(target=serve, args=(int(port),)).start()
+"""
+CALL = """
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 3) as c:
+        print(c.recv(100).decode() or "closed")
+except ConnectionRefusedError: print("refused")
+except ConnectionResetError: print("reset")
+except TimeoutError: print("timeout")
+"""
+ASK = """
+import socket, sys
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(3)
+u.sendto(b"who", (sys.argv[1], 53)); print(u.recv(100).decode())
+"""
+
+
+def enter(group: Path | None) -> list[str]:
+    return ["sh", "-c", f'echo 0 > {group}/cgroup.procs && exec "$@"', "sh"] if group else []
+
+
+@dataclass
+class Host:
+    mesh: str
+    root: Path
+    remote: netns.Namespace
+    network: netns.Network
+    layout: Layout
+    web: nft.HostWorkload
+    web_app: Path
+    shop_app: Path
+    hidden: int
+    workloads: list[nft.HostWorkload]
+
+    async def run_python(self, prefix: list[str], code: str, *args: object) -> str:
+        child = await asyncio.create_subprocess_exec(
+            *prefix, sys.executable, "-ISc", code, *map(str, args), stdout=subprocess.PIPE
+        )
+        out, _ = await asyncio.wait_for(child.communicate(), 15)
+        return out.decode().strip()
+
+    async def call(self, group: Path | None, address: str, port: int) -> str:
+        return await self.run_python(enter(group), CALL, address, port)
+
+    async def call_remotely(self, port: int) -> str:
+        prefix = ["nsenter", f"--net={self.remote.path}"]
+        return await self.run_python(prefix, CALL, self.network.gateway, port)
+
+
+def start(children: list[subprocess.Popen[bytes]], prefix: list[str], code: str, *args: object) -> None:
+    children.append(subprocess.Popen([*prefix, "/usr/bin/python3", "-ISc", code, *map(str, args)]))
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(server.getsockname()[1]) for server in servers]
+
+
+async def wait_for(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return
+        assert time.monotonic() < deadline, f"nobody listens on {port}"
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    mesh = f"t{uuid.uuid4().hex[:8]}"
+    hierarchy = Hierarchy.find()
+    assert hierarchy is not None
+    root = hierarchy.mount / f"weft-{mesh}"
+    children: list[subprocess.Popen[bytes]] = []
+    async with contextlib.AsyncExitStack() as stack:
+        base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        layout = Layout(mesh, base / "run" / mesh, base / "state" / mesh)
+        layout.prepare()
+        network = await netns.make_network(layout)
+        stack.push_async_callback(netns.remove_network, layout, network.bridge)
+        remote = await netns.make_namespace(
+            layout, network, "remote", netns.free_address(network, ()), "table inet nothing\n"
+        )
+        stack.push_async_callback(netns.remove_namespace, layout, remote.name)
+        stack.callback(cgroup.remove, root, kill=True)
+        stack.push_async_callback(nft.drop, mesh)
+
+        @stack.callback
+        def end() -> None:
+            for child in children:
+                child.kill()
+                child.wait()
+
+        workloads = []
+        for name in ("web", "shop"):
+            app, proxy = (cgroup.make(root / name / part) for part in ("app", "proxy"))
+            outbound, inbound, dns, port, hidden = free_ports(5)
+            workloads.append(
+                nft.HostWorkload(
+                    name=name,
+                    app=hierarchy.group(app),
+                    proxy=hierarchy.group(proxy),
+                    outbound_port=outbound,
+                    inbound_port=inbound,
+                    dns_port=dns,
+                    ports=(port,),
+                )
+            )
+            ports = [str(number) for number in (outbound, inbound, dns)] + ["0.0.0.0"]
+            start(children, enter(proxy), SIDECAR, *ports)
+            start(children, enter(app), APP, port, hidden)
+            for number in (outbound, inbound, port, hidden):
+                await wait_for(number)
+        await nft.apply(nft.host_rules(mesh, workloads))
+        yield Host(
+            mesh=mesh,
+            root=root,
+            remote=remote,
+            network=network,
+            layout=layout,
+            web=workloads[0],
+            web_app=root / "web" / "app",
+            shop_app=root / "shop" / "app",
+            hidden=hidden,
+            workloads=workloads,
+        )
+    assert not root.exists()
+    assert not [name for name in await nft.tables() if mesh in name]
+    assert not Path(f"/sys/class/net/{network.bridge}").exists()
+
+
+async def test_who_reaches_whom(host: Host) -> None:
+    port, gateway = host.web.ports[0], host.network.gateway
+    got = {
+        "out": await host.call(host.web_app, "240.240.0.9", 80),
+        "own port": await host.call(host.web_app, "127.0.0.1", port),
+        "own port by the host's address": await host.call(host.web_app, gateway, port),
+        "unmeshed, loopback": await host.call(None, "127.0.0.1", port),
+        "unmeshed, the host's address": await host.call(None, gateway, port),
+        "another workload, loopback": await host.call(host.shop_app, "127.0.0.1", port),
+        "another workload's way out": await host.call(host.shop_app, "127.0.0.1", host.web.outbound_port),
+        "unmeshed, a workload's way out": await host.call(None, "127.0.0.1", host.web.outbound_port),
+        "remote": await host.call_remotely(port),
+        "remote, an undeclared port": await host.call_remotely(host.hidden),
+    }
+    assert got == {
+        "out": "out 240.240.0.9:80",
+        "own port": "app",
+        "own port by the host's address": "app",
+        "unmeshed, loopback": "in app",
+        "unmeshed, the host's address": "in app",
+        "another workload, loopback": "in app",
+        "another workload's way out": "refused",
+        "unmeshed, a workload's way out": "refused",
+        "remote": "in app",
+        "remote, an undeclared port": "in app",
+    }
+
+
+async def test_a_call_between_workloads_by_the_hosts_address_goes_out_first(host: Host) -> None:
+    port = host.web.ports[0]
+    assert await host.call(host.shop_app, host.network.gateway, port) == f"out {host.network.gateway}:{port}"
+
+
+async def test_names_are_asked_of_the_meshs_resolver(host: Host) -> None:
+    assert await host.run_python(enter(host.web_app), ASK, "203.0.113.53") == "dns who"
+
+
+async def test_without_the_nat_table_the_mesh_is_closed(host: Host) -> None:
+    await run("nft", "delete", "table", "inet", nft.table_name(host.mesh))
+    port = host.web.ports[0]
+    assert await host.call(None, "127.0.0.1", port) == "refused"
+    assert await host.call(host.shop_app, "127.0.0.1", port) == "refused"
+    assert await host.call_remotely(port) == "refused"
+    assert await host.call(host.web_app, "127.0.0.1", port) == "app"
+
+
+async def test_reloading_the_rules_breaks_no_connection(host: Host) -> None:
+    port = host.web.ports[0]
+    done, failed = 0, 0
+
+    async def load() -> None:
+        nonlocal done, failed
+        while not stop.is_set():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            said = await asyncio.wait_for(reader.read(100), 5)
+            done += 1
+            failed += said != b"in app"
+            writer.close()
+
+    stop = asyncio.Event()
+    loads = [asyncio.create_task(load()) for _ in range(4)]
+    for _ in range(20):
+        await nft.apply(nft.host_rules(host.mesh, host.workloads))
+    stop.set()
+    await asyncio.gather(*loads)
+    assert done > 20
+    assert failed == 0
+
+
+async def test_a_replicas_own_network(host: Host) -> None:
+    """Outbound and inbound are redirected, but for the sidecar's uid and the node's probes."""
+    address = netns.free_address(host.network, (host.remote.address,))
+    uid = 61001
+    rules = nft.namespace_rules(uid, probe_source=host.network.gateway)
+    namespace = await netns.make_namespace(host.layout, host.network, "pod", address, rules)
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        inside = ["nsenter", f"--net={namespace.path}"]
+        drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        ports = ("15001", "15006", "15053", nft.INBOUND_SOURCE)
+        start(children, [*inside, *drop], SIDECAR, *ports)
+        start(children, inside, APP, 80)
+        deadline = time.monotonic() + 10
+        while await host.run_python(inside, CALL, "240.240.0.9", 80) == "refused":
+            assert time.monotonic() < deadline
+        while await host.run_python(inside, CALL, "127.0.0.1", 80) == "refused":
+            assert time.monotonic() < deadline
+        remotely = ["nsenter", f"--net={host.remote.path}"]
+        got = {
+            "out": await host.run_python(inside, CALL, "240.240.0.9", 443),
+            "loopback": await host.run_python(inside, CALL, "127.0.0.1", 80),
+            "names": await host.run_python(inside, ASK, "203.0.113.53"),
+            "from another replica": await host.run_python(remotely, CALL, address, 80),
+            "the node's probe": await host.call(None, address, 80),
+        }
+        assert got == {
+            "out": "out 240.240.0.9:443",
+            "loopback": "app",
+            "names": "dns who",
+            "from another replica": "in app",
+            "the node's probe": "app",
+        }
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+        await netns.remove_namespace(host.layout, namespace.name)
+    assert not namespace.path.exists()
