@@ -32,6 +32,10 @@ API_PORT: Final = 15017
 HEALTH_PORT: Final = 15021
 DNS_PORT: Final = 15053
 PROMETHEUS_PORT: Final = 15090
+# A redirected sidecar hands inbound connections to its application from this address (Istio's
+# InboundPassthroughBindIpv4): the node's rules send every other connection of the sidecar to its own
+# workload through the inbound listener, so that one without it goes round for ever.
+INBOUND_SOURCE: Final = "127.0.0.6"
 HOST_BLOCK_FIRST_PORT: Final = 15400
 HOST_BLOCK_SIZE: Final = 8
 
@@ -52,6 +56,7 @@ ENDPOINT_TYPE: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoad
 LISTENER_TYPE: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTE_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+VIRTUAL_HOST_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
 
 # ALPN between Istio proxies (pilot/pkg/networking/util): outbound HTTP offers these, TCP offers "istio".
 ALPN_MESH_HTTP1: Final = "istio-http/1.1"

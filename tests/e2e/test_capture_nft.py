@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from weft.names import INBOUND_SOURCE
 from weft.node.capture import cgroup, netns, nft
 from weft.node.capture.cgroup import Hierarchy
 from weft.node.capture.command import run
@@ -283,7 +284,7 @@ async def test_a_replicas_own_network(host: Host) -> None:
     try:
         inside = ["nsenter", f"--net={namespace.path}"]
         drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-        ports = ("15001", "15006", "15053", nft.INBOUND_SOURCE)
+        ports = ("15001", "15006", "15053", INBOUND_SOURCE)
         start(children, [*inside, *drop], SIDECAR, *ports)
         start(children, inside, APP, 80)
         deadline = time.monotonic() + 10

@@ -130,7 +130,8 @@ class Cluster:
     """One Envoy cluster. ``endpoints`` is filled only where ``discovery`` is not EDS.
 
     ``tls`` with ``mutual=AUTO``: used for endpoints whose ``tls`` metadata is set, others get plaintext.
-    ``address_override_header``/port serve ORIGINAL_DST; ``source_address`` is bound before connecting.
+    ``address_override_header``/port serve ORIGINAL_DST; ``source_address`` is bound before connecting:
+    the inbound clusters of ``Capture.REDIRECT`` need ``names.INBOUND_SOURCE``, or they loop.
     """
 
     name: str

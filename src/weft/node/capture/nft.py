@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from weft.names import DNS_PORT, HEALTH_PORT, INBOUND_PORT, OUTBOUND_PORT, PROMETHEUS_PORT
+from weft.names import DNS_PORT, HEALTH_PORT, INBOUND_PORT, INBOUND_SOURCE, OUTBOUND_PORT, PROMETHEUS_PORT
 from weft.node.capture.cgroup import Group
 from weft.node.capture.command import run
 
 # Only the first packet: the first NAT rule of a host would otherwise break connections that live already.
 _SYN: Final = "tcp flags syn / fin,syn,rst,ack"
-# What a sidecar hands to its application comes from here (Istio's InboundPassthroughBindIpv4 and ...Ipv6).
-INBOUND_SOURCE: Final = "127.0.0.6"
 INBOUND_SOURCE_6: Final = "::6"
 # The resolver of sidecars, which only forwards: a virtual address would lead them back to themselves.
 PROXY_DNS_PORT: Final = DNS_PORT + 1
