@@ -125,7 +125,9 @@ class Listener:
 
     ``hand_over``: give the connection to the listener of its original destination, if there is one.
     ``inspect_tls`` and ``inspect_http``: read the first bytes to tell the protocol;
-    ``inspect_http_except`` lists destination ports whose protocol is declared, so nothing waits there.
+    ``inspect_http_except`` lists destination ports whose protocol is declared, so nothing waits there;
+    ``inspect_tls_except`` those where TLS is never expected, so that a server may speak first.
+    ``inspect_timeout`` zero waits for the client without a limit (Istio's default).
     """
 
     name: str
@@ -139,6 +141,7 @@ class Listener:
     inspect_tls: bool = False
     inspect_http: bool = False
     inspect_http_except: tuple[int, ...] = ()
+    inspect_tls_except: tuple[int, ...] = ()
     inspect_timeout: timedelta = timedelta(seconds=5)
     continue_on_inspect_timeout: bool = True
     additional_addresses: tuple[str, ...] = ()
