@@ -1,0 +1,486 @@
+"""Incremental ADS without sockets, clock or protobuf: what one stream should be sent next, and why.
+
+A ``Stream`` is told what the proxy says (``receive``) and what it shall have (``update``,
+``update_endpoints``), and is asked for messages (``send``) until it has none. The rules, each measured
+against a real Envoy:
+
+- One un-acknowledged response for each type. Whatever changes meanwhile goes into the next one.
+- Make before break: clusters, the endpoints of every cluster just sent, listeners, routes; clusters that are
+  gone are taken away last, and not while a listener or a route that may still use them was refused. A stream
+  works on one snapshot until the proxy has it whole, then takes the newest.
+- An acknowledged cluster is a warm one. A cluster that changed warms anew and wants its endpoints again.
+- After a refusal (NACK) nothing is known of that response's resources, so they are sent again in halves until
+  the culprits stand alone. A culprit is not sent again until it changes; everything else goes on.
+- What a reconnecting proxy says that it holds is not sent again; what it should not hold is removed.
+- A name stays subscribed: it is answered when it does not exist, and again when it comes (back).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from weft.names import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    SECRET_TYPE,
+    VIRTUAL_HOST_TYPE,
+)
+from weft.xds.shared import NO_NAMES, Response, Shared
+from weft.xds.table import Resource
+
+WILDCARD: Final = "*"
+
+# Types that a request without names asks for as a whole; the others are asked for by name only.
+_WHOLE: Final = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
+# Warming waits for these, so that they never wait for anything themselves.
+_FREE: Final = (ENDPOINT_TYPE, SECRET_TYPE)
+# Each of these waits until the proxy has acknowledged those before it.
+_ORDERED: Final = (LISTENER_TYPE, ROUTE_TYPE, VIRTUAL_HOST_TYPE)
+TYPES: Final = (CLUSTER_TYPE, *_FREE, *_ORDERED)
+
+_MAX_NAMES: Final = 100_000
+
+_NONE: Final[Mapping[str, Resource]] = {}
+
+
+class ProtocolError(Exception):
+    """The proxy broke the protocol or a bound; its stream must end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A ``DeltaDiscoveryRequest``. ``error``: the proxy's words if it refuses, else None."""
+
+    type_url: str
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a proxy shall have, endpoints apart. Keys of ``resources``: type URL, then the name asked for.
+
+    ``revision`` counts the changes of configuration. ``lazy`` names clusters that are sent only to a proxy
+    that asks for them by name (on-demand discovery).
+    """
+
+    revision: int
+    resources: Mapping[str, Mapping[str, Resource]]
+    lazy: frozenset[str] = NO_NAMES
+
+    def of(self, type_url: str) -> Mapping[str, Resource]:
+        """The resources of one type."""
+        return self.resources.get(type_url, _NONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The proxy took a response."""
+
+    type_url: str
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The proxy refused a response. ``culprit`` is the one resource at fault, once it is known."""
+
+    type_url: str
+    nonce: str
+    error: str
+    culprit: Resource | None = None
+
+
+Event = Acknowledged | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A resource that the proxy refuses, and why in its own words."""
+
+    resource: Resource
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A response that the proxy has not answered: not its bytes, so that a stalled proxy pins none.
+
+    ``keys`` are the names that the resources were asked by.
+    """
+
+    nonce: str
+    keys: tuple[str, ...]
+    resources: tuple[Resource, ...]
+    removed: tuple[str, ...]
+
+
+class _Kind:
+    """One type of resource on one stream.
+
+    The proxy holds ``base`` as far as it asked for it, but for ``marks``: a version is what it holds of that
+    name, None says that it must be told of that name. Both are brought up to date when a response is made; a
+    refusal takes that back. ``lazy`` are the names in ``base`` that it has only if it asked for them.
+    """
+
+    __slots__ = ("base", "flight", "greet", "lazy", "marks", "names", "rejected", "suspects", "whole")
+
+    def __init__(self) -> None:
+        self.whole = False
+        self.names: frozenset[str] = NO_NAMES
+        self.base: Mapping[str, Resource] = _NONE
+        self.lazy: frozenset[str] = NO_NAMES
+        self.marks: dict[str, str | None] = {}
+        self.flight: _Flight | None = None
+        self.suspects: list[tuple[str, ...]] = []
+        self.rejected: dict[str, Rejection] = {}
+        # A proxy that starts waits for an answer to its first request, be it empty.
+        self.greet = False
+
+
+class Stream:
+    """One proxy's stream."""
+
+    __slots__ = (
+        "_acknowledged_sequence",
+        "_endpoints",
+        "_kinds",
+        "_newest",
+        "_overdue",
+        "_sent_sequence",
+        "_sequence",
+        "_shared",
+        "_target",
+        "revision",
+    )
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._kinds: dict[str, _Kind] = {}
+        self._newest: Snapshot | None = None
+        self._target: Snapshot | None = None
+        self._endpoints: Mapping[str, Resource] = _NONE
+        # Of the endpoints: as they are, as they were last sent, as the proxy acknowledged them.
+        self._sequence = self._sent_sequence = self._acknowledged_sequence = -1
+        self._overdue = False
+        self.revision = -1
+        """The newest revision that the proxy has whole, refused resources apart; -1 for none."""
+
+    # What it is told
+
+    def update(self, snapshot: Snapshot) -> None:
+        """What the proxy shall have from now on."""
+        self._newest = snapshot
+
+    def update_endpoints(self, endpoints: Mapping[str, Resource], sequence: int = 0) -> None:
+        """The endpoint sets by cluster, as they are now; ``sequence`` counts their changes."""
+        self._endpoints, self._sequence = endpoints, sequence
+
+    def hurry(self) -> None:
+        """Stop waiting for the clusters of this snapshot to get warm: listeners and routes go out now."""
+        self._overdue = True
+
+    def receive(self, request: Request) -> Event | None:
+        """Take in what the proxy says. Ask ``send`` afterwards.
+
+        Raises:
+            ProtocolError: for an unknown type, and for more names than anybody needs.
+        """
+        kind = self._kinds.get(request.type_url)
+        first = kind is None
+        if kind is None:
+            if request.type_url not in TYPES:
+                raise ProtocolError(f"this server has no resources of type {request.type_url!r}")
+            kind = self._kinds[request.type_url] = _Kind()
+            kind.marks.update(request.initial_versions)
+            kind.whole = not request.subscribe and request.type_url in _WHOLE
+        event = self._answered(request, kind) if request.nonce else None
+        self._subscribe(request, kind, first=first)
+        if first and kind.whole:
+            kind.greet = not request.initial_versions
+        if len(kind.names) > _MAX_NAMES or len(kind.marks) > _MAX_NAMES + len(kind.base):
+            raise ProtocolError(f"more than {_MAX_NAMES} names asked for")
+        return event
+
+    def _subscribe(self, request: Request, kind: _Kind, *, first: bool) -> None:
+        if request.subscribe:
+            asked = set(request.subscribe)
+            if WILDCARD in asked:
+                asked.discard(WILDCARD)
+                kind.whole = request.type_url in _WHOLE
+            kind.names = self._shared.names(kind.names | asked)
+            for name in asked:
+                # Asked for again: the proxy may have forgotten it, so it is told again.
+                if not (first and name in request.initial_versions):
+                    kind.marks[name] = None
+        if request.unsubscribe:
+            gone = set(request.unsubscribe)
+            if WILDCARD in gone:
+                gone.discard(WILDCARD)
+                kind.whole = False
+            kind.names = self._shared.names(kind.names - gone)
+            for name in gone:
+                if kind.whole:
+                    kind.marks[name] = None
+                else:
+                    kind.marks.pop(name, None)
+                    kind.rejected.pop(name, None)
+
+    def _answered(self, request: Request, kind: _Kind) -> Event | None:
+        flight = kind.flight
+        if flight is None or flight.nonce != request.nonce:
+            return None
+        kind.flight = None
+        if request.error is None:
+            for key in (*flight.keys, *flight.removed):
+                kind.rejected.pop(key, None)
+            if request.type_url == ENDPOINT_TYPE and not kind.suspects:
+                self._acknowledged_sequence = self._sent_sequence
+            return Acknowledged(request.type_url, request.nonce)
+        if not flight.keys:
+            # Only removals: nothing to isolate, and to repeat it would be refused again.
+            return Refused(request.type_url, request.nonce, request.error)
+        for name in flight.removed:
+            kind.marks[name] = None
+        if len(flight.keys) == 1:
+            culprit = flight.resources[0]
+            kind.rejected[flight.keys[0]] = Rejection(culprit, request.error)
+            return Refused(request.type_url, request.nonce, request.error, culprit)
+        for key in flight.keys:
+            kind.marks[key] = None
+        kind.suspects += _split(flight.keys, request.error)
+        return Refused(request.type_url, request.nonce, request.error)
+
+    # What it says
+
+    def send(self) -> Response | None:
+        """The next message for the proxy. None: ask again after the next ``receive`` or ``update``."""
+        while self._target is not None or self._take_newest():
+            response = self._next()
+            if response is not None:
+                return response
+            if self._target is None or self.waits():
+                return None
+            self.revision = self._target.revision
+            if not self._take_newest():
+                return None
+        return None
+
+    def waits(self) -> bool:
+        """Whether something other than endpoints is sent and not acknowledged, so that more may be due."""
+        return any(
+            kind.flight is not None for type_url, kind in self._kinds.items() if type_url != ENDPOINT_TYPE
+        )
+
+    def _take_newest(self) -> bool:
+        """Begin with the newest snapshot; False if there is none to begin with."""
+        newest, old = self._newest, self._target
+        if newest is None or newest is old:
+            return False
+        clusters = self._kinds.get(CLUSTER_TYPE)
+        if old is not None and clusters is not None and old.lazy != newest.lazy:
+            held = old.of(CLUSTER_TYPE)
+            for name in (old.lazy ^ newest.lazy) - clusters.names:
+                clusters.marks[name] = held[name].version if name in held and name in newest.lazy else None
+        self._target, self._overdue = newest, False
+        for type_url, kind in self._kinds.items():
+            if kind.rejected:
+                want = self._wanted(type_url)
+                kind.rejected = {
+                    name: rejection
+                    for name, rejection in kind.rejected.items()
+                    if name in want and want[name].version == rejection.resource.version
+                }
+        return True
+
+    def _next(self) -> Response | None:
+        kinds = self._kinds
+        clusters = kinds.get(CLUSTER_TYPE)
+        if clusters is not None and clusters.flight is None:
+            response = self._push(CLUSTER_TYPE, clusters, removals=False)
+            if response is not None:
+                self._endpoints_again(clusters)
+                return response
+        for type_url in _FREE:
+            kind = kinds.get(type_url)
+            if kind is not None and kind.flight is None:
+                response = self._push(type_url, kind)
+                if response is not None:
+                    return response
+        if clusters is not None and clusters.flight is not None and not self._overdue:
+            return None
+        refused = False
+        for type_url in _ORDERED:
+            kind = kinds.get(type_url)
+            if kind is None:
+                continue
+            if kind.flight is None:
+                response = self._push(type_url, kind)
+                if response is not None:
+                    return response
+            elif not self._overdue:
+                return None
+            refused = refused or bool(kind.rejected) or kind.flight is not None
+        if clusters is not None and clusters.flight is None and not refused:
+            return self._push(CLUSTER_TYPE, clusters, removals=True)
+        return None
+
+    def _endpoints_again(self, clusters: _Kind) -> None:
+        """A cluster that was just sent warms, and waits for endpoints that the proxy will not ask for."""
+        endpoints = self._kinds.get(ENDPOINT_TYPE)
+        if endpoints is not None and clusters.flight is not None:
+            for name in clusters.flight.keys:
+                if name in endpoints.names:
+                    endpoints.marks[name] = None
+
+    def _push(self, type_url: str, kind: _Kind, *, removals: bool = True) -> Response | None:
+        """The next response of this type, entered as sent; None if the proxy needs none."""
+        want = self._wanted(type_url)
+        while kind.suspects:
+            keys, resources, _, _ = self._due(type_url, kind, want, kind.suspects.pop(), removals=False)
+            if keys:
+                kind.marks.update(
+                    (key, resource.version) for key, resource in zip(keys, resources, strict=True)
+                )
+                return self._fly(type_url, kind, keys, resources, ())
+        changed = self._shared.difference(kind.base, want)
+        if not changed and not kind.marks and not kind.greet:
+            kind.base = want
+            self._note(type_url, kind)
+            return None
+        names: Iterable[str] = changed
+        if kind.marks:
+            names = sorted({*changed, *kind.marks}) if changed else sorted(kind.marks)
+        keys, resources, removed, later = self._due(type_url, kind, want, names, removals=removals)
+        kind.base, kind.marks = want, later
+        self._note(type_url, kind)
+        if not keys and not removed and not kind.greet:
+            return None
+        kind.greet = False
+        return self._fly(type_url, kind, keys, resources, removed)
+
+    def _fly(
+        self,
+        type_url: str,
+        kind: _Kind,
+        keys: tuple[str, ...],
+        resources: tuple[Resource, ...],
+        removed: tuple[str, ...],
+    ) -> Response:
+        response = self._shared.response(type_url, resources, removed)
+        kind.flight = _Flight(response.nonce, keys, resources, removed)
+        return response
+
+    def _due(
+        self,
+        type_url: str,
+        kind: _Kind,
+        want: Mapping[str, Resource],
+        names: Iterable[str],
+        *,
+        removals: bool,
+    ) -> tuple[tuple[str, ...], tuple[Resource, ...], tuple[str, ...], dict[str, str | None]]:
+        """Of ``names``: those to send, their resources, those to remove, and marks to keep for later."""
+        keys: list[str] = []
+        resources: list[Resource] = []
+        removed: list[str] = []
+        later: dict[str, str | None] = {}
+        for name in names:
+            by_name = name in kind.names
+            if by_name or (kind.whole and not self._is_lazy(type_url, name)):
+                resource = want.get(name)
+                if type_url == ENDPOINT_TYPE and not self._has_cluster(name):
+                    # Not (or not yet) entitled to these: nothing is said, what it has stays.
+                    continue
+                if resource is None and by_name:
+                    resource = self._shared.absent(type_url, name)
+                    if resource is None:
+                        continue
+            else:
+                resource = None
+            if resource is not None:
+                if self._holds(kind, name) != resource.version:
+                    keys.append(name)
+                    resources.append(resource)
+            elif not kind.whole or (name not in kind.marks and self._holds(kind, name) is None):
+                continue
+            elif removals:
+                removed.append(name)
+            else:
+                later[name] = self._holds(kind, name)
+        return tuple(keys), tuple(resources), tuple(removed), later
+
+    def _holds(self, kind: _Kind, name: str) -> str | None:
+        """The version that the proxy holds of a name; None if it holds none, or if that is not known."""
+        if name in kind.marks:
+            return kind.marks[name]
+        if name in kind.lazy and name not in kind.names:
+            return None
+        held = kind.base.get(name)
+        return held.version if held is not None else None
+
+    def _wanted(self, type_url: str) -> Mapping[str, Resource]:
+        if type_url == ENDPOINT_TYPE:
+            return self._endpoints
+        return self._target.of(type_url) if self._target is not None else _NONE
+
+    def _note(self, type_url: str, kind: _Kind) -> None:
+        """Remember what ``kind.base`` was when it became what the proxy holds."""
+        if type_url == CLUSTER_TYPE and self._target is not None:
+            kind.lazy = self._target.lazy
+        elif type_url == ENDPOINT_TYPE:
+            self._sent_sequence = self._sequence
+
+    def _is_lazy(self, type_url: str, name: str) -> bool:
+        return type_url == CLUSTER_TYPE and self._target is not None and name in self._target.lazy
+
+    def _has_cluster(self, name: str) -> bool:
+        """Whether the proxy has, or shall have, the cluster of these endpoints."""
+        clusters = self._kinds.get(CLUSTER_TYPE)
+        if self._target is not None and name in self._target.of(CLUSTER_TYPE):
+            return True
+        return clusters is not None and (name in clusters.base or name in clusters.marks)
+
+    # What is known of it
+
+    def rejected(self) -> Iterator[tuple[str, Rejection]]:
+        """Resources that the proxy refuses, with their type."""
+        for type_url, kind in self._kinds.items():
+            for rejection in kind.rejected.values():
+                yield type_url, rejection
+
+    def subscribed(self, type_url: str) -> frozenset[str]:
+        """Names asked for; streams with the same names give the same object."""
+        kind = self._kinds.get(type_url)
+        return kind.names if kind is not None else NO_NAMES
+
+    def open_types(self) -> tuple[str, ...]:
+        """Types with a response that is not acknowledged."""
+        return tuple(type_url for type_url, kind in self._kinds.items() if kind.flight is not None)
+
+    def has_endpoints(self, sequence: int) -> bool:
+        """Whether the proxy acknowledged all endpoints that it asked for, as of ``sequence`` or later."""
+        kind = self._kinds.get(ENDPOINT_TYPE)
+        if kind is None or self._acknowledged_sequence >= sequence:
+            return True
+        if kind.flight is not None or kind.suspects or kind.marks or self._sequence < sequence:
+            return False
+        changed = self._shared.difference(kind.base, self._endpoints)
+        return not any(name in kind.names and self._has_cluster(name) for name in changed)
+
+
+def _split(keys: tuple[str, ...], error: str) -> list[tuple[str, ...]]:
+    """Two or more groups, the last to be tried first: those that the error names alone, else halves."""
+    named = [key for key in keys if key in error]
+    if named and len(named) <= len(keys) // 2:
+        rest = tuple(key for key in keys if key not in named)
+        return [*((key,) for key in named), rest]
+    middle = len(keys) // 2
+    return [keys[middle:], keys[:middle]]

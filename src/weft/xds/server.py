@@ -1,0 +1,217 @@
+"""The gRPC port that proxies connect to. A client certificate is required; bytes are passed on as they are.
+
+Everything that is gRPC's is in here: another transport needs another file like this one, and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from weft.errors import WeftError
+from weft.xds.connection import Authorize, Connection, Node, Observer, Peer, Refusal, StreamError, node, parse
+from weft.xds.shared import Shared
+from weft.xds.store import ConfigStore
+
+_log = logging.getLogger(__name__)
+
+_METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+_MAX_MESSAGE: Final = 16 * 1024 * 1024
+_FIRST_REQUEST_SECONDS: Final = 15.0
+_OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.max_metadata_size", 16 * 1024),
+    # A mesh that comes back all at once must not be turned away: the defaults reset streams at 2,000.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 200_000),
+    # A host that vanished is noticed within 40 s; proxies may ask as often.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
+_CODES: Final = {
+    "invalid": grpc.StatusCode.INVALID_ARGUMENT,
+    "denied": grpc.StatusCode.PERMISSION_DENIED,
+    "slow": grpc.StatusCode.DEADLINE_EXCEEDED,
+    "stopping": grpc.StatusCode.UNAVAILABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What the server shows, and whom it believes. PEM."""
+
+    chain: bytes
+    key: bytes
+    roots: bytes
+
+
+Unary = Callable[[bytes, str | None], Awaitable[bytes]]
+"""Serves another method on the same port: serialised request and the caller's SPIFFE ID -> reply."""
+
+
+class _GrpcTransport:
+    """A ``Transport`` over a call of grpc.aio."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    async def read(self) -> bytes | None:
+        try:
+            message = await self._context.read()
+        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+            raise ConnectionError(str(error)) from None
+        return None if message is grpc.aio.EOF else message
+
+    async def write(self, message: bytes) -> None:
+        try:
+            await self._context.write(message)
+        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+            raise ConnectionError(str(error)) from None
+
+
+class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(
+        self, store: ConfigStore, observer: Observer, authorize: Authorize, unary: Mapping[str, Unary]
+    ) -> None:
+        self._store = store
+        self._observer = observer
+        self._authorize = authorize
+        self._shared = Shared()
+        self._connections: set[Connection] = set()
+        self._stopping = False
+        self._methods = {
+            _METHOD: grpc.stream_stream_rpc_method_handler(self._stream),
+            **{name: grpc.unary_unary_rpc_method_handler(_unary(serve)) for name, serve in unary.items()},
+        }
+
+    def service(self, handler_call_details: Any) -> Any:
+        """The handler of a method, or None for a method that is not served."""
+        return self._methods.get(handler_call_details.method)
+
+    async def _stream(self, _requests: object, context: Any) -> None:
+        try:
+            await self._serve(context)
+        except StreamError as end:
+            await context.abort(_CODES[end.reason], end.message)
+        except ConnectionError as error:
+            _log.debug("stream broke: %s", error)
+
+    async def _serve(self, context: Any) -> None:
+        transport = _GrpcTransport(context)
+        try:
+            async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
+                message = await transport.read()
+        except TimeoutError:
+            raise StreamError("slow", "no request came") from None
+        if message is None:
+            return
+        first = parse(message)
+        del message
+        about = node(first)
+        verdict = self._authorize(about, spiffe_id(context))
+        if isinstance(verdict, Refusal):
+            _log.warning("refused %s: %s", about.id or "a proxy without an id", verdict.message)
+            raise StreamError("denied", verdict.message)
+        if self._stopping:
+            raise StreamError("stopping", "the control plane is stopping")
+        peer = Peer(about.id, about, verdict)
+        connection = Connection(transport, peer, self._shared, self._store, self._observer)
+        self._connections.add(connection)
+        try:
+            await connection.serve(first)
+        finally:
+            self._connections.discard(connection)
+
+    def stop(self) -> None:
+        """Send every proxy away; each comes back to whoever serves next, and keeps what it has till then."""
+        self._stopping = True
+        for connection in tuple(self._connections):
+            connection.end("stopping", "the control plane is stopping")
+
+
+def _unary(serve: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    async def handle(message: bytes, context: Any) -> bytes:
+        return await serve(message, spiffe_id(context))
+
+    return handle
+
+
+def spiffe_id(context: Any) -> str | None:
+    """The SPIFFE ID in the client's certificate; None if it has none, or more than one."""
+    ids = context.auth_context().get("peer_spiffe_id", ())
+    return ids[0].decode() if len(ids) == 1 else None
+
+
+def _credentials(certificates: Callable[[], Certificates]) -> grpc.ServerCredentials:
+    """Ask for the certificate at every handshake, so that the server's own is renewed without a restart."""
+    shown = certificates()
+
+    def configuration(current: Certificates) -> Any:
+        return grpc.ssl_server_certificate_configuration(
+            ((current.key, current.chain),), root_certificates=current.roots
+        )
+
+    def fetch() -> Any:
+        nonlocal shown
+        current = certificates()
+        if current is shown or current == shown:
+            return None  # as before
+        shown = current
+        return configuration(current)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(shown), fetch, require_client_authentication=True
+    )
+
+
+@asynccontextmanager
+async def serve(
+    address: str,
+    certificates: Callable[[], Certificates],
+    store: ConfigStore,
+    observer: Observer,
+    authorize: Authorize,
+    *,
+    unary: Mapping[str, Unary] | None = None,
+    grace: float = 2.0,
+) -> AsyncIterator[int]:
+    """Serve on ``address`` (``host:port``, port 0 for any); gives the port. Leaving ends every stream.
+
+    ``certificates`` is called at each handshake, from another thread. ``unary`` maps full method names, as
+    ``/package.Service/Method``, to handlers of other services on this port.
+
+    Raises:
+        WeftError: when the address cannot be bound.
+    """
+    server = grpc.aio.server(options=_OPTIONS)
+    service = _Service(store, observer, authorize, unary or {})
+    server.add_generic_rpc_handlers((service,))
+    try:
+        port = server.add_secure_port(address, _credentials(certificates))
+    except RuntimeError as error:
+        raise WeftError(
+            f"cannot listen on {address}", hint="is another control plane running? choose another port"
+        ) from error
+    await server.start()
+    try:
+        yield port
+    finally:
+        service.stop()
+        await server.stop(grace)
+
+
+__all__ = ["Certificates", "Node", "Refusal", "Unary", "serve", "spiffe_id"]

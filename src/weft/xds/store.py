@@ -1,0 +1,158 @@
+"""What every proxy shall have: a bundle each, and endpoints in lanes that many proxies share.
+
+A bundle is published when it is ready; the pipeline has gathered changes already. Endpoints change one by one
+and often, so they are gathered here: the first change goes out at once, those that follow within a tick
+together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Final, Protocol
+
+from weft.names import ENDPOINT_TYPE
+from weft.xds.protocol import Snapshot, Stream
+from weft.xds.table import Resource, Table, difference
+
+TICK_SECONDS: Final = 0.02
+
+Lane = Hashable
+"""Where a client is, as far as endpoints depend on it: its locality and network."""
+
+
+class Bundle(Protocol):
+    """Everything for one proxy but endpoints."""
+
+    @property
+    def resources(self) -> Mapping[str, Mapping[str, Resource]]:
+        """By type URL, then by name."""
+
+
+class Watcher(Protocol):
+    """A connected stream, as the store sees it."""
+
+    @property
+    def proxy(self) -> str:
+        """The proxy's id."""
+
+    @property
+    def lane(self) -> Lane:
+        """Where its endpoints come from."""
+
+    @property
+    def stream(self) -> Stream:
+        """What it holds."""
+
+    def wake(self) -> None:
+        """Something may have to be sent. Returns at once."""
+
+
+class ConfigStore:
+    """Proxy -> snapshot, lane -> endpoint sets, and the streams that must hear of a change."""
+
+    def __init__(self, tick: float = TICK_SECONDS) -> None:
+        self._tick = tick
+        self._snapshots: dict[str, Snapshot] = {}
+        self._lanes: dict[Lane, Table[Resource]] = {}
+        self._pending: dict[Lane, dict[str, Resource | None]] = {}
+        self._watchers: dict[str, list[Watcher]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushed = float("-inf")
+        self.sequence = 0
+        """Counts the changes of endpoints that streams were told of."""
+
+    def publish(
+        self, proxy: str, bundle: Bundle, revision: int, *, lazy: frozenset[str] = frozenset()
+    ) -> None:
+        """``proxy`` shall have ``bundle``, the outcome of configuration ``revision``.
+
+        Publish the endpoints of its clusters first: a cluster without any is told to have none.
+        """
+        if proxy in self._watchers:
+            self.flush()
+        self._snapshots[proxy] = snapshot = Snapshot(revision, bundle.resources, lazy)
+        for watcher in self._watchers.get(proxy, ()):
+            watcher.stream.update(snapshot)
+            watcher.wake()
+
+    def publish_endpoints(self, lane: Lane, put: Mapping[str, Resource], removed: Iterable[str] = ()) -> None:
+        """Endpoint sets of ``lane`` by cluster that changed, and clusters that have none any more."""
+        pending = self._pending.setdefault(lane, {})
+        pending.update(dict.fromkeys(removed))
+        pending.update(put)
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(max(loop.time(), self._flushed + self._tick), self.flush)
+
+    def flush(self) -> None:
+        """Tell the streams now what ``publish_endpoints`` gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, {}
+        self._flushed = asyncio.get_running_loop().time()
+        self.sequence += 1
+        for lane, changes in pending.items():
+            old = self._lanes.get(lane) or Table()
+            new = old.replace(
+                {name: resource for name, resource in changes.items() if resource is not None},
+                [name for name, resource in changes.items() if resource is None],
+            )
+            self._lanes[lane] = new
+            self._tell(lane, new, difference(old, new))
+
+    def _tell(self, lane: Lane, table: Table[Resource], changed: tuple[str, ...]) -> None:
+        # Streams with the same subscriptions hold the same set: each set is looked at once.
+        concerned: dict[int, bool] = {}
+        for watcher in self.watchers():
+            if watcher.lane != lane:
+                continue
+            watcher.stream.update_endpoints(table, self.sequence)
+            names = watcher.stream.subscribed(ENDPOINT_TYPE)
+            hit = concerned.get(id(names))
+            if hit is None:
+                hit = concerned[id(names)] = any(name in names for name in changed)
+            if hit:
+                watcher.wake()
+
+    def attach(self, watcher: Watcher) -> None:
+        """A stream began: give it what its proxy shall have, as far as that is known."""
+        self._watchers.setdefault(watcher.proxy, []).append(watcher)
+        watcher.stream.update_endpoints(self._lanes.get(watcher.lane) or Table(), self.sequence)
+        snapshot = self._snapshots.get(watcher.proxy)
+        if snapshot is not None:
+            watcher.stream.update(snapshot)
+
+    def detach(self, watcher: Watcher) -> None:
+        """A stream ended."""
+        left = [known for known in self._watchers.get(watcher.proxy, ()) if known is not watcher]
+        if left:
+            self._watchers[watcher.proxy] = left
+        else:
+            self._watchers.pop(watcher.proxy, None)
+
+    def forget(self, proxy: str) -> None:
+        """Drop the snapshot of a proxy that is gone."""
+        self._snapshots.pop(proxy, None)
+
+    def retain_lanes(self, lanes: Iterable[Lane]) -> None:
+        """Drop the endpoints of lanes that no proxy is in any more."""
+        keep = set(lanes)
+        self._lanes = {lane: table for lane, table in self._lanes.items() if lane in keep}
+        self._pending = {lane: changes for lane, changes in self._pending.items() if lane in keep}
+
+    def snapshot(self, proxy: str) -> Snapshot | None:
+        """What ``proxy`` shall have."""
+        return self._snapshots.get(proxy)
+
+    def endpoints(self, lane: Lane) -> Mapping[str, Resource]:
+        """The endpoint sets of a lane by cluster, as streams were told."""
+        return self._lanes.get(lane) or Table()
+
+    def watchers(self) -> Iterator[Watcher]:
+        """All connected streams."""
+        for known in tuple(self._watchers.values()):
+            yield from known
