@@ -7,6 +7,7 @@ Sources: istio/istio pilot/pkg/model/push_context.go (clusters, SNI), pilot/pkg/
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -149,3 +150,19 @@ class ProxyName:
         raise ValueError(
             f"{text!r} is not a proxy: write sidecar~IP~NAME.NAMESPACE or router~IP~NAME.NAMESPACE"
         )
+
+
+def canonical_name(labels: Mapping[str, str], workload: str) -> str:
+    """What telemetry calls the service: Istio's own label, then the usual ones, then the workload's name."""
+    for label in ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app"):
+        if labels.get(label):
+            return labels[label]
+    return workload
+
+
+def canonical_revision(labels: Mapping[str, str]) -> str:
+    """Its revision: Istio's own label, then the usual ones, then ``latest``."""
+    for label in ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"):
+        if labels.get(label):
+            return labels[label]
+    return "latest"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from weft.protos.packages import PACKAGES
 
 if TYPE_CHECKING:
+    from weft_stubs import accesslog_data_v3 as accesslog_data_v3
     from weft_stubs import accesslog_v3 as accesslog_v3
     from weft_stubs import admin_v3 as admin_v3
     from weft_stubs import bootstrap_v3 as bootstrap_v3
@@ -51,24 +52,28 @@ if TYPE_CHECKING:
     from weft_stubs import otlp_trace_service_v1 as otlp_trace_service_v1
     from weft_stubs import otlp_trace_v1 as otlp_trace_v1
     from weft_stubs import previous_hosts_v3 as previous_hosts_v3
+    from weft_stubs import previous_priorities_v3 as previous_priorities_v3
     from weft_stubs import proxy_protocol_v3 as proxy_protocol_v3
     from weft_stubs import random_v3 as random_v3
     from weft_stubs import raw_buffer_v3 as raw_buffer_v3
     from weft_stubs import rbac_filter_v3 as rbac_filter_v3
     from weft_stubs import rbac_network_v3 as rbac_network_v3
     from weft_stubs import rbac_v3 as rbac_v3
+    from weft_stubs import resource_detectors_v3 as resource_detectors_v3
     from weft_stubs import ring_hash_v3 as ring_hash_v3
     from weft_stubs import round_robin_v3 as round_robin_v3
     from weft_stubs import route_v3 as route_v3
     from weft_stubs import router_v3 as router_v3
     from weft_stubs import rpc as rpc
     from weft_stubs import set_filter_state_v3 as set_filter_state_v3
+    from weft_stubs import stats_inputs_v3 as stats_inputs_v3
     from weft_stubs import stats_log_v3 as stats_log_v3
     from weft_stubs import tcp_proxy_v3 as tcp_proxy_v3
     from weft_stubs import tls_inspector_v3 as tls_inspector_v3
     from weft_stubs import tls_v3 as tls_v3
     from weft_stubs import trace_v3 as trace_v3
     from weft_stubs import tracing_v3 as tracing_v3
+    from weft_stubs import transform_stat_v3 as transform_stat_v3
     from weft_stubs import type_v3 as type_v3
     from weft_stubs import uri_template_match_v3 as uri_template_match_v3
     from weft_stubs import uri_template_rewrite_v3 as uri_template_rewrite_v3

@@ -1,0 +1,56 @@
+"""Everything one proxy gets but endpoints, as references to shared bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from weft.emit.clusters import cluster
+from weft.emit.listeners import listener
+from weft.emit.packed import Packed, packed_once
+from weft.emit.routes import route_configuration
+from weft.ir.proxy import Proxy
+from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
+
+if TYPE_CHECKING:
+    from weft.ir.cluster import Cluster
+    from weft.ir.listener import Listener
+    from weft.ir.proxy import Telemetry
+    from weft.ir.route import RouteTable
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """``resources``: by type URL, by name. Equal proxies give equal bundles of the very same resources."""
+
+    resources: Mapping[str, Mapping[str, Packed]]
+
+
+def emit_cluster(unit: Cluster) -> Packed:
+    """One cluster, packed."""
+    return packed_once(unit, unit.name, cluster)
+
+
+def emit_routes(unit: RouteTable) -> Packed:
+    """One route table, packed."""
+    return packed_once(unit, unit.name, route_configuration)
+
+
+def emit_listener(unit: Listener, telemetry: Telemetry) -> Packed:
+    """One listener, packed."""
+    return packed_once(unit, unit.name, listener, telemetry)
+
+
+def emit(proxy: Proxy) -> Bundle:
+    """All resources of ``proxy``."""
+    return Bundle(
+        MappingProxyType(
+            {
+                CLUSTER_TYPE: {unit.name: emit_cluster(unit) for unit in proxy.clusters},
+                LISTENER_TYPE: {unit.name: emit_listener(unit, proxy.telemetry) for unit in proxy.listeners},
+                ROUTE_TYPE: {unit.name: emit_routes(unit) for unit in proxy.routes},
+            }
+        )
+    )

@@ -1,0 +1,1 @@
+"""HTTP filters: one file each, one row each in ``table``; the table's order is the order of a request."""

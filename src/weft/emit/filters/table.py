@@ -1,0 +1,56 @@
+"""The ordered table of HTTP filters. Its order is behaviour; each row fills its own per-route key only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from weft.emit.filters import cors, fault, router
+from weft.ir.listener import Direction
+from weft.protos import hcm_v3
+from weft.protos.wire import pack
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from weft.ir.route import Route
+    from weft.protos import well_known
+
+_CLIENT_SIDE: Final = frozenset({Direction.OUTBOUND, Direction.GATEWAY})
+_EVERYWHERE: Final = frozenset(Direction)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFilter:
+    """One filter: where it runs, what it does everywhere, what a route may add."""
+
+    name: str
+    directions: frozenset[Direction]
+    base: Callable[[], Message]
+    per_route: Callable[[Route], Message | None] | None = None
+
+
+FILTERS: Final = (
+    HttpFilter(fault.NAME, _CLIENT_SIDE, fault.base, fault.per_route),  # fail first: spend nothing
+    HttpFilter(cors.NAME, _CLIENT_SIDE, cors.base, cors.per_route),  # a preflight never reaches a service
+    HttpFilter(router.NAME, _EVERYWHERE, router.base),  # terminal: always last
+)
+
+
+def chain(direction: Direction) -> list[hcm_v3.HttpFilter]:
+    """The filters of a connection manager, in order."""
+    return [
+        hcm_v3.HttpFilter(name=row.name, typed_config=pack(row.base()))
+        for row in FILTERS
+        if direction in row.directions
+    ]
+
+
+def per_route(route: Route) -> Iterator[tuple[str, well_known.Any]]:
+    """What each filter does differently on one route, by the filter's name."""
+    for row in FILTERS:
+        if row.per_route is not None:
+            config = row.per_route(route)
+            if config is not None:
+                yield row.name, pack(config)

@@ -1,0 +1,104 @@
+"""HTTP connection managers: how requests are read before routes see them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from weft.emit.filters.table import chain
+from weft.emit.routes import route_configuration
+from weft.emit.scalars import boolean, duration, maybe_duration
+from weft.emit.telemetry import http_logs, tracing
+from weft.emit.tls import ads_source
+from weft.ir.listener import ClientCertificate, Direction, HttpHandler, HttpVersion, PathNormalization
+from weft.ir.proxy import Telemetry
+from weft.protos import core_v3, hcm_v3, listener_v3
+from weft.protos.wire import pack
+
+NAME: Final = "envoy.filters.network.http_connection_manager"
+_NEVER: Final = timedelta(0)
+
+
+def _codec(version: HttpVersion) -> hcm_v3.HttpConnectionManager.CodecType.ValueType:
+    codec = hcm_v3.HttpConnectionManager.CodecType
+    match version:
+        case HttpVersion.AUTO:
+            return codec.AUTO
+        case HttpVersion.HTTP1:
+            return codec.HTTP1
+        case HttpVersion.HTTP2:
+            return codec.HTTP2
+
+
+def _client_certificate(made: hcm_v3.HttpConnectionManager, rule: ClientCertificate) -> None:
+    """``x-forwarded-client-cert``: what is passed on, and what is said of the caller's certificate."""
+    details = hcm_v3.HttpConnectionManager.ForwardClientCertDetails
+    match rule:
+        case ClientCertificate.SANITIZE:
+            made.forward_client_cert_details = details.SANITIZE
+            return
+        case ClientCertificate.FORWARD_ONLY:
+            made.forward_client_cert_details = details.FORWARD_ONLY
+            return
+        case ClientCertificate.SANITIZE_SET:
+            made.forward_client_cert_details = details.SANITIZE_SET
+        case ClientCertificate.APPEND_FORWARD:
+            made.forward_client_cert_details = details.APPEND_FORWARD
+    current = made.set_current_client_cert_details
+    current.subject.CopyFrom(boolean(True))
+    current.uri = True
+    current.dns = True
+
+
+def _normalize(made: hcm_v3.HttpConnectionManager, rule: PathNormalization) -> None:
+    if rule is PathNormalization.NONE:
+        made.normalize_path.CopyFrom(boolean(False))
+        return
+    made.normalize_path.CopyFrom(boolean(True))
+    made.merge_slashes = rule is not PathNormalization.BASE
+    if rule is PathNormalization.DECODE_AND_MERGE_SLASHES:
+        action = hcm_v3.HttpConnectionManager.PathWithEscapedSlashesAction
+        made.path_with_escaped_slashes_action = action.UNESCAPE_AND_FORWARD
+
+
+def _routes(made: hcm_v3.HttpConnectionManager, unit: HttpHandler) -> None:
+    if isinstance(unit.routes, str):
+        made.rds.route_config_name = unit.routes
+        made.rds.config_source.CopyFrom(ads_source())
+    else:
+        made.route_config.CopyFrom(route_configuration(unit.routes))
+
+
+def connection_manager(unit: HttpHandler, direction: Direction, telemetry: Telemetry) -> listener_v3.Filter:
+    """The network filter that speaks HTTP."""
+    made = hcm_v3.HttpConnectionManager(
+        stat_prefix=unit.stat_prefix,
+        codec_type=_codec(unit.version),
+        use_remote_address=boolean(unit.edge),
+        xff_num_trusted_hops=unit.trusted_hops,
+        server_name=unit.server_name,
+        # Istio's: idle streams live as long as their connection, unless the user says otherwise.
+        stream_idle_timeout=duration(unit.stream_idle_timeout or _NEVER),
+        preserve_external_request_id=unit.preserve_external_request_id,
+        http_protocol_options=core_v3.Http1ProtocolOptions(accept_http_10=True),
+        upgrade_configs=[hcm_v3.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+        http_filters=chain(direction),
+        access_log=http_logs(telemetry, direction),
+        tracing=tracing(telemetry),
+    )
+    if unit.idle_timeout is not None or unit.max_connection_duration is not None:
+        made.common_http_protocol_options.CopyFrom(
+            core_v3.HttpProtocolOptions(
+                idle_timeout=maybe_duration(unit.idle_timeout),
+                max_connection_duration=maybe_duration(unit.max_connection_duration),
+            )
+        )
+    if direction is Direction.INBOUND:
+        # What the application says of itself reaches its caller.
+        made.server_header_transformation = (
+            hcm_v3.HttpConnectionManager.ServerHeaderTransformation.PASS_THROUGH
+        )
+    _client_certificate(made, unit.client_certificate)
+    _normalize(made, unit.path_normalization)
+    _routes(made, unit)
+    return listener_v3.Filter(name=NAME, typed_config=pack(made))

@@ -1,0 +1,178 @@
+"""Listeners: where connections arrive, how their destination is known, which chain takes them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from weft.emit.http import connection_manager
+from weft.emit.scalars import address, boolean, cidr, duration, maybe_duration, source_metadata, uint32
+from weft.emit.telemetry import refused_log, tcp_logs
+from weft.emit.tls import downstream
+from weft.ir.listener import (
+    ChainMatch,
+    Direction,
+    FilterChain,
+    HttpHandler,
+    Listener,
+    Receive,
+    TcpHandler,
+)
+from weft.ir.proxy import Telemetry
+from weft.protos import (
+    core_v3,
+    http_inspector_v3,
+    listener_v3,
+    network_set_filter_state_v3,
+    original_dst_v3,
+    proxy_protocol_v3,
+    set_filter_state_v3,
+    tcp_proxy_v3,
+    tls_inspector_v3,
+    type_v3,
+)
+from weft.protos.wire import pack
+
+_TCP_PROXY: Final = "envoy.filters.network.tcp_proxy"
+_SET_FILTER_STATE: Final = "envoy.filters.network.set_filter_state"
+_UPSTREAM_ALPN: Final = "envoy.network.application_protocols"
+
+
+def _direction(direction: Direction) -> core_v3.TrafficDirection.ValueType:
+    inbound = direction is Direction.INBOUND
+    return core_v3.TrafficDirection.INBOUND if inbound else core_v3.TrafficDirection.OUTBOUND
+
+
+def _match(unit: ChainMatch) -> listener_v3.FilterChainMatch:
+    made = listener_v3.FilterChainMatch(
+        prefix_ranges=[cidr(block) for block in unit.addresses],
+        source_prefix_ranges=[cidr(block) for block in unit.source_addresses],
+        server_names=unit.server_names,
+        transport_protocol=unit.transport,
+        application_protocols=unit.application_protocols,
+    )
+    if unit.port is not None:
+        made.destination_port.CopyFrom(uint32(unit.port))
+    return made
+
+
+def _alpn(protocols: tuple[str, ...]) -> listener_v3.Filter:
+    """What this connection offers upstream, whatever the cluster would."""
+    value = set_filter_state_v3.FilterStateValue(
+        object_key=_UPSTREAM_ALPN,
+        shared_with_upstream=set_filter_state_v3.FilterStateValue.SharedWithUpstream.ONCE,
+    )
+    value.format_string.text_format_source.inline_string = ",".join(protocols)
+    config = network_set_filter_state_v3.Config(on_new_connection=[value])
+    return listener_v3.Filter(name=_SET_FILTER_STATE, typed_config=pack(config))
+
+
+def _tcp_proxy(unit: TcpHandler, direction: Direction, telemetry: Telemetry) -> listener_v3.Filter:
+    made = tcp_proxy_v3.TcpProxy(
+        stat_prefix=unit.stat_prefix,
+        idle_timeout=maybe_duration(unit.idle_timeout),
+        access_log=tcp_logs(telemetry, direction),
+    )
+    if telemetry.metrics:
+        made.access_log_options.flush_access_log_on_connected = True
+    match unit.destinations:
+        case (only,):
+            made.cluster = only.cluster
+        case several:
+            for target in several:
+                made.weighted_clusters.clusters.add(name=target.cluster, weight=target.weight)
+    return listener_v3.Filter(name=_TCP_PROXY, typed_config=pack(made))
+
+
+def _filters(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> list[listener_v3.Filter]:
+    match unit.handler:
+        case HttpHandler() as handler:
+            return [connection_manager(handler, direction, telemetry)]
+        case TcpHandler() as handler:
+            alpn = [_alpn(handler.alpn)] if handler.alpn else []
+            return [*alpn, _tcp_proxy(handler, direction, telemetry)]
+
+
+def _chain(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> listener_v3.FilterChain:
+    made = listener_v3.FilterChain(
+        name=unit.name,
+        filter_chain_match=_match(unit.match),
+        filters=_filters(unit, direction, telemetry),
+        metadata=source_metadata(unit.handler.source),
+    )
+    if unit.tls is not None:
+        made.transport_socket.CopyFrom(downstream(unit.tls))
+        made.transport_socket_connect_timeout.CopyFrom(duration(unit.handshake_timeout))
+    return made
+
+
+def _except_ports(ports: tuple[int, ...]) -> listener_v3.ListenerFilterChainMatchPredicate | None:
+    """True for connections to these ports: the inspector is off there."""
+    predicate = listener_v3.ListenerFilterChainMatchPredicate
+    rules = [predicate(destination_port_range=type_v3.Int32Range(start=port, end=port + 1)) for port in ports]
+    match rules:
+        case []:
+            return None
+        case [only]:
+            return only
+        case several:
+            return predicate(or_match=predicate.MatchSet(rules=several))
+
+
+def _listener_filters(unit: Listener) -> list[listener_v3.ListenerFilter]:
+    made: list[listener_v3.ListenerFilter] = []
+    match unit.receive:
+        case Receive.REDIRECTED:
+            config = pack(original_dst_v3.OriginalDst())
+            made.append(
+                listener_v3.ListenerFilter(name="envoy.filters.listener.original_dst", typed_config=config)
+            )
+        case Receive.PROXY_PROTOCOL:
+            config = pack(proxy_protocol_v3.ProxyProtocol())
+            made.append(
+                listener_v3.ListenerFilter(name="envoy.filters.listener.proxy_protocol", typed_config=config)
+            )
+        case Receive.BOUND | Receive.HANDED_OVER:
+            pass
+    if unit.inspect_tls:
+        config = pack(tls_inspector_v3.TlsInspector())
+        made.append(
+            listener_v3.ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=config)
+        )
+    if unit.inspect_http:
+        made.append(
+            listener_v3.ListenerFilter(
+                name="envoy.filters.listener.http_inspector",
+                typed_config=pack(http_inspector_v3.HttpInspector()),
+                filter_disabled=_except_ports(unit.inspect_http_except),
+            )
+        )
+    return made
+
+
+def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
+    """One listener. Ports are never shared between Envoys of one user (``enable_reuse_port``)."""
+    bound = unit.receive is not Receive.HANDED_OVER
+    made = listener_v3.Listener(
+        name=unit.name,
+        address=address(unit.address, unit.port),
+        additional_addresses=[
+            listener_v3.AdditionalAddress(address=address(host, unit.port))
+            for host in unit.additional_addresses
+        ],
+        traffic_direction=_direction(unit.direction),
+        filter_chains=[_chain(chain, unit.direction, telemetry) for chain in unit.chains],
+        listener_filters=_listener_filters(unit),
+        metadata=source_metadata(unit.source),
+        access_log=refused_log(telemetry, unit.direction) if bound else (),
+        enable_reuse_port=boolean(False),
+    )
+    if not bound:
+        made.bind_to_port.CopyFrom(boolean(False))
+    if unit.hand_over:
+        made.use_original_dst.CopyFrom(boolean(True))
+    if made.listener_filters:
+        made.listener_filters_timeout.CopyFrom(duration(unit.inspect_timeout))
+        made.continue_on_listener_filters_timeout = unit.continue_on_inspect_timeout
+    if unit.default_chain is not None:
+        made.default_filter_chain.CopyFrom(_chain(unit.default_chain, unit.direction, telemetry))
+    return made

@@ -1,0 +1,54 @@
+"""One resource as it travels: serialised once, shared by every proxy that gets it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+from weft.protos.wire import any_of
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+_VERSION_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Packed:
+    """``body`` is a serialised ``google.protobuf.Any``; ``version`` is a hash of it, in hex."""
+
+    name: str
+    version: str
+    body: bytes
+    unit: object = field(default=None, repr=False, compare=False)
+
+
+# By content: equal bytes are held once, however they came about.
+_by_content: Final[WeakValueDictionary[tuple[str, str], Packed]] = WeakValueDictionary()
+# By the very IR object: a Packed holds its unit, so an id in here is never that of another object.
+_by_unit: Final[WeakValueDictionary[tuple[Hashable, ...], Packed]] = WeakValueDictionary()
+
+
+def pack(name: str, message: Message, unit: object = None) -> Packed:
+    """``message`` as a shared resource; equal messages give the very same object."""
+    body = any_of(message)
+    version = hashlib.blake2b(body, digest_size=_VERSION_BYTES).hexdigest()
+    return _by_content.setdefault((name, version), Packed(name, version, body, unit))
+
+
+def packed_once(unit: object, name: str, build: Callable[..., Message], *context: Hashable) -> Packed:
+    """``build(unit, *context)`` packed as ``name``; not built again while somebody holds the result.
+
+    ``context`` is whatever else ``build`` reads: it is part of the key because it is part of the call.
+    """
+    key = (build, id(unit), *context)
+    known = _by_unit.get(key)
+    if known is not None and known.unit is unit:
+        return known
+    made = pack(name, build(unit, *context), unit)
+    if made.unit is unit:
+        _by_unit[key] = made
+    return made
