@@ -123,14 +123,9 @@ class Layout:
         return self.runtime / "records"
 
     @property
-    def dns_table(self) -> Path:
-        """The names that the DNS process answers, its listeners and its upstream resolvers."""
-        return self.runtime / "dns.json"
-
-    @property
-    def dns_log(self) -> Path:
-        """What the DNS process says."""
-        return self.runtime / "dns.log"
+    def dns(self) -> Path:
+        """The DNS process's own: its table of names, its socket, its log. It belongs to the proxies' uid."""
+        return self.runtime / "dns"
 
     def workload(self, namespace: str, name: str) -> WorkloadPaths:
         """The paths of one workload; nothing is created."""
@@ -157,8 +152,8 @@ class Layout:
             (self.state, 0o700),
         ):
             _own_directory(directory, mode)
-        admin = self.runtime / "admin"
-        _own_directory(admin, 0o700, owner=proxy_uid)
+        for directory in (self.runtime / "admin", self.dns):
+            _own_directory(directory, 0o700, owner=proxy_uid)
 
     def make_workload(self, namespace: str, name: str, *, owner: int | None = None) -> WorkloadPaths:
         """The paths of one workload, its directory made (0700) for the uid of its Envoy."""

@@ -1,0 +1,179 @@
+"""Answers to DNS questions about the mesh (RFC 1035), without sockets and without a clock.
+
+Packets are taken apart by hand: a question is a few bytes, and a cached answer costs a microsecond.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from weft.names import CLUSTER_DOMAIN
+
+_HEADER: Final = struct.Struct("!6H")
+_A, _PTR, _AAAA, _OPT, _ANY = 1, 12, 28, 41, 255
+_IN: Final = 1
+_NXDOMAIN, _REFUSED_FORMAT, _SERVFAIL = 3, 1, 2
+_UDP_MAX: Final = 512
+# A virtual address never changes; an instance's may any moment.
+_TTL_VIRTUAL_S: Final = 30
+_TTL_INSTANCE_S: Final = 5
+_VIRTUAL: Final = ipaddress.IPv4Network("240.240.0.0/16")
+_CACHE_MAX: Final = 8192
+# Response, authoritative, recursion available; "recursion desired" is copied from the question.
+_ANSWER_FLAGS: Final = 0x8480
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The one question of a query. ``wire`` is its name, type and class as they came; ``name`` in lower case.
+
+    ``udp_size``: the longest answer that the asker takes over UDP (EDNS, RFC 6891).
+    """
+
+    id: int
+    flags: int
+    name: str
+    type: int
+    wire: bytes
+    udp_size: int = _UDP_MAX
+
+
+def parse_question(packet: bytes) -> Question | None:
+    """Read a query; None for what is no query with one question of class IN."""
+    if len(packet) < 17:
+        return None
+    ident, flags, questions, answers, authorities, additional = _HEADER.unpack_from(packet)
+    if flags & 0xF800 or questions != 1 or answers or authorities:
+        return None
+    labels, at = [], 12
+    while length := packet[at]:
+        if length > 63 or at + length + 1 >= len(packet):
+            return None  # compressed or cut short
+        labels.append(packet[at + 1 : at + 1 + length])
+        at += 1 + length
+    end = at + 5
+    if end > len(packet) or packet[end - 2 : end] != b"\0\1":
+        return None
+    size = _UDP_MAX
+    if additional and packet[end : end + 3] == b"\0\0\x29" and end + 5 <= len(packet):
+        size = max(_UDP_MAX, int.from_bytes(packet[end + 3 : end + 5], "big"))
+    name = b".".join(labels).decode("latin-1").lower()
+    kind = int.from_bytes(packet[at + 1 : at + 3], "big")
+    return Question(ident, flags, name, kind, packet[12:end], size)
+
+
+def refuse(packet: bytes, code: int = _SERVFAIL) -> bytes:
+    """An answer that only says what went wrong, for a query that could be read at least to its header."""
+    ident, flags = struct.unpack_from("!2H", packet)
+    question = parse_question(packet)
+    wire = question.wire if question else b""
+    return _HEADER.pack(ident, 0x8080 | (flags & 0x0100) | code, 1 if question else 0, 0, 0, 0) + wire
+
+
+@dataclass(slots=True)
+class Names:
+    """The table of the mesh: fully qualified name -> IPv4 addresses, and the answers made of it."""
+
+    table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    domain: str = CLUSTER_DOMAIN
+    _cache: dict[tuple[str, bytes], bytes | None] = field(default_factory=dict)
+    _reverse: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.table = {name.rstrip(".").lower(): tuple(ips) for name, ips in self.table.items()}
+        for name, addresses in self.table.items():
+            if name.startswith("*."):
+                continue
+            for address in addresses:
+                self._reverse.setdefault(ipaddress.IPv4Address(address).reverse_pointer, name)
+
+    def find(self, name: str, namespace: str) -> tuple[str, ...] | None:
+        """The addresses of a name as a workload of ``namespace`` means it; None: not a name of the mesh.
+
+        ``catalog``, ``catalog.shop``, ``catalog.shop.svc``, the full name, and names of ServiceEntries with
+        their wildcards. A name below the mesh's own domain that nothing bears has no addresses.
+        """
+        table, domain = self.table, self.domain
+        dots = name.count(".")
+        tries = [name]
+        if dots == 0:
+            tries.append(f"{name}.{namespace}.svc.{domain}")
+        elif dots == 1:
+            tries.append(f"{name}.svc.{domain}")
+        elif name.endswith(".svc"):
+            tries.append(f"{name}.{domain}")
+        for candidate in tries:
+            if candidate in table:
+                return table[candidate]
+        rest = name
+        while rest := rest.partition(".")[2]:
+            if f"*.{rest}" in table:
+                return table[f"*.{rest}"]
+        return () if name.endswith(f".svc.{domain}") else None
+
+    def answer(self, packet: bytes, namespace: str, *, limit: bool = True) -> bytes | None:
+        """The packed answer to a query, or None when it is to be forwarded. ``limit``: it goes over UDP."""
+        question = parse_question(packet)
+        if question is None:
+            return None
+        key = (namespace, question.wire)
+        if key in self._cache:
+            body = self._cache[key]
+        else:
+            if len(self._cache) >= _CACHE_MAX:
+                self._cache.clear()
+            body = self._cache[key] = self._body(question, namespace)
+        if body is None:
+            return None
+        head = struct.pack("!H", question.id)
+        flags = int.from_bytes(body[:2], "big") | (question.flags & 0x0100)
+        if limit and len(body) + 2 > question.udp_size:
+            return _HEADER.pack(question.id, flags | 0x0200, 1, 0, 0, 0) + question.wire
+        return head + flags.to_bytes(2, "big") + body[2:]
+
+    def _body(self, question: Question, namespace: str) -> bytes | None:
+        """Everything after the id; None for a name that is not the mesh's."""
+        if question.type == _PTR:
+            host = self._reverse.get(question.name)
+            if host is None:
+                return None
+            labels = b"".join(bytes([len(part)]) + part.encode() for part in host.split(".")) + b"\0"
+            return self._pack(question, [(_PTR, _TTL_VIRTUAL_S, labels)])
+        addresses = self.find(question.name, namespace)
+        if addresses is None:
+            return None
+        if not addresses and question.name not in self.table:
+            return self._pack(question, [], code=_NXDOMAIN)
+        # Other types exist for this name, with nothing in them: NXDOMAIN for AAAA would kill the A as well.
+        wanted = addresses if question.type in {_A, _ANY} else ()
+        return self._pack(question, [(_A, _ttl(address), _packed(address)) for address in wanted])
+
+    @staticmethod
+    def _pack(question: Question, answers: list[tuple[int, int, bytes]], code: int = 0) -> bytes:
+        body = struct.pack("!5H", _ANSWER_FLAGS | code, 1, len(answers), 0, 0) + question.wire
+        for kind, ttl, data in answers:
+            # 0xC00C points at the name in the question.
+            body += struct.pack("!3HIH", 0xC00C, kind, _IN, ttl, len(data)) + data
+        return body
+
+
+def _packed(address: str) -> bytes:
+    return ipaddress.IPv4Address(address).packed
+
+
+def _ttl(address: str) -> int:
+    return _TTL_VIRTUAL_S if ipaddress.IPv4Address(address) in _VIRTUAL else _TTL_INSTANCE_S
+
+
+def read_resolvers(text: str) -> tuple[str, ...]:
+    """The name servers of a resolv.conf(5); the local host when it names none."""
+    found = []
+    for line in text.splitlines():
+        words = line.split("#")[0].split(";")[0].split()
+        if len(words) > 1 and words[0] == "nameserver":
+            found.append(words[1].partition("%")[0])
+    return tuple(found[:3]) or ("127.0.0.1",)
