@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from weft.names import CLUSTER_DOMAIN
 from weft.node.resolve import Names, refuse
@@ -108,8 +108,8 @@ class _Reply(asyncio.DatagramProtocol):
         self.got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        transport.sendto(self.query)
+        # asyncio's own datagram transport does not derive from DatagramTransport.
+        cast(asyncio.DatagramTransport, transport).sendto(self.query)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if data[:2] == self.query[:2] and not self.got.done():
