@@ -15,7 +15,7 @@ from weft.ir.proxy import ProxyIdentity
 from weft.protos import discovery_v3
 from weft.xds.protocol import Acknowledged, ProtocolError, Refused, Request, Stream
 from weft.xds.shared import Response, Shared
-from weft.xds.store import ConfigStore, Lane
+from weft.xds.store import ConfigStore
 
 # A proxy that takes no bytes for this long is gone or broken; its stream ends and it may come back.
 WRITE_SECONDS: Final = 30.0
@@ -107,14 +107,13 @@ class Connection:
     """Serves one stream; the ``Watcher`` of the store."""
 
     __slots__ = (
-        "_end", "_flushing", "_observer", "_store", "_task", "_timer", "_transport", "lane", "peer", "stream",
+        "_end", "_flushing", "_observer", "_store", "_task", "_timer", "_transport", "peer", "stream",
     )  # fmt: skip
 
     def __init__(
         self, transport: Transport, peer: Peer, shared: Shared, store: ConfigStore, observer: Observer
     ) -> None:
         self.peer = peer
-        self.lane: Lane = lane_of(peer.identity)
         self.stream = Stream(shared)
         self._transport = transport
         self._store = store
@@ -210,11 +209,6 @@ class Connection:
         self._timer = None
         self.stream.hurry()
         self.wake()
-
-
-def lane_of(identity: ProxyIdentity) -> Lane:
-    """What the endpoints depend on: where the client is."""
-    return (identity.locality, identity.network)
 
 
 def parse(message: bytes) -> discovery_v3.DeltaDiscoveryRequest:

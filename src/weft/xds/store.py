@@ -18,7 +18,9 @@ from weft.xds.table import Resource, Table, difference
 TICK_SECONDS: Final = 0.02
 
 Lane = Hashable
-"""Where a client is, as far as endpoints depend on it: its locality and network."""
+"""What endpoints depend on besides the cluster: where the client is, and which clusters fail over."""
+
+NOWHERE: Final[Lane] = None
 
 
 class Bundle(Protocol):
@@ -37,10 +39,6 @@ class Watcher(Protocol):
         """The proxy's id."""
 
     @property
-    def lane(self) -> Lane:
-        """Where its endpoints come from."""
-
-    @property
     def stream(self) -> Stream:
         """What it holds."""
 
@@ -55,6 +53,7 @@ class ConfigStore:
         self._tick = tick
         self._snapshots: dict[str, Snapshot] = {}
         self._lanes: dict[Lane, Table[Resource]] = {}
+        self._lane_of: dict[str, Lane] = {}
         self._pending: dict[Lane, dict[str, Resource | None]] = {}
         self._watchers: dict[str, list[Watcher]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -63,16 +62,26 @@ class ConfigStore:
         """Counts the changes of endpoints that streams were told of."""
 
     def publish(
-        self, proxy: str, bundle: Bundle, revision: int, *, lazy: frozenset[str] = frozenset()
+        self,
+        proxy: str,
+        bundle: Bundle,
+        revision: int,
+        *,
+        lane: Lane = NOWHERE,
+        lazy: frozenset[str] = frozenset(),
     ) -> None:
-        """``proxy`` shall have ``bundle``, the outcome of configuration ``revision``.
+        """``proxy`` shall have ``bundle``, made of configuration ``revision``, and the endpoints of ``lane``.
 
-        Publish the endpoints of its clusters first: a cluster without any is told to have none.
+        Publish the endpoints of its clusters first: a cluster without any is told to have none. ``lazy``
+        names the clusters that it gets only when it asks for them.
         """
-        if proxy in self._watchers:
-            self.flush()
+        self.flush()
         self._snapshots[proxy] = snapshot = Snapshot(revision, bundle.resources, lazy)
+        moved = self._lane_of.get(proxy, self) != lane
+        self._lane_of[proxy] = lane
         for watcher in self._watchers.get(proxy, ()):
+            if moved:
+                watcher.stream.update_endpoints(self.endpoints(lane), self.sequence)
             watcher.stream.update(snapshot)
             watcher.wake()
 
@@ -108,7 +117,7 @@ class ConfigStore:
         # Streams with the same subscriptions hold the same set: each set is looked at once.
         concerned: dict[int, bool] = {}
         for watcher in self.watchers():
-            if watcher.lane != lane:
+            if self._lane_of.get(watcher.proxy, self) != lane:
                 continue
             watcher.stream.update_endpoints(table, self.sequence)
             names = watcher.stream.subscribed(ENDPOINT_TYPE)
@@ -121,9 +130,9 @@ class ConfigStore:
     def attach(self, watcher: Watcher) -> None:
         """A stream began: give it what its proxy shall have, as far as that is known."""
         self._watchers.setdefault(watcher.proxy, []).append(watcher)
-        watcher.stream.update_endpoints(self._lanes.get(watcher.lane) or Table(), self.sequence)
         snapshot = self._snapshots.get(watcher.proxy)
         if snapshot is not None:
+            watcher.stream.update_endpoints(self.endpoints(self._lane_of[watcher.proxy]), self.sequence)
             watcher.stream.update(snapshot)
 
     def detach(self, watcher: Watcher) -> None:
@@ -137,10 +146,11 @@ class ConfigStore:
     def forget(self, proxy: str) -> None:
         """Drop the snapshot of a proxy that is gone."""
         self._snapshots.pop(proxy, None)
+        self._lane_of.pop(proxy, None)
 
-    def retain_lanes(self, lanes: Iterable[Lane]) -> None:
+    def retain_lanes(self) -> None:
         """Drop the endpoints of lanes that no proxy is in any more."""
-        keep = set(lanes)
+        keep = set(self._lane_of.values())
         self._lanes = {lane: table for lane, table in self._lanes.items() if lane in keep}
         self._pending = {lane: changes for lane, changes in self._pending.items() if lane in keep}
 
@@ -148,7 +158,7 @@ class ConfigStore:
         """What ``proxy`` shall have."""
         return self._snapshots.get(proxy)
 
-    def endpoints(self, lane: Lane) -> Mapping[str, Resource]:
+    def endpoints(self, lane: Lane) -> Table[Resource]:
         """The endpoint sets of a lane by cluster, as streams were told."""
         return self._lanes.get(lane) or Table()
 
