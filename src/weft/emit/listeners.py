@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from weft.emit.http import connection_manager
 from weft.emit.scalars import address, boolean, cidr, duration, maybe_duration, source_metadata, uint32
@@ -31,6 +31,9 @@ from weft.protos import (
     type_v3,
 )
 from weft.protos.wire import pack
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 _TCP_PROXY: Final = "envoy.filters.network.tcp_proxy"
 _SET_FILTER_STATE: Final = "envoy.filters.network.set_filter_state"
@@ -105,8 +108,8 @@ def _chain(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> lis
     return made
 
 
-def _except_ports(ports: tuple[int, ...]) -> listener_v3.ListenerFilterChainMatchPredicate | None:
-    """True for connections to these ports: the inspector is off there."""
+def _on_ports(ports: tuple[int, ...]) -> listener_v3.ListenerFilterChainMatchPredicate | None:
+    """True for connections to one of these ports; None when there are none."""
     predicate = listener_v3.ListenerFilterChainMatchPredicate
     rules = [predicate(destination_port_range=type_v3.Int32Range(start=port, end=port + 1)) for port in ports]
     match rules:
@@ -118,33 +121,29 @@ def _except_ports(ports: tuple[int, ...]) -> listener_v3.ListenerFilterChainMatc
             return predicate(or_match=predicate.MatchSet(rules=several))
 
 
+def _listener_filter(name: str, config: Message, off: tuple[int, ...] = ()) -> listener_v3.ListenerFilter:
+    return listener_v3.ListenerFilter(
+        name=f"envoy.filters.listener.{name}", typed_config=pack(config), filter_disabled=_on_ports(off)
+    )
+
+
 def _listener_filters(unit: Listener) -> list[listener_v3.ListenerFilter]:
+    """Where the connection wanted to go, then what it speaks."""
     made: list[listener_v3.ListenerFilter] = []
     match unit.receive:
         case Receive.REDIRECTED:
-            config = pack(original_dst_v3.OriginalDst())
-            made.append(
-                listener_v3.ListenerFilter(name="envoy.filters.listener.original_dst", typed_config=config)
-            )
+            made.append(_listener_filter("original_dst", original_dst_v3.OriginalDst()))
         case Receive.PROXY_PROTOCOL:
-            config = pack(proxy_protocol_v3.ProxyProtocol())
-            made.append(
-                listener_v3.ListenerFilter(name="envoy.filters.listener.proxy_protocol", typed_config=config)
-            )
+            made.append(_listener_filter("proxy_protocol", proxy_protocol_v3.ProxyProtocol()))
         case Receive.BOUND | Receive.HANDED_OVER:
             pass
     if unit.inspect_tls:
-        config = pack(tls_inspector_v3.TlsInspector())
         made.append(
-            listener_v3.ListenerFilter(name="envoy.filters.listener.tls_inspector", typed_config=config)
+            _listener_filter("tls_inspector", tls_inspector_v3.TlsInspector(), unit.inspect_tls_except)
         )
     if unit.inspect_http:
         made.append(
-            listener_v3.ListenerFilter(
-                name="envoy.filters.listener.http_inspector",
-                typed_config=pack(http_inspector_v3.HttpInspector()),
-                filter_disabled=_except_ports(unit.inspect_http_except),
-            )
+            _listener_filter("http_inspector", http_inspector_v3.HttpInspector(), unit.inspect_http_except)
         )
     return made
 
