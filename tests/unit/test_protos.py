@@ -55,7 +55,7 @@ def test_an_unknown_package_is_named() -> None:
 
 def test_an_unknown_message_is_named() -> None:
     with pytest.raises(AttributeError, match=r"envoy\.config\.cluster\.v3\.Clutser"):
-        cluster_v3.Clutser  # noqa: B018
+        cluster_v3.Clutser  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(KeyError):
         message_class("envoy.config.cluster.v3.Clutser")
 
