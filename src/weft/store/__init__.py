@@ -1,0 +1,1 @@
+"""Where configuration lives: one protocol (``interface``), one real engine behind each implementation."""
