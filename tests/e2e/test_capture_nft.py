@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from weft.node.capture import cgroup, netns, nft
 from weft.node.capture.cgroup import Hierarchy
 from weft.node.capture.command import run
 from weft.node.layout import Layout
+from weft.node.probe import Probe, Target, TcpSocket, check
 
 pytestmark = [
     pytest.mark.root,
@@ -54,6 +56,7 @@ def one(c, peer, answer):
 def out(c): return "out " + original(c)
 def into(c):
     host, port = original(c).split(":")
+    if int(port) == inbound: return "to itself"
     with socket.create_connection((host, int(port)), 5, source) as app: return "in " + app.recv(100).decode()
 def names():
     u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("127.0.0.1", dns))
@@ -124,10 +127,26 @@ def start(children: list[subprocess.Popen[bytes]], prefix: list[str], code: str,
     children.append(subprocess.Popen([*prefix, "/usr/bin/python3", "-ISc", code, *map(str, args)]))
 
 
+async def said(port: int) -> str:
+    """What the application says to a connection with the mark of probes."""
+    probe = socket.socket()
+    probe.setblocking(False)
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, nft.PROBE_MARK)
+    await asyncio.get_running_loop().sock_connect(probe, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=probe)
+    answer = (await reader.read(100)).decode()
+    writer.close()
+    return answer
+
+
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(server.getsockname()[1]) for server in servers]
+    """Below the ephemeral ports, which connections of other tests take at any moment."""
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(20000, 32000)
+        with contextlib.suppress(OSError), socket.create_server(("0.0.0.0", port)):
+            found.append(port)
+    return found
 
 
 async def wait_for(port: int) -> None:
@@ -182,7 +201,7 @@ async def host() -> AsyncIterator[Host]:
                     ports=(port,),
                 )
             )
-            ports = [str(number) for number in (outbound, inbound, dns)] + ["0.0.0.0"]
+            ports = [str(number) for number in (outbound, inbound, dns)] + [INBOUND_SOURCE]
             start(children, enter(proxy), SIDECAR, *ports)
             start(children, enter(app), APP, port, hidden)
             for number in (outbound, inbound, port, hidden):
@@ -218,6 +237,8 @@ async def test_who_reaches_whom(host: Host) -> None:
         "unmeshed, a workload's way out": await host.call(None, "127.0.0.1", host.web.outbound_port),
         "remote": await host.call_remotely(port),
         "remote, an undeclared port": await host.call_remotely(host.hidden),
+        "its own sidecar, not delivering": await host.call(host.root / "web" / "proxy", "127.0.0.1", port),
+        "a probe": await said(port),
     }
     assert got == {
         "out": "out 240.240.0.9:80",
@@ -230,6 +251,8 @@ async def test_who_reaches_whom(host: Host) -> None:
         "unmeshed, a workload's way out": "refused",
         "remote": "in app",
         "remote, an undeclared port": "in app",
+        "its own sidecar, not delivering": "in app",
+        "a probe": "app",
     }
 
 
@@ -278,7 +301,7 @@ async def test_a_replicas_own_network(host: Host) -> None:
     """Outbound and inbound are redirected, but for the sidecar's uid and the node's probes."""
     address = netns.free_address(host.network, (host.remote.address,))
     uid = 61001
-    rules = nft.namespace_rules(uid, probe_source=host.network.gateway)
+    rules = nft.namespace_rules(uid)
     namespace = await netns.make_namespace(host.layout, host.network, "pod", address, rules)
     children: list[subprocess.Popen[bytes]] = []
     try:
@@ -298,14 +321,18 @@ async def test_a_replicas_own_network(host: Host) -> None:
             "loopback": await host.run_python(inside, CALL, "127.0.0.1", 80),
             "names": await host.run_python(inside, ASK, "203.0.113.53"),
             "from another replica": await host.run_python(remotely, CALL, address, 80),
-            "the node's probe": await host.call(None, address, 80),
+            "the host": await host.call(None, address, 80),
+            "a probe": await check(
+                Probe(handler=TcpSocket(port=80)), Target(address=address, netns=namespace.path)
+            ),
         }
         assert got == {
             "out": "out 240.240.0.9:443",
             "loopback": "app",
             "names": "dns who",
             "from another replica": "in app",
-            "the node's probe": "app",
+            "the host": "in app",
+            "a probe": "",
         }
     finally:
         for child in children:

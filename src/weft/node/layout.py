@@ -171,12 +171,12 @@ class Layout:
 
     def read_record(self, kind: str, name: str) -> Record | None:
         """What was noted, or None."""
-        return _read(self.records / f"{kind}.{name}.json")
+        return read_json(self.records / f"{kind}.{name}.json")
 
     def read_records(self, kind: str) -> Iterator[tuple[str, Record]]:
         """All of a kind, by name. A torn or foreign file is skipped: writing is atomic, so it is not ours."""
         for path in sorted(self.records.glob(f"{kind}.*.json")):
-            record = _read(path)
+            record = read_json(path)
             if record is not None:
                 yield path.name.removeprefix(f"{kind}.").removesuffix(".json"), record
 
@@ -187,7 +187,8 @@ class Layout:
             self.runtime.parent.rmdir()
 
 
-def _read(path: Path) -> Record | None:
+def read_json(path: Path) -> Record | None:
+    """An object in JSON, or None when there is none to be read."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):

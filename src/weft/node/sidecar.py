@@ -10,8 +10,8 @@ import os
 import pwd
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -81,6 +81,7 @@ class ProxyOptions:
     drain_s: float = 10.0
     inbound_only: bool = True
     ready_s: float = 30.0
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def backoff(crashes: int) -> float:
@@ -233,12 +234,12 @@ class Sidecar:
             *("--drain-strategy", "immediate"),
             "--disable-hot-restart",  # its shared memory is named host-wide and panics under another uid
         ]
-        env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+        env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **options.env}
         plan = Plan(
             argv=argv,
             env=env,
             binary=options.binary,
-            cwd="/",
+            cwd=str(paths.directory),  # its SDS files are named relative to it
             uid=options.uid,
             cgroups=(options.cgroup / "cgroup.procs",) if options.cgroup else (),
             netns=options.netns,

@@ -21,6 +21,9 @@ from weft.node.capture.command import run
 
 # Only the first packet: the first NAT rule of a host would otherwise break connections that live already.
 _SYN: Final = "tcp flags syn / fin,syn,rst,ack"
+# The node's probes go to applications directly. Only with CAP_NET_ADMIN can a socket be marked.
+PROBE_MARK: Final = 0x77656674
+_PROBE: Final = f"meta mark {PROBE_MARK:#x}"
 INBOUND_SOURCE_6: Final = "::6"
 # The resolver of sidecars, which only forwards: a virtual address would lead them back to themselves.
 PROXY_DNS_PORT: Final = DNS_PORT + 1
@@ -93,8 +96,15 @@ def _ports(ports: Iterable[int]) -> str:
 
 
 def _own(workload: HostWorkload) -> list[str]:
-    """Matches for 'the application or its sidecar': their cgroups may lie at different levels."""
-    return [f'socket cgroupv2 level {group.level} "{group.path}"' for group in (workload.app, workload.proxy)]
+    """Matches for the application, and for its sidecar when it delivers.
+
+    A sidecar that balanced to its own workload is no delivery: it goes in by the front door, where mTLS ends.
+    IPv6 has no second loopback address to tell them by.
+    """
+    app, proxy = (
+        f'socket cgroupv2 level {group.level} "{group.path}"' for group in (workload.app, workload.proxy)
+    )
+    return [app, f"ip saddr {INBOUND_SOURCE} {proxy}", f"meta nfproto ipv6 {proxy}"]
 
 
 def _nat_table(table: str, workloads: Sequence[HostWorkload]) -> str:
@@ -110,7 +120,7 @@ def _nat_table(table: str, workloads: Sequence[HostWorkload]) -> str:
     text += " chain output {\n  type nat hook output priority -100; policy accept;\n"
     for target in _by_app("dns", levels):
         text += f"  udp dport 53 redirect to {target}\n  tcp dport 53 redirect to {target}\n"
-    text += f"  {_SYN} jump toward\n }}\n chain toward {{\n"
+    text += f"  {_SYN} jump toward\n }}\n chain toward {{\n  {_PROBE} accept\n"
     for workload in workloads:
         if workload.ports:
             for own in _own(workload):
@@ -137,7 +147,7 @@ def _nat_table(table: str, workloads: Sequence[HostWorkload]) -> str:
 def _guard_table(table: str, workloads: Sequence[HostWorkload]) -> str:
     owners = _port_owners(workloads)
     text = f"table inet {table} {{\n chain output {{\n  type filter hook output priority 0; policy accept;\n"
-    text += "  ct state established,related accept\n"
+    text += f"  ct state established,related accept\n  {_PROBE} accept\n"
     # Allow, then reject: '!=' does not match a cgroup that is not as deep.
     for workload in workloads:
         app = f'socket cgroupv2 level {workload.app.level} "{workload.app.path}"'
@@ -163,12 +173,10 @@ def namespace_rules(
     inbound_port: int = INBOUND_PORT,
     dns_port: int = DNS_PORT,
     open_ports: Iterable[int] = (HEALTH_PORT, PROMETHEUS_PORT),
-    probe_source: str = "",
 ) -> str:
-    """The rules inside one workload's network namespace.
+    """The rules inside one workload's network namespace. ``open_ports`` are the sidecar's own.
 
-    ``open_ports`` are the sidecar's own, reached as they are. ``probe_source`` is the node's address on the
-    bridge: its probes go to the application directly, past policies and mTLS.
+    The node's probes need no rule: their sockets are made inside, so they come from loopback.
     """
     table = "weft"
     uid = f"meta skuid {proxy_uid}"
@@ -186,8 +194,6 @@ def namespace_rules(
     text += f"  {_SYN} redirect to :{outbound_port}\n }}\n"
     text += " chain prerouting {\n  type nat hook prerouting priority -100; policy accept;\n"
     text += f"  iif lo return\n  tcp dport {_ports(open_ports)} return\n"
-    if probe_source:
-        text += f"  ip saddr {probe_source} return\n"
     text += f"  {_SYN} redirect to :{inbound_port}\n }}\n}}\n"
     return text
 
