@@ -23,10 +23,11 @@ from weft.ir.cluster import (
     OutlierDetection,
     UpstreamProtocol,
 )
-from weft.protos import cluster_v3, core_v3, http_protocols_v3, type_v3
+from weft.protos import cluster_v3, core_v3, http_protocols_v3, tcp_protocols_v3, type_v3
 from weft.protos.wire import pack
 
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_TCP_OPTIONS: Final = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"
 _NO_LIMIT: Final = 2**32 - 1
 _DNS_RETRY_FIRST: Final = timedelta(seconds=1)
 _DNS_RETRY_LAST: Final = timedelta(seconds=10)
@@ -223,6 +224,9 @@ def cluster(unit: Cluster) -> cluster_v3.Cluster:
             made.common_lb_config.healthy_panic_threshold.value = unit.outlier.min_health_percent
     if unit.protocol is not UpstreamProtocol.TCP:
         made.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(pack(_http_options(unit)))
+    if limits.tcp_idle_timeout is not None:
+        idle = tcp_protocols_v3.TcpProtocolOptions(idle_timeout=duration(limits.tcp_idle_timeout))
+        made.typed_extension_protocol_options[_TCP_OPTIONS].CopyFrom(pack(idle))
     if limits.keepalive is not None:
         keepalive = made.upstream_connection_options.tcp_keepalive
         keepalive.SetInParent()

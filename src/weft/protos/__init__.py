@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from weft_stubs import set_filter_state_v3 as set_filter_state_v3
     from weft_stubs import stats_inputs_v3 as stats_inputs_v3
     from weft_stubs import stats_log_v3 as stats_log_v3
+    from weft_stubs import tcp_protocols_v3 as tcp_protocols_v3
     from weft_stubs import tcp_proxy_v3 as tcp_proxy_v3
     from weft_stubs import tls_inspector_v3 as tls_inspector_v3
     from weft_stubs import tls_v3 as tls_v3

@@ -64,6 +64,7 @@ PACKAGES: Final[dict[str, str]] = {
     "set_filter_state_v3": f"{_FILTERS}.common.set_filter_state.v3",
     "stats_inputs_v3": "envoy.extensions.matching.common_inputs.stats.v3",
     "stats_log_v3": "envoy.extensions.access_loggers.stats.v3",
+    "tcp_protocols_v3": "envoy.extensions.upstreams.tcp.v3",
     "tcp_proxy_v3": f"{_FILTERS}.network.tcp_proxy.v3",
     "tls_inspector_v3": f"{_FILTERS}.listener.tls_inspector.v3",
     "tls_v3": "envoy.extensions.transport_sockets.tls.v3",

@@ -1,0 +1,106 @@
+"""Plain servers that know of no mesh and keep what they were asked."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+Server = TypeVar("Server", bound=socketserver.BaseServer)
+
+
+class HttpBackend(ThreadingHTTPServer):
+    """Answers with its name and what it saw.
+
+    ``?status=503`` chooses the status, ``?delay=0.2`` waits, ``?fail=2&key=x`` fails the first two
+    requests with key x. ``seen`` counts requests by path.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: str, port: int, name: str) -> None:
+        self.name = name
+        self.seen: Counter[str] = Counter()
+        self.keys: Counter[str] = Counter()
+        self.lock = threading.Lock()
+        super().__init__((address, port), _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # One segment an answer: the default writes headers and body apart and waits for an ACK (Nagle).
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: HttpBackend
+
+    def _answer(self) -> None:
+        url = urlsplit(self.path)
+        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        length = int(self.headers.get("content-length") or 0)
+        received = self.rfile.read(length)
+        status = int(query.get("status", 200))
+        with self.server.lock:
+            self.server.seen[url.path] += 1
+            if "fail" in query:
+                key = query.get("key", "")
+                self.server.keys[key] += 1
+                status = 503 if self.server.keys[key] <= int(query["fail"]) else 200
+        if "delay" in query:
+            time.sleep(float(query["delay"]))
+        body = json.dumps(
+            {
+                "name": self.server.name,
+                "method": self.command,
+                "path": self.path,
+                "received": len(received),
+                "headers": {key.lower(): value for key, value in self.headers.items()},
+            }
+        ).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_HEAD = _answer  # noqa: N815
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+class _Echo(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.sendall(b"hello from " + self.server.greeting + b"\n")  # type: ignore[attr-defined]
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+
+
+class TcpBackend(socketserver.ThreadingTCPServer):
+    """Speaks first (its name), then sends back what it gets."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, address: str, port: int, name: str) -> None:
+        self.greeting = name.encode()
+        super().__init__((address, port), _Echo)
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Run ``server`` in a thread of its own."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)

@@ -1,0 +1,362 @@
+"""One proxy that uses every field of the intermediate representation that emit translates."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from weft import ir
+from weft.names import ProxyName
+
+CERTIFICATE: Final = ir.SecretRef(source=ir.SecretFrom.FILE, name="default")
+BUNDLE: Final = ir.SecretRef(source=ir.SecretFrom.FILE, name="ROOTCA")
+GATEWAY: Final = ir.SecretRef(source=ir.SecretFrom.ADS, name="kubernetes-gateway://default/shop")
+SPIFFE: Final = "spiffe://cluster.local/ns/default/sa/reviews"
+SECOND: Final = timedelta(seconds=1)
+EDITS: Final = ir.HeaderEdit(set=(("a", "1"),), add=(("b", "2"),), remove=("c",))
+
+
+def _text(test: str, value: str = "", *, ignore_case: bool = False) -> ir.TextMatch:
+    return ir.TextMatch(test=ir.TextTest(test), value=value, ignore_case=ignore_case)
+
+
+def _clusters() -> tuple[ir.Cluster, ...]:
+    mesh = ir.UpstreamTls(
+        sni="outbound_.80_._.a",
+        certificate=CERTIFICATE,
+        trust=BUNDLE,
+        peer_names=(_text("exact", SPIFFE),),
+        alpn=("istio-h2", "istio", "h2"),
+        limits=ir.TlsLimits(
+            minimum=ir.TlsVersion.V1_2,
+            maximum=ir.TlsVersion.V1_3,
+            cipher_suites=("ECDHE-ECDSA-AES128-GCM-SHA256",),
+            groups=("X25519",),
+        ),
+    )
+    limits = ir.Connections(
+        max_connections=10,
+        max_pending_requests=11,
+        max_requests=12,
+        max_retries=3,
+        max_requests_per_connection=100,
+        max_concurrent_streams=50,
+        idle_timeout=SECOND,
+        tcp_idle_timeout=SECOND,
+        max_connection_duration=60 * SECOND,
+        keepalive=ir.Keepalive(probes=3, time=60 * SECOND, interval=5 * SECOND),
+        retry_budget_percent=20.0,
+        retry_budget_min_concurrency=3,
+    )
+    outlier = ir.OutlierDetection(
+        consecutive_5xx=5,
+        consecutive_gateway_errors=5,
+        consecutive_local_failures=5,
+        split_local_errors=True,
+        min_health_percent=30,
+    )
+    service = ir.ServiceRef(host="a.default.svc.cluster.local", name="a", namespace="default")
+    balancing = [
+        ir.LoadBalancing(
+            algorithm=algorithm, warm_up=warm_up, warm_up_minimum_percent=10, warm_up_aggression=1.5
+        )
+        for algorithm, warm_up in (
+            (ir.Algorithm.ROUND_ROBIN, SECOND),
+            (ir.Algorithm.LEAST_REQUEST, SECOND),
+            (ir.Algorithm.RANDOM, None),
+        )
+    ]
+    balancing += [
+        ir.LoadBalancing(algorithm=ir.Algorithm.RING_HASH, ring_minimum=1024, locality_failover=True),
+        ir.LoadBalancing(algorithm=ir.Algorithm.MAGLEV, table_size=65537),
+    ]
+    listed = (ir.Endpoint(address="127.0.0.1", port=80), ir.Endpoint(address="127.0.0.2", port=80, weight=2))
+    named = (ir.Endpoint(address="example.com", port=443),)
+    external = ir.UpstreamTls(
+        sni="", sni_from_host=True, trust=ir.SecretRef(source=ir.SecretFrom.SYSTEM, name="system")
+    )
+    return (
+        ir.Cluster(
+            name="mesh",
+            discovery=ir.Discovery.EDS,
+            protocol=ir.UpstreamProtocol.HTTP2,
+            service=service,
+            subset="v1",
+            connections=limits,
+            outlier=outlier,
+            tls=mesh,
+            source=ir.Source(path="/apis/x"),
+            metadata=(("origin", "test"),),
+        ),
+        *(
+            ir.Cluster(
+                name=f"balanced-{rule.algorithm}",
+                discovery=ir.Discovery.EDS,
+                protocol=ir.UpstreamProtocol.AS_RECEIVED,
+                balancing=rule,
+            )
+            for rule in balancing
+        ),
+        ir.Cluster(
+            name="static",
+            discovery=ir.Discovery.STATIC,
+            protocol=ir.UpstreamProtocol.TCP,
+            endpoints=listed,
+            tls=mesh,
+            mutual=ir.MutualTls.ALWAYS,
+        ),
+        ir.Cluster(
+            name="strict",
+            discovery=ir.Discovery.STRICT_DNS,
+            protocol=ir.UpstreamProtocol.HTTP1,
+            endpoints=named,
+            tls=external,
+            mutual=ir.MutualTls.ALWAYS,
+        ),
+        ir.Cluster(
+            name="logical",
+            discovery=ir.Discovery.LOGICAL_DNS,
+            protocol=ir.UpstreamProtocol.HTTP1,
+            endpoints=named,
+        ),
+        ir.Cluster(
+            name="PassthroughCluster",
+            discovery=ir.Discovery.ORIGINAL_DST,
+            protocol=ir.UpstreamProtocol.AS_RECEIVED,
+            balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
+            source_address="127.0.0.6",
+        ),
+        ir.Cluster(
+            name="BlackHoleCluster",
+            discovery=ir.Discovery.BLACK_HOLE,
+            protocol=ir.UpstreamProtocol.TCP,
+        ),
+    )
+
+
+def _forward() -> ir.Forward:
+    return ir.Forward(
+        destinations=(
+            ir.Destination(cluster="mesh", weight=90, request_headers=EDITS, host_rewrite="a"),
+            ir.Destination(cluster="static", weight=10, response_headers=EDITS),
+        ),
+        timeout=3 * SECOND,
+        idle_timeout=SECOND,
+        retry=ir.Retry(
+            attempts=3,
+            on=("5xx", "retriable-status-codes"),
+            codes=(409,),
+            per_try_timeout=SECOND,
+            back_off=ir.BackOff(base=SECOND / 40, maximum=SECOND),
+            other_localities=True,
+        ),
+        rewrite=ir.Rewrite(prefix="/"),
+        host_rewrite="b",
+        append_forwarded_host=True,
+        hash_on=(
+            ir.HashOn(header="x-user", terminal=True),
+            ir.HashOn(cookie="c", cookie_ttl=SECOND, cookie_path="/", cookie_attributes=(("Secure", ""),)),
+            ir.HashOn(query="q"),
+            ir.HashOn(source_ip=True),
+        ),
+        mirrors=(ir.Mirror(cluster="strict", fraction=100_000),),
+        websocket=False,
+    )
+
+
+def _routes() -> ir.RouteTable:
+    here = (ir.Destination(cluster="mesh"),)
+    match = ir.RequestMatch(
+        path=ir.PathMatch(test=ir.PathTest.PATH_PREFIX, value="/shop"),
+        headers=(
+            ir.HeaderMatch(name="x-a", match=_text("regex", "v[12]", ignore_case=True)),
+            ir.HeaderMatch(name="x-b", match=_text("present"), invert=True),
+            ir.HeaderMatch(name="x-c", match=_text("suffix", "z"), missing_as_empty=True),
+        ),
+        query=(ir.QueryMatch(name="q", match=_text("contains", "1")),),
+        grpc=True,
+    )
+    cors = ir.Cors(
+        origins=(_text("exact", "https://a"),),
+        methods=("GET",),
+        headers=("x",),
+        expose=("y",),
+        max_age=SECOND,
+        credentials=True,
+        forward_unmatched_preflights=False,
+    )
+    fault = ir.Fault(delay=SECOND, delay_fraction=1, abort_grpc_status=14, abort_fraction=1_000_000)
+    actions: tuple[ir.Forward | ir.Redirect | ir.Respond, ...] = (
+        ir.Forward(destinations=here, rewrite=ir.Rewrite(full="/all")),
+        ir.Forward(destinations=here, rewrite=ir.Rewrite(regex=("^/a(.*)$", r"/b\1"))),
+        ir.Forward(destinations=here, host_rewrite_from=ir.HostRewriteFrom.BACKEND),
+        ir.Redirect(code=303, prefix="/"),
+        ir.Redirect(code=308, scheme="https", host="other", port=8443, path="/there"),
+        ir.Redirect(code=302, regex=("^/a", "/b")),
+        ir.Respond(status=418, body=b"short and stout"),
+    )
+    tests = (ir.PathTest.EXACT, ir.PathTest.REGEX, ir.PathTest.PREFIX, ir.PathTest.PATH_PREFIX)
+    paths = [ir.PathMatch(test=test, value="/p", ignore_case=test is ir.PathTest.EXACT) for test in tests]
+    paths += [ir.PathMatch(test=ir.PathTest.TEMPLATE, value="/{a}/b"), ir.EVERY_PATH, ir.EVERY_PATH]
+    routes = (
+        ir.Route(
+            name="full",
+            match=match,
+            action=_forward(),
+            request_headers=EDITS,
+            response_headers=EDITS,
+            fault=fault,
+            cors=cors,
+            operation="shop",
+            source=ir.Source(path="/apis/x", rule=1, match=0),
+        ),
+        *(
+            ir.Route(name=f"r{index}", match=ir.RequestMatch(path=path), action=action)
+            for index, (path, action) in enumerate(zip(paths, actions, strict=True))
+        ),
+    )
+    hosts = (
+        ir.VirtualHost(
+            name="a",
+            domains=("a", "a.default"),
+            routes=routes,
+            request_headers=EDITS,
+            response_headers=EDITS,
+            require_tls=True,
+        ),
+        ir.VirtualHost(name="allow_any", domains=("*",), routes=routes[1:2]),
+    )
+    return ir.RouteTable(name="80", virtual_hosts=hosts, internal_only_headers=("x-internal",))
+
+
+def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
+    trusting = ir.DownstreamTls(
+        certificates=(CERTIFICATE,),
+        trust=BUNDLE,
+        require_client_certificate=True,
+        peer_trust_domains=("cluster.local",),
+        alpn=("h2", "http/1.1"),
+    )
+    edge = ir.DownstreamTls(
+        certificates=(GATEWAY,),
+        trust=ir.SecretRef(source=ir.SecretFrom.ADS, name="kubernetes-gateway://default/shop-cacert"),
+        peer_names=(_text("exact", "client.example.com"),),
+        peer_certificate_hashes=("ab" * 32,),
+        alpn=("h2", "http/1.1"),
+    )
+    named = ir.HttpHandler(stat_prefix="outbound", routes="80")
+    inline = ir.HttpHandler(
+        stat_prefix="inbound",
+        routes=ir.RouteTable(name="inbound|80||", virtual_hosts=table.virtual_hosts[1:]),
+        version=ir.HttpVersion.HTTP2,
+        client_certificate=ir.ClientCertificate.APPEND_FORWARD,
+        server_name="istio-envoy",
+        idle_timeout=SECOND,
+        stream_idle_timeout=SECOND,
+        max_connection_duration=SECOND,
+        path_normalization=ir.PathNormalization.DECODE_AND_MERGE_SLASHES,
+    )
+    gateway = ir.HttpHandler(
+        stat_prefix="gateway",
+        routes="80",
+        client_certificate=ir.ClientCertificate.SANITIZE_SET,
+        edge=True,
+        trusted_hops=1,
+        preserve_external_request_id=True,
+        path_normalization=ir.PathNormalization.NONE,
+    )
+    tcp = ir.TcpHandler(
+        stat_prefix="tcp",
+        destinations=(ir.Destination(cluster="mesh", weight=1), ir.Destination(cluster="static", weight=3)),
+        alpn=("istio",),
+        idle_timeout=SECOND,
+    )
+    blackhole = ir.TcpHandler(stat_prefix="b", destinations=(ir.Destination(cluster="BlackHoleCluster"),))
+
+    def chain(name: str, handler: ir.HttpHandler | ir.TcpHandler, **match: object) -> ir.FilterChain:
+        return ir.FilterChain(name=name, match=ir.ChainMatch(**match), handler=handler)  # type: ignore[arg-type]
+
+    return (
+        ir.Listener(
+            name="virtualOutbound",
+            direction=ir.Direction.OUTBOUND,
+            address="127.0.0.1",
+            port=15001,
+            receive=ir.Receive.PROXY_PROTOCOL,
+            chains=(chain("loop", blackhole, port=15001),),
+            default_chain=chain("rest", tcp),
+            hand_over=True,
+        ),
+        ir.Listener(
+            name="0.0.0.0_80",
+            direction=ir.Direction.OUTBOUND,
+            address="0.0.0.0",
+            port=80,
+            receive=ir.Receive.HANDED_OVER,
+            chains=(chain("http", named, transport="raw_buffer", application_protocols=("http/1.1",)),),
+            default_chain=chain("tcp", tcp),
+            inspect_tls=True,
+            inspect_http=True,
+            inspect_timeout=timedelta(0),
+            additional_addresses=("::",),
+            source=ir.Source(path="/apis/x"),
+        ),
+        ir.Listener(
+            name="virtualInbound",
+            direction=ir.Direction.INBOUND,
+            address="127.0.0.1",
+            port=15006,
+            receive=ir.Receive.REDIRECTED,
+            chains=(
+                ir.FilterChain(
+                    name="mtls",
+                    match=ir.ChainMatch(
+                        port=80,
+                        addresses=("10.0.0.0/8", "10.1.2.3"),
+                        source_addresses=("::1",),
+                        transport="tls",
+                        application_protocols=("istio", "istio-h2"),
+                    ),
+                    handler=inline,
+                    tls=trusting,
+                ),
+            ),
+            default_chain=chain("tcp", blackhole),
+            inspect_tls=True,
+            inspect_http=True,
+            inspect_http_except=(80,),
+            inspect_tls_except=(3306, 5432),
+        ),
+        ir.Listener(
+            name="gateway",
+            direction=ir.Direction.GATEWAY,
+            address="127.0.0.1",
+            port=8443,
+            receive=ir.Receive.BOUND,
+            chains=(
+                ir.FilterChain(
+                    name="https",
+                    match=ir.ChainMatch(server_names=("a.example.com",)),
+                    handler=gateway,
+                    tls=edge,
+                ),
+                chain("passthrough", tcp, server_names=("*.b.example.com",)),
+            ),
+            inspect_tls=True,
+        ),
+    )
+
+
+def whole_proxy(telemetry: ir.Telemetry) -> ir.Proxy:
+    """The proxy, with something of everything."""
+    table = _routes()
+    return ir.Proxy(
+        identity=ir.ProxyIdentity(name=ProxyName("sidecar", "10.0.0.1", "whole", "default")),
+        listeners=_listeners(table),
+        routes=(table,),
+        clusters=(
+            *_clusters(),
+            ir.Cluster(name="traces", discovery=ir.Discovery.EDS, protocol=ir.UpstreamProtocol.HTTP2),
+        ),
+        telemetry=telemetry,
+    )
