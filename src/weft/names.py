@@ -14,6 +14,9 @@ from typing import Final, Self
 ROOT_NAMESPACE: Final = "istio-system"
 CLUSTER_DOMAIN: Final = "cluster.local"
 TRUST_DOMAIN: Final = "cluster.local"
+# Who the control plane is: the only certificates with a DNS name are its own, and all of them bear this one.
+CONTROL_PLANE_ACCOUNT: Final = "istiod"
+CONTROL_PLANE_HOST: Final = "istiod.istio-system.svc"
 
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
 BLACKHOLE_CLUSTER: Final = "BlackHoleCluster"

@@ -1,0 +1,1 @@
+"""Who is who: the certificate authority, join tokens, enrolment and signing."""

@@ -1,0 +1,309 @@
+"""A workload's key and certificate: made here, delivered to its Envoy by file, renewed before they expire.
+
+The private key never leaves this host: what is sent away is a certificate request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from weft.errors import WeftError
+from weft.names import (
+    SECRET_TYPE,
+    WORKLOAD_CERTIFICATE,
+    WORKLOAD_CERTIFICATE_FILE,
+    WORKLOAD_TRUST_BUNDLE,
+    WORKLOAD_TRUST_BUNDLE_FILE,
+)
+from weft.node.layout import write_atomic
+
+log = logging.getLogger(__name__)
+
+_RETRY_FIRST_S: Final = 1.0
+_RETRY_MAX_S: Final = 300.0
+# An issuer about to expire gives ever shorter lives: do not chase them.
+_PAUSE_MIN_S: Final = 0.25
+# A host may sleep, and its clock may be set: look at the clock at least this often.
+_LOOK_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What the control plane answers: the chain, and the bundle to verify peers with (PEM)."""
+
+    certificate: str
+    bundle: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A key with its certificate chain and the trust bundle, all PEM. Times in UTC.
+
+    ``since`` is when it came; certificates are backdated, so ``not_before`` is too early to count from.
+    """
+
+    key: str
+    certificate: str
+    bundle: str
+    not_before: datetime
+    not_after: datetime
+    since: datetime
+
+    @classmethod
+    def of(cls, key: str, signed: Signed, *, since: datetime | None = None) -> Credential:
+        """Join what was made here with what was answered.
+
+        Raises:
+            WeftError: when the answer holds no certificate, or one for another key.
+        """
+        try:
+            leaf = x509.load_pem_x509_certificate(signed.certificate.encode())
+            x509.load_pem_x509_certificates(signed.bundle.encode())
+        except ValueError as error:
+            raise WeftError(
+                "the control plane's answer holds no certificate",
+                hint="is this really its address? see 'weft check'",
+            ) from error
+        if _public(key) != leaf.public_key():
+            raise WeftError(
+                "the control plane certified another key", hint="try again; if it stays, report it"
+            )
+        return cls(
+            key=key,
+            certificate=signed.certificate,
+            bundle=signed.bundle,
+            not_before=leaf.not_valid_before_utc,
+            not_after=leaf.not_valid_after_utc,
+            since=leaf.not_valid_before_utc if since is None else since,
+        )
+
+    def renew_at(self, share: float) -> datetime:
+        """When ``share`` (0 to 1) of its life is over."""
+        return self.since + (self.not_after - self.since) * share
+
+
+def make_key() -> str:
+    """A new P-256 key, PKCS 8, PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _load(key: str) -> ec.EllipticCurvePrivateKey:
+    loaded = load_pem_private_key(key.encode(), password=None)
+    assert isinstance(loaded, ec.EllipticCurvePrivateKey)
+    return loaded
+
+
+def _public(key: str) -> ec.EllipticCurvePublicKey:
+    return _load(key).public_key()
+
+
+def request_for(key: str) -> str:
+    """A certificate request (PEM) for a key. It asks for no names: the control plane decides them."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    return builder.sign(_load(key), hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def write_secrets(directory: Path, credential: Credential, *, owner: int | None = None) -> None:
+    """Give a credential to the Envoy that watches ``directory``.
+
+    Two files, since Envoy takes one secret from a file. The key and its chain change in one step, in one
+    file. The bundle goes first: whoever trusts the new root before it meets its certificates refuses none.
+
+    Args:
+        owner: the uid that Envoy runs as; the files are readable by it alone.
+    """
+    bundle = _secret(
+        WORKLOAD_TRUST_BUNDLE, {"validation_context": {"trusted_ca": {"inline_string": credential.bundle}}}
+    )
+    own = _secret(
+        WORKLOAD_CERTIFICATE,
+        {
+            "tls_certificate": {
+                "certificate_chain": {"inline_string": credential.certificate},
+                "private_key": {"inline_string": credential.key},
+            }
+        },
+    )
+    for name, body in ((WORKLOAD_TRUST_BUNDLE_FILE, bundle), (WORKLOAD_CERTIFICATE_FILE, own)):
+        path = directory / name
+        # Envoy reloads on every file that is moved in: what is the same stays.
+        if not path.exists() or path.read_bytes() != body:
+            write_atomic(path, body, owner=owner)
+
+
+def read_secrets(directory: Path) -> Credential | None:
+    """The credential that an earlier agent left for an Envoy; None when there is none that can be used."""
+    try:
+        own = json.loads((directory / WORKLOAD_CERTIFICATE_FILE).read_bytes())["resources"][0]
+        trust = json.loads((directory / WORKLOAD_TRUST_BUNDLE_FILE).read_bytes())["resources"][0]
+        pair = own["tls_certificate"]
+        return Credential.of(
+            pair["private_key"]["inline_string"],
+            Signed(
+                pair["certificate_chain"]["inline_string"],
+                trust["validation_context"]["trusted_ca"]["inline_string"],
+            ),
+        )
+    except (OSError, ValueError, LookupError, TypeError, WeftError):
+        return None
+
+
+def _secret(name: str, content: dict[str, Any]) -> bytes:
+    resource = {"@type": SECRET_TYPE, "name": name, **content}
+    return json.dumps({"resources": [resource]}, separators=(",", ":")).encode()
+
+
+Sign = Callable[[str], Awaitable[Signed]]
+
+
+class Keeper:
+    """Keeps one credential valid: the first at ``start``, a new key and certificate at half of each life.
+
+    A renewal that fails is tried again with growing pauses; the old certificate serves on until then.
+
+    Args:
+        sign: turns a request (PEM) into a certificate; raises ``WeftError`` when it cannot now.
+        deliver: is given each new credential, as ``write_secrets`` of a workload's directory.
+        clock: the time (UTC).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sign: Sign,
+        deliver: Callable[[Credential], None],
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.name = name
+        self.credential: Credential | None = None
+        self.error: WeftError | None = None
+        self._sign = sign
+        self._deliver = deliver
+        self._clock = clock
+        self._woken = asyncio.Event()
+
+    async def start(self, found: Credential | None = None) -> Credential:
+        """The first credential: ``found`` (of an earlier agent), if half of its life is still ahead.
+
+        Raises:
+            WeftError: the control plane refuses or does not answer.
+        """
+        if found is not None and self._clock() < found.renew_at(0.5):
+            self.credential = found
+            return found
+        try:
+            return await self.renew()
+        except WeftError:
+            # Without a control plane an adopted workload goes on with what it has.
+            if found is None or self._clock() >= found.not_after:
+                raise
+            self.credential = found
+            return found
+
+    async def renew(self) -> Credential:
+        """Get a new certificate for a new key, and deliver it.
+
+        Raises:
+            WeftError: it was refused, did not come, or is not valid now (the clocks differ).
+        """
+        key = make_key()
+        signed = await self._sign(request_for(key))
+        now = self._clock()
+        fresh = Credential.of(key, signed, since=now)
+        if not fresh.not_before <= now < fresh.not_after:
+            raise WeftError(
+                f"the new certificate of {self.name} is valid from {fresh.not_before:%Y-%m-%d %H:%M:%S} to "
+                f"{fresh.not_after:%Y-%m-%d %H:%M:%S} UTC, and here it is {now:%Y-%m-%d %H:%M:%S}",
+                hint="the clocks differ: set this host's and the control plane's by NTP",
+            )
+        self._hand_over(fresh)
+        self.error = None
+        return fresh
+
+    def trust(self, bundle: str) -> None:
+        """Deliver another trust bundle with the certificate that there is.
+
+        Raises:
+            WeftError: when it is no bundle, or cannot be written.
+        """
+        old = self.credential
+        if old is None or old.bundle == bundle:
+            return
+        self._hand_over(Credential.of(old.key, Signed(old.certificate, bundle), since=old.since))
+
+    def _hand_over(self, credential: Credential) -> None:
+        try:
+            self._deliver(credential)
+        except OSError as error:
+            raise WeftError(
+                f"cannot write the certificate of {self.name}: {error.strerror}",
+                hint="is the disk full, or the runtime directory gone?",
+            ) from error
+        self.credential = credential
+
+    def hurry(self) -> None:
+        """Try now: the control plane is back, or the certificate shall be replaced."""
+        self._woken.set()
+
+    async def keep(self) -> None:
+        """Renew for ever. Run it as a task, after ``start``."""
+        failures = 0
+        share = _share()
+        while True:
+            credential = self.credential
+            assert credential is not None, "start() comes first"
+            if failures:
+                pause = min(_RETRY_FIRST_S * 2.0 ** min(failures - 1, 16), _RETRY_MAX_S)
+                # Close to the end hurry is due, however often it has failed.
+                left = (credential.not_after - self._clock()).total_seconds()
+                pause = min(pause, max(left / 8, _RETRY_FIRST_S)) * random.uniform(0.75, 1.25)
+            else:
+                due = (credential.renew_at(share) - self._clock()).total_seconds()
+                pause = max(due, _PAUSE_MIN_S)
+            hurried = await self._wait(min(pause, _LOOK_S))
+            if not failures and not hurried and self._clock() < credential.renew_at(share):
+                continue
+            try:
+                await self.renew()
+            except WeftError as error:
+                failures += 1
+                self.error = error
+                level = logging.ERROR if self._clock() > credential.renew_at(0.9) else logging.WARNING
+                log.log(level, "certificate of %s not renewed (try %d): %s", self.name, failures, error)
+            else:
+                failures, share = 0, _share()
+
+    async def _wait(self, seconds: float) -> bool:
+        """Whether ``hurry`` was called before ``seconds`` were over."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return False
+        self._woken.clear()
+        return True
+
+
+def _share() -> float:
+    """Half, give or take a tenth: a thousand workloads that started together do not renew together."""
+    return random.uniform(0.45, 0.55)
