@@ -19,7 +19,7 @@ from weft.errors import WeftError
 from weft.names import CLUSTER_DOMAIN
 from weft.node.capture.netns import bound
 from weft.node.dns import SOCKET_NAME, TABLE_NAME
-from weft.node.layout import Layout, write_atomic
+from weft.node.layout import Layout, read_json, write_atomic
 from weft.node.process import Plan, Process, launch
 from weft.node.resolve import read_resolvers
 
@@ -72,6 +72,11 @@ class Resolver:
     def names(self) -> Mapping[str, tuple[str, ...]]:
         """The table as it was published last."""
         return self._names
+
+    def read_names(self) -> dict[str, tuple[str, ...]]:
+        """The table that an earlier agent published last; empty when there was none."""
+        found = read_json(self._layout.dns / TABLE_NAME) or {}
+        return {str(name): tuple(addresses) for name, addresses in dict(found.get("names", {})).items()}
 
     async def start(self) -> None:
         """Adopt the process of an earlier agent, with its sockets and names, or start one.
@@ -169,6 +174,7 @@ class Resolver:
         write_atomic(self._layout.dns / TABLE_NAME, json.dumps(table).encode(), owner=self._owner)
 
     async def _execute(self) -> None:
+        self._names = self._names or self.read_names()
         self._write()
         (self._layout.dns / SOCKET_NAME).unlink(missing_ok=True)
         env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}

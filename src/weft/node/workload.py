@@ -40,6 +40,8 @@ _INTERCEPTION: Final = {
 _LISTEN_WAIT_S: Final = 10.0
 _LISTEN_POLL_S: Final = 0.05
 _DRAINED_PATIENCE_S: Final = 5.0
+_REJOIN_FIRST_S: Final = 0.5
+_REJOIN_MAX_S: Final = 10.0
 
 Report = Callable[[str, str], None]
 
@@ -109,19 +111,36 @@ class Workload:
         """Take over from an earlier agent. False when its Envoy is gone: ``prepare`` makes a new one."""
         if not await self.sidecar.adopt():
             return False
-        await self._link.certify(
-            self.spec.namespace, self.spec.service_account, self.paths.directory, self._uid
-        )
-        await self._link.register(self.instance())
         self._prepared = True
         self.state = "running"
         self._app_ready = True
         self._spawn(self.sidecar.keep(), "sidecar")
+        self._spawn(self._rejoin(), "rejoin")
         self._say()
         return True
 
-    def run(self) -> None:
-        """Start the workload's command, for a workload that the node runs itself."""
+    async def _rejoin(self) -> None:
+        """Traffic goes on without the control plane, so its absence must not end an adoption."""
+        spec, pause = self.spec, _REJOIN_FIRST_S
+        while True:
+            try:
+                await self._link.certify(
+                    spec.namespace, spec.service_account, self.paths.directory, self._uid
+                )
+                await self._link.register(self.instance())
+                break
+            except WeftError as error:
+                self.message = error.message
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _REJOIN_MAX_S)
+        self.message = ""
+        await self._update()
+
+    def run(self, secret: str = "") -> None:
+        """Start the workload's command, for a workload that the node runs itself.
+
+        ``secret`` is what its wrapper, if there is one, shows to ``attach``.
+        """
         spec = self.spec
         env = {**os.environ, "HOSTNAME": spec.name, **self.app_env(), **spec.env}
         for name in self.unset():
@@ -131,6 +150,7 @@ class Workload:
             # The wrapper supervises the application's system calls, and finds its workload by these.
             argv = (sys.executable, "-m", "weft.run", "--attach", self.id, "--", *argv)
             env["WEFT_NODE_SOCKET"] = str(self._layout.node_socket)
+            env["WEFT_ATTACH_SECRET"] = secret
         self.application = Application(
             argv,
             env=env,

@@ -1,0 +1,109 @@
+"""What an earlier agent left behind: kept for adoption, or removed by what it wrote down."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from weft.errors import WeftError
+from weft.node.capture import cgroup, netns, nft
+from weft.node.capture.command import CommandError, run
+from weft.node.layout import Layout, Record, read_json
+from weft.node.process import Process
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+
+
+async def sweep(layout: Layout, *, keep: bool, say: Say = log.info) -> list[str]:
+    """Remove what nobody uses any more; with ``keep`` only what no living workload stands on.
+
+    The caller holds the runtime's lock, so no other agent lives. Returns what was removed, one line each;
+    what resisted is logged and stays noted for the next sweep.
+    """
+    done: list[str] = []
+
+    def removed(what: str) -> None:
+        done.append(what)
+        say(f"removed {what}")
+
+    kept_netns: set[str] = set()
+    kept_cgroups: set[str] = set()
+    alive = False
+    for key, record in list(layout.read_records("workload")):
+        if keep and _worth_adopting(record):
+            alive = True
+            place = record["placement"]
+            if place.get("netns"):
+                kept_netns.add(Path(place["netns"]).name)
+            kept_cgroups.update(str(place[name]) for name in ("appCgroup", "proxyCgroup") if place.get(name))
+            continue
+        await _attempt(_remove_workload(layout, key, record), f"workload {key}", removed)
+    if not alive:
+        process = Process.parse(layout.read_record("dns", "process"))
+        if process is not None:
+            if process.alive():
+                await process.end(patience=2)
+                removed("the DNS process")
+            layout.drop_record("dns", "process")
+    for name, _ in list(layout.read_records("netns")):
+        if name not in kept_netns:
+            await _attempt(netns.remove_namespace(layout, name), f"network namespace {name}", removed)
+    for key, record in list(layout.read_records("cgroup")):
+        path = Path(str(record.get("path", "")))
+        if str(path) in kept_cgroups:
+            continue
+        if cgroup.remove(path, kill=True):
+            layout.drop_record("cgroup", key)
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+                path.parent.parent.rmdir()
+            removed(f"cgroup {path}")
+    if not alive:
+        for name, _ in list(layout.read_records("rules")):
+            await _attempt(_remove_rules(layout, name), "the nft tables and the route", removed)
+        for name, _ in list(layout.read_records("network")):
+            await _attempt(netns.remove_network(layout, name), f"bridge {name}", removed)
+    return done
+
+
+def _worth_adopting(record: Record) -> bool:
+    """Somebody else runs the application, and it lives; or it is a gateway, which has none."""
+    wrapper = Process.parse(record.get("wrapper"))
+    if wrapper is not None:
+        return wrapper.alive()
+    return not record.get("ownRun") and record.get("spec", {}).get("kind") == "router"
+
+
+async def _remove_workload(layout: Layout, key: str, record: Record) -> None:
+    directory = Path(str(record.get("directory", "")))
+    process = Process.parse(read_json(directory / "envoy.pid"))
+    if process is not None:
+        await process.end(patience=2)
+    for name in ("appCgroup", "proxyCgroup"):
+        # Applications that the node ran live in cgroups of the mesh; those of a wrapper end with it.
+        if path := record.get("placement", {}).get(name):
+            cgroup.remove(Path(path), kill=bool(record.get("ownRun")) or name == "proxyCgroup")
+    if directory.is_relative_to(layout.workloads):
+        shutil.rmtree(directory, ignore_errors=True)
+    layout.drop_record("workload", key)
+
+
+async def _remove_rules(layout: Layout, name: str) -> None:
+    await nft.drop(layout.mesh)
+    with contextlib.suppress(CommandError):
+        await run(*netns.route_virtual_addresses("240.240.0.0/16", add=False))
+    layout.drop_record("rules", name)
+
+
+async def _attempt(work: object, what: str, removed: Say) -> None:
+    try:
+        await work  # type: ignore[misc]
+    except (WeftError, OSError) as error:
+        log.warning("cannot remove %s: %s", what, error)
+    else:
+        removed(what)
