@@ -103,10 +103,11 @@ Event = Acknowledged | Refused
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A resource that the proxy refuses, and why in its own words."""
+    """A resource that the proxy refuses, why in its own words, and the revision that brought it."""
 
     resource: Resource
     error: str
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,8 @@ class Stream:
             kind.marks[name] = None
         if len(flight.keys) == 1:
             culprit = flight.resources[0]
-            kind.rejected[flight.keys[0]] = Rejection(culprit, request.error)
+            revision = self._target.revision if self._target is not None else -1
+            kind.rejected[flight.keys[0]] = Rejection(culprit, request.error, revision)
             return Refused(request.type_url, request.nonce, request.error, culprit)
         for key in flight.keys:
             kind.marks[key] = None
@@ -396,8 +398,8 @@ class Stream:
             by_name = name in kind.names
             if by_name or (kind.whole and not self._is_lazy(type_url, name)):
                 resource = want.get(name)
-                if type_url == ENDPOINT_TYPE and not self._has_cluster(name):
-                    # Not (or not yet) entitled to these: nothing is said, what it has stays.
+                if type_url == ENDPOINT_TYPE and not self._speaks_of(name, resource is None):
+                    later[name] = self._holds(kind, name)
                     continue
                 if resource is None and by_name:
                     resource = self._shared.absent(type_url, name)
@@ -441,12 +443,18 @@ class Stream:
     def _is_lazy(self, type_url: str, name: str) -> bool:
         return type_url == CLUSTER_TYPE and self._target is not None and name in self._target.lazy
 
-    def _has_cluster(self, name: str) -> bool:
-        """Whether the proxy has, or shall have, the cluster of these endpoints."""
-        clusters = self._kinds.get(CLUSTER_TYPE)
-        if self._target is not None and name in self._target.of(CLUSTER_TYPE):
+    def _speaks_of(self, cluster: str, gone: bool) -> bool:
+        """Whether the proxy is told the endpoints of a cluster, or that there are none (any more).
+
+        It is told those of clusters that it has or shall have. A cluster on its way out keeps what it has:
+        until listeners and routes have moved it carries traffic.
+        """
+        if gone:
+            return self._newest is not None and cluster in self._newest.of(CLUSTER_TYPE)
+        if self._target is not None and cluster in self._target.of(CLUSTER_TYPE):
             return True
-        return clusters is not None and (name in clusters.base or name in clusters.marks)
+        clusters = self._kinds.get(CLUSTER_TYPE)
+        return clusters is not None and (cluster in clusters.base or cluster in clusters.marks)
 
     # What is known of it
 
@@ -470,10 +478,13 @@ class Stream:
         kind = self._kinds.get(ENDPOINT_TYPE)
         if kind is None or self._acknowledged_sequence >= sequence:
             return True
-        if kind.flight is not None or kind.suspects or kind.marks or self._sequence < sequence:
+        if kind.flight is not None or kind.suspects or self._sequence < sequence:
             return False
         changed = self._shared.difference(kind.base, self._endpoints)
-        return not any(name in kind.names and self._has_cluster(name) for name in changed)
+        return not any(
+            name in kind.names and self._speaks_of(name, name not in self._endpoints)
+            for name in {*changed, *kind.marks}
+        )
 
 
 def _split(keys: tuple[str, ...], error: str) -> list[tuple[str, ...]]:

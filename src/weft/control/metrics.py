@@ -1,0 +1,82 @@
+"""The control plane's own series, under the names that Istio's dashboards ask for.
+
+Istio's counters lack the ``_total`` that prometheus-client puts behind every counter, so they are collected
+here without a type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client.core import Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+_SECONDS: Final = (0.01, 0.1, 0.5, 1, 3, 5, 10, 20, 30)
+_BYTES: Final = (1, 10_000, 1_000_000, 4_000_000, 10_000_000, 40_000_000)
+
+
+class Counter(Collector):
+    """A counter with at most one label."""
+
+    def __init__(self, name: str, help_: str, registry: CollectorRegistry, label: str = "") -> None:
+        self._name, self._help, self._label = name, help_, label
+        self._values: dict[str, int] = {} if label else {"": 0}
+        registry.register(self)
+
+    def add(self, label: str = "", count: int = 1) -> None:
+        """Count."""
+        self._values[label] = self._values.get(label, 0) + count
+
+    def value(self, label: str = "") -> int:
+        """The count so far."""
+        return self._values.get(label, 0)
+
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus-client asks for it."""
+        metric = Metric(self._name, self._help, "unknown")
+        for value, count in self._values.items():
+            metric.add_sample(self._name, {self._label: value} if self._label else {}, count)
+        yield metric
+
+
+class Metrics:
+    """All of them, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.proxies = Gauge("pilot_xds", "Proxies connected by xDS.", ["version"], registry=registry)
+        self.pushes = Counter("pilot_xds_pushes", "Responses sent.", registry, "type")
+        self.push_time = Histogram(
+            "pilot_xds_push_time",
+            "Seconds from sending a response to its acknowledgement.",
+            ["type"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.config_size = Histogram(
+            "pilot_xds_config_size_bytes",
+            "Size of responses.",
+            ["type"],
+            buckets=_BYTES,
+            registry=registry,
+        )
+        self.convergence_time = Histogram(
+            "pilot_proxy_convergence_time",
+            "Seconds from a change to its acknowledgement by a proxy.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.triggers = Counter("pilot_push_triggers", "Why something was computed anew.", registry, "type")
+        self.rejects = Counter("pilot_total_xds_rejects", "Responses that proxies refused.", registry, "type")
+        self.errors = Counter(
+            "pilot_total_xds_internal_errors", "Proxies that could not be compiled.", registry
+        )
+        self.validated = Counter("galley_validation_passed", "Resources accepted.", registry)
+        self.invalid = Counter("galley_validation_failed", "Resources refused.", registry)
+
+    def text(self) -> bytes:
+        """In Prometheus' text format."""
+        return generate_latest(self.registry)
