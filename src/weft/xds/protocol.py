@@ -293,13 +293,12 @@ class Stream:
                 clusters.marks[name] = held[name].version if name in held and name in newest.lazy else None
         self._target, self._overdue = newest, False
         for type_url, kind in self._kinds.items():
-            if kind.rejected:
-                want = self._wanted(type_url)
-                kind.rejected = {
-                    name: rejection
-                    for name, rejection in kind.rejected.items()
-                    if name in want and want[name].version == rejection.resource.version
-                }
+            want = self._wanted(type_url)
+            for name, rejection in tuple(kind.rejected.items()):
+                if name not in want or want[name].version != rejection.resource.version:
+                    # What it has instead of the refused one is not known.
+                    del kind.rejected[name]
+                    kind.marks[name] = None
         return True
 
     def _next(self) -> Response | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final, Protocol
 
 from weft.names import ENDPOINT_TYPE
@@ -148,11 +149,19 @@ class ConfigStore:
         self._snapshots.pop(proxy, None)
         self._lane_of.pop(proxy, None)
 
-    def retain_lanes(self) -> None:
-        """Drop the endpoints of lanes that no proxy is in any more."""
-        keep = set(self._lane_of.values())
+    def retain_lanes(self, lanes: Iterable[Lane]) -> None:
+        """Drop the endpoints of all other lanes: no proxy is in them any more."""
+        keep = {*lanes, *self._lane_of.values()}
         self._lanes = {lane: table for lane, table in self._lanes.items() if lane in keep}
         self._pending = {lane: changes for lane, changes in self._pending.items() if lane in keep}
+
+    def advance(self, revision: int) -> None:
+        """``revision`` changes nothing for any proxy: all that is published holds for it too."""
+        for proxy, snapshot in self._snapshots.items():
+            self._snapshots[proxy] = after = replace(snapshot, revision=revision)
+            for watcher in self._watchers.get(proxy, ()):
+                watcher.stream.update(after)
+                watcher.wake()
 
     def snapshot(self, proxy: str) -> Snapshot | None:
         """What ``proxy`` shall have."""

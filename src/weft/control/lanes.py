@@ -1,0 +1,111 @@
+"""Endpoints on their way to proxies: for every place that clients are in, those of the clusters they use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from weft.emit.endpoints import pack
+from weft.emit.packed import Packed
+from weft.ir.cluster import Discovery
+from weft.ir.endpoint import EndpointSet, Locality
+from weft.ir.proxy import Proxy
+from weft.xds.store import ConfigStore
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where clients are, as far as endpoints depend on it. ``failover``: clusters that prefer near ones."""
+
+    locality: Locality
+    network: str
+    failover: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What was published of a lane: by cluster, the endpoints and their bytes."""
+
+    sets: dict[str, EndpointSet] = field(default_factory=dict)
+    packed: dict[str, Packed] = field(default_factory=dict)
+
+
+Endpoints = Callable[[str], EndpointSet]
+"""The endpoints of a cluster, the same object as long as they are the same."""
+
+
+class Lanes:
+    """Keeps the endpoint lanes of a ``ConfigStore`` as the world is."""
+
+    def __init__(self, config: ConfigStore) -> None:
+        self._config = config
+        self._lanes: dict[Place, _Lane] = {}
+        self._uses: dict[str, tuple[Place, frozenset[str]]] = {}
+
+    def require(self, proxy_id: str, proxy: Proxy, endpoints: Endpoints) -> Place:
+        """Have the endpoints of all clusters of ``proxy`` in its lane; gives the lane. Never removes any."""
+        clusters = [cluster for cluster in proxy.clusters if cluster.discovery is Discovery.EDS]
+        place = Place(
+            proxy.identity.locality,
+            proxy.identity.network,
+            frozenset(cluster.name for cluster in clusters if cluster.balancing.locality_failover),
+        )
+        names = frozenset(cluster.name for cluster in clusters)
+        self._uses[proxy_id] = (place, names)
+        lane = self._lanes.setdefault(place, _Lane())
+        self._publish(place, lane, (name for name in names if name not in lane.sets), endpoints)
+        return place
+
+    def refresh(self, endpoints: Endpoints, *, strangers: bool) -> bool:
+        """Publish what changed; whether something was left out.
+
+        With ``strangers`` False, endpoints that bring an identity which their cluster did not have are left
+        out: a proxy has to hear of the identity (in the cluster) before it connects to its bearer.
+        """
+        left = False
+        for place, lane in self._lanes.items():
+            changed = []
+            for name, old in lane.sets.items():
+                new = endpoints(name)
+                if new is old or new == old:
+                    continue
+                if strangers or not _identities(new) - _identities(old):
+                    changed.append(name)
+                else:
+                    left = True
+            self._publish(place, lane, changed, endpoints)
+        return left
+
+    def _publish(self, place: Place, lane: _Lane, names: Iterable[str], endpoints: Endpoints) -> None:
+        put: dict[str, Packed] = {}
+        for name in names:
+            lane.sets[name] = found = endpoints(name)
+            packed = pack(found, place.locality, place.network, failover=name in place.failover)
+            if lane.packed.get(name) is not packed:
+                put[name] = lane.packed[name] = packed
+        if put:
+            self._config.publish_endpoints(place, put)
+
+    def forget(self, proxy_id: str) -> None:
+        """A proxy is gone."""
+        self._uses.pop(proxy_id, None)
+
+    def sweep(self) -> None:
+        """Drop what no proxy uses any more. Call when no proxy has it, after a whole pass."""
+        used: dict[Place, set[str]] = {}
+        for place, names in self._uses.values():
+            used.setdefault(place, set()).update(names)
+        for place in self._lanes.keys() - used.keys():
+            del self._lanes[place]
+        self._config.retain_lanes(used)
+        for place, wanted in used.items():
+            lane = self._lanes[place]
+            unused = lane.sets.keys() - wanted
+            for name in unused:
+                del lane.sets[name], lane.packed[name]
+            if unused:
+                self._config.publish_endpoints(place, {}, unused)
+
+
+def _identities(found: EndpointSet) -> set[tuple[str, str]]:
+    return {(endpoint.namespace, endpoint.service_account) for endpoint in found.endpoints}
