@@ -1,0 +1,143 @@
+"""What all resources have: a kind, a name, and who they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from weft.model.base import Flaw, Shape
+from weft.model.scalars import Annotations, AnyText, Bool, DnsLabel, Form, Int, Json, Labels, Text, Time
+
+ResourceName = Annotated[
+    Text,
+    Form(
+        r"[^/%]*", "a name without '/' and '%'", longest=253, shortest=0
+    ),  # each kind adds its own rule: see catalog
+]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Which resource. ``kind`` is "group/Kind", "/Service" for core; no ``namespace`` if it has none."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """``VirtualService default/reviews``."""
+        kind = self.kind.rpartition("/")[2]
+        return f"{kind} {self.namespace}/{self.name}" if self.namespace else f"{kind} {self.name}"
+
+
+class OwnerReference(Shape):
+    """The object that this one is removed with."""
+
+    api_version: AnyText
+    kind: AnyText
+    name: AnyText
+    uid: Text
+    controller: Bool | None = None
+    block_owner_deletion: Bool | None = None
+
+
+class Metadata(Shape):
+    """Who a resource is."""
+
+    name: ResourceName = ""
+    """Unique among the resources of its kind and namespace."""
+    generate_name: Text | None = None
+    """A prefix: the API appends what makes the name unique."""
+    namespace: DnsLabel = ""
+    """Where it belongs; ``default`` when none is given."""
+    labels: Labels | None = None
+    """What selectors look at."""
+    annotations: Annotations | None = None
+    """Anything else to remember about it."""
+    uid: Text | None = None
+    """Given by the API."""
+    resource_version: Text | None = None
+    """Given by the API: changes with each write."""
+    generation: Int | None = None
+    """Given by the API: counts the changes of the spec."""
+    creation_timestamp: Time | None = None
+    """Given by the API."""
+    deletion_timestamp: Time | None = None
+    """Given by the API once deletion was asked for."""
+    deletion_grace_period_seconds: Int | None = None
+    finalizers: tuple[AnyText, ...] | None = None
+    """Who must agree before the resource goes."""
+    owner_references: tuple[OwnerReference, ...] | None = None
+    """Objects that this one is removed with."""
+    managed_fields: tuple[Json, ...] | None = None
+    """Who wrote which field."""
+    self_link: Text | None = None
+    """Kept for old clients."""
+
+
+class Resource(Shape):
+    """An object of the API. Subclasses add ``spec`` or what they have instead, and ``status``."""
+
+    api_version: Text
+    """The group and version of this kind."""
+    kind: Text
+    """The kind."""
+    metadata: Metadata
+    """Who it is."""
+
+    @cached_property
+    def key(self) -> Key:
+        """Which resource this is."""
+        from weft.model.catalog import by_kind
+
+        row = by_kind(self.api_version, self.kind)
+        group = row.group if row else self.api_version.rpartition("/")[0]
+        return Key(f"{group}/{self.kind}", self.metadata.namespace, self.metadata.name)
+
+    def flaws(self) -> Iterator[Flaw]:
+        """A resource needs a name."""
+        if not self.metadata.name and not self.metadata.generate_name:
+            yield Flaw(("metadata", "name"), "a name is missing", "add metadata.name")
+
+
+class Condition(Shape):
+    """One thing that is true of a resource, false, or not known."""
+
+    type: AnyText
+    status: Annotated[Text, Form("True|False|Unknown", "True, False or Unknown in quotes")]
+    reason: Text | None = None
+    message: Text | None = None
+    last_transition_time: Time | None = None
+    last_probe_time: Time | None = None
+    observed_generation: Annotated[Int, Field(ge=0)] | None = None
+
+
+class LabelSelectorRequirement(Shape):
+    """One demand on a label."""
+
+    key: AnyText
+    operator: Annotated[Text, Form("In|NotIn|Exists|DoesNotExist", "In, NotIn, Exists or DoesNotExist")]
+    values: tuple[Text, ...] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Values go with In and NotIn only."""
+        if self.operator in {"In", "NotIn"} and not self.values:
+            yield Flaw(("values",), f"{self.operator} needs at least one value")
+        if self.operator in {"Exists", "DoesNotExist"} and self.values:
+            yield Flaw(("values",), f"{self.operator} takes no values", "remove them")
+
+
+class LabelSelector(Shape):
+    """Which objects, by their labels; all demands must hold."""
+
+    match_labels: Labels | None = None
+    match_expressions: tuple[LabelSelectorRequirement, ...] | None = None
+
+
+def dump(resource: Resource) -> dict[str, Any]:
+    """The resource as JSON: what was given, durations as they were written, nothing added."""
+    return resource.model_dump(mode="json", by_alias=True, exclude_unset=True)

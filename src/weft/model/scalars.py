@@ -1,0 +1,311 @@
+"""Scalars of the public schemas. Nothing is coerced in silence, and each says what to write instead."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from weft import units
+
+Bool = Annotated[bool, Strict()]
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Field(strict=False), BeforeValidator(lambda value: _number(value))]
+Text = Annotated[str, Strict()]
+Json = dict[str, Any]
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError(f"must be a number, not {value!r}")
+    return value
+
+
+def _whole(value: object) -> object:
+    """Protobuf's JSON writes 64-bit numbers as text, so Istio reads numbers in either form."""
+    if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+ProtoInt = Annotated[int, Strict(), BeforeValidator(_whole)]
+UInt = Annotated[ProtoInt, Field(ge=0, le=4294967295)]
+Port = Annotated[Int, Field(ge=1, le=65535)]
+ProtoPort = Annotated[ProtoInt, Field(ge=1, le=65535)]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form of a text: a pattern (Rust's and RE2's common part), and what people call it."""
+
+    pattern: str
+    what: str
+    longest: int = 0
+    shortest: int = 1
+    format: str = ""
+
+    def check(self, value: str) -> str:
+        """The value itself.
+
+        Raises:
+            ValueError: when it has another form.
+        """
+        if self.longest and len(value) > self.longest:
+            raise ValueError(f"{_short(value)} is too long: at most {self.longest} characters")
+        if len(value) < self.shortest:
+            raise ValueError(f"must not be empty: write {self.what}")
+        if not _compiled(self.pattern).fullmatch(value):
+            raise ValueError(f"{_short(value)} is not {self.what}")
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> Json:
+        found: Json = dict(handler(schema))
+        if self.pattern != ".*":
+            found["pattern"] = f"^{self.pattern}$"
+        if self.longest:
+            found["maxLength"] = self.longest
+        if self.shortest:
+            found["minLength"] = self.shortest
+        return found
+
+
+_PATTERNS: dict[str, re.Pattern[str]] = {}
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    if pattern not in _PATTERNS:
+        _PATTERNS[pattern] = re.compile(pattern, re.DOTALL)
+    return _PATTERNS[pattern]
+
+
+def _short(value: str) -> str:
+    return repr(value if len(value) <= 60 else f"{value[:57]}...")
+
+
+LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
+SUBDOMAIN: Final = rf"{LABEL}(?:\.{LABEL})*"
+_HTTP_TOKEN: Final = r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+"
+
+DnsLabel = Annotated[
+    Text, Form(LABEL, "a DNS label: lower-case letters, digits and '-', as 'reviews-v1'", longest=63)
+]
+DnsName = Annotated[
+    Text,
+    Form(SUBDOMAIN, "a DNS name: lower-case letters, digits, '-' and '.', as 'reviews.default'", longest=253),
+]
+Hostname = Annotated[
+    Text,
+    Form(
+        rf"(?:\*\.)?{SUBDOMAIN}",
+        "a host name: lower-case, as 'shop.example.com' or '*.example.com'",
+        longest=253,
+    ),
+]
+PreciseHostname = Annotated[
+    Text, Form(SUBDOMAIN, "a host name without wildcard, lower-case, as 'shop.example.com'", longest=253)
+]
+GroupName = Annotated[
+    Text, Form(rf"(?:{SUBDOMAIN})?", "an API group, as 'gateway.networking.k8s.io'", longest=253, shortest=0)
+]
+KindName = Annotated[
+    Text, Form(r"[a-zA-Z](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?", "a kind, as 'Service'", longest=63)
+]
+ObjectName = Annotated[Text, Form(".*", "the name of an object", longest=253)]
+SectionName = Annotated[
+    Text, Form(SUBDOMAIN, "a section's name: lower-case letters, digits, '-' and '.'", longest=253)
+]
+ControllerName = Annotated[
+    Text,
+    Form(
+        rf"{SUBDOMAIN}/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+",
+        "a controller's name: a domain and a path, as 'example.com/gateway'",
+        longest=253,
+    ),
+]
+HeaderName = Annotated[
+    Text, Form(_HTTP_TOKEN, "a header's name: letters, digits and '-', as 'x-user'", longest=256)
+]
+AnyText = Annotated[Text, Form(".*", "text")]
+
+_QUALIFIED: Final = re.compile(
+    rf"(?:(?P<prefix>{SUBDOMAIN})/)?(?P<name>[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?)"
+)
+_LABEL_VALUE: Final = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+
+
+def _qualified(value: str) -> str:
+    found = _QUALIFIED.fullmatch(value)
+    if found is None or len(found["prefix"] or "") > 253:
+        raise ValueError(
+            f"{_short(value)} is not a label's key: write 'name' or 'domain/name', at most 63 characters after '/'"
+        )
+    return value
+
+
+def _label_value(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(_quote(value))
+    if not _LABEL_VALUE.fullmatch(value):
+        raise ValueError(
+            f"{_short(value)} is not a label's value: at most 63 letters, digits, '-', '_' and '.', "
+            "beginning and ending with a letter or digit"
+        )
+    return value
+
+
+def _quote(value: object) -> str:
+    from weft.yaml import kind_of
+
+    hint = f": write it in quotes, \"{_plain(value)}\"" if isinstance(value, bool | int | float) else ""
+    return f"must be text, not {kind_of(value)}{hint}"
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def plain_text(value: object) -> str:
+    """A text, never a number that looks like one."""
+    if not isinstance(value, str):
+        raise ValueError(_quote(value))
+    return value
+
+
+LabelKey = Annotated[str, BeforeValidator(_qualified), WithJsonSchema({"type": "string"})]
+LabelValue = Annotated[str, BeforeValidator(_label_value), WithJsonSchema({"type": "string"})]
+Labels = dict[LabelKey, LabelValue]
+Annotations = dict[LabelKey, Annotated[str, BeforeValidator(plain_text)]]
+
+
+class Duration(timedelta):
+    """A duration that remembers how it was written."""
+
+    text: str
+
+    @classmethod
+    def of(cls, value: timedelta, text: str) -> Self:
+        """``value``, to be written as ``text``."""
+        made = cls(days=value.days, seconds=value.seconds, microseconds=value.microseconds)
+        made.text = text
+        return made
+
+
+def _written(value: timedelta) -> str:
+    return value.text if isinstance(value, Duration) else units.format_duration(value)
+
+
+def _reader(parse: Callable[[object], timedelta]) -> Callable[[object], timedelta]:
+    def read(value: object) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        return Duration.of(parse(value), str(value))
+
+    return read
+
+
+def _proto_duration(value: object) -> timedelta:
+    found = units.parse_duration(value)
+    if found < timedelta(0):
+        raise ValueError(f"{value!r} is negative: write a duration like '250ms'")
+    return found
+
+
+def _duration_of(parse: Callable[[object], timedelta]) -> Any:
+    return PlainValidator(_reader(parse))
+
+
+_WRITTEN: Final = PlainSerializer(_written, return_type=str)
+_AS_TEXT: Final = WithJsonSchema({"type": "string"})
+ProtoDuration = Annotated[timedelta, _duration_of(_proto_duration), _WRITTEN, _AS_TEXT]
+GatewayDuration = Annotated[timedelta, _duration_of(units.parse_gateway_duration), _WRITTEN, _AS_TEXT]
+
+
+def _int_or_string(value: object) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be a number or a name")
+    return value
+
+
+IntOrString = Annotated[
+    int | str,
+    PlainValidator(_int_or_string),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "oneOf": [{"type": "integer"}, {"type": "string"}]}),
+]
+
+_QUANTITY: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+|[numkKMGTPE]|[KMGTPE]i)?")
+
+
+def _quantity(value: object) -> int | float | str:
+    if isinstance(value, str) and _QUANTITY.fullmatch(value):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"{value!r} is not a quantity: write a number and a unit, like '500m' or '1Gi'")
+
+
+Quantity = Annotated[int | float | str, PlainValidator(_quantity), WithJsonSchema({"type": "string"})]
+
+
+def _base64(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(_quote(value))
+    try:
+        base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("is not base64: encode it, or put the plain text under stringData") from error
+    return value
+
+
+Base64 = Annotated[str, BeforeValidator(_base64), WithJsonSchema({"type": "string", "format": "byte"})]
+
+
+def _ip(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError as error:
+        raise ValueError(f"{_short(value)} is not an IP address") from error
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """A validator that keeps the field's JSON schema."""
+
+    check: Callable[[str], str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+
+IpAddress = Annotated[Text, _Check(_ip)]
+
+
+def _time(value: str) -> str:
+    try:
+        datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise ValueError(f"{_short(value)} is not a time: write it like '2026-01-31T12:00:00Z'") from error
+    return value
+
+
+Time = Annotated[Text, _Check(_time), WithJsonSchema({"type": "string", "format": "date-time"})]
