@@ -95,6 +95,28 @@ class Credential:
             since=leaf.not_valid_before_utc if since is None else since,
         )
 
+    def check(self, name: str, now: datetime) -> None:
+        """That it is valid now.
+
+        Raises:
+            WeftError: it is not, so the clocks of this host and of the control plane differ.
+        """
+        if not self.not_before <= now < self.not_after:
+            raise WeftError(
+                f"the new certificate of {name} is valid from {self.not_before:%Y-%m-%d %H:%M:%S} to "
+                f"{self.not_after:%Y-%m-%d %H:%M:%S} UTC, and here it is {now:%Y-%m-%d %H:%M:%S}",
+                hint="the clocks differ: set this host's and the control plane's by NTP",
+            )
+
+    def names(self, identity: str) -> bool:
+        """Whether it is the certificate of this identity (a URI)."""
+        leaf = x509.load_pem_x509_certificate(self.certificate.encode())
+        try:
+            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return False
+        return names.get_values_for_type(x509.UniformResourceIdentifier) == [identity]
+
     def renew_at(self, share: float) -> datetime:
         """When ``share`` (0 to 1) of its life is over."""
         return self.since + (self.not_after - self.since) * share
@@ -150,19 +172,20 @@ def write_secrets(directory: Path, credential: Credential, *, owner: int | None 
             write_atomic(path, body, owner=owner)
 
 
-def read_secrets(directory: Path) -> Credential | None:
-    """The credential that an earlier agent left for an Envoy; None when there is none that can be used."""
+def read_secrets(directory: Path, identity: str) -> Credential | None:
+    """The credential of ``identity`` that an earlier agent left for an Envoy; None when there is none."""
     try:
         own = json.loads((directory / WORKLOAD_CERTIFICATE_FILE).read_bytes())["resources"][0]
         trust = json.loads((directory / WORKLOAD_TRUST_BUNDLE_FILE).read_bytes())["resources"][0]
         pair = own["tls_certificate"]
-        return Credential.of(
+        found = Credential.of(
             pair["private_key"]["inline_string"],
             Signed(
                 pair["certificate_chain"]["inline_string"],
                 trust["validation_context"]["trusted_ca"]["inline_string"],
             ),
         )
+        return found if found.names(identity) else None
     except (OSError, ValueError, LookupError, TypeError, WeftError):
         return None
 
@@ -230,12 +253,7 @@ class Keeper:
         signed = await self._sign(request_for(key))
         now = self._clock()
         fresh = Credential.of(key, signed, since=now)
-        if not fresh.not_before <= now < fresh.not_after:
-            raise WeftError(
-                f"the new certificate of {self.name} is valid from {fresh.not_before:%Y-%m-%d %H:%M:%S} to "
-                f"{fresh.not_after:%Y-%m-%d %H:%M:%S} UTC, and here it is {now:%Y-%m-%d %H:%M:%S}",
-                hint="the clocks differ: set this host's and the control plane's by NTP",
-            )
+        fresh.check(self.name, now)
         self._hand_over(fresh)
         self.error = None
         return fresh

@@ -1,0 +1,253 @@
+"""What nodes ask of the control plane: enrolment, certificates, the session; join tokens for operators.
+
+The protocol is written down in docs/reference/node-protocol.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, Final
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from weft.control.nametable import NameTable
+from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, Hub, Message, Session
+from weft.control.registry import Registry
+from weft.errors import WeftError
+from weft.identity.scope import EVERYTHING, Scope
+from weft.identity.server import EnrollRequest, Issuer, Refused, SignRequest, caller_of
+from weft.identity.tokens import LIFETIME, Token
+from weft.spiffe import NodeId
+from weft.units import parse_duration
+
+_BODY_MAX: Final = 64 * 1024
+
+
+class NodeService:
+    """The routes under ``/weft/v1/`` and the sessions behind them.
+
+    Args:
+        addresses: where a node that came by this connection shall go on; a control plane that listens on
+            every address answers with the one that was dialled.
+        is_admin: whether a connection is an operator's (the Unix socket, or an admin's certificate).
+        loaded: is told which configuration a node's Envoys run, and which trust bundle (``proxies``).
+    """
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        registry: Registry,
+        names: NameTable,
+        addresses: Callable[[HTTPConnection], Addresses],
+        *,
+        is_admin: Callable[[HTTPConnection], bool],
+        loaded: Callable[[str, Message], None] = lambda node, message: None,
+    ) -> None:
+        self.issuer = issuer
+        self.registry = registry
+        self.names = names
+        self.addresses = addresses
+        self.loaded = loaded
+        self._is_admin = is_admin
+        self._sessions: dict[str, Session] = {}
+
+    def routes(self) -> list[BaseRoute]:
+        """For the API's application."""
+        return [
+            Route("/weft/v1/bundle", _answer(self._bundle), methods=["GET"]),
+            Route("/weft/v1/enroll", _answer(self._enroll), methods=["POST"]),
+            Route("/weft/v1/certificates", _answer(self._sign), methods=["POST"]),
+            Route("/weft/v1/tokens", _answer(self._tokens), methods=["GET", "POST"]),
+            Route("/weft/v1/tokens/{id}", _answer(self._revoke), methods=["DELETE"]),
+            Route("/weft/v1/nodes", _answer(self._nodes), methods=["GET"]),
+            Route("/weft/v1/nodes/{name}", _answer(self._remove), methods=["DELETE"]),
+            WebSocketRoute("/weft/v1/nodes/{name}/session", self._session),
+        ]
+
+    async def announce_bundle(self) -> None:
+        """Tell every node the trust bundle of now; after each step of replacing a root."""
+        for session in tuple(self._sessions.values()):
+            session.send({"type": "bundle", "pem": self.issuer.authority.bundle})
+
+    def connected(self) -> tuple[str, ...]:
+        """The nodes whose session stands."""
+        return tuple(sorted(self._sessions))
+
+    async def _bundle(self, request: Request) -> Response:
+        """Open to all: it is public, and a node that joins checks it against its token."""
+        authority = self.issuer.authority
+        return JSONResponse({"bundle": authority.bundle, "trustDomain": authority.trust_domain})
+
+    async def _enroll(self, request: Request) -> Response:
+        signed = await self.issuer.enroll(EnrollRequest.parse(await _body(request)))
+        where = self.addresses(request)
+        about = {"trustDomain": self.issuer.authority.trust_domain, "xds": where.xds, "api": where.api}
+        return JSONResponse({**signed.to_dict(), **about})
+
+    async def _sign(self, request: Request) -> Response:
+        caller = _caller(request)
+        signed = await self.issuer.sign(caller, SignRequest.parse(await _body(request)))
+        return JSONResponse(signed.to_dict())
+
+    async def _tokens(self, request: Request) -> Response:
+        self._require_admin(request)
+        if request.method == "GET":
+            return JSONResponse({"tokens": [_describe(token) for token in await self.issuer.tokens.list()]})
+        body = await _body(request)
+        if not isinstance(body, dict):
+            raise Refused("expected a JSON object", status=400)
+        allow, lifetime, uses = body.get("allow"), body.get("lifetime"), body.get("uses", 1)
+        if not isinstance(uses, int) or not (allow is None or isinstance(allow, list)):
+            raise Refused("uses is a number, allow a list of texts", status=400)
+        text, token = await self.issuer.tokens.create(
+            self.issuer.authority.pin,
+            scope=Scope.of(str(pattern) for pattern in allow) if allow else EVERYTHING,
+            node=str(body.get("node") or ""),
+            lifetime=_lifetime(lifetime),
+            uses=uses,
+        )
+        return JSONResponse({"token": str(text), **_describe(token)}, status_code=201)
+
+    async def _revoke(self, request: Request) -> Response:
+        self._require_admin(request)
+        try:
+            token = await self.issuer.tokens.revoke(request.path_params["id"])
+        except WeftError as error:
+            raise Refused(error.message, status=404, hint=error.hint) from error
+        return JSONResponse(_describe(token))
+
+    async def _nodes(self, request: Request) -> Response:
+        self._require_admin(request)
+        found = [
+            {
+                "name": node.name,
+                "allow": list(node.scope.patterns),
+                "addresses": list(node.addresses),
+                "joined": node.joined.isoformat().replace("+00:00", "Z"),
+                "connected": node.name in self._sessions,
+                "instances": list(self.registry.instances(node.name)),
+            }
+            for node in await self.issuer.nodes.list()
+        ]
+        return JSONResponse({"nodes": found})
+
+    async def _remove(self, request: Request) -> Response:
+        self._require_admin(request)
+        name = request.path_params["name"]
+        if not await self.issuer.nodes.remove(name):
+            raise Refused(f"there is no node {name!r}", status=404)
+        if session := self._sessions.get(name):
+            await session.close(CLOSE_REFUSED, "the node was removed")
+        return JSONResponse({"name": name})
+
+    async def _session(self, socket: WebSocket) -> None:
+        name = socket.path_params["name"]
+        try:
+            caller = _caller(socket)
+            if caller.name != name:
+                raise Refused(f"this certificate is node {caller.name!r}'s, not {name!r}'s", status=403)
+            node = await self.issuer.known(caller)
+        except Refused as refusal:
+            await socket.send_denial_response(_refusal(refusal))
+            return
+        await socket.accept()
+        if old := self._sessions.get(name):
+            # A node that lost its connection comes back before this end knows that it is lost.
+            await old.close(CLOSE_REPLACED, "the node has opened another session")
+        hub = Hub(self.issuer, self.registry, self.names, self.loaded)
+        session = self._sessions[name] = Session(hub, node, socket, self.addresses(socket))
+        try:
+            await session.run()
+        finally:
+            if self._sessions.get(name) is session:
+                del self._sessions[name]
+                self.registry.detach(name, session.heard)
+
+    def _require_admin(self, connection: HTTPConnection) -> None:
+        if not self._is_admin(connection):
+            raise Refused(
+                "only an administrator may do this",
+                status=403,
+                hint="ask on the control plane's host, by its Unix socket",
+            )
+
+
+def _caller(connection: HTTPConnection) -> NodeId:
+    """The node whose certificate the TLS layer has verified.
+
+    Raises:
+        Refused: 401 without one, 403 when it is nobody's or a workload's.
+    """
+    tls = (connection.scope.get("extensions") or {}).get("tls") or {}
+    chain = tls.get("client_cert_chain_der") or ()
+    if not chain:
+        raise Refused(
+            "a node certificate is required",
+            status=401,
+            hint="join first, with a token from 'weft token create'",
+        )
+    caller = caller_of(bytes(chain[0]))
+    if not isinstance(caller, NodeId):
+        raise Refused(f"{caller or 'this certificate'} is not a node", status=403)
+    return caller
+
+
+def _answer(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Refusals become answers."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except Refused as refusal:
+            return _refusal(refusal)
+        except WeftError as error:
+            return _refusal(Refused(error.message, status=400, hint=error.hint))
+
+    return answer
+
+
+def _refusal(refusal: Refused) -> Response:
+    body = {"error": {"message": refusal.message, "hint": refusal.hint}}
+    return JSONResponse(body, status_code=refusal.status)
+
+
+async def _body(request: Request) -> object:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > _BODY_MAX:
+            raise Refused("the request is larger than 64 KiB", status=413)
+    try:
+        return json.loads(body)
+    except ValueError as error:
+        raise Refused("the request is no JSON", status=400) from error
+
+
+def _lifetime(text: object) -> timedelta:
+    if text is None:
+        return LIFETIME
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Refused(str(error), status=400) from error
+
+
+def _describe(token: Token) -> Message:
+    def when(time: Any) -> str:
+        return str(time.isoformat(timespec="seconds").replace("+00:00", "Z"))
+
+    return {
+        "id": token.id,
+        "allow": list(token.scope.patterns),
+        "node": token.node or None,
+        "created": when(token.created),
+        "expires": when(token.expires),
+        "uses": token.uses,
+        "used": token.used,
+        "revoked": token.revoked,
+    }

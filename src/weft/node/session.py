@@ -1,0 +1,391 @@
+"""The node's session with its control plane: it comes back by itself, and nothing that runs waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import ssl
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+
+from weft import __version__
+from weft.errors import WeftError
+from weft.instance import Instance
+from weft.names import CLUSTER_DOMAIN, CONTROL_PLANE_HOST
+from weft.node.enrolment import Membership
+from weft.node.keys import Credential, Keeper, Signed, read_secrets, write_secrets
+from weft.node.link import Endpoint
+from weft.node.registration import Registrations
+from weft.node.remote import Denied, call, explain, trusting_context
+
+log = logging.getLogger(__name__)
+
+Names = Mapping[str, tuple[str, ...]]
+Message = dict[str, Any]
+
+_LEASE_S: Final = 15.0
+_PAUSE_FIRST_S: Final = 0.1
+# Well below a lease, so that a control plane that restarts sees its nodes before their leases lapse.
+_PAUSE_MAX_S: Final = 5.0
+_ANSWER_S: Final = 10.0
+_MESSAGE_MAX: Final = 64 * 1024 * 1024
+
+
+class Session:
+    """Implements ``Link``. Make it in a running loop, let ``run`` run as a task, ``close`` at the end.
+
+    Args:
+        state: where the renewed membership is kept.
+        addresses: of this host, for operators to see.
+        capture: what this node can do, for operators to see.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        state: Path,
+        *,
+        addresses: tuple[str, ...] = (),
+        capture: str = "",
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.error: WeftError | None = None
+        self._membership = membership
+        self._state = state
+        self._about = {"addresses": list(addresses), "capture": capture, "version": __version__}
+        self._clock = clock
+        self._domain = CLUSTER_DOMAIN
+        self._xds = membership.xds
+        self._registrations = Registrations()
+        self._answers: dict[str, asyncio.Future[None]] = {}
+        self._drains: dict[str, asyncio.Future[bool]] = {}
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._listeners: list[Callable[[Names], None]] = []
+        self._keepers: dict[Path, tuple[Keeper, asyncio.Task[None]]] = {}
+        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16))
+        self._context = self._make_context()
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._connected = asyncio.Event()
+        self._heard = 0.0
+        self._lease_s = _LEASE_S
+        self._keeper = Keeper(
+            f"node {membership.node}", lambda csr: self._sign({"csr": csr}), self._renewed, clock=clock
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether the session stands now."""
+        return self._connected.is_set()
+
+    @property
+    def membership(self) -> Membership:
+        """Who this node is, with its newest certificate."""
+        return self._membership
+
+    @property
+    def xds(self) -> Endpoint:
+        """Where Envoys connect to."""
+        host, _, port = self._xds.rpartition(":")
+        return Endpoint(host=host.strip("[]"), port=int(port), names=(CONTROL_PLANE_HOST,))
+
+    @property
+    def domain(self) -> str:
+        """The cluster domain."""
+        return self._domain
+
+    @property
+    def names(self) -> Names:
+        """The table of names, as it was heard last."""
+        return self._names
+
+    def on_names(self, call: Callable[[Names], None]) -> None:
+        """Call back with the whole table whenever it changes."""
+        self._listeners.append(call)
+        if self._names:
+            call(dict(self._names))
+
+    def refusals(self) -> dict[str, str]:
+        """Why instances that run here are not known to the control plane."""
+        return self._registrations.refusals()
+
+    async def wait_connected(self, timeout_s: float) -> bool:
+        """Whether the session stands, waited for so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._connected.wait()
+        return self.connected
+
+    async def run(self) -> None:
+        """Hold the session and the node's own certificate, for ever."""
+        self._membership.check(self._clock())
+        self._keeper.credential = self._membership.credential
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(self._keeper.keep(), name="node certificate")
+            parts.create_task(self._hold(), name="session")
+
+    async def close(self) -> None:
+        """Let go. What is registered stays for a lease; certificates stay where they are."""
+        tasks = [task for _, task in self._keepers.values()]
+        self._keepers.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._http.close()
+
+    async def certify(
+        self, namespace: str, service_account: str, directory: Path, owner: int | None
+    ) -> datetime:
+        """Write the SDS files for an identity into ``directory`` and keep them fresh; when they expire.
+
+        What an earlier agent left there is used as long as it is valid, so no control plane is needed.
+
+        Raises:
+            WeftError: the control plane refused, or cannot be reached.
+        """
+        await self.forget(directory)
+        asked = {"namespace": namespace, "serviceAccount": service_account}
+        keeper = Keeper(
+            f"{namespace}/{service_account}",
+            lambda csr: self._sign({"csr": csr, **asked}),
+            lambda credential: write_secrets(directory, credential, owner=owner),
+            clock=self._clock,
+        )
+        identity = f"spiffe://{self._membership.trust_domain}/ns/{namespace}/sa/{service_account}"
+        credential = await keeper.start(read_secrets(directory, identity))
+        if credential.bundle != self._membership.credential.bundle:
+            keeper.trust(self._membership.credential.bundle)
+        task = asyncio.create_task(keeper.keep(), name=f"certificate of {keeper.name}")
+        task.add_done_callback(_ended)
+        self._keepers[directory] = keeper, task
+        return credential.not_after
+
+    async def forget(self, directory: Path) -> None:
+        """Stop renewing there."""
+        if found := self._keepers.pop(directory, None):
+            found[1].cancel()
+            await asyncio.gather(found[1], return_exceptions=True)
+
+    def expiry(self, directory: Path) -> datetime | None:
+        """When the certificate there expires, as far as is known."""
+        found = self._keepers.get(directory)
+        credential = found[0].credential if found else None
+        return credential.not_after if credential else None
+
+    async def register(self, instance: Mapping[str, Any]) -> None:
+        """Make the instance known and hold its lease, over reconnects too.
+
+        Without a session it returns at once: the instance is told when the next one begins.
+
+        Raises:
+            WeftError: refused, with the control plane's reason.
+        """
+        wanted = self._registrations.want(Instance.parse(instance))
+        if not self.connected:
+            return
+        answer = self._answers.setdefault(wanted.id, asyncio.get_running_loop().create_future())
+        await self._send({"type": "register", **wanted.to_dict()})
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await asyncio.shield(answer)
+        except TimeoutError:
+            log.warning("no answer to the registration of %s yet", wanted.id)
+        except Denied:
+            self._registrations.forget(wanted.id)
+            raise
+        finally:
+            self._answers.pop(wanted.id, None)
+
+    async def update(self, instance_id: str, *, ready: bool, message: str = "") -> None:
+        """Say whether it may get traffic. Never fails: the last state is said again at a reconnect."""
+        if self._registrations.update(instance_id, ready=ready, message=message):
+            await self._send({"type": "update", "id": instance_id, "ready": ready, "message": message})
+
+    async def deregister(self, instance_id: str, *, patience_s: float) -> bool:
+        """Take it out of its peers' endpoints; True when all have acknowledged that within ``patience_s``.
+
+        With a patience of 0 it is forgotten at once; until then its own sidecar keeps its configuration.
+        """
+        if patience_s <= 0:
+            if self._registrations.forget(instance_id):
+                await self._send({"type": "deregister", "id": instance_id})
+            return False
+        if not self._registrations.drain(instance_id) or not self.connected:
+            return False
+        drained = self._drains.setdefault(instance_id, asyncio.get_running_loop().create_future())
+        await self._send({"type": "update", "id": instance_id, "ready": False, "draining": True})
+        try:
+            async with asyncio.timeout(patience_s):
+                return await asyncio.shield(drained)
+        except TimeoutError:
+            return False
+        finally:
+            self._drains.pop(instance_id, None)
+
+    async def report(self, loaded: Message) -> None:
+        """Tell what the Envoys of this node have loaded (``proxies``); lost when there is no session."""
+        await self._send({"type": "proxies", **loaded})
+
+    async def _sign(self, asked: Message) -> Signed:
+        self._membership.check(self._clock())
+        url = f"{self._membership.api}/weft/v1/certificates"
+        answer = await call(self._http, "POST", url, self._context, asked)
+        try:
+            return Signed(answer["certificate"], answer["bundle"])
+        except (KeyError, TypeError) as error:
+            raise WeftError(f"{url} answers as no control plane does") from error
+
+    def _make_context(self) -> ssl.SSLContext:
+        mine = self._membership.credential
+        return trusting_context(mine.bundle, key=mine.key, certificate=mine.certificate)
+
+    def _renewed(self, credential: Credential) -> None:
+        self._membership = self._membership.renewed(credential)
+        self._context = self._make_context()
+        self._membership.save(self._state)
+
+    async def _hold(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._connect()
+                failures = 0
+                log.info("the control plane at %s has gone", self._membership.api)
+            except WeftError as error:
+                failures += 1
+                if self.error is None or self.error.message != error.message:
+                    log.warning("no session with the control plane: %s; traffic goes on", error)
+                self.error = error
+            pause = min(_PAUSE_FIRST_S * 2.0 ** min(failures, 16), _PAUSE_MAX_S)
+            await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
+
+    async def _connect(self) -> None:
+        """One session, from its hello to its end.
+
+        Raises:
+            WeftError: there was none.
+        """
+        member = self._membership
+        member.check(self._clock())
+        url = f"{member.api}/weft/v1/nodes/{member.node}/session"
+        try:
+            socket = await self._http.ws_connect(
+                url,
+                ssl=self._context,
+                server_hostname=CONTROL_PLANE_HOST,
+                max_msg_size=_MESSAGE_MAX,
+                timeout=aiohttp.ClientWSTimeout(ws_close=1),
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            raise Denied(
+                f"the control plane refuses node {member.node!r} ({error.status})",
+                status=error.status,
+                hint=f"was it removed? join again: weft token create --node {member.node}",
+            ) from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise explain(error, member.api) from error
+        pinging = asyncio.create_task(self._ping(socket))
+        try:
+            self._socket = socket
+            hello = {"type": "hello", "node": member.node, **self._about}
+            await self._send({**hello, "workloads": self._registrations.all()})
+            async for message in socket:
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    break
+                self._heard = asyncio.get_running_loop().time()
+                self._handle(json.loads(message.data))
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise explain(error, member.api) from error
+        finally:
+            self._socket = None
+            self._connected.clear()
+            self._registrations.lost()
+            for drained in self._drains.values():
+                if not drained.done():
+                    drained.set_result(False)
+            pinging.cancel()
+            await asyncio.gather(pinging, return_exceptions=True)
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                await socket.close()
+
+    async def _ping(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Three heartbeats a lease; a control plane that is silent for a lease is gone."""
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        while loop.time() - self._heard < self._lease_s:
+            await asyncio.sleep(self._lease_s / 3)
+            await self._send({"type": "ping"})
+        log.warning("the control plane has said nothing for %g s", self._lease_s)
+        await socket.close()
+
+    async def _send(self, message: Message) -> None:
+        """Send if there is a session; else the next hello says it all."""
+        socket = self._socket
+        if socket is not None and not socket.closed:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                await socket.send_str(json.dumps(message, separators=(",", ":")))
+
+    def _handle(self, message: Message) -> None:
+        about = str(message.get("id") or "")
+        match message.get("type"):
+            case "welcome":
+                self._lease_s = float(message["lease"])
+                self._domain = str(message["domain"])
+                self._xds = str(message.get("xds") or self._xds)
+                self.error = None
+                self._connected.set()
+                log.info("session with the control plane at %s", self._membership.api)
+                for keeper, _ in self._keepers.values():
+                    if keeper.error is not None:
+                        keeper.hurry()
+            case "registered":
+                self._registrations.confirm(about)
+                if (answer := self._answers.get(about)) and not answer.done():
+                    answer.set_result(None)
+            case "refused":
+                self._refused(about, str(message.get("message")), str(message.get("hint") or ""))
+            case "drained":
+                if (drained := self._drains.get(about)) and not drained.done():
+                    drained.set_result(message.get("complete") is not False)
+            case "names":
+                self._merge(message)
+            case "bundle":
+                self._trust(str(message["pem"]))
+
+    def _refused(self, instance_id: str, reason: str, hint: str) -> None:
+        self._registrations.refuse(instance_id, reason)
+        if (drained := self._drains.get(instance_id)) and not drained.done():
+            drained.set_result(False)
+        if (answer := self._answers.get(instance_id)) and not answer.done():
+            answer.set_exception(Denied(reason, status=409, hint=hint))
+        else:
+            log.warning("the control plane refuses %s: %s", instance_id, reason)
+
+    def _merge(self, message: Message) -> None:
+        table = {} if message["full"] else dict(self._names)
+        for name in message.get("removed") or ():
+            table.pop(name, None)
+        table.update({name: tuple(addresses) for name, addresses in (message.get("put") or {}).items()})
+        if table != self._names:
+            self._names = table
+            for listener in self._listeners:
+                listener(dict(table))
+
+    def _trust(self, bundle: str) -> None:
+        """A new trust bundle: for the node itself, then for each of its Envoys."""
+        for keeper in (self._keeper, *(keeper for keeper, _ in self._keepers.values())):
+            try:
+                keeper.trust(bundle)
+            except WeftError as error:
+                log.error("the trust bundle of %s was not replaced: %s", keeper.name, error)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s is not renewed any more", task.get_name(), exc_info=error)
