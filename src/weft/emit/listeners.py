@@ -133,9 +133,9 @@ def _listener_filters(unit: Listener) -> list[listener_v3.ListenerFilter]:
     match unit.receive:
         case Receive.REDIRECTED:
             made.append(_listener_filter("original_dst", original_dst_v3.OriginalDst()))
-        case Receive.PROXY_PROTOCOL:
+        case Receive.PROXY_PROTOCOL if not unit.hand_over:
             made.append(_listener_filter("proxy_protocol", proxy_protocol_v3.ProxyProtocol()))
-        case Receive.BOUND | Receive.HANDED_OVER:
+        case Receive.PROXY_PROTOCOL | Receive.BOUND | Receive.HANDED_OVER:
             pass
     if unit.inspect_tls:
         made.append(
@@ -174,4 +174,19 @@ def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
         made.continue_on_listener_filters_timeout = unit.continue_on_inspect_timeout
     if unit.default_chain is not None:
         made.default_filter_chain.CopyFrom(_chain(unit.default_chain, unit.direction, telemetry))
+    if unit.receive is Receive.PROXY_PROTOCOL and unit.hand_over:
+        _read_proxy_header_last(made)
     return made
+
+
+def _read_proxy_header_last(made: listener_v3.Listener) -> None:
+    """Read the PROXY header after Envoy looked for the original destination, so that the header wins.
+
+    ``use_original_dst`` appends a filter that asks the kernel. Where connections are tracked, as beside
+    Docker, that answers with the listener's own address even if nothing was redirected, and the listener
+    would hand the connection to itself for ever. Only this old flag puts the header's filter behind it.
+    """
+    if not made.filter_chains:
+        made.filter_chains.append(made.default_filter_chain)
+        made.ClearField("default_filter_chain")
+    made.filter_chains[0].use_proxy_proto.CopyFrom(boolean(True))

@@ -199,15 +199,13 @@ def _mirror(mirror: Mirror) -> route_v3.RouteAction.RequestMirrorPolicy:
 
 
 def _forward(action: Forward, path: PathMatch) -> route_v3.RouteAction:
-    timeout = action.timeout or _NEVER
+    # max_stream_duration stays unset: with it, Envoy forgets `timeout`.
     made = route_v3.RouteAction(
-        timeout=duration(timeout),
+        timeout=duration(action.timeout or _NEVER),
         idle_timeout=maybe_duration(action.idle_timeout),
         append_x_forwarded_host=action.append_forwarded_host,
         hash_policy=[_hash(on) for on in action.hash_on],
         request_mirror_policies=[_mirror(mirror) for mirror in action.mirrors],
-        # A gRPC client's own deadline counts, up to the route's.
-        max_stream_duration=route_v3.RouteAction.MaxStreamDuration(grpc_timeout_header_max=duration(timeout)),
     )
     match action.destinations:
         case (

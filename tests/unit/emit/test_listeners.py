@@ -49,6 +49,18 @@ def test_how_the_destination_is_known(receive: ir.Receive, names: list[str]) -> 
     assert shown.get("bind_to_port", True) is (receive is not ir.Receive.HANDED_OVER)
 
 
+def test_a_proxy_header_has_the_last_word_when_connections_are_handed_over() -> None:
+    """Envoy asks the kernel first, and where connections are tracked that names the listener itself."""
+    shown = _shown(replace(PLAIN, receive=ir.Receive.PROXY_PROTOCOL, hand_over=True))
+    assert "listener_filters" not in shown
+    assert shown["use_original_dst"] is True
+    assert shown["filter_chains"][0]["use_proxy_proto"] is True
+    bare = replace(PLAIN, receive=ir.Receive.PROXY_PROTOCOL, hand_over=True, chains=())
+    only = _shown(replace(bare, default_chain=PLAIN.chains[0]))
+    assert only["filter_chains"][0]["use_proxy_proto"] is True
+    assert "default_filter_chain" not in only
+
+
 def test_envoys_never_share_a_port() -> None:
     assert _shown(PLAIN)["enable_reuse_port"] is False
 
