@@ -60,8 +60,6 @@ def run_proxy(
     kept_stats: tuple[str, ...] = (),
 ) -> Iterator[Envoy]:
     """A proxy as ``name``, with a certificate of its own in the file where a workload's is."""
-    directory = short_directory(f"weft-{name}-")
-    authority.write_identity(directory, spiffe(name))
     identity = ir.ProxyIdentity(name=ProxyName("sidecar", "127.0.0.1", name, "default"), service_account=name)
     proxy = ir.Proxy(
         identity=identity,
@@ -74,8 +72,10 @@ def run_proxy(
         name=identity.name, metadata={"LABELS": {"app": name, "version": "v1"}}, kept_stats=kept_stats
     )
     bootstrap = static_bootstrap(emit(proxy), endpoints, settings, secrets)
-    with running_envoy(directory, bootstrap, environment(settings)) as envoy:
-        yield envoy
+    with short_directory(f"weft-{name}-") as directory:
+        authority.write_identity(directory, spiffe(name))
+        with running_envoy(directory, bootstrap, environment(settings)) as envoy:
+            yield envoy
 
 
 def mesh_cluster(

@@ -150,6 +150,8 @@ def running_envoy(
             process.wait()
 
 
-def short_directory(prefix: str = "weft-") -> Path:
-    """A directory with a short path: the address of a Unix socket holds 107 bytes."""
-    return Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+@contextmanager
+def short_directory(prefix: str = "weft-") -> Iterator[Path]:
+    """A directory with a short path: the address of a Unix socket holds 107 bytes. Removed at the end."""
+    with tempfile.TemporaryDirectory(prefix=prefix, dir="/tmp") as path:
+        yield Path(path)
