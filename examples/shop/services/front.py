@@ -28,7 +28,8 @@ def picture(product: dict[str, Any]) -> str:
     hue = int(product["hue"])
     ink, paper = f"hsl({hue} 45% 32%)", f"hsl({hue} 60% 90%)"
     shapes = {
-        "pot": '<path d="M30 38h36l8 40H22z"/><path d="M70 46c16 0 16 22 4 24" fill="none" stroke-width="5"/>',
+        "pot": '<path d="M30 38h36l8 40H22z"/>'
+        '<path d="M70 46c16 0 16 22 4 24" fill="none" stroke-width="5"/>',
         "cup": '<path d="M26 42h40v20a16 16 0 0 1-16 16H42a16 16 0 0 1-16-16z"/>'
         '<path d="M66 48c14 0 14 18 0 18" fill="none" stroke-width="5"/>',
         "jar": '<rect x="30" y="36" width="36" height="44" rx="7"/>'

@@ -25,6 +25,8 @@ def place(request: Request) -> Answer:
     body = request.body
     if not isinstance(body, dict) or not isinstance(body.get("items"), dict) or not body["items"]:
         raise Failure(400, 'write {"user": …, "items": {product: quantity}}')
+    if not all(isinstance(quantity, int) and quantity > 0 for quantity in body["items"].values()):
+        raise Failure(400, "a quantity is a whole number above zero")
     user = request.call("users", f"/users/{body['user']}")
     prices = {key: request.call("catalog", f"/products/{key}")["cents"] for key in body["items"]}
     key = f"o-{uuid.uuid4().hex[:12]}"
