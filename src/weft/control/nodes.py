@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from weft.control.api.subject import Role, Subject, client_certificate
 from weft.control.nametable import NameTable
 from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, Hub, Message, Session
 from weft.control.registry import Registry
@@ -25,6 +26,8 @@ from weft.identity.tokens import LIFETIME, Token
 from weft.spiffe import NodeId
 from weft.units import parse_duration
 
+# Served without an identity: what is public, and what a join token opens.
+OPEN_PATHS: Final = frozenset({"/weft/v1/bundle", "/weft/v1/enroll"})
 _BODY_MAX: Final = 64 * 1024
 
 
@@ -34,7 +37,6 @@ class NodeService:
     Args:
         addresses: where a node that came by this connection shall go on; a control plane that listens on
             every address answers with the one that was dialled.
-        is_admin: whether a connection is an operator's (the Unix socket, or an admin's certificate).
         loaded: is told which configuration a node's Envoys run, and which trust bundle (``proxies``).
     """
 
@@ -45,7 +47,6 @@ class NodeService:
         names: NameTable,
         addresses: Callable[[HTTPConnection], Addresses],
         *,
-        is_admin: Callable[[HTTPConnection], bool],
         loaded: Callable[[str, Message], None] = lambda node, message: None,
     ) -> None:
         self.issuer = issuer
@@ -53,7 +54,6 @@ class NodeService:
         self.names = names
         self.addresses = addresses
         self.loaded = loaded
-        self._is_admin = is_admin
         self._sessions: dict[str, Session] = {}
 
     def routes(self) -> list[BaseRoute]:
@@ -95,7 +95,7 @@ class NodeService:
         return JSONResponse(signed.to_dict())
 
     async def _tokens(self, request: Request) -> Response:
-        self._require_admin(request)
+        _require_admin(request)
         if request.method == "GET":
             return JSONResponse({"tokens": [_describe(token) for token in await self.issuer.tokens.list()]})
         body = await _body(request)
@@ -114,7 +114,7 @@ class NodeService:
         return JSONResponse({"token": str(text), **_describe(token)}, status_code=201)
 
     async def _revoke(self, request: Request) -> Response:
-        self._require_admin(request)
+        _require_admin(request)
         try:
             token = await self.issuer.tokens.revoke(request.path_params["id"])
         except WeftError as error:
@@ -122,7 +122,7 @@ class NodeService:
         return JSONResponse(_describe(token))
 
     async def _nodes(self, request: Request) -> Response:
-        self._require_admin(request)
+        _require_admin(request)
         found = [
             {
                 "name": node.name,
@@ -137,7 +137,7 @@ class NodeService:
         return JSONResponse({"nodes": found})
 
     async def _remove(self, request: Request) -> Response:
-        self._require_admin(request)
+        _require_admin(request)
         name = request.path_params["name"]
         if not await self.issuer.nodes.remove(name):
             raise Refused(f"there is no node {name!r}", status=404)
@@ -168,13 +168,23 @@ class NodeService:
                 del self._sessions[name]
                 self.registry.detach(name, session.heard)
 
-    def _require_admin(self, connection: HTTPConnection) -> None:
-        if not self._is_admin(connection):
-            raise Refused(
-                "only an administrator may do this",
-                status=403,
-                hint="ask on the control plane's host, by its Unix socket",
-            )
+
+async def authenticate_node(connection: HTTPConnection) -> Subject | None:
+    """A node by its certificate, for the API's gate. It may read no resources; its own paths ask further."""
+    certificate = client_certificate(connection)
+    caller = caller_of(certificate) if certificate else None
+    if not isinstance(caller, NodeId):
+        return None
+    return Subject(name=f"weft:node:{caller.name}", groups=("weft:nodes",))
+
+
+def _require_admin(request: Request) -> None:
+    if request.state.subject.role is not Role.ADMIN:
+        raise Refused(
+            "only an administrator may do this",
+            status=403,
+            hint="ask on the control plane's host, by its Unix socket",
+        )
 
 
 def _caller(connection: HTTPConnection) -> NodeId:
@@ -183,15 +193,14 @@ def _caller(connection: HTTPConnection) -> NodeId:
     Raises:
         Refused: 401 without one, 403 when it is nobody's or a workload's.
     """
-    tls = (connection.scope.get("extensions") or {}).get("tls") or {}
-    chain = tls.get("client_cert_chain_der") or ()
-    if not chain:
+    certificate = client_certificate(connection)
+    if certificate is None:
         raise Refused(
             "a node certificate is required",
             status=401,
             hint="join first, with a token from 'weft token create'",
         )
-    caller = caller_of(bytes(chain[0]))
+    caller = caller_of(certificate)
     if not isinstance(caller, NodeId):
         raise Refused(f"{caller or 'this certificate'} is not a node", status=403)
     return caller
