@@ -1,0 +1,294 @@
+"""From a change in the store to every proxy that it concerns.
+
+store -> resources -> world -> (for each proxy) ir -> bytes -> ``ConfigStore``. Changes are gathered for a
+moment; endpoints go ahead in a lane of their own; the loop is given back to the streams every few
+milliseconds; a proxy that cannot be compiled keeps what it has and holds up nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from weft import ir
+from weft.compile.endpoints import endpoint_set
+from weft.compile.proxy import compile_proxy
+from weft.compile.settings import Settings
+from weft.compile.world import Host, World
+from weft.control.lanes import Lanes
+from weft.control.proxies import Proxies
+from weft.control.status import Status
+from weft.emit.bundle import emit
+from weft.errors import Origin, Problem
+from weft.model.parse import parse_object
+from weft.model.resource import Key, Resource
+from weft.store.interface import Action, Event, GoneError, Store, Stored
+from weft.xds.connection import Connection
+from weft.xds.store import ConfigStore
+
+_log = logging.getLogger(__name__)
+
+QUIET_SECONDS: Final = 0.02
+CAP_SECONDS: Final = 0.5
+# The streams must get the loop well within the 50 ms that a proxy may be kept waiting.
+_SLICE_SECONDS: Final = 0.02
+_VIPS: Final = "vips"
+
+_decode: Final = msgspec.json.Decoder(dict[str, object]).decode
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Changes that were gathered. ``revision`` is the last one; ``since`` when the first came."""
+
+    revision: int
+    since: float
+    changes: dict[Key, Stored | None] = field(default_factory=dict)
+
+
+class Pipeline:
+    """Runs until it is cancelled. ``world`` and ``revision`` are what proxies get (or are about to).
+
+    Args:
+        on_world: called after each new world, before it is compiled (DNS names, analysis).
+        identity: who a connected proxy is, when more is known than at its connection.
+        quiet, cap: seconds. Changes are gathered until none came for ``quiet``, for ``cap`` at most.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: ConfigStore,
+        proxies: Proxies,
+        status: Status,
+        *,
+        settings: Settings | None = None,
+        on_world: Callable[[World, int], None] | None = None,
+        identity: Callable[[Connection], ir.ProxyIdentity] | None = None,
+        quiet: float = QUIET_SECONDS,
+        cap: float = CAP_SECONDS,
+    ) -> None:
+        self.world = World.build((), settings)
+        self.revision = -1
+        self.problems: dict[str, tuple[Problem, ...]] = {}
+        """By proxy, what of its configuration could not be honoured; a failure to compile is one, too."""
+        self.invalid: dict[Key, tuple[Problem, ...]] = {}
+        """Objects in the store that cannot be read; the API lets none in, an older weft may have."""
+        self._settings = settings
+        self._store = store
+        self._config = config
+        self._proxies = proxies
+        self._status = status
+        self._lanes = Lanes(config)
+        self._on_world = on_world
+        self._identity = identity or (lambda connection: connection.peer.identity)
+        self._quiet, self._cap = quiet, cap
+        self._batch: _Batch | None = None
+        self._arrivals = 0
+        self._newcomers: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._breath = 0.0
+        self._vips: dict[Host, str] = {}
+        proxies.listen(self._proxy_changed)
+
+    async def run(self, ready: Callable[[], None] | None = None) -> None:
+        """Load the store, then follow it; ``ready`` is called once everything in it is published."""
+        since = await self._load()
+        if ready is not None:
+            ready()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(since), name="pipeline: follow")
+            group.create_task(self._work(), name="pipeline: work")
+
+    # In: the store, and proxies that come and go
+
+    async def _load(self) -> int:
+        since = self._store.revision
+        self._vips = await self._read_vips()
+        objects = await self._store.list()
+        batch = _Batch(since, time.time(), {stored.key: stored for stored in objects})
+        gone = self.world.keys() - batch.changes.keys()
+        batch.changes.update(dict.fromkeys(gone))
+        await self._apply(batch, self._vips)
+        return since
+
+    async def _follow(self, since: int) -> None:
+        while True:
+            try:
+                async for event in self._store.watch(since):
+                    since = event.revision
+                    self._gather(event)
+            except GoneError:
+                _log.warning("fell behind the store at revision %d: everything is read again", since)
+                since = await self._load()
+
+    def _gather(self, event: Event) -> None:
+        if self._batch is None:
+            self._batch = _Batch(event.revision, time.time())
+        batch = self._batch
+        batch.revision = event.revision
+        batch.changes[event.stored.key] = None if event.action is Action.DELETED else event.stored
+        self._arrivals += 1
+        if event.last:
+            self._wake.set()
+
+    def _proxy_changed(self, proxy: str) -> None:
+        if proxy in self._proxies:
+            self._newcomers[proxy] = None
+            self._wake.set()
+        else:
+            # What it gets when it comes back is compiled then: it may be out of date by that time.
+            self._newcomers.pop(proxy, None)
+            self._config.forget(proxy)
+            self._lanes.forget(proxy)
+            self.problems.pop(proxy, None)
+
+    # Through
+
+    async def _work(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._serve_newcomers()
+            if self._batch is not None:
+                await self._settle()
+                batch, self._batch = self._batch, None
+                await self._apply(batch)
+
+    async def _settle(self) -> None:
+        """Until no change came for a moment: a burst is one piece of work."""
+        deadline = time.monotonic() + self._cap
+        while True:
+            before = self._arrivals
+            await asyncio.sleep(self._quiet)
+            self._serve_newcomers()
+            if self._arrivals == before or time.monotonic() >= deadline:
+                return
+
+    async def _apply(self, batch: _Batch, vips: Mapping[Host, str] | None = None) -> None:
+        self._breath = time.monotonic()
+        put: list[Resource] = []
+        removed: list[Key] = []
+        for key, stored in batch.changes.items():
+            resource = self._parse(stored) if stored is not None else None
+            if resource is not None:
+                put.append(resource)
+            else:
+                removed.append(key)
+            await self._breathe()
+        before = self.world
+        world = before.replace(put, removed, vips)
+        await self._keep_vips(world)
+        self.world, self.revision = world, batch.revision
+        if world is before and vips is None:
+            self._config.advance(batch.revision)
+        else:
+            self._status.metrics.triggers.add("config")
+            if self._on_world is not None:
+                self._on_world(world, batch.revision)
+            await self._publish(batch)
+        self._config.flush()
+        self._status.published(batch.revision, self._config.sequence)
+
+    async def _publish(self, batch: _Batch) -> None:
+        left = self._lanes.refresh(self._endpoints, strangers=False)
+        self._config.flush()
+        for connection in list(self._proxies.connections()):
+            if connection.proxy in self._newcomers:
+                continue
+            self._compile(connection, batch.since)
+            await self._breathe()
+        if left:
+            self._lanes.refresh(self._endpoints, strangers=True)
+        self._lanes.sweep()
+
+    def _serve_newcomers(self) -> None:
+        """Proxies that wait for their first answer go before everything else."""
+        newcomers, self._newcomers = self._newcomers, {}
+        for proxy in newcomers:
+            connection = self._proxies.get(proxy)
+            if connection is not None and self.revision >= 0:
+                self._status.metrics.triggers.add("proxy")
+                self._compile(connection, time.time())
+
+    async def _breathe(self) -> None:
+        if time.monotonic() - self._breath >= _SLICE_SECONDS:
+            await asyncio.sleep(0)
+            self._serve_newcomers()
+            self._breath = time.monotonic()
+
+    def _compile(self, connection: Connection, since: float) -> None:
+        """Publish what one proxy shall have."""
+        proxy_id = connection.proxy
+        try:
+            proxy, problems = compile_proxy(self.world, self._identity(connection))
+            bundle = emit(proxy)
+            place = self._lanes.require(proxy_id, proxy, self._endpoints)
+        except Exception as error:
+            # Whatever is wrong with one proxy's configuration must not keep the others from theirs.
+            _log.exception("cannot compile %s; it keeps what it has", proxy_id)
+            self._status.metrics.errors.add()
+            self.problems[proxy_id] = (_failure(proxy_id, error),)
+            return
+        self.problems[proxy_id] = problems
+        self._status.awaiting(proxy_id, self.revision, since)
+        self._config.publish(proxy_id, bundle, self.revision, lane=place)
+
+    def _endpoints(self, cluster: str) -> ir.EndpointSet:
+        return endpoint_set(self.world, cluster)
+
+    def _parse(self, stored: Stored) -> Resource | None:
+        resource, problems = parse_object(_decode(stored.body), _origin(stored))
+        if resource is None and problems:
+            self.invalid[stored.key] = problems
+            _log.warning("%s cannot be read and is left out: %s", stored.key, problems[0])
+        else:
+            self.invalid.pop(stored.key, None)
+        return resource
+
+    # Virtual addresses outlive the process, so that a name never changes its address
+
+    async def _read_vips(self) -> dict[Host, str]:
+        rows = await self._store.private(_VIPS).list()
+        return {_host(name): value.decode() for name, value in rows.items()}
+
+    async def _keep_vips(self, world: World) -> None:
+        new = {host: vip for host, vip in world.vips.items() if self._vips.get(host) != vip}
+        table = self._store.private(_VIPS)
+        await asyncio.gather(*(table.put("/".join(host), vip.encode()) for host, vip in new.items()))
+        self._vips.update(new)
+
+    # Out: what others wait for
+
+    async def endpoints_acknowledged(self, revision: int, timeout: float) -> tuple[str, ...]:
+        """Wait until every proxy acknowledged the endpoints as of ``revision``; who did not in time."""
+        return await self._status.wait_endpoints_of(revision, timeout)
+
+
+def _host(name: str) -> Host:
+    namespace, _, rest = name.partition("/")
+    return namespace, rest
+
+
+def _origin(stored: Stored) -> Origin:
+    file, _, place = stored.source.partition(":")
+    line, _, column = place.partition(":")
+    return (
+        Origin(file, int(line or 0), int(column or 0))
+        if line.isdigit() or not line
+        else Origin(stored.source)
+    )
+
+
+def _failure(proxy: str, error: Exception) -> Problem:
+    return Problem(
+        "WEFT0003",
+        f"weft failed to compile the configuration of {proxy}: {type(error).__name__}: {error}",
+        hint="it keeps the configuration that it has; please report this",
+    )

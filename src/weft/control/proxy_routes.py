@@ -1,0 +1,151 @@
+"""What the API tells of proxies: who has which configuration, and what their Envoys' admin interfaces say.
+
+``GET /weft/v1/proxies``, ``GET /weft/v1/proxies/NAME``, ``GET /weft/v1/convergence/REVISION?timeout=10s``,
+``POST /weft/v1/proxies/NAME/admin`` with ``{"method", "path"}``, ``GET /debug/syncz``, ``GET /metrics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from weft.control.api.subject import Role, Subject
+from weft.control.status import Status
+from weft.units import parse_duration
+from weft.xds.connection import Connection
+
+Ask = Callable[[str, str, str], Awaitable[tuple[int, bytes]]]
+"""Asks the Envoy of a workload (``namespace/name``, method, path) through the session of its node.
+
+Raises:
+    LookupError: when no node that is connected runs it.
+    TimeoutError: when its node does not answer.
+"""
+
+# What may be asked of an Envoy: looking, and its log level. Nothing that stops it or drains it.
+_READABLE: Final = frozenset(
+    {"/certs", "/clusters", "/config_dump", "/listeners", "/memory", "/ready", "/server_info", "/stats"}
+)
+_WRITABLE: Final = frozenset({"/logging"})
+
+
+class ProxyRoutes:
+    """The handlers. ``ask`` None: Envoys can only be asked on their own host."""
+
+    def __init__(self, status: Status, ask: Ask | None = None) -> None:
+        self._status = status
+        self._ask = ask
+
+    def routes(self) -> list[Route]:
+        """For the API's application."""
+        return [
+            Route("/weft/v1/proxies", self._list, methods=["GET"]),
+            Route("/weft/v1/proxies/{name:path}/admin", self._admin, methods=["POST"]),
+            Route("/weft/v1/proxies/{name:path}", self._one, methods=["GET"]),
+            Route("/weft/v1/convergence/{revision:int}", self._convergence, methods=["GET"]),
+            *self.monitoring(),
+        ]
+
+    def monitoring(self) -> list[Route]:
+        """For the monitoring port too."""
+        return [
+            Route("/debug/syncz", self._syncz, methods=["GET"]),
+            Route("/metrics", self._metrics, methods=["GET"]),
+        ]
+
+    async def converged(self, revision: int, seconds: float) -> dict[str, Any]:
+        """For ``?wait=converged``: waits until every proxy runs a revision, or so long."""
+        return (await self._status.wait_converged(revision, seconds)).as_json()
+
+    async def _list(self, request: Request) -> Response:
+        if (no := _refusal(request, "list")) is not None:
+            return no
+        return JSONResponse({"proxies": self._status.table()})
+
+    async def _one(self, request: Request) -> Response:
+        if (no := _refusal(request, "get")) is not None:
+            return no
+        found = self._find(request)
+        return found if isinstance(found, Response) else JSONResponse(self._status.table([found])[0])
+
+    async def _convergence(self, request: Request) -> Response:
+        if (no := _refusal(request, "get")) is not None:
+            return no
+        try:
+            seconds = parse_duration(request.query_params.get("timeout", "0")).total_seconds()
+        except ValueError as error:
+            return _status(400, str(error))
+        return JSONResponse(await self.converged(request.path_params["revision"], seconds))
+
+    async def _admin(self, request: Request) -> Response:
+        if (no := _refusal(request, "update")) is not None:
+            return no
+        found = self._find(request)
+        if isinstance(found, Response):
+            return found
+        try:
+            body = await request.json()
+            method, path = str(body.get("method", "GET")).upper(), str(body["path"])
+        except (ValueError, KeyError, AttributeError):
+            return _status(400, 'expected {"method": "GET", "path": "/config_dump"}')
+        target = path.partition("?")[0]
+        if target not in (_READABLE if method == "GET" else _WRITABLE if method == "POST" else ()):
+            return _status(403, f"{method} {target} may not be asked of a proxy")
+        if self._ask is None:
+            return _status(501, "this control plane cannot reach the admin interface of proxies")
+        name = found.peer.identity.name
+        try:
+            status, answer = await self._ask(f"{name.namespace}/{name.name}", method, path)
+        except LookupError:
+            return _status(503, f"the node of {name.namespace}/{name.name} is not connected")
+        except TimeoutError:
+            return _status(504, f"the node of {name.namespace}/{name.name} does not answer")
+        return JSONResponse({"status": status, "body": answer.decode(errors="replace")})
+
+    def _find(self, request: Request) -> Connection | Response:
+        name = request.path_params["name"]
+        found = self._status.proxies.find(name)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            return _status(404, f"no proxy {name!r} is connected")
+        names = ", ".join(
+            f"{one.peer.identity.name.name}.{one.peer.identity.name.namespace}" for one in found
+        )
+        return _status(409, f"{name!r} may be {names}: say which")
+
+    async def _syncz(self, request: Request) -> Response:
+        if (no := _refusal(request, "list")) is not None:
+            return no
+        rows = []
+        for row in self._status.table():
+            types = {
+                f"{short}_{word}": state[field]
+                for short, state in row["types"].items()
+                for word, field in (("sent", "sent"), ("acked", "acknowledged"), ("status", "status"))
+            }
+            rows.append({"proxy": row["proxy"], "istio_version": row["version"], **types})
+        return JSONResponse(rows)
+
+    async def _metrics(self, request: Request) -> Response:
+        if (no := _refusal(request, "get")) is not None:
+            return no
+        return Response(self._status.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _refusal(request: Request, verb: str) -> Response | None:
+    """None when the caller may; ``update`` is for administrators."""
+    subject = getattr(request.state, "subject", None)
+    if isinstance(subject, Subject) and (subject.role is Role.ADMIN or subject.may(verb)):
+        return None
+    return _status(403, f"you may not {verb} proxies")
+
+
+def _status(code: int, message: str) -> Response:
+    """A refusal in the form of the rest of the API."""
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}
+    return JSONResponse(body, status_code=code)
