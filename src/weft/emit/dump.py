@@ -8,7 +8,7 @@ from typing import Final
 from weft.emit.bootstrap import Json
 from weft.emit.bundle import Bundle
 from weft.emit.packed import Packed
-from weft.emit.static import message, secret_names, walk
+from weft.emit.static import bundle_secrets, message, walk
 from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 
 _ADMIN: Final = "type.googleapis.com/envoy.admin.v3."
@@ -81,10 +81,7 @@ def _routes(units: Mapping[str, Packed], listeners: Mapping[str, Packed]) -> Jso
 
 def _secrets(bundle: Bundle) -> Json:
     """Which secrets are asked for. Their content is never shown."""
-    kinds = (CLUSTER_TYPE, LISTENER_TYPE)
-    certificates, bundles = secret_names(
-        [message(unit) for kind in kinds for unit in bundle.resources[kind].values()]
-    )
+    certificates, bundles = bundle_secrets(bundle)
     contents = {
         **{name: {"tls_certificate": {"private_key": _REDACTED}} for name in certificates},
         **{name: {"validation_context": {"trusted_ca": _REDACTED}} for name in bundles},

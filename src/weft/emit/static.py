@@ -44,6 +44,12 @@ def secret_names(resources: object) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(certificates), frozenset(bundles)
 
 
+def bundle_secrets(bundle: Bundle) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of the certificates and of the trust bundles that a bundle's resources ask for."""
+    kinds = (CLUSTER_TYPE, LISTENER_TYPE)
+    return secret_names([message(unit) for kind in kinds for unit in bundle.resources[kind].values()])
+
+
 def _fix_secrets(resources: object, known: Mapping[str, Json]) -> None:
     """Let secrets that are given be found among the static ones: a name without a source says so."""
     for part in walk(resources):

@@ -1,0 +1,147 @@
+"""``weft xds``: the configuration that a proxy would get, without a running mesh."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from weft.cli.documents import read_resources, refuse_errors
+from weft.errors import UsageError
+from weft.names import ProxyName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from weft import ir
+
+KINDS = ("lds", "rds", "cds", "eds", "secrets", "bootstrap")
+
+
+def _labels(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for part in filter(None, text.split(",")):
+        key, found, value = part.partition("=")
+        if not found or not key:
+            raise UsageError(f"{part!r} is not a label", hint="write --labels app=reviews,version=v1")
+        pairs.append((key.strip(), value.strip()))
+    return tuple(sorted(pairs))
+
+
+def _name(text: str) -> ProxyName:
+    try:
+        return ProxyName.parse(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _identity(name: ProxyName, labels: tuple[tuple[str, str], ...], account: str) -> ir.ProxyIdentity:
+    from weft import ir
+
+    router = name.kind == "router"
+    capture = ir.Capture.NONE if router else ir.Capture.REDIRECT
+    return ir.ProxyIdentity(
+        name=name, labels=labels, service_account=account, attachment=ir.Attachment(capture=capture)
+    )
+
+
+def configuration(
+    paths: Sequence[str],
+    identity: ir.ProxyIdentity,
+    namespace: str = "default",
+    kinds: Sequence[str] = (),
+    *,
+    static: bool = False,
+) -> dict[str, Any]:
+    """What ``weft xds`` prints, as JSON values; warnings go to standard error.
+
+    Raises:
+        WeftError: when the files have errors.
+    """
+    from weft.cli.placeholder import placeholders
+    from weft.compile.endpoints import endpoint_set
+    from weft.compile.proxy import compile_proxy
+    from weft.compile.world import World
+    from weft.emit.bootstrap import Settings, bootstrap
+    from weft.emit.bundle import emit
+    from weft.emit.dump import config_dump
+    from weft.emit.endpoints import pack
+    from weft.emit.static import bundle_secrets, static_bootstrap
+    from weft.ir import Discovery
+
+    resources, problems = read_resources(paths, namespace)
+    for problem in refuse_errors(problems):
+        click.echo(f"{problem.severity.lower()}: {problem}", err=True)
+    world = World.build(resources)
+    proxy, found = compile_proxy(world, identity)
+    for problem in found:
+        click.echo(f"{problem.severity.lower()}: {problem}", err=True)
+    bundle = emit(proxy)
+    endpoints = [
+        endpoint_set(world, cluster.name) for cluster in proxy.clusters if cluster.discovery is Discovery.EDS
+    ]
+    settings = Settings(
+        name=identity.name,
+        metadata={
+            "SERVICE_ACCOUNT": identity.service_account,
+            "LABELS": dict(identity.labels),
+            "INSTANCE_IPS": identity.name.address,
+            "INTERCEPTION_MODE": identity.attachment.capture.value.upper(),
+        },
+    )
+    if static:
+        return static_bootstrap(bundle, endpoints, settings, placeholders(*bundle_secrets(bundle)))
+    failover = {cluster.name for cluster in proxy.clusters if cluster.balancing.locality_failover}
+    packed = [
+        pack(unit, identity.locality, identity.network, failover=unit.cluster in failover)
+        for unit in endpoints
+    ]
+    return config_dump(bundle, packed, bootstrap(settings), kinds)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True)
+@click.option(
+    "--proxy",
+    required=True,
+    metavar="TYPE~IP~NAME.NAMESPACE",
+    help="Who asks: sidecar~10.0.0.1~reviews-0.default, or router~… for a gateway.",
+)
+@click.option("--labels", default="", metavar="K=V,…", help="The proxy's labels, beside those in the files.")
+@click.option("--service-account", default="default", show_default=True, help="Its service account.")
+@click.option(
+    "--type",
+    "kinds",
+    type=click.Choice((*KINDS, "all")),
+    multiple=True,
+    help="A part only; may be repeated.",
+)
+@click.option("--static", is_flag=True, help="One bootstrap that `envoy --mode validate -c` accepts.")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Of documents without one.")
+@click.option("-o", "output", type=click.Choice(["json", "yaml"]), default="json", show_default=True)
+def xds(
+    paths: tuple[str, ...],
+    proxy: str,
+    labels: str,
+    service_account: str,
+    kinds: tuple[str, ...],
+    static: bool,
+    namespace: str,
+    output: str,
+) -> None:
+    """The configuration that a proxy would get, as Envoy's /config_dump.
+
+    PATHS are files, directories (recursively) or - for standard input. Secrets are never shown: in a
+    --static bootstrap a placeholder that nobody trusts stands for each.
+    """
+    wanted = () if "all" in kinds else kinds
+    identity = _identity(_name(proxy), _labels(labels), service_account)
+    made = configuration(paths, identity, namespace, wanted, static=static)
+    if output == "yaml":
+        import yaml
+
+        yaml.dump(made, sys.stdout, sort_keys=False, allow_unicode=True, width=110)
+    else:
+        click.echo(json.dumps(made, indent=2))
