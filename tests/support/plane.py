@@ -1,4 +1,4 @@
-"""A control plane's side of nodes for tests: the real store, API and TLS; it can be stopped and started again."""
+"""A control plane's side of nodes for tests: real store, API and TLS; it may be stopped and started again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from weft.control.api.app import any_of, create_app, same_user
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
 from weft.control.nametable import NameTable
-from weft.control.nodes import OPEN_PATHS, Addresses, NodeService, authenticate_node
+from weft.control.nodes import OPEN_PATHS, NodeService, authenticate_node
+from weft.control.nodesession import Addresses
 from weft.control.registry import Registry
 from weft.identity.ca import Authority
 from weft.identity.custody import Custody

@@ -9,7 +9,7 @@ Formats: RFC 5280 (certificates), RFC 2986 (requests), SPIFFE X509-SVID (one URI
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 from secrets import token_hex
@@ -60,7 +60,8 @@ class Authority:
     """
 
     trust_domain: str
-    key: ec.EllipticCurvePrivateKey
+    # Not compared: the issuer's certificate says which key it is.
+    key: ec.EllipticCurvePrivateKey = field(compare=False, repr=False)
     chain: tuple[x509.Certificate, ...]
     roots: tuple[x509.Certificate, ...]
 
@@ -279,7 +280,7 @@ def read_request(csr: str) -> ec.EllipticCurvePublicKey:
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise RequestError("the key of the certificate request is not P-256", hint="make a P-256 key")
         signed = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise RequestError(
             "this is not a certificate request", hint="send it as PEM: BEGIN CERTIFICATE REQUEST"
         ) from error
@@ -301,7 +302,7 @@ def read_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
         if len(pem) > _PEM_MAX_BYTES:
             raise ValueError("too large")
         return tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise AuthorityError("these are no certificates", hint="give them as PEM") from error
 
 

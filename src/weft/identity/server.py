@@ -279,7 +279,7 @@ def caller_of(leaf_der: bytes) -> NodeId | SpiffeId | None:
         certificate = x509.load_der_x509_certificate(leaf_der)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound):
+    except (ValueError, x509.ExtensionNotFound, x509.InvalidVersion):
         return None
     if len(uris) != 1:  # X509-SVID, section 2: exactly one
         return None

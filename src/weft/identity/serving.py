@@ -70,7 +70,7 @@ class ServingCertificate:
         """Renew at half of each life, for ever. Run it as a task."""
         while True:
             # In short steps by the wall clock: a host that sleeps makes a long wait longer.
-            while (left := (self._due - self._clock()).total_seconds()) > 0:
+            while (left := (self._due - self._clock()).total_seconds()) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(min(left, _LOOK_S))
             self.renew()
 

@@ -133,7 +133,7 @@ def _pinned(answer: Any, token: JoinToken, api: str) -> str:
     """The root that the token names, out of an answer that nothing vouches for; PEM."""
     try:
         roots = x509.load_pem_x509_certificates(answer["bundle"].encode())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, x509.InvalidVersion) as error:
         raise WeftError(f"{api} answers as no control plane does", hint="is the address right?") from error
     for root in roots:
         if spki_sha256(root.public_key()) == token.pin:

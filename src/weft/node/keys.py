@@ -77,7 +77,7 @@ class Credential:
         try:
             leaf = x509.load_pem_x509_certificate(signed.certificate.encode())
             x509.load_pem_x509_certificates(signed.bundle.encode())
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise WeftError(
                 "the control plane's answer holds no certificate",
                 hint="is this really its address? see 'weft check'",

@@ -25,7 +25,7 @@ from weft.node.session import Session
 from weft.spiffe import SpiffeId
 from weft.store.interface import Put
 
-CAPTURED = {"capture": "redirect", "kind": "sidecar"}
+CAPTURED = {"capture": "redirect", "labels": {"app": "web"}, "ports": {"http": 8080}}
 ENTRY = "networking.istio.io/WorkloadEntry"
 
 
