@@ -17,6 +17,7 @@ _TYPES: Final = ("cds", "lds", "eds", "rds", "sds")
 _LEVELS: Final = ("trace", "debug", "info", "warning", "error", "critical", "off")
 _KINDS: Final = ("bootstrap", "cluster", "endpoint", "listener", "route", "secret", "all")
 _LINE_BYTES: Final = 256 * 1024 * 1024
+_DUMP: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 _output = click.option(
     "-o", "output", type=click.Choice(["table", "json", "yaml"]), default="table", help="How to print."
@@ -84,9 +85,7 @@ def _age(seconds: float | None) -> str:
 @proxy.command()
 @click.argument("kind", metavar="TYPE", type=click.Choice(_KINDS))
 @click.argument("name", required=False)
-@click.option(
-    "-f", "--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A config dump."
-)
+@click.option("-f", "--file", type=_DUMP, help="A saved config dump, instead of NAME.")
 @click.option("--fqdn", default="", help="cluster: a part of the service's host.")
 @click.option("--port", type=int, help="cluster, listener, endpoint: the port.")
 @click.option("--direction", default="", help="cluster: inbound or outbound.")
@@ -123,15 +122,12 @@ def config(
         fqdn=fqdn, port=port, direction=direction, subset=subset, name=resource, address=address,
         cluster=cluster, status=health,
     )  # fmt: skip
-    tables = {
-        one: proxy_config.endpoints(dump, by, live)
-        if one == "endpoint"
-        else proxy_config.TABLES[one](dump, by)
-        for one in (proxy_config.TABLES if kind == "all" else (kind,))
-    }
+    tables = {one: make(dump, by) for one, make in proxy_config.TABLES.items() if kind in {one, "all"}}
+    if live is not None:
+        tables["endpoint"] = proxy_config.endpoints(dump, by, live)
     if output != "table" or kind == "bootstrap":
-        raw: Any = {one: list(table.raw) for one, table in tables.items()}
-        _print_data(raw if kind == "all" else raw[kind], "json" if output == "table" else output)
+        data: Any = dump if kind == "all" else list(tables[kind].raw)
+        _print_data(data, "json" if output == "table" else output)
         return
     for number, (one, table) in enumerate(tables.items()):
         if kind == "all":
@@ -177,7 +173,7 @@ def _workload(name: str, namespace: str) -> str:
 
 
 def _admin(workload: str, method: str, path: str, server: str | None) -> str:
-    """What the admin interface of a workload's Envoy answers: by its node here, else through the control plane.
+    """What a workload's Envoy answers at its admin interface: by its node here, else by the control plane.
 
     Raises:
         WeftError: when neither knows the workload, or Envoy refuses.
