@@ -95,7 +95,11 @@ class Mirror:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
-    """Send the request on. ``timeout`` 0 means none; None means Envoy's silence (no timeout in Istio)."""
+    """Send the request on. ``timeout`` 0 means none; None means Envoy's silence (no timeout in Istio).
+
+    ``missing_status`` (404, 500 or 503) is answered when a destination's cluster does not exist; None is
+    Envoy's 503. The Gateway API wants 500 there.
+    """
 
     destinations: tuple[Destination, ...]
     timeout: timedelta | None = None
@@ -108,6 +112,7 @@ class Forward:
     hash_on: tuple[HashOn, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
     websocket: bool = True
+    missing_status: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
