@@ -1,0 +1,91 @@
+"""Where the control plane is: given, or found by its Unix socket."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from weft.errors import UsageError, WeftError
+
+SERVER_VARIABLE: Final = "WEFT_SERVER"
+RUNTIME_VARIABLE: Final = "WEFT_RUNTIME_DIR"
+SOCKET_NAME: Final = "api.sock"
+HOW_TO_START: Final = "start one: weft up FILE… (this machine) or weft control-plane"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the API answers: a Unix socket, or an ``https://`` address with its credentials in PEM files."""
+
+    url: str = ""
+    socket_path: Path | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+
+    def __str__(self) -> str:
+        return str(self.socket_path or self.url)
+
+
+def runtime_directories(environ: Mapping[str, str], uid: int) -> tuple[Path, ...]:
+    """Where a mesh may have its sockets, the caller's own first."""
+    if given := environ.get(RUNTIME_VARIABLE):
+        return (Path(given),)
+    own = environ.get("XDG_RUNTIME_DIR")
+    user = Path(own) / "weft" if own else Path(tempfile.gettempdir()) / f"weft-{uid}"
+    return (user, Path("/run/weft")) if uid else (Path("/run/weft"), user)
+
+
+def locate(
+    given: str | None = None, *, environ: Mapping[str, str] = os.environ, uid: int | None = None
+) -> Server:
+    """``given`` (``--server``), else ``WEFT_SERVER``, else the socket of the mesh that runs here.
+
+    A server is ``https://host:15017`` (with ``WEFT_CA_FILE``, ``WEFT_CERT_FILE`` and ``WEFT_KEY_FILE``)
+    or a socket's path.
+
+    Raises:
+        UsageError: for another form, or when several meshes run here.
+        WeftError: when none is found; says where it looked.
+    """
+    text = given or environ.get(SERVER_VARIABLE)
+    if text:
+        return _parse(text, environ)
+    directories = runtime_directories(environ, os.getuid() if uid is None else uid)
+    for directory in directories:
+        found = [directory / SOCKET_NAME] if (directory / SOCKET_NAME).exists() else []
+        found += sorted(directory.glob(f"*/{SOCKET_NAME}"))
+        if len(found) > 1:
+            meshes = ", ".join(path.parent.name for path in found)
+            raise UsageError(
+                f"several meshes run here: {meshes}",
+                hint=f"choose one: --server {found[0]}, or {SERVER_VARIABLE}",
+            )
+        if found:
+            return Server(socket_path=found[0])
+    looked = ", ".join(f"{directory}/" for directory in directories)
+    raise WeftError(
+        f"no control plane runs here (looked in {looked})",
+        hint=f"{HOW_TO_START}; for another machine's: --server https://HOST:15017, or {SERVER_VARIABLE}",
+    )
+
+
+def _parse(text: str, environ: Mapping[str, str]) -> Server:
+    if text.startswith("https://"):
+        files = [
+            Path(environ[name]) if name in environ else None
+            for name in ("WEFT_CA_FILE", "WEFT_CERT_FILE", "WEFT_KEY_FILE")
+        ]
+        return Server(text.rstrip("/"), None, *files)
+    if text.startswith("http://"):
+        raise UsageError(f"{text} is not encrypted", hint="write https://, or the path of the Unix socket")
+    path = Path(text.removeprefix("unix://"))
+    if path.is_dir():
+        path = path / SOCKET_NAME
+    if not path.exists():
+        raise WeftError(f"no control plane listens on {path}", hint=HOW_TO_START)
+    return Server(socket_path=path)

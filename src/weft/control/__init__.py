@@ -1,0 +1,1 @@
+"""The control plane: API, sources, pipeline, status; wires, starts and drains them."""

@@ -1,0 +1,164 @@
+"""The API as one ASGI application: Kubernetes' paths, weft's own, and whatever routes it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from weft.control.api import discovery, openapi, reviews
+from weft.control.api.apply import Applier
+from weft.control.api.objects import Objects
+from weft.control.api.resources import Converged, Resources, reply
+from weft.control.api.status import ApiError, no_such_path
+from weft.control.api.subject import Authenticate, Role, Subject, unix_peer
+from weft.errors import WeftError
+
+log = logging.getLogger(__name__)
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
+# Answered without an identity: health and the version, and enrolment, whose proof is in its body.
+_OPEN_PATHS: Final = frozenset({"/healthz", "/livez", "/readyz", "/version"})
+_MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(
+    objects: Objects, *, authenticate: Authenticate, stop: asyncio.Event,
+    converged: Converged | None = None, routes: Sequence[BaseRoute] = (),
+    open_paths: frozenset[str] = frozenset(),
+) -> ASGIApp:  # fmt: skip
+    """The application. ``stop`` ends watches; ``open_paths`` of ``routes`` are served to anybody.
+
+    ``request.state.subject`` is who calls, for every path that is not open.
+    """
+    converged = converged or _at_once
+    resources = Resources(objects, converged, stop)
+    applier = Applier(objects, converged)
+    paths: dict[str, Endpoint] = {
+        "/api": resources.core,
+        "/api/{rest:path}": resources.core,
+        "/apis": resources.named,
+        "/apis/authentication.k8s.io/v1/selfsubjectreviews": reviews.who,
+        "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews": reviews.may,
+        "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews": reviews.rules,
+        "/apis/{rest:path}": resources.named,
+        "/openapi/v3": openapi.index,
+        "/openapi/v3/{rest:path}": openapi.document,
+        "/version": _version,
+        "/weft/v1/apply": applier.handle,
+    }
+    table: list[BaseRoute] = [*routes]
+    table += [Route(path, _guarded(endpoint), methods=list(METHODS)) for path, endpoint in paths.items()]
+    table += [Route(f"/{name}", _healthy) for name in ("healthz", "livez", "readyz")]
+    app = Starlette(
+        routes=table,
+        exception_handlers={404: _refused_by_router, 405: _refused_by_router, Exception: _failed},
+    )
+    # kubectl asks for /api/ and /api alike; a redirect would lose the body.
+    app.router.redirect_slashes = False
+    return _Gate(app, authenticate, _OPEN_PATHS | open_paths)
+
+
+def _guarded(endpoint: Endpoint) -> Endpoint:
+    async def guarded(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except ApiError as error:
+            return reply(error.body(), error.code)
+        except WeftError as error:
+            log.error("%s %s: %s", request.method, request.url.path, error.message)
+            return reply(ApiError(500, error.message).body(), 500)
+
+    return guarded
+
+
+class _Gate:
+    """Nobody passes without an identity, and no body is larger than it may be."""
+
+    def __init__(self, app: ASGIApp, authenticate: Authenticate, open_paths: frozenset[str]) -> None:
+        self._app = app
+        self._authenticate = authenticate
+        self._open = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        subject = await self._authenticate(connection)
+        if subject is None and scope["path"] not in self._open:
+            await _turn_away(scope, receive, send)
+            return
+        connection.state.subject = subject or Subject(name="system:anonymous")
+        length = connection.headers.get("content-length", "0")
+        if length.isdigit() and int(length) > _MAX_BODY_BYTES:
+            error = ApiError(413, f"the body is larger than {_MAX_BODY_BYTES} bytes: send it in parts")
+            await reply(error.body(), error.code)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).close(1008, "Unauthorized")
+        return
+    await reply(ApiError(401, "Unauthorized").body(), 401)(scope, receive, send)
+
+
+async def _refused_by_router(request: Request, error: Exception) -> Response:
+    code = getattr(error, "status_code", 404)
+    refusal = no_such_path() if code == 404 else ApiError(code, "the server does not allow this method")
+    return reply(refusal.body(), refusal.code)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    # Starlette's outermost layer logs the traceback after this answer.
+    log.error("%s %s failed", request.method, request.url.path)
+    return reply(ApiError(500, f"weft itself failed: {type(error).__name__}").body(), 500)
+
+
+async def _version(_: Request) -> Response:
+    return JSONResponse(discovery.version())
+
+
+async def _healthy(_: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def _at_once(revision: int, _: float) -> Mapping[str, Any]:
+    return {"converged": True, "revision": revision, "proxies": 0, "missing": []}
+
+
+def same_user(uid: int) -> Authenticate:
+    """Root and ``uid`` are administrators on the Unix socket; nobody else is known."""
+
+    async def authenticate(connection: HTTPConnection) -> Subject | None:
+        peer = unix_peer(connection)
+        if peer is not None and peer.uid in {0, uid}:
+            return Subject(name=f"unix:{peer.uid}", role=Role.ADMIN, groups=("weft:admins",))
+        return None
+
+    return authenticate
+
+
+def any_of(*methods: Authenticate) -> Authenticate:
+    """The first method that knows the caller."""
+
+    async def authenticate(connection: HTTPConnection) -> Subject | None:
+        for method in methods:
+            subject = await method(connection)
+            if subject is not None:
+                return subject
+        return None
+
+    return authenticate

@@ -1,0 +1,386 @@
+"""The one way a change takes into the store: validated, admitted, owned, numbered, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from weft.control.api.metadata import (
+    Stamp,
+    Wire,
+    arrive,
+    born,
+    changed,
+    decode,
+    encode,
+    in_history,
+    key_of,
+    with_status,
+)
+from weft.control.api.status import (
+    ApiError,
+    already_exists,
+    bad_request,
+    conflict,
+    invalid,
+    modified,
+    not_found,
+)
+from weft.control.api.validation import Validation, check
+from weft.errors import Problem, Severity
+from weft.model.catalog import KindRow, by_id, by_kind
+from weft.model.resource import Key, Resource
+from weft.names import ROOT_NAMESPACE
+from weft.store.interface import (
+    AlreadyExistsError,
+    ConflictError,
+    Delete,
+    NotFoundError,
+    Operation,
+    Put,
+    Store,
+    Stored,
+)
+
+FIRST_NAMESPACES: Final = ("default", ROOT_NAMESPACE)
+_ATTEMPTS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A change that awaits admission: the object after it (None: deleted) and its state before."""
+
+    key: Key
+    resource: Resource | None
+    before: Stored | None
+
+
+Admit = Callable[[Sequence[Proposal]], Awaitable[Sequence[Problem]]]
+"""Looks at a whole transaction; an error among its findings refuses it, the rest become warnings."""
+
+
+async def admit_all(_: Sequence[Proposal]) -> Sequence[Problem]:
+    """Finds nothing wrong."""
+    return ()
+
+
+class Part(StrEnum):
+    """Which part of an object a write is for."""
+
+    WHOLE = ""
+    STATUS = "status"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a write is to be done. ``owner`` is who writes (None: anybody through the API).
+
+    ``force`` takes an object from its owner. ``actor`` is for history.
+    """
+
+    dry_run: bool = False
+    validation: Validation = Validation.WARN
+    force: bool = False
+    owner: str | None = None
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The outcome: the object as it is (or, in a dry run, would be) and what to warn of."""
+
+    stored: Stored
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """One operation with what admission needs to know of it."""
+
+    operation: Operation
+    resource: Resource | None
+    before: Stored | None
+
+
+class Objects:
+    """Reads and writes of resources over a store."""
+
+    def __init__(self, store: Store, admit: Admit = admit_all) -> None:
+        self.store = store
+        self._admit = admit
+
+    async def start(self) -> None:
+        """Make the namespaces that are always there."""
+        await self.commit(await self.namespaces(FIRST_NAMESPACES), Options(actor="weft"))
+
+    async def read(self, row: KindRow, namespace: str, name: str) -> Stored:
+        """One object.
+
+        Raises:
+            ApiError: 404.
+        """
+        stored = await self.store.get(key_of(row, namespace, name))
+        if stored is None:
+            raise not_found(row, name)
+        return stored
+
+    async def create(self, row: KindRow, namespace: str, body: Any, options: Options) -> Written:
+        """Store a new object; a namespace that is missing comes into being with it.
+
+        Raises:
+            ApiError: 400, 409 AlreadyExists, 422.
+        """
+        wire = arrive(row, body, namespace, None)
+        generated = not wire["metadata"].get("name")
+        for attempt in range(_ATTEMPTS):
+            wire_born = born(row, wire, Stamp.now())
+            checked = check(row, wire_born, options.validation)
+            name = wire_born["metadata"].get("name", "")
+            write = Write(
+                operation=Put(
+                    key=key_of(row, namespace, name), uid=checked.wire["metadata"]["uid"],
+                    body=encode(checked.wire), owner=options.owner, expect=0,
+                    record=in_history(row, checked.wire),
+                ),
+                resource=checked.resource, before=None,
+            )  # fmt: skip
+            writes = [*(await self.namespaces([namespace] if row.namespaced else [])), write]
+            try:
+                warnings = await self.commit(writes, options)
+            except AlreadyExistsError as error:
+                again = error.key.kind == "/Namespace" and row.kind != "Namespace"
+                if (again or generated) and attempt + 1 < _ATTEMPTS:
+                    continue
+                raise already_exists(row, name) from error
+            return await self._written(write, options, (*checked.warnings, *warnings))
+        raise AssertionError("the last attempt returns or raises")
+
+    async def replace(
+        self, row: KindRow, namespace: str, name: str, body: Any, options: Options, part: Part = Part.WHOLE
+    ) -> Written:
+        """Replace an object or its status.
+
+        Raises:
+            ApiError: 400, 404, 409 when it changed or has an owner, 422.
+        """
+        wanted = _wanted_revision(body)
+
+        def successor(_: Wire) -> Any:
+            return body
+
+        return await self._change(row, namespace, name, successor, wanted, options, part)
+
+    async def patch(
+        self, row: KindRow, namespace: str, name: str, apply: Callable[[Wire], Any], options: Options,
+        part: Part = Part.WHOLE,
+    ) -> Written:  # fmt: skip
+        """Change an object by a function of its present state (with ``resourceVersion``).
+
+        Raises:
+            ApiError: as ``replace``.
+        """
+        return await self._change(row, namespace, name, apply, None, options, part)
+
+    async def _change(
+        self, row: KindRow, namespace: str, name: str, apply: Callable[[Wire], Any], wanted: int | None,
+        options: Options, part: Part,
+    ) -> Written:  # fmt: skip
+        if part is Part.STATUS and not row.status:
+            raise ApiError(404, "the server could not find the requested resource")
+        for attempt in range(_ATTEMPTS):
+            before = await self.read(row, namespace, name)
+            if wanted is not None and wanted != before.revision:
+                raise modified(row, name)
+            old = decode(before)
+            shown = {**old, "metadata": {**old["metadata"], "resourceVersion": str(before.revision)}}
+            body = apply(shown)
+            # A patch may itself demand a revision, by setting resourceVersion.
+            if (said := _wanted_revision(body)) is not None and said != before.revision:
+                raise modified(row, name)
+            new = arrive(row, body, namespace, name)
+            if new["metadata"].get("uid", before.uid) != before.uid:
+                raise conflict(row, name, f"its uid is {before.uid}, the one sent is another object's")
+            write, warnings = self._successor(row, before, old, new, options, part)
+            try:
+                more = await self.commit([write], options)
+            except (ConflictError, NotFoundError) as error:
+                if attempt + 1 == _ATTEMPTS or wanted is not None:
+                    raise modified(row, name) from error
+                continue
+            return await self._written(write, options, (*warnings, *more))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _successor(
+        self, row: KindRow, before: Stored, old: Wire, new: Wire, options: Options, part: Part
+    ) -> tuple[Write, tuple[str, ...]]:
+        if part is Part.STATUS:
+            checked = check(row, with_status(old, new), options.validation)
+            owner, record = before.owner, False
+        else:
+            checked = check(row, changed(row, old, new), options.validation)
+            owner, record = own(row, before, options), in_history(row, checked.wire)
+        metadata = checked.wire["metadata"]
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+            delete = Delete(key=before.key, expect=before.revision, record=record)
+            return Write(operation=delete, resource=None, before=before), checked.warnings
+        # The same object keeps its very bytes: then the store makes no revision and wakes nobody.
+        body_bytes = before.body if checked.wire == old else encode(checked.wire)
+        put = Put(
+            key=before.key, uid=before.uid, body=body_bytes, owner=owner, source=before.source,
+            expect=before.revision, record=record,
+        )  # fmt: skip
+        return Write(operation=put, resource=checked.resource, before=before), checked.warnings
+
+    async def delete(
+        self, row: KindRow, namespace: str, name: str, options: Options, *,
+        uid: str | None = None, revision: int | None = None,
+    ) -> Stored | None:  # fmt: skip
+        """Delete an object; with a namespace, everything in it. None when it is gone, else what waits.
+
+        An object with finalizers only gets its ``deletionTimestamp``; removing the last one deletes it.
+
+        Raises:
+            ApiError: 403 for a namespace that must stay, 404, 409.
+        """
+        if row.kind == "Namespace" and not row.group and name in FIRST_NAMESPACES:
+            raise ApiError(403, f'namespaces "{name}" is forbidden: this namespace may not be deleted')
+        for attempt in range(_ATTEMPTS):
+            before = await self.read(row, namespace, name)
+            if uid is not None and uid != before.uid:
+                raise conflict(row, name, f"the precondition wants uid {uid}, it is {before.uid}")
+            if revision is not None and revision != before.revision:
+                raise modified(row, name)
+            writes = [self.removal(row, before, options)]
+            if row.kind == "Namespace" and not row.group:
+                for inside in await self.store.list(namespace=name):
+                    if (inside_row := row_of(inside)) is not None:
+                        writes.insert(-1, self.removal(inside_row, inside, options))
+            try:
+                await self.commit(writes, options)
+            except (ConflictError, NotFoundError) as error:
+                if attempt + 1 == _ATTEMPTS:
+                    raise modified(row, name) from error
+                continue
+            return await self.store.get(before.key) if isinstance(writes[-1].operation, Put) else None
+        raise AssertionError("the last attempt returns or raises")
+
+    def removal(self, row: KindRow, before: Stored, options: Options) -> Write:
+        """The write that deletes an object, or that marks it while it has finalizers.
+
+        Raises:
+            ApiError: 409 when somebody else owns it.
+        """
+        own(row, before, options)
+        wire = decode(before)
+        record = in_history(row, wire)
+        if not wire["metadata"].get("finalizers"):
+            delete = Delete(key=before.key, expect=before.revision, record=record)
+            return Write(operation=delete, resource=None, before=before)
+        metadata = {"deletionTimestamp": Stamp.now().time, **wire["metadata"]}
+        put = Put(
+            key=before.key, uid=before.uid, body=encode({**wire, "metadata": metadata}), owner=before.owner,
+            source=before.source, expect=before.revision, record=False,
+        )  # fmt: skip
+        return Write(operation=put, resource=None, before=before)
+
+    async def namespaces(self, names: Sequence[str]) -> list[Write]:
+        """The writes that make those namespaces which are missing."""
+        row = by_kind("v1", "Namespace")
+        if row is None:
+            raise LookupError("the catalog has no Namespace")
+        writes: list[Write] = []
+        for name in dict.fromkeys(names):
+            key = key_of(row, "", name)
+            if await self.store.get(key) is None:
+                wire = arrive(row, {"metadata": {"name": name}}, "", name)
+                checked = check(row, born(row, wire, Stamp.now()), Validation.STRICT)
+                put = Put(key=key, uid=checked.wire["metadata"]["uid"], body=encode(checked.wire), expect=0)
+                writes.append(Write(operation=put, resource=checked.resource, before=None))
+        return writes
+
+    async def commit(self, writes: Sequence[Write], options: Options) -> tuple[str, ...]:
+        """Admit and store; what admission warns of.
+
+        Raises:
+            ApiError: 422 when admission refuses.
+            StoreError: when the state is no longer the one that the writes were made for.
+        """
+        if not writes:
+            return ()
+        problems = await self._admit(
+            [
+                Proposal(key=write.operation.key, resource=write.resource, before=write.before)
+                for write in writes
+            ]
+        )
+        errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+        if errors:
+            key = writes[-1].operation.key
+            raise invalid(row_of_kind(key.kind), key.name, errors)
+        if not options.dry_run:
+            await self.store.transact([write.operation for write in writes], actor=options.actor)
+        return tuple(str(problem) for problem in problems)
+
+    async def _written(self, write: Write, options: Options, warnings: tuple[str, ...]) -> Written:
+        operation = write.operation
+        if not options.dry_run:
+            stored = await self.store.get(operation.key)
+            if stored is not None:
+                return Written(stored=stored, warnings=warnings)
+        revision = write.before.revision if write.before else 0
+        if isinstance(operation, Put):
+            would = Stored(
+                key=operation.key, uid=operation.uid, revision=revision, body=operation.body,
+                owner=operation.owner, source=operation.source,
+            )  # fmt: skip
+        elif write.before is not None:
+            would = write.before
+        else:
+            raise AssertionError("a deletion has a state before")
+        return Written(stored=would, warnings=warnings)
+
+
+def row_of_kind(kind: str) -> KindRow:
+    """The row of a catalog id.
+
+    Raises:
+        LookupError: when the catalog has no such kind.
+    """
+    row = by_id(kind)
+    if row is None:
+        raise LookupError(f"the catalog has no kind {kind}")
+    return row
+
+
+def row_of(stored: Stored) -> KindRow | None:
+    """The row of a stored object; None for a kind that this version does not know."""
+    return by_id(stored.key.kind)
+
+
+def own(row: KindRow, before: Stored, options: Options) -> str | None:
+    """Who owns the object after a write.
+
+    Raises:
+        ApiError: 409 when it belongs to somebody else and the write does not force.
+    """
+    if before.owner == options.owner:
+        return before.owner
+    if before.owner is None or options.force:
+        return options.owner
+    place = f" ({before.source})" if before.source else ""
+    raise conflict(
+        row, before.key.name,
+        f"it belongs to {before.owner}{place}: change it there, or force to detach it from there",
+    )  # fmt: skip
+
+
+def _wanted_revision(body: Any) -> int | None:
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    said = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
+    if said in (None, "", "0"):
+        return None
+    if not isinstance(said, str) or not said.isdigit():
+        raise bad_request(f"metadata.resourceVersion: invalid value {said!r}")
+    return int(said)

@@ -1,0 +1,174 @@
+"""The API's doors: HTTPS with an optional client certificate, and a Unix socket. One application behind both.
+
+Which certificate or which user is at the other end is put where the application finds it:
+``scope["extensions"]["tls"]["client_cert"]`` (DER, verified) and ``scope["extensions"]["weft.peer"]``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from weft.control.api.subject import PEER, UnixPeer
+from weft.errors import WeftError
+
+_GRACE_SECONDS: Final = 2
+_PEERCRED: Final = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Where the API listens now."""
+
+    host: str | None
+    port: int | None
+    socket_path: Path | None
+
+
+def _extensions(transport: asyncio.BaseTransport) -> Mapping[str, Any]:
+    if (tls := transport.get_extra_info("ssl_object")) is not None:
+        return {"tls": {"client_cert": tls.getpeercert(binary_form=True), "tls_version": tls.version()}}
+    found = transport.get_extra_info("socket")
+    if found is not None and found.family == socket.AF_UNIX:
+        raw = found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+        return {PEER: UnixPeer(*_PEERCRED.unpack(raw))}
+    return {}
+
+
+def _with_extensions(app: Any, extensions: Mapping[str, Any]) -> Any:
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"] = {**(scope.get("extensions") or {}), **extensions}
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+class _Http(H11Protocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app = _with_extensions(self.app, _extensions(transport))
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.app = _with_extensions(self.app, _extensions(transport))
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to the process, not to one of its servers."""
+        yield
+
+
+@asynccontextmanager
+async def serve_api(
+    app: ASGIApp, *, host: str | None = None, port: int = 0,
+    ssl_context_factory: Callable[[], ssl.SSLContext] | None = None, socket_path: Path | None = None,
+    stop: asyncio.Event,
+) -> AsyncIterator[Serving]:  # fmt: skip
+    """Serve over HTTPS (``host``, port 0 for a free one) and on ``socket_path`` (0600) inside the block.
+
+    ``stop`` is the event that the application ends its watches on; it is set on the way out.
+
+    Raises:
+        WeftError: when an address or the socket's path is taken or not allowed.
+    """
+    with contextlib.ExitStack() as sockets:
+        doors: list[tuple[socket.socket, Callable[[], ssl.SSLContext] | None]] = []
+        if host is not None:
+            if ssl_context_factory is None:
+                raise ValueError("an address needs TLS: give ssl_context_factory")
+            tcp = sockets.enter_context(_bind_tcp(host, port))
+            port = tcp.getsockname()[1]
+            doors.append((tcp, ssl_context_factory))
+        if socket_path is not None:
+            doors.append((sockets.enter_context(_bind_unix(socket_path)), None))
+            sockets.callback(socket_path.unlink, missing_ok=True)
+        servers = [_server(app, factory) for _, factory in doors]
+        async with asyncio.TaskGroup() as tasks:
+            for server, (door, _) in zip(servers, doors, strict=True):
+                server.config.load()
+                server.lifespan = server.config.lifespan_class(server.config)
+                await server.startup(sockets=[door])
+                await server.on_tick(0)
+                tasks.create_task(server.main_loop())
+            try:
+                yield Serving(host, port if host is not None else None, socket_path)
+            finally:
+                stop.set()
+                for server in servers:
+                    server.should_exit = True
+                await asyncio.gather(*(server.shutdown() for server in servers))
+
+
+def _server(app: ASGIApp, factory: Callable[[], ssl.SSLContext] | None) -> _Server:
+    tls: dict[str, Any] = {}
+    if factory is not None:
+        make = factory
+        tls["ssl_context_factory"] = lambda config, default: make()
+    config = uvicorn.Config(
+        cast(Any, app),
+        http=_Http,
+        ws=_WebSocket,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        ws_per_message_deflate=False,
+        **tls,
+    )
+    return _Server(config)
+
+
+def _bind_tcp(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        raise WeftError(
+            f"the API cannot listen on {host}:{port}: {error.strerror}",
+            hint="stop what uses that port, or choose another one",
+        ) from error
+    return bound
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+            # A socket file that nobody answers on was left by a crash.
+            if path.is_socket() and probe.connect_ex(str(path)) != 0:
+                path.unlink(missing_ok=True)
+        # Nobody may connect between bind and chmod: what is not listening refuses.
+        bound.bind(str(path))
+        path.chmod(0o600)
+        os.set_inheritable(bound.fileno(), False)
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        raise WeftError(
+            f"the API cannot listen on {path}: {error.strerror or error}",
+            hint="stop the control plane that uses it, or choose another directory",
+        ) from error
+    return bound

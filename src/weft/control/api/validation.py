@@ -1,0 +1,91 @@
+"""What the API accepts: every object passes its model; unknown fields as ``fieldValidation`` says."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from weft.control.api.status import ApiError, cause_text, invalid
+from weft.errors import Origin, Problem, Severity
+from weft.model.catalog import KindRow
+from weft.model.parse import UNKNOWN_FIELD, parse_object
+from weft.model.resource import Resource
+from weft.yaml import Path, join
+
+Wire = dict[str, Any]
+
+
+class Validation(StrEnum):
+    """What becomes of unknown fields: refused, dropped with a warning, dropped."""
+
+    STRICT = "Strict"
+    WARN = "Warn"
+    IGNORE = "Ignore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """An object that passed. ``wire`` lacks the unknown fields that were dropped."""
+
+    wire: Wire
+    resource: Resource
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to tell the client, a line each."""
+        return tuple(cause_text(problem) for problem in self.problems)
+
+
+def check(row: KindRow, wire: Wire, validation: Validation) -> Checked:
+    """Pass ``wire`` through its model.
+
+    Raises:
+        ApiError: 422 with all that is wrong.
+    """
+    paths: dict[str, Path] = {}
+
+    def remember(path: Path) -> Origin | None:
+        paths[join(path)] = path
+        return None
+
+    resource, problems = parse_object(wire, remember)
+    unknown = [problem for problem in problems if problem.code == UNKNOWN_FIELD]
+    if unknown and validation is not Validation.STRICT:
+        wire = _without(wire, (paths[problem.path] for problem in unknown))
+        resource, problems = parse_object(wire, remember)
+    else:
+        unknown = []
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    if resource is None or errors:
+        raise _refusal(row, wire, errors or problems)
+    dropped = () if validation is Validation.IGNORE else _as_warnings(unknown)
+    return Checked(wire=wire, resource=resource, problems=(*dropped, *problems))
+
+
+def _as_warnings(unknown: Sequence[Problem]) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            problem.code, f"unknown field {problem.path!r} is dropped", problem.where, problem.hint,
+            problem.path, Severity.WARNING,
+        )
+        for problem in unknown
+    )  # fmt: skip
+
+
+def _refusal(row: KindRow, wire: Wire, problems: Sequence[Problem]) -> ApiError:
+    metadata = wire.get("metadata") or {}
+    return invalid(row, str(metadata.get("name") or metadata.get("generateName") or ""), problems)
+
+
+def _without(wire: Wire, paths: Iterable[Path]) -> Wire:
+    result = copy.deepcopy(wire)
+    for path in paths:
+        parent: Any = result
+        for step in path[:-1]:
+            parent = parent[step]
+        parent.pop(path[-1], None)
+    return result
