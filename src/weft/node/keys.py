@@ -261,6 +261,8 @@ class Keeper:
     def trust(self, bundle: str) -> None:
         """Deliver another trust bundle with the certificate that there is.
 
+        If another root comes first in it, that one signs from now on: a new certificate is due at once.
+
         Raises:
             WeftError: when it is no bundle, or cannot be written.
         """
@@ -268,6 +270,8 @@ class Keeper:
         if old is None or old.bundle == bundle:
             return
         self._hand_over(Credential.of(old.key, Signed(old.certificate, bundle), since=old.since))
+        if _first(bundle) != _first(old.bundle):
+            self.hurry()
 
     def _hand_over(self, credential: Credential) -> None:
         try:
@@ -320,6 +324,10 @@ class Keeper:
             return False
         self._woken.clear()
         return True
+
+
+def _first(bundle: str) -> str:
+    return bundle.partition("-----END")[0]
 
 
 def _share() -> float:
