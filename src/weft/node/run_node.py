@@ -1,0 +1,140 @@
+"""The wrapper's talk with the node, in the words of docs/reference/node-socket.md. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+_START_S: Final = 15.0
+_POLL_S: Final = 0.02
+_DEFAULT_MESH: Final = "default"
+
+
+class NodeError(Exception):
+    """The node refused, or cannot be reached. ``hint`` is the remedy."""
+
+    def __init__(self, message: str, hint: str = "", code: int = 1) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.code = code
+
+
+def socket_paths(mesh: str, environ: Mapping[str, str]) -> list[str]:
+    """Where a node may listen: the one that was named, the user's own, the host's (as ``node/layout.py``)."""
+    if environ.get("WEFT_NODE_SOCKET"):
+        return [environ["WEFT_NODE_SOCKET"]]
+    paths = []
+    if os.getuid():
+        runtime = environ.get("XDG_RUNTIME_DIR")
+        base = f"{runtime}/weft" if runtime else f"{tempfile.gettempdir()}/weft-{os.getuid()}"
+        paths.append(f"{base}/{mesh or _DEFAULT_MESH}/node.sock")
+    return [*paths, f"/run/weft/{mesh or _DEFAULT_MESH}/node.sock"]
+
+
+class Link:
+    """One connection to the node, one request on it."""
+
+    def __init__(self, sock: socket.socket, path: str) -> None:
+        self.path = path
+        self._socket = sock
+        self._rest = b""
+        self.open = True
+
+    @classmethod
+    def dial(cls, paths: list[str]) -> Link | None:
+        """The first node that answers, or None.
+
+        Raises:
+            NodeError: a node listens, but not for us.
+        """
+        for path in paths:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.connect(path)
+            except PermissionError as error:
+                sock.close()
+                raise NodeError(f"{path}: {error.strerror}", "run as the node's user, or as root") from error
+            except OSError:
+                sock.close()
+                continue
+            return cls(sock, path)
+        return None
+
+    def fileno(self) -> int:
+        """Readable when the node has said something."""
+        return self._socket.fileno()
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        """Send one message; nobody hears it when the node has gone."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """What has come; waits for at least some bytes. ``open`` is False after the node's end."""
+        try:
+            body = self._socket.recv(1 << 16)
+        except OSError:
+            body = b""
+        if not body:
+            self.open = False
+            return
+        *lines, self._rest = (self._rest + body).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    yield event
+
+    def close(self) -> None:
+        """Hang up."""
+        self._socket.close()
+
+
+def start_node(argv: list[str], log: str) -> None:
+    """Start a node of the user's own; it goes on when we end."""
+    os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120 - no pathlib here
+    if os.fork():
+        os.wait()
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    try:
+        os.execv(argv[0], argv)  # noqa: S606 - starting it is the purpose
+    finally:
+        os._exit(127)
+
+
+def await_node(paths: list[str], log: str) -> Link:
+    """The node that was just started.
+
+    Raises:
+        NodeError: it does not answer within 15 s; its last line says why.
+    """
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        link = Link.dial(paths)
+        if link is not None:
+            return link
+        time.sleep(_POLL_S)
+    last = ""
+    with contextlib.suppress(OSError, IndexError), open(log) as lines:  # noqa: PTH123
+        last = ": " + lines.read().strip().splitlines()[-1]
+    raise NodeError(f"the node did not start{last}", f"see {log}, or start one: weft node")
+
+
+def node_command(arguments: list[str]) -> list[str]:
+    """How ``weft node`` is started from here."""
+    return [sys.executable, "-m", "weft.cli", "node", *arguments]
