@@ -1,0 +1,1 @@
+"""Resources to ``ir.Proxy``: pure, memoised by the inputs that each unit was really given."""

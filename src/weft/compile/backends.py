@@ -1,0 +1,93 @@
+"""The workloads behind services, and what clients must know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from weft.compile import kubernetes
+from weft.compile.clusters import Peers, Sidecars
+from weft.compile.memo import Memo
+from weft.compile.registry import Instances, Services, select
+from weft.compile.service import Instance, Labels, Service
+from weft.model.endpoints import EndpointSlice
+from weft.model.resource import Key
+from weft.model.workload import Workload
+from weft.model.workload_group import WorkloadGroup
+from weft.spiffe import SpiffeId
+
+Template = tuple[frozenset[tuple[str, str]], str, str]
+"""Labels that instances of a template bear, their namespace and service account."""
+
+PeersByService = Mapping[tuple[str, str], Peers]
+"""By namespace and host."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backing:
+    """All that runs, or may: workloads, slices of addresses, and templates of workloads to come."""
+
+    instances: Instances
+    slices: Mapping[tuple[str, str], tuple[EndpointSlice, ...]]
+    workloads: Mapping[Key, Workload]
+    groups: Mapping[Key, WorkloadGroup]
+
+    def of(self, service: Service, memo: Memo) -> tuple[Instance, ...]:
+        """The workloads behind a service, in a stable order, whatever their health."""
+        if service.selector is not None:
+            bucket = self.instances.candidates(service.namespace, service.selector)
+            return memo(select, bucket, service.selector)
+        if service.kubernetes:
+            slices = self.slices.get((service.namespace, service.name), ())
+            return memo(kubernetes.slice_instances, slices, service)
+        return service.endpoints
+
+
+def peers_of(services: Services, backing: Backing, trust_domain: str, memo: Memo) -> PeersByService:
+    """Who may be behind each service. Equal answers are one object, so endpoints that come and go are not seen."""
+    templates = memo(_templates, backing.workloads, backing.groups)
+    found: dict[tuple[str, str], Peers] = {}
+    for group in services.by_host.values():
+        for service in group:
+            running = backing.of(service, memo)
+            selector = service.selector
+            planned = templates.get(service.namespace, ()) if selector is not None else ()
+            if running or planned:
+                known = memo(_peers, running, planned, selector or (), trust_domain)
+                found[service.namespace, service.host] = memo(_share, *known)
+    return found
+
+
+def _templates(
+    workloads: Mapping[Key, Workload], groups: Mapping[Key, WorkloadGroup]
+) -> Mapping[str, tuple[Template, ...]]:
+    found: dict[str, list[Template]] = {}
+    for workload in workloads.values():
+        space, account = workload.metadata.namespace, workload.spec.service_account or "default"
+        found.setdefault(space, []).append(
+            (frozenset((workload.metadata.labels or {}).items()), space, account)
+        )
+    for group in groups.values():
+        space, template = group.metadata.namespace, group.spec.template
+        labels = group.spec.metadata.labels if group.spec.metadata else None
+        account = (template.service_account if template else None) or "default"
+        found.setdefault(space, []).append((frozenset((labels or {}).items()), space, account))
+    return {namespace: tuple(templates) for namespace, templates in found.items()}
+
+
+def _peers(
+    running: tuple[Instance, ...], templates: tuple[Template, ...], selector: Labels, trust_domain: str
+) -> tuple[tuple[str, ...], Sidecars]:
+    wanted = frozenset(selector)
+    accounts = {(member.namespace, member.account) for member in running if member.account}
+    accounts |= {(space, account) for labels, space, account in templates if wanted <= labels}
+    carrying = sum(member.mesh for member in running)
+    if carrying == len(running):
+        sidecars = Sidecars.ALL if accounts else Sidecars.NONE
+    else:
+        sidecars = Sidecars.SOME if carrying else Sidecars.NONE
+    return tuple(str(SpiffeId(trust_domain, *account)) for account in sorted(accounts)), sidecars
+
+
+def _share(identities: tuple[str, ...], sidecars: Sidecars) -> Peers:
+    return Peers(identities=identities, sidecars=sidecars)

@@ -1,0 +1,320 @@
+"""Clusters: one a service port and subset, and the fixed ones of every sidecar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from weft import ir
+from weft.compile.hosts import is_wildcard
+from weft.compile.policy import ClientTls, ClientTlsMode, Policy, Subset
+from weft.compile.protocol import Protocol
+from weft.compile.service import Instance, Port, Resolution, Service, target_port
+from weft.compile.settings import Settings
+from weft.names import (
+    ALPN_MESH_H2,
+    ALPN_MESH_HTTP1,
+    ALPN_MESH_TCP,
+    BLACKHOLE_CLUSTER,
+    INBOUND_PASSTHROUGH_CLUSTER,
+    INBOUND_SOURCE,
+    PASSTHROUGH_CLUSTER,
+    WORKLOAD_CERTIFICATE,
+    WORKLOAD_TRUST_BUNDLE,
+    inbound_cluster,
+    outbound_cluster,
+    outbound_sni,
+)
+
+_ALPN: Final = {
+    ir.UpstreamProtocol.HTTP1: (ALPN_MESH_HTTP1, ALPN_MESH_TCP, "http/1.1"),
+    ir.UpstreamProtocol.HTTP2: (ALPN_MESH_H2, ALPN_MESH_TCP, "h2"),
+    # Nothing that the other side could agree to: it shall see the version from the first bytes.
+    ir.UpstreamProtocol.AS_RECEIVED: (ALPN_MESH_HTTP1,),
+    ir.UpstreamProtocol.TCP: (ALPN_MESH_TCP,),
+}
+
+
+class Sidecars(StrEnum):
+    """How many of a service's known workloads speak the mesh's mTLS."""
+
+    ALL = "all"
+    SOME = "some"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peers:
+    """What clients must know of the workloads behind a service, endpoints apart.
+
+    ``identities`` are SPIFFE URIs, sorted; empty when no workload is known.
+    """
+
+    identities: tuple[str, ...] = ()
+    sidecars: Sidecars = Sidecars.NONE
+
+
+def service_cluster(
+    service: Service,
+    port: Port,
+    subset: Subset,
+    policy: Policy,
+    peers: Peers,
+    settings: Settings,
+    router: bool,
+) -> ir.Cluster:
+    """The cluster of one port and subset. ``router``: a gateway, where nobody knows original destinations."""
+    discovery = _discovery(service, policy, router)
+    tls, mutual = _tls(service, port, subset.name, policy, peers, settings, discovery)
+    protocol = _protocol(port.protocol, policy, peers, mesh_tls=mutual is not None and tls is not None)
+    return ir.Cluster(
+        name=outbound_cluster(service.host, port.number, subset.name),
+        discovery=discovery,
+        protocol=protocol,
+        service=ir.ServiceRef(host=service.host, name=service.name, namespace=service.namespace),
+        subset=subset.name,
+        endpoints=() if discovery not in _LISTED else _listed(service, port, subset),
+        balancing=(
+            replace(policy.balancing, algorithm=ir.Algorithm.PROVIDED)
+            if discovery is ir.Discovery.ORIGINAL_DST
+            else policy.balancing
+        ),
+        connections=policy.connections or default_connections(settings),
+        outlier=policy.outlier,
+        tls=tls and replace(tls, alpn=_alpn(policy.tls, protocol)),
+        mutual=mutual or ir.MutualTls.ALWAYS,
+        source=policy.source,
+    )
+
+
+_LISTED: Final = {ir.Discovery.STRICT_DNS, ir.Discovery.LOGICAL_DNS}
+
+
+def default_connections(settings: Settings) -> ir.Connections:
+    """The pool settings where no rule says more."""
+    return ir.Connections(connect_timeout=settings.connect_timeout, keepalive=settings.keepalive)
+
+
+def _discovery(service: Service, policy: Policy, router: bool) -> ir.Discovery:
+    match service.resolution:
+        case Resolution.DNS:
+            return ir.Discovery.STRICT_DNS
+        case Resolution.DNS_ROUND_ROBIN:
+            return ir.Discovery.LOGICAL_DNS
+        case Resolution.PASSTHROUGH if not router:
+            return ir.Discovery.ORIGINAL_DST
+    return ir.Discovery.ORIGINAL_DST if policy.passthrough and not router else ir.Discovery.EDS
+
+
+def _listed(service: Service, port: Port, subset: Subset) -> tuple[ir.Endpoint, ...]:
+    """Endpoints of a DNS cluster: what the resource lists, else the host itself."""
+    if not service.endpoints:
+        if is_wildcard(service.host):
+            return ()
+        number = port.target if isinstance(port.target, int) else port.number
+        return (ir.Endpoint(address=service.host, port=number),)
+    wanted = set(subset.labels)
+    listed = (
+        listed_endpoint(port, instance) for instance in service.endpoints if wanted <= set(instance.labels)
+    )
+    return tuple(endpoint for endpoint in listed if endpoint is not None)
+
+
+def listed_endpoint(port: Port, instance: Instance) -> ir.Endpoint | None:
+    """An instance as an endpoint of a port; None when it does not serve it."""
+    unix = instance.address.startswith("unix:")
+    number = 0 if unix else target_port(port, instance)
+    if number is None:
+        return None
+    return ir.Endpoint(
+        address=instance.address,
+        port=number,
+        weight=instance.weight,
+        health=instance.health,
+        locality=instance.locality,
+        network=instance.network,
+        mesh_tls=instance.mesh,
+        workload=instance.name,
+        namespace=instance.namespace,
+        service_account=instance.account,
+        labels=instance.labels,
+        hostname=instance.hostname,
+    )
+
+
+def _protocol(declared: Protocol, policy: Policy, peers: Peers, *, mesh_tls: bool) -> ir.UpstreamProtocol:
+    """What is spoken upstream.
+
+    Between sidecars an ``http`` port is carried by HTTP/2, if every workload known behind the service has
+    one: a workload without a sidecar may not understand it.
+    """
+    if declared is Protocol.AUTO:
+        return ir.UpstreamProtocol.AS_RECEIVED
+    if not declared.is_http:
+        return ir.UpstreamProtocol.TCP
+    if declared.is_http2:
+        return ir.UpstreamProtocol.HTTP2
+    if policy.client_protocol:
+        return ir.UpstreamProtocol.AS_RECEIVED
+    upgrade = policy.upgrade
+    if upgrade is None:
+        upgrade = mesh_tls and peers.sidecars is Sidecars.ALL
+    return ir.UpstreamProtocol.HTTP2 if upgrade else ir.UpstreamProtocol.HTTP1
+
+
+def _alpn(tls: ClientTls | None, protocol: ir.UpstreamProtocol) -> tuple[str, ...]:
+    if tls is None or tls.mode is ClientTlsMode.ISTIO_MUTUAL:
+        return _ALPN[protocol]
+    return ("h2",) if protocol is ir.UpstreamProtocol.HTTP2 else ()
+
+
+def _tls(
+    service: Service,
+    port: Port,
+    subset: str,
+    policy: Policy,
+    peers: Peers,
+    settings: Settings,
+    discovery: ir.Discovery,
+) -> tuple[ir.UpstreamTls | None, ir.MutualTls | None]:
+    """The TLS to speak, and for the mesh's own whether each endpoint decides."""
+    tls = policy.tls
+    if tls is None:
+        if not settings.auto_mtls or service.external:
+            return None, None
+        if discovery is ir.Discovery.ORIGINAL_DST:  # no endpoint metadata could tell there
+            if peers.sidecars is not Sidecars.ALL:
+                return None, None
+            return _mesh(service, port, subset, None, peers, settings), ir.MutualTls.ALWAYS
+        return _mesh(service, port, subset, None, peers, settings), ir.MutualTls.AUTO
+    if tls.mode is ClientTlsMode.DISABLE:
+        return None, None
+    if tls.mode is ClientTlsMode.ISTIO_MUTUAL:
+        return _mesh(service, port, subset, tls, peers, settings), ir.MutualTls.ALWAYS
+    return _originated(service, tls), None
+
+
+def _mesh(
+    service: Service, port: Port, subset: str, tls: ClientTls | None, peers: Peers, settings: Settings
+) -> ir.UpstreamTls:
+    """The mesh's mTLS: our certificate, and a peer that is one of those that the service may be."""
+    names: tuple[ir.TextMatch, ...]
+    if tls is not None and tls.names:
+        names = _exactly(tls.names)
+    elif peers.identities or service.accounts:
+        names = _exactly(tuple(sorted({*peers.identities, *service.accounts})))
+    else:  # nobody known yet: an identity of the service's own namespace
+        names = tuple(
+            ir.TextMatch(test=ir.TextTest.PREFIX, value=f"spiffe://{domain}/ns/{service.namespace}/sa/")
+            for domain in settings.accepted_trust_domains
+        )
+    return ir.UpstreamTls(
+        sni=(tls.sni if tls else "") or outbound_sni(service.host, port.number, subset),
+        certificate=ir.SecretRef(source=ir.SecretFrom.FILE, name=WORKLOAD_CERTIFICATE),
+        trust=ir.SecretRef(source=ir.SecretFrom.FILE, name=WORKLOAD_TRUST_BUNDLE),
+        peer_names=names,
+        limits=ir.TlsLimits(minimum=ir.TlsVersion.V1_2),
+    )
+
+
+def _exactly(names: tuple[str, ...]) -> tuple[ir.TextMatch, ...]:
+    return tuple(ir.TextMatch(test=ir.TextTest.EXACT, value=name) for name in names)
+
+
+def _originated(service: Service, tls: ClientTls) -> ir.UpstreamTls:
+    """Plain TLS to a server that is no part of the mesh (SIMPLE, MUTUAL)."""
+    names = tls.names or (service.accounts if service.external else ())
+    mutual = tls.mode is ClientTlsMode.MUTUAL
+    certificate: ir.SecretRef | None = None
+    trust: ir.SecretRef | None
+    if tls.credential:
+        name = f"kubernetes-gateway://{tls.credential}"
+        certificate = ir.SecretRef(source=ir.SecretFrom.ADS, name=name) if mutual else None
+        trust = ir.SecretRef(source=ir.SecretFrom.ADS, name=f"{name}-cacert")
+    else:
+        if mutual:
+            certificate = ir.SecretRef(
+                source=ir.SecretFrom.PATHS,
+                name=f"file-cert:{tls.certificate_path}~{tls.key_path}",
+                certificate_path=tls.certificate_path,
+                key_path=tls.key_path,
+            )
+        trust = (
+            ir.SecretRef(
+                source=ir.SecretFrom.PATHS, name=f"file-root:{tls.bundle_path}", bundle_path=tls.bundle_path
+            )
+            if tls.bundle_path and tls.bundle_path != "system"
+            else ir.SecretRef(source=ir.SecretFrom.SYSTEM, name="file-root:system")
+        )
+    return ir.UpstreamTls(
+        sni=tls.sni,
+        sni_from_host=not tls.sni,
+        certificate=certificate,
+        trust=None if tls.skip_verify else trust,
+        peer_names=_exactly(names),
+        limits=ir.TlsLimits(minimum=ir.TlsVersion.V1_2),
+    )
+
+
+def passthrough_cluster(settings: Settings) -> ir.Cluster:
+    """Where the client wanted to go, unknown to the mesh."""
+    return ir.Cluster(
+        name=PASSTHROUGH_CLUSTER,
+        discovery=ir.Discovery.ORIGINAL_DST,
+        protocol=ir.UpstreamProtocol.AS_RECEIVED,
+        balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
+        connections=default_connections(settings),
+    )
+
+
+def blackhole_cluster() -> ir.Cluster:
+    """Nowhere."""
+    return ir.Cluster(
+        name=BLACKHOLE_CLUSTER, discovery=ir.Discovery.BLACK_HOLE, protocol=ir.UpstreamProtocol.TCP
+    )
+
+
+def inbound_passthrough_cluster(settings: Settings, attachment: ir.Attachment) -> ir.Cluster:
+    """A port of the application that nothing declares."""
+    return ir.Cluster(
+        name=INBOUND_PASSTHROUGH_CLUSTER,
+        discovery=ir.Discovery.ORIGINAL_DST,
+        protocol=ir.UpstreamProtocol.AS_RECEIVED,
+        balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
+        connections=default_connections(settings),
+        source_address=_source(attachment),
+    )
+
+
+def _source(attachment: ir.Attachment) -> str:
+    return INBOUND_SOURCE if attachment.capture is ir.Capture.REDIRECT else ""
+
+
+def app_cluster(
+    number: int,
+    protocol: Protocol,
+    service: ir.ServiceRef | None,
+    settings: Settings,
+    attachment: ir.Attachment,
+) -> ir.Cluster:
+    """A declared port of the application; its protocol comes from the port, never from the connection."""
+    if protocol is Protocol.AUTO:
+        upstream = ir.UpstreamProtocol.AS_RECEIVED
+    elif protocol.is_http2:
+        upstream = ir.UpstreamProtocol.HTTP2
+    else:
+        upstream = ir.UpstreamProtocol.HTTP1 if protocol.is_http else ir.UpstreamProtocol.TCP
+    address = attachment.app_address
+    if not address and attachment.capture is not ir.Capture.REDIRECT:
+        address = "127.0.0.1"  # nobody knows an original destination there
+    return ir.Cluster(
+        name=inbound_cluster(number),
+        discovery=ir.Discovery.STATIC if address else ir.Discovery.ORIGINAL_DST,
+        protocol=upstream,
+        service=service,
+        endpoints=(ir.Endpoint(address=address, port=number),) if address else (),
+        balancing=ir.LoadBalancing(algorithm=ir.Algorithm.ROUND_ROBIN if address else ir.Algorithm.PROVIDED),
+        connections=default_connections(settings),
+        source_address=_source(attachment),
+    )

@@ -1,0 +1,71 @@
+"""Endpoints of EDS clusters: a lane of its own, so that no view and no cluster sees them come and go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from weft import ir
+from weft.compile.clusters import listed_endpoint
+from weft.compile.inbound import PeerMode
+from weft.compile.istio.destination_rule import find_subset
+from weft.compile.service import Instance, Labels, Port, Resolution, Service
+from weft.compile.world import World
+from weft.names import ClusterName
+
+
+def endpoint_set(world: World, cluster: str) -> ir.EndpointSet:
+    """All endpoints of a cluster, in a stable order; none for a name that nothing stands behind.
+
+    The same object as long as none of them differs.
+    """
+    name = ClusterName.parse(cluster)
+    candidates = world.services.by_host.get(name.host, ()) if name is not None else ()
+    for service in candidates:
+        port = service.port(name.port) if name is not None else None
+        if name is None or port is None or service.resolution is Resolution.ALIAS:
+            continue
+        labels = subset_labels(world, service, name.subset)
+        members = world.backends(service)
+        if labels is None or not members:
+            continue
+        refusing = tuple(number for number, member in enumerate(members) if not _mutual(world, member, port))
+        return world.memo(_endpoint_set, cluster, members, port, labels, refusing)
+    return world.memo(_nothing, cluster)
+
+
+def _nothing(cluster: str) -> ir.EndpointSet:
+    """A cluster without endpoints."""
+    return ir.EndpointSet(cluster=cluster, endpoints=())
+
+
+def subset_labels(world: World, service: Service, subset: str) -> Labels | None:
+    """Labels of a service's subset, whichever rule a client may see defines it; None when none does."""
+    if not subset:
+        return ()
+    return world.memo(find_subset, world.rule_index, service.host, service.namespace, subset, world.settings)
+
+
+def _endpoint_set(
+    cluster: str, members: tuple[Instance, ...], port: Port, labels: Labels, refusing: tuple[int, ...]
+) -> ir.EndpointSet:
+    wanted = set(labels)
+    found: list[ir.Endpoint] = []
+    for number, member in enumerate(members):
+        if not wanted <= set(member.labels):
+            continue
+        endpoint = listed_endpoint(port, member)
+        if endpoint is not None and endpoint.address:
+            found.append(replace(endpoint, mesh_tls=False) if number in refusing else endpoint)
+    found.sort(key=lambda endpoint: (endpoint.address, endpoint.port))
+    return ir.EndpointSet(cluster=cluster, endpoints=tuple(found))
+
+
+def _mutual(world: World, member: Instance, port: Port) -> bool:
+    """Whether a workload takes mTLS at a port at all: PeerAuthentication may turn it off."""
+    if not member.mesh:
+        return True
+    modes = world.peer_modes(member.namespace, member.labels)
+    if not modes.ports:
+        return modes.default is not PeerMode.DISABLE
+    endpoint = listed_endpoint(port, member)
+    return endpoint is None or modes.of(endpoint.port) is not PeerMode.DISABLE

@@ -1,0 +1,1 @@
+"""Istio's resources, one module a kind."""

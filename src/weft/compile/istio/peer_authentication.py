@@ -1,0 +1,72 @@
+"""PeerAuthentication: which connections a workload's ports take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from weft.compile.age import age
+from weft.compile.inbound import PeerMode
+from weft.model.peer_authentication import MutualTLS, PeerAuthentication
+
+
+@dataclass(frozen=True, slots=True)
+class PeerModes:
+    """``default`` for every port, but for those in ``ports`` (numbers of the workload's ports)."""
+
+    default: PeerMode = PeerMode.PERMISSIVE
+    ports: tuple[tuple[int, PeerMode], ...] = ()
+
+    def of(self, port: int) -> PeerMode:
+        """The mode of a port."""
+        return next((mode for number, mode in self.ports if number == port), self.default)
+
+
+def peer_modes(
+    rules: tuple[PeerAuthentication, ...],
+    namespace: str,
+    labels: frozenset[tuple[str, str]],
+    root: str,
+) -> PeerModes:
+    """The modes of a workload: the rule for it, else its namespace's, else the mesh's, the oldest of each.
+
+    ``UNSET`` asks the next wider one. Ports are named only by a rule for a workload; in a port's own
+    ``UNSET`` the workload's mode holds.
+    """
+    ordered = sorted(rules, key=lambda rule: age(rule.metadata))
+    mesh = _first(_whole(rule) for rule in ordered if rule.metadata.namespace == root)
+    own = _first(_whole(rule) for rule in ordered if rule.metadata.namespace == namespace != root)
+    default = own or mesh or PeerMode.PERMISSIVE
+    for rule in ordered:
+        wanted = _selector(rule)
+        if not wanted or rule.metadata.namespace != namespace or not labels.issuperset(wanted.items()):
+            continue
+        default = _mode(rule.spec.mtls) or default
+        ports = rule.spec.port_level_mtls or {}
+        return PeerModes(
+            default, tuple(sorted((int(number), _mode(tls) or default) for number, tls in ports.items()))
+        )
+    return PeerModes(default)
+
+
+def _selector(rule: PeerAuthentication) -> Mapping[str, str]:
+    selector = rule.spec.selector
+    return (selector.match_labels or {}) if selector is not None else {}
+
+
+def _whole(rule: PeerAuthentication) -> PeerMode | None:
+    return None if _selector(rule) else (_mode(rule.spec.mtls) or _UNSET)
+
+
+_UNSET = None
+
+
+def _first(modes: Iterable[PeerMode | None]) -> PeerMode | None:
+    return next((mode for mode in modes if mode is not None), None)
+
+
+def _mode(tls: MutualTLS | None) -> PeerMode | None:
+    return PeerMode(tls.mode) if tls is not None and tls.mode in _MODES else None
+
+
+_MODES = frozenset(PeerMode)

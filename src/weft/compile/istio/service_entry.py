@@ -1,0 +1,128 @@
+"""ServiceEntry: hosts beside those of Kubernetes Services; WorkloadEntry: one workload."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from weft.compile.protocol import parse_protocol
+from weft.compile.service import Instance, Labels, Port, Resolution, Service
+from weft.compile.settings import Settings
+from weft.ir import Health, Locality
+from weft.model.service_entry import ServiceEntry
+from weft.model.workload_entry import WorkloadEntry, WorkloadEntrySpec
+
+TLS_MODE_LABEL: Final = "security.istio.io/tlsMode"
+_RESOLUTIONS: Final = {
+    "STATIC": Resolution.ENDPOINTS,
+    "DNS": Resolution.DNS,
+    "DNS_ROUND_ROBIN": Resolution.DNS_ROUND_ROBIN,
+    "DYNAMIC_DNS": Resolution.PASSTHROUGH,
+    "NONE": Resolution.PASSTHROUGH,
+}
+
+
+def labels_of(labels: object) -> Labels:
+    """Labels as sorted pairs."""
+    return tuple(sorted(labels.items())) if isinstance(labels, dict) else ()
+
+
+def wants_vip(entry: ServiceEntry) -> bool:
+    """Whether its hosts need addresses: it has none, and does not pass connections through."""
+    return not entry.spec.addresses and _resolution(entry) is not Resolution.PASSTHROUGH
+
+
+def _resolution(entry: ServiceEntry) -> Resolution:
+    return _RESOLUTIONS.get(str(entry.spec.resolution or "NONE"), Resolution.PASSTHROUGH)
+
+
+def services(
+    entry: ServiceEntry, vips: tuple[tuple[str, str], ...], settings: Settings
+) -> tuple[Service, ...]:
+    """One service a host. ``vips``: (host, address) where the entry has no address of its own."""
+    spec = entry.spec
+    own = dict(vips)
+    resolution = _resolution(entry)
+    selector = spec.workload_selector.labels if spec.workload_selector else None
+    endpoints = tuple(
+        instance(f"{entry.metadata.name}-{place}", entry.metadata.namespace, endpoint)
+        for place, endpoint in enumerate(spec.endpoints or ())
+    )
+    ports = tuple(
+        Port(
+            number=port.number,
+            name=port.name or "",
+            protocol=parse_protocol(port.protocol or ""),
+            target=port.target_port or None,
+        )
+        for port in spec.ports or ()
+    )
+    return tuple(
+        Service(
+            host=host.lower(),
+            name=host.lower(),
+            namespace=entry.metadata.namespace,
+            ports=ports,
+            resolution=resolution,
+            addresses=tuple(spec.addresses or ()) or ((own[host],) if host in own else ()),
+            external=str(spec.location or "MESH_EXTERNAL") == "MESH_EXTERNAL",
+            selector=labels_of(selector) if selector else None,
+            endpoints=endpoints,
+            accounts=tuple(spec.subject_alt_names or ()),
+            export_to=tuple(spec.export_to or settings.export_services),
+            created=str(entry.metadata.creation_timestamp or ""),
+            source=entry.key,
+        )
+        for host in dict.fromkeys(spec.hosts or ())
+    )
+
+
+def instance(name: str, namespace: str, spec: WorkloadEntrySpec) -> Instance:
+    """A workload as its entry tells it. A service account means that it has a sidecar (Istio's rule)."""
+    labels = labels_of(dict(spec.labels or {}))
+    mode = dict(labels).get(TLS_MODE_LABEL)
+    return Instance(
+        name=name,
+        namespace=namespace,
+        address=spec.address or "",
+        ports=tuple(sorted((spec.ports or {}).items())),
+        labels=labels,
+        account=spec.service_account or "",
+        weight=spec.weight or 1,
+        locality=locality(spec.locality or ""),
+        network=spec.network or "",
+        mesh=mode == "istio" if mode is not None else bool(spec.service_account),
+    )
+
+
+def workload(entry: WorkloadEntry) -> Instance:
+    """A registered workload with its health; labels of the metadata count too, the spec's win."""
+    from_spec = instance(entry.metadata.name, entry.metadata.namespace, entry.spec)
+    labels = {**(entry.metadata.labels or {}), **dict(from_spec.labels)}
+    return Instance(
+        name=from_spec.name,
+        namespace=from_spec.namespace,
+        address=from_spec.address,
+        ports=from_spec.ports,
+        labels=labels_of(labels),
+        account=from_spec.account,
+        weight=from_spec.weight,
+        locality=from_spec.locality,
+        network=from_spec.network,
+        mesh=from_spec.mesh,
+        health=_health(entry),
+    )
+
+
+def locality(text: str) -> Locality:
+    """``region/zone/subzone``."""
+    region, _, rest = text.partition("/")
+    zone, _, subzone = rest.partition("/")
+    return Locality(region=region, zone=zone, subzone=subzone)
+
+
+def _health(entry: WorkloadEntry) -> Health:
+    """Istio's ``Healthy`` condition; ``Draining`` is ours. Without conditions a workload counts as healthy."""
+    conditions = {c.type: c.status for c in (entry.status.conditions or ())} if entry.status else {}
+    if conditions.get("Draining") == "True":
+        return Health.DRAINING
+    return Health.UNHEALTHY if conditions.get("Healthy") == "False" else Health.HEALTHY

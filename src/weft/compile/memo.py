@@ -1,0 +1,55 @@
+"""Results of pure functions, found again by the very inputs they were given.
+
+A key is made of what was passed: plain values by value, everything else by identity. Nobody lists
+inputs by hand, so none can be forgotten; a function that needs more must be given more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from enum import Enum
+from typing import Any, Final, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_VALUES: Final = (str, int, float, bytes, timedelta, frozenset, Enum, type(None))
+_PLAIN: Final = frozenset({str, int, bool, float, bytes, type(None), timedelta, frozenset})
+
+
+def _key(value: object) -> object:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is tuple:
+        return tuple(map(_key, cast("tuple[object, ...]", value)))
+    return value if isinstance(value, _VALUES) else id(value)
+
+
+class Memo:
+    """A bounded memory of results.
+
+    Two generations: what is asked for moves into the young one; when that is full the old one is
+    forgotten. Inputs are held as long as their result, so that an identity is never used twice.
+    """
+
+    def __init__(self, capacity: int = 200_000) -> None:
+        self._capacity = capacity
+        self._young: dict[object, tuple[object, Any]] = {}
+        self._old: dict[object, tuple[object, Any]] = {}
+
+    def __call__(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """``function(*args)``, computed at most once. ``function`` must be pure; keywords are refused."""
+        assert not kwargs, "inputs are positional, so that the key is the inputs"
+        key = (function, *map(_key, args))
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.pop(key, None) or (args, function(*args, **kwargs))
+            if len(self._young) >= self._capacity:
+                self._old, self._young = self._young, {}
+            self._young[key] = found
+        return cast("R", found[1])
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)

@@ -1,0 +1,72 @@
+"""Mesh settings from a ``MeshConfig``, or from Istio's ConfigMap ``istio`` in the root namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from weft import ir
+from weft.compile.age import age
+from weft.compile.istio.http_action import retry_of
+from weft.compile.settings import Settings
+from weft.model.core import ConfigMap
+from weft.model.mesh_config import MeshConfig, MeshConfigSpec
+from weft.model.resource import Key
+from weft.names import ROOT_NAMESPACE
+from weft.yaml import load
+
+CONFIG_MAP: Final = "istio"
+
+
+def settings_of(configs: Mapping[Key, MeshConfig], maps: Mapping[Key, ConfigMap]) -> Settings:
+    """What the oldest MeshConfig says, else the ConfigMap, else Istio's defaults."""
+    if configs:
+        return settings_from(min(configs.values(), key=lambda config: age(config.metadata)).spec)
+    for key, resource in maps.items():
+        if key.name == CONFIG_MAP and key.namespace == ROOT_NAMESPACE:
+            return settings_from(spec_of(resource))
+    return Settings()
+
+
+def spec_of(resource: ConfigMap) -> MeshConfigSpec | None:
+    """The settings in ``data.mesh``; None when they cannot be read."""
+    documents, _ = load((resource.data or {}).get("mesh", ""), CONFIG_MAP)
+    try:
+        return MeshConfigSpec.model_validate(documents[0].data) if documents else None
+    except ValidationError:
+        return None
+
+
+def settings_from(spec: MeshConfigSpec | None) -> Settings:
+    """Istio's defaults, where the user did not say."""
+    default = Settings()
+    if spec is None:
+        return default
+    keepalive = spec.tcp_keepalive
+    outbound = spec.outbound_traffic_policy
+    retry = default.retry
+    if spec.default_http_retry_policy is not None:
+        retry = retry_of(spec.default_http_retry_policy, False)
+    return Settings(
+        trust_domain=spec.trust_domain or default.trust_domain,
+        trust_domains=tuple(spec.trust_domain_aliases or ()),
+        root_namespace=spec.root_namespace or default.root_namespace,
+        outbound_any=outbound is None or str(outbound.mode or "ALLOW_ANY") != "REGISTRY_ONLY",
+        auto_mtls=spec.enable_auto_mtls is not False,
+        connect_timeout=spec.connect_timeout or default.connect_timeout,
+        keepalive=keepalive
+        and ir.Keepalive(probes=keepalive.probes, time=keepalive.time, interval=keepalive.interval),
+        detection_timeout=spec.protocol_detection_timeout or default.detection_timeout,
+        retry=retry,
+        access_log=spec.access_log_file or None,
+        export_services=tuple(spec.default_service_export_to or default.export_services),
+        export_virtual_services=tuple(
+            spec.default_virtual_service_export_to or default.export_virtual_services
+        ),
+        export_destination_rules=tuple(
+            spec.default_destination_rule_export_to or default.export_destination_rules
+        ),
+        ingress_class=spec.ingress_class or default.ingress_class,
+    )

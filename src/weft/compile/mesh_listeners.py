@@ -1,0 +1,117 @@
+"""Which listeners the services of a view need: one a port for HTTP, one an address for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from weft import ir
+from weft.compile.istio import layer4
+from weft.compile.memo import Memo
+from weft.compile.mesh_routes import Routing, targets_of
+from weft.compile.outbound import ANYWHERE, detected_handler, port_listener, tcp_handler
+from weft.compile.protocol import Protocol
+from weft.compile.rules import Rules
+from weft.compile.service import Labels, Port, Resolution, Service
+from weft.compile.settings import Settings
+from weft.compile.view import View
+from weft.names import outbound_cluster
+
+Members = tuple[tuple[str, tuple[str, ...]], ...]
+"""Addresses behind each headless service, by host."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What one address and port is asked for; the first service to want all TCP there gets it."""
+
+    table: str = ""
+    chains: list[ir.FilterChain] = field(default_factory=list)
+
+    def add(self, chains: tuple[ir.FilterChain, ...]) -> None:
+        taken = {chain.match for chain in self.chains}
+        self.chains += [chain for chain in chains if chain.match not in taken]
+
+
+def listeners_of(
+    view: View,
+    routing: Routing,
+    rules: Rules,
+    labels: Labels,
+    members: Members,
+    settings: Settings,
+    memo: Memo,
+) -> tuple[ir.Listener, ...]:
+    """Listeners for all ports of a view, in the order of their names."""
+    slots: dict[tuple[str, int], _Slot] = {}
+    heads = dict(members)
+    for service in sorted(view.services, key=lambda service: service.order):
+        if service.resolution is Resolution.ALIAS:
+            continue
+        for port in service.ports:
+            if port.protocol is Protocol.UDP:
+                continue
+            if port.protocol.is_http:
+                slots.setdefault((ANYWHERE, port.number), _Slot()).table = str(port.number)
+                continue
+            chains = _chains(service, port, view, routing, rules, labels, settings, memo)
+            for address in _addresses(service, heads):
+                slot = slots.setdefault((address, port.number), _Slot())
+                slot.add(chains)
+                if port.protocol is Protocol.AUTO and not slot.table:
+                    here = address == ANYWHERE or address not in service.addresses
+                    slot.table = str(port.number) if here else f"{service.host}:{port.number}"
+    return tuple(
+        memo(port_listener, address, number, slot.table, tuple(slot.chains), settings)
+        for (address, number), slot in sorted(slots.items())
+    )
+
+
+def _addresses(service: Service, members: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Where clients of a service connect to: its IPs, its members' when it is headless, or anywhere."""
+    plain = tuple(address for address in service.addresses if "/" not in address)
+    if plain and len(plain) == len(service.addresses):
+        return plain
+    if service.headless:
+        return members.get(service.host) or (ANYWHERE,)
+    return (*plain, ANYWHERE)
+
+
+def _chains(
+    service: Service,
+    port: Port,
+    view: View,
+    routing: Routing,
+    rules: Rules,
+    labels: Labels,
+    settings: Settings,
+    memo: Memo,
+) -> tuple[ir.FilterChain, ...]:
+    for owner in routing.services.get(service.host, ()):
+        if owner.spec.tls or owner.spec.tcp:
+            chains = memo(
+                layer4.chains,
+                owner,
+                service,
+                port,
+                labels,
+                view.namespace,
+                targets_of(owner, view, rules, settings, memo),
+                settings,
+            )
+            if chains:
+                return chains
+    return memo(default_chains, service, port)
+
+
+def default_chains(service: Service, port: Port) -> tuple[ir.FilterChain, ...]:
+    """All of a port to the service itself. Without an address of its own, TLS is told apart by SNI."""
+    cluster = outbound_cluster(service.host, port.number)
+    handler = tcp_handler(cluster)
+    blocks = tuple(address for address in service.addresses if "/" in address)
+    match = ir.ChainMatch(addresses=blocks)
+    if port.protocol.is_tls and (blocks or not service.addresses) and not service.headless:
+        match = replace(match, server_names=(service.host,))
+    if port.protocol is Protocol.AUTO:
+        handler = detected_handler(handler)
+    return (ir.FilterChain(name=cluster, match=match, handler=handler),)

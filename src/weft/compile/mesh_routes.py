@@ -1,0 +1,203 @@
+"""Route tables of sidecars: VirtualServices for the mesh, else the services themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from weft import ir
+from weft.compile.age import age
+from weft.compile.destinations import Targets
+from weft.compile.hosts import covers, is_wildcard, specificity
+from weft.compile.istio import virtual_service as istio
+from weft.compile.memo import Memo
+from weft.compile.policy import Policy
+from weft.compile.routes import default_route, foreign_host, service_host, single, table
+from weft.compile.rules import Rules
+from weft.compile.service import Labels, Port, Resolution, Service
+from weft.compile.settings import Settings
+from weft.compile.view import View, exported
+from weft.model.resource import Key
+from weft.model.virtual_service import VirtualService
+from weft.names import expand_host
+
+MESH_GATEWAYS = frozenset({istio.MESH})
+
+
+def mesh_virtual_services(
+    resources: Mapping[Key, VirtualService], namespace: str, settings: Settings
+) -> tuple[VirtualService, ...]:
+    """Those that hold for the sidecars of a namespace, in the order in which they are asked."""
+    found = [
+        resource
+        for resource in resources.values()
+        if istio.MESH in istio.bound_to(resource)
+        and exported(
+            resource.spec.export_to or settings.export_virtual_services,
+            resource.metadata.namespace,
+            namespace,
+        )
+    ]
+    return tuple(sorted(found, key=lambda resource: age(resource.metadata)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Routing:
+    """VirtualServices of a view: for each service those to ask, and the hosts that no service has."""
+
+    services: Mapping[str, tuple[VirtualService, ...]]
+    foreign: tuple[tuple[str, VirtualService], ...]
+
+
+def routing_of(view: View, resources: tuple[VirtualService, ...], settings: Settings) -> Routing:
+    """Who routes what. A wildcard holds where no exact name does; of wildcards the longest."""
+    exact: dict[str, list[VirtualService]] = {}
+    wild: dict[str, list[VirtualService]] = {}
+    for resource in resources:
+        for host in full_hosts(resource, settings):
+            (wild if is_wildcard(host) else exact).setdefault(host, []).append(resource)
+    patterns = sorted(wild, key=specificity)
+    services: dict[str, tuple[VirtualService, ...]] = {}
+    used: set[str] = set()
+    for service in view.services if patterns else ():
+        for pattern in patterns:
+            if covers(pattern, service.host):
+                used.add(pattern)
+                services.setdefault(service.host, tuple(wild[pattern]))
+    for host, owners in exact.items():
+        if host in view.by_host:
+            services[host] = (*owners, *services.get(host, ()))
+    foreign = [(host, owner) for host, owners in exact.items() for owner in owners]
+    foreign += [(host, owner) for host in patterns if host not in used for owner in wild[host]]
+    return Routing(services, tuple(foreign))
+
+
+def full_hosts(resource: VirtualService, settings: Settings) -> tuple[str, ...]:
+    """The hosts of a VirtualService as full names, in lower case, each once."""
+    namespace = resource.metadata.namespace
+    return tuple(
+        dict.fromkeys(
+            expand_host(host, namespace, settings.domain).lower() for host in resource.spec.hosts or ()
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """``tables`` as they are sent; ``hosts`` by port, for an explicit proxy."""
+
+    tables: tuple[ir.RouteTable, ...]
+    hosts: tuple[tuple[int, tuple[ir.VirtualHost, ...]], ...]
+
+
+def tables_of(
+    view: View, routing: Routing, rules: Rules, labels: Labels, settings: Settings, memo: Memo
+) -> Tables:
+    """A table for each port where some service of the view speaks HTTP, or may."""
+    tables: list[ir.RouteTable] = []
+    by_port: list[tuple[int, tuple[ir.VirtualHost, ...]]] = []
+    others = _aliases(view)
+    for number, served in memo(http_ports, view).items():
+        hosts: list[ir.VirtualHost] = []
+        here = {service.host for service, _ in served}
+        for service, port in served:
+            host = _host(service, port, view, routing, rules, labels, settings, others, memo)
+            hosts.append(host)
+            if port.protocol.is_http or not service.addresses:
+                continue
+            tables.append(memo(single, f"{service.host}:{number}", host))
+        matched = {owner.key for service, _ in served for owner in routing.services.get(service.host, ())}
+        for name, owner in routing.foreign:
+            if name not in here and (number == 80 or owner.key in matched):
+                routes = _routes(owner, number, view, rules, labels, settings, memo)
+                if routes:
+                    hosts.append(memo(foreign_host, name, number, routes))
+        by_port.append((number, tuple(hosts)))
+        tables.append(memo(table, str(number), tuple(hosts), settings))
+    return Tables(tuple(sorted(tables, key=lambda item: item.name)), tuple(by_port))
+
+
+def http_ports(view: View) -> Mapping[int, tuple[tuple[Service, Port], ...]]:
+    """Ports where HTTP is spoken or may be, with who serves there."""
+    found: dict[int, list[tuple[Service, Port]]] = {}
+    for service in view.services:
+        if service.resolution is Resolution.ALIAS:
+            continue
+        for port in service.ports:
+            if port.protocol.may_be_http:
+                found.setdefault(port.number, []).append((service, port))
+    return {number: tuple(found[number]) for number in sorted(found)}
+
+
+def _aliases(view: View) -> Mapping[str, tuple[str, ...]]:
+    """Names of ExternalName services by the host that they stand for."""
+    found: dict[str, tuple[str, ...]] = {}
+    for service in view.services:
+        if service.alias_of:
+            found[service.alias_of] = (*found.get(service.alias_of, ()), service.host)
+    return found
+
+
+def _host(
+    service: Service,
+    port: Port,
+    view: View,
+    routing: Routing,
+    rules: Rules,
+    labels: Labels,
+    settings: Settings,
+    others: Mapping[str, tuple[str, ...]],
+    memo: Memo,
+) -> ir.VirtualHost:
+    routes: tuple[ir.Route, ...] = ()
+    for owner in routing.services.get(service.host, ()):
+        routes = _routes(owner, port.number, view, rules, labels, settings, memo)
+        if routes:
+            break
+    if not routes:
+        policy: Policy = rules.of(service.host).default.policy(port.number)
+        routes = memo(_default, service, port, policy, settings)
+    return memo(
+        service_host,
+        service,
+        port.number,
+        routes,
+        view.namespace,
+        settings.domain,
+        others.get(service.host, ()),
+    )
+
+
+def _default(service: Service, port: Port, policy: Policy, settings: Settings) -> tuple[ir.Route, ...]:
+    return (default_route(service, port, policy, settings),)
+
+
+def _routes(
+    owner: VirtualService,
+    port: int,
+    view: View,
+    rules: Rules,
+    labels: Labels,
+    settings: Settings,
+    memo: Memo,
+) -> tuple[ir.Route, ...]:
+    """A VirtualService's routes, remembered by what it can see of the proxy and of its destinations."""
+    if not owner.spec.http:
+        return ()
+    return memo(
+        istio.http_routes,
+        owner,
+        port,
+        MESH_GATEWAYS,
+        frozenset(labels) if memo(istio.wants_labels, owner) else frozenset(),
+        view.namespace if memo(istio.wants_namespace, owner) else "",
+        targets_of(owner, view, rules, settings, memo),
+        settings,
+        False,
+    )
+
+
+def targets_of(owner: VirtualService, view: View, rules: Rules, settings: Settings, memo: Memo) -> Targets:
+    """What a VirtualService's destinations are to the clients of a view."""
+    hosts = memo(istio.destination_hosts, owner, settings.domain)
+    return memo(Targets, tuple((host, view.by_host.get(host), rules.of(host)) for host in hosts))

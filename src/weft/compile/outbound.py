@@ -1,0 +1,103 @@
+"""Outbound listeners of a sidecar: ``virtualOutbound``, one a port for HTTP, one an address for the rest."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from weft import ir
+from weft.compile.inbound import PLAIN_HTTP, blackhole
+from weft.compile.routes import HTTP_PROXY_TABLE
+from weft.compile.settings import Settings
+from weft.names import ALPN_MESH_TCP, BLACKHOLE_CLUSTER, PASSTHROUGH_CLUSTER, VIRTUAL_OUTBOUND
+
+ANYWHERE: Final = "0.0.0.0"
+_ONLY_HTTP: Final = ir.ChainMatch(transport="raw_buffer", application_protocols=PLAIN_HTTP)
+
+
+def fall_through(settings: Settings, name: str) -> ir.FilterChain:
+    """What becomes of connections that nothing else takes."""
+    cluster = PASSTHROUGH_CLUSTER if settings.outbound_any else BLACKHOLE_CLUSTER
+    return ir.FilterChain(name=name, match=ir.ChainMatch(), handler=tcp_handler(cluster))
+
+
+def tcp_handler(cluster: str) -> ir.TcpHandler:
+    """All of a connection's bytes to one cluster."""
+    return ir.TcpHandler(stat_prefix=cluster, destinations=(ir.Destination(cluster=cluster),))
+
+
+def detected_handler(handler: ir.TcpHandler) -> ir.TcpHandler:
+    """The same for a port whose protocol is looked at: its cluster offers HTTP, which this is not."""
+    return ir.TcpHandler(
+        stat_prefix=handler.stat_prefix,
+        destinations=handler.destinations,
+        alpn=(ALPN_MESH_TCP,),
+        idle_timeout=handler.idle_timeout,
+        source=handler.source,
+    )
+
+
+def virtual_outbound(attachment: ir.Attachment, settings: Settings) -> ir.Listener:
+    """Where all captured connections arrive; it hands them over to the listener of their destination."""
+    rootless = attachment.capture is ir.Capture.SECCOMP
+    return ir.Listener(
+        name=VIRTUAL_OUTBOUND,
+        direction=ir.Direction.OUTBOUND,
+        address=attachment.outbound_address,
+        port=attachment.outbound_port,
+        receive=ir.Receive.PROXY_PROTOCOL if rootless else ir.Receive.REDIRECTED,
+        chains=(blackhole(VIRTUAL_OUTBOUND, attachment.outbound_port),),
+        default_chain=fall_through(settings, f"{VIRTUAL_OUTBOUND}-catchall-tcp"),
+        hand_over=True,
+    )
+
+
+def port_listener(
+    address: str,
+    port: int,
+    table: str,
+    tcp: tuple[ir.FilterChain, ...],
+    settings: Settings,
+) -> ir.Listener:
+    """A listener for one address (``0.0.0.0``: any) and port.
+
+    ``table``: the route table for HTTP, empty when no HTTP is expected. ``tcp``: chains for all else, at
+    most one of which matches everything. Where both are expected the first bytes decide.
+    """
+    name = f"{address}_{port}"
+    chains: list[ir.FilterChain] = [chain for chain in tcp if chain.match != ir.ChainMatch()]
+    default = next((chain for chain in tcp if chain.match == ir.ChainMatch()), None)
+    if table:
+        http = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=table)
+        chains.insert(0, ir.FilterChain(name=f"{name}-http", match=_ONLY_HTTP, handler=http))
+    if not chains and default is not None:
+        chains, default = [default], None
+    elif default is None:
+        default = fall_through(settings, "PassthroughFilterChain")
+    return ir.Listener(
+        name=name,
+        direction=ir.Direction.OUTBOUND,
+        address=address,
+        port=port,
+        receive=ir.Receive.HANDED_OVER,
+        chains=tuple(chains),
+        default_chain=default,
+        inspect_tls=any(chain.match.server_names for chain in chains),
+        inspect_http=bool(table),
+        inspect_timeout=settings.detection_timeout,
+    )
+
+
+def http_proxy(attachment: ir.Attachment, port: int) -> ir.Listener:
+    """The explicit proxy of applications that honour ``http_proxy``."""
+    own = attachment.outbound_address
+    address = "127.0.0.1" if own == ANYWHERE else own
+    name = f"{address}_{port}"
+    handler = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=HTTP_PROXY_TABLE)
+    return ir.Listener(
+        name=name,
+        direction=ir.Direction.OUTBOUND,
+        address=address,
+        port=port,
+        receive=ir.Receive.BOUND,
+        chains=(ir.FilterChain(name=name, match=ir.ChainMatch(), handler=handler),),
+    )

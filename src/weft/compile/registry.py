@@ -1,0 +1,117 @@
+"""The workloads and services of a snapshot, indexed; changed by copying only what a change touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from weft.compile.service import Instance, Labels, Service
+from weft.model.resource import Key
+
+Bucket = Mapping[str, Instance]
+
+
+@dataclass(frozen=True, slots=True)
+class Instances:
+    """Workloads by namespace and name, and by each of their labels.
+
+    A bucket is the same object as long as none of its members changes, so that whoever was given one
+    can be remembered by it.
+    """
+
+    by_namespace: Mapping[str, Bucket] = field(default_factory=dict)
+    by_label: Mapping[tuple[str, str, str], Bucket] = field(default_factory=dict)
+
+    def get(self, namespace: str, name: str) -> Instance | None:
+        """The workload of that name."""
+        return self.by_namespace.get(namespace, {}).get(name)
+
+    def candidates(self, namespace: str, selector: Labels) -> Bucket:
+        """The smallest bucket that holds all workloads which ``selector`` selects."""
+        if not selector:
+            return self.by_namespace.get(namespace, _EMPTY)
+        buckets = (self.by_label.get((namespace, *pair), _EMPTY) for pair in selector)
+        return min(buckets, key=len)
+
+    def replace(self, put: Iterable[Instance], removed: Iterable[tuple[str, str]]) -> Instances:
+        """The index after a change; ``removed`` are (namespace, name)."""
+        spaces, labels = _Draft(self.by_namespace), _Draft(self.by_label)
+
+        def drop(namespace: str, name: str) -> None:
+            old = spaces.read(namespace).get(name)
+            if old is None:
+                return
+            del spaces.write(namespace)[name]
+            for pair in old.labels:
+                del labels.write((namespace, *pair))[name]
+
+        for namespace, name in removed:
+            drop(namespace, name)
+        for instance in put:
+            drop(instance.namespace, instance.name)
+            spaces.write(instance.namespace)[instance.name] = instance
+            for pair in instance.labels:
+                labels.write((instance.namespace, *pair))[instance.name] = instance
+        return Instances(spaces.index, labels.index)
+
+
+K = TypeVar("K")
+
+
+class _Draft(Generic[K]):
+    """A copy of an index whose buckets are copied when they are first written to."""
+
+    def __init__(self, index: Mapping[K, Bucket]) -> None:
+        self.index: dict[K, Bucket] = dict(index)
+        self._own: dict[K, dict[str, Instance]] = {}
+
+    def read(self, key: K) -> Bucket:
+        return self.index.get(key, _EMPTY)
+
+    def write(self, key: K) -> dict[str, Instance]:
+        if key not in self._own:
+            self.index[key] = self._own[key] = dict(self.read(key))
+        return self._own[key]
+
+
+_EMPTY: Bucket = {}
+
+
+def select(bucket: Bucket, selector: Labels) -> tuple[Instance, ...]:
+    """The workloads of a bucket that bear all labels of ``selector``, in the order of their names."""
+    wanted = set(selector)
+    return tuple(bucket[name] for name in sorted(bucket) if wanted <= set(bucket[name].labels))
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Services by host name (several namespaces may declare one), and by the resource they come from."""
+
+    by_host: Mapping[str, tuple[Service, ...]] = field(default_factory=dict)
+    by_source: Mapping[Key, tuple[Service, ...]] = field(default_factory=dict)
+
+    def replace(self, changed: Mapping[Key, tuple[Service, ...]]) -> Services:
+        """The index after a change; an empty tuple removes. Self when nothing differs."""
+        sources = dict(self.by_source)
+        hosts = dict(self.by_host)
+        touched = False
+        for source, services in changed.items():
+            old = sources.get(source, ())
+            if old == services:
+                continue
+            touched = True
+            for service in old:
+                rest = tuple(s for s in hosts[service.host] if s.source != source)
+                if rest:
+                    hosts[service.host] = rest
+                else:
+                    del hosts[service.host]
+            if services:
+                sources[source] = services
+            else:
+                del sources[source]
+            for service in services:
+                same = (*hosts.get(service.host, ()), service)
+                hosts[service.host] = tuple(sorted(same, key=lambda s: s.order))
+        return Services(hosts, sources) if touched else self

@@ -1,0 +1,69 @@
+"""One listening port of a gateway, whichever API declared it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from weft import ir
+from weft.model.resource import Key
+
+
+class Speaks(StrEnum):
+    """``HTTP``; ``HTTPS``: HTTP inside TLS that ends here; ``TCP``; ``TLS``: TCP inside TLS that ends here.
+
+    ``PASSTHROUGH``: TLS that ends elsewhere; only its SNI is read.
+    """
+
+    HTTP = "http"
+    HTTPS = "https"
+    TCP = "tcp"
+    TLS = "tls"
+    PASSTHROUGH = "passthrough"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """``gateway`` is ``namespace/name``; ``hosts`` are (namespace or ``*`` or ``.``, host) as Istio has them.
+
+    ``redirect`` answers every plain request with https. ``ours``: declared by a Gateway API Gateway.
+    """
+
+    gateway: str
+    port: int
+    name: str
+    speaks: Speaks
+    hosts: tuple[tuple[str, str], ...]
+    bind: str = ""
+    tls: ir.DownstreamTls | None = None
+    redirect: bool = False
+    source: Key
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of its Gateway."""
+        return self.gateway.partition("/")[0]
+
+    @property
+    def route_name(self) -> str:
+        """Istio's name of the route table: plain HTTP shares one a port, HTTPS has one a server."""
+        if self.speaks is Speaks.HTTP:
+            return f"http.{self.port}.{self.bind}" if self.bind else f"http.{self.port}"
+        namespace, _, name = self.gateway.partition("/")
+        return f"https.{self.port}.{self.name}.{name}.{namespace}"
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """SNI that its chain takes; empty takes all."""
+        names = tuple(dict.fromkeys(host.lower() for _, host in self.hosts))
+        return () if "*" in names else names
+
+
+def edge_handler(listener: str, table: str) -> ir.HttpHandler:
+    """HTTP from outside: what clients claim of themselves is not believed."""
+    return ir.HttpHandler(
+        stat_prefix=f"outbound_{listener}",
+        routes=table,
+        client_certificate=ir.ClientCertificate.SANITIZE_SET,
+        edge=True,
+    )

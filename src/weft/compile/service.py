@@ -1,0 +1,105 @@
+"""Services and the workloads behind them, whatever resource declared them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from weft.compile.protocol import Protocol
+from weft.ir import Health, Locality
+from weft.ir.endpoint import NOWHERE
+from weft.model.resource import Key
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Resolution(StrEnum):
+    """How endpoints are found. ``ENDPOINTS``: the registry knows them. ``ALIAS``: another name of a host."""
+
+    ENDPOINTS = "endpoints"
+    DNS = "dns"
+    DNS_ROUND_ROBIN = "dns_round_robin"
+    PASSTHROUGH = "passthrough"
+    ALIAS = "alias"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """``target`` is a number, a name of the workload's port, or None: the same number."""
+
+    number: int
+    name: str
+    protocol: Protocol
+    target: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One running workload. ``mesh`` says that a sidecar takes its connections over mTLS."""
+
+    name: str
+    namespace: str
+    address: str
+    ports: tuple[tuple[str, int], ...] = ()
+    labels: Labels = ()
+    account: str = ""
+    weight: int = 1
+    locality: Locality = NOWHERE
+    network: str = ""
+    mesh: bool = False
+    health: Health = Health.HEALTHY
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A destination with a host name.
+
+    ``addresses`` are IPs or CIDRs; the first IP is where its listeners are. ``selector`` None means
+    that no workload is selected: ``endpoints`` hold what the resource itself lists (Kubernetes
+    Services without a selector take EndpointSlices). ``accounts`` are SANs that the resource states.
+    ``created`` orders conflicts: the oldest wins.
+    """
+
+    host: str
+    name: str
+    namespace: str
+    ports: tuple[Port, ...]
+    resolution: Resolution
+    addresses: tuple[str, ...] = ()
+    external: bool = False
+    kubernetes: bool = False
+    headless: bool = False
+    selector: Labels | None = None
+    endpoints: tuple[Instance, ...] = ()
+    accounts: tuple[str, ...] = ()
+    alias_of: str = ""
+    export_to: tuple[str, ...] = ("*",)
+    created: str = ""
+    source: Key
+
+    def port(self, number: int) -> Port | None:
+        """The port with this number."""
+        return next((port for port in self.ports if port.number == number), None)
+
+    @property
+    def address(self) -> str:
+        """Where clients connect to: an IP, a CIDR, or ``0.0.0.0`` when only the port tells."""
+        return self.addresses[0] if self.addresses else "0.0.0.0"
+
+    @property
+    def order(self) -> tuple[str, str, str]:
+        """Sort key of conflicts: oldest first, then by name."""
+        return (self.created or "9", self.namespace, self.name)
+
+
+def target_port(port: Port, instance: Instance) -> int | None:
+    """The number at which ``instance`` serves ``port``; None when its name is unknown there.
+
+    A named target is the workload's port of that name. Otherwise the workload's port that bears the
+    service port's name wins, then the number (Istio's rule for WorkloadEntry).
+    """
+    if isinstance(port.target, str):
+        return next((number for name, number in instance.ports if name == port.target), None)
+    named = next((number for name, number in instance.ports if name == port.name), None)
+    return named or port.target or port.number

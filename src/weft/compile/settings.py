@@ -1,0 +1,45 @@
+"""What holds for the whole mesh, with Istio's defaults filled in (MeshConfig)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from weft import ir
+from weft.names import CLUSTER_DOMAIN, ROOT_NAMESPACE, TRUST_DOMAIN
+
+DEFAULT_RETRY = ir.Retry(
+    attempts=2,
+    on=("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``detection_timeout`` zero: a silent client is waited for, however long it takes.
+
+    ``export_*`` are what a resource without ``exportTo`` is exported to. ``trust_domains`` are other
+    domains whose identities are accepted as well. ``controllers`` name the GatewayClasses that are ours.
+    """
+
+    trust_domain: str = TRUST_DOMAIN
+    trust_domains: tuple[str, ...] = ()
+    domain: str = CLUSTER_DOMAIN
+    root_namespace: str = ROOT_NAMESPACE
+    outbound_any: bool = True
+    auto_mtls: bool = True
+    connect_timeout: timedelta = timedelta(seconds=10)
+    keepalive: ir.Keepalive | None = None
+    detection_timeout: timedelta = timedelta(0)
+    retry: ir.Retry | None = DEFAULT_RETRY
+    access_log: str | None = None
+    export_services: tuple[str, ...] = ("*",)
+    export_virtual_services: tuple[str, ...] = ("*",)
+    export_destination_rules: tuple[str, ...] = ("*",)
+    ingress_class: str = "istio"
+    controllers: frozenset[str] = frozenset({"weft.dev/gateway-controller", "istio.io/gateway-controller"})
+
+    @property
+    def accepted_trust_domains(self) -> tuple[str, ...]:
+        """Domains whose identities a peer may have, the own one first."""
+        return tuple(dict.fromkeys((self.trust_domain, *self.trust_domains)))

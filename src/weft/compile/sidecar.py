@@ -1,0 +1,147 @@
+"""A sidecar: what its application may call, and what may call its application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from weft import ir
+from weft.compile import clusters, inbound, outbound, routes
+from weft.compile.inbound import InboundPort
+from weft.compile.istio.peer_authentication import PeerModes
+from weft.compile.mesh_listeners import listeners_of
+from weft.compile.mesh_routes import mesh_virtual_services, routing_of, tables_of
+from weft.compile.protocol import Protocol, protocol_of
+from weft.compile.registry import Services
+from weft.compile.rules import clusters_of
+from weft.compile.service import Instance, Labels, Service, target_port
+from weft.compile.settings import Settings
+from weft.compile.world import World
+from weft.model.virtual_service import VirtualService
+
+
+def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
+    """The whole of a sidecar, its endpoints apart."""
+    memo, settings, attachment = world.memo, world.settings, identity.attachment
+    own = itself(world, identity)
+    labels, namespace = own.labels, identity.name.namespace
+    view = world.view(namespace)
+    rules = world.rules(view, labels)
+    resources = memo(mesh_virtual_services, world.all(VirtualService), namespace, settings)
+    routing = memo(routing_of, view, resources, settings)
+    tables = memo(tables_of, view, routing, rules, labels, settings, memo)
+    listeners: tuple[ir.Listener, ...] = ()
+    sent = tables.tables
+    if attachment.capture is ir.Capture.PROXY_ENV:
+        sent = (memo(routes.proxy_table, tables.hosts, settings),)
+        if attachment.http_proxy_port is not None:
+            listeners = (memo(outbound.http_proxy, attachment, attachment.http_proxy_port),)
+    elif attachment.capture is ir.Capture.NONE:
+        sent = ()
+    else:
+        listeners = (
+            memo(outbound.virtual_outbound, attachment, settings),
+            *memo(listeners_of, view, routing, rules, labels, world.headless(view), settings, memo),
+        )
+    modes = world.peer_modes(namespace, labels)
+    ports = memo(inbound_ports, own, memo(selecting, world.services, own), modes)
+    receiving = memo(_receiving, attachment, settings, own.address, ports, modes)
+    return ir.Proxy(
+        identity=identity,
+        listeners=(*listeners, *receiving.listeners),
+        routes=sent,
+        clusters=(
+            *memo(clusters_of, view, rules, world.peers, settings, False, memo),
+            *receiving.clusters,
+        ),
+        telemetry=ir.Telemetry(access_log=settings.access_log),
+    )
+
+
+def itself(world: World, identity: ir.ProxyIdentity) -> Instance:
+    """The workload of a proxy: as it is registered, else as its own node id and labels tell."""
+    name = identity.name
+    known = world.instances.get(name.namespace, name.name)
+    labels = {**(dict(known.labels) if known else {}), **dict(identity.labels)}
+    return world.memo(
+        _instance,
+        name.name,
+        name.namespace,
+        name.address,
+        known.ports if known else (),
+        tuple(sorted(labels.items())),
+    )
+
+
+def _instance(
+    name: str, namespace: str, address: str, ports: tuple[tuple[str, int], ...], labels: Labels
+) -> Instance:
+    return Instance(name=name, namespace=namespace, address=address, ports=ports, labels=labels)
+
+
+def selecting(services: Services, own: Instance) -> tuple[Service, ...]:
+    """The services that a workload is behind, the oldest first."""
+    labels = set(own.labels)
+    found = [
+        service
+        for group in services.by_host.values()
+        for service in group
+        if (
+            service.namespace == own.namespace and labels.issuperset(service.selector)
+            if service.selector is not None
+            else any(endpoint.address == own.address for endpoint in service.endpoints)
+        )
+    ]
+    return tuple(sorted(found, key=lambda service: service.order))
+
+
+def inbound_ports(own: Instance, services: tuple[Service, ...], modes: PeerModes) -> tuple[InboundPort, ...]:
+    """What the application serves: ports of its services, then those that it declares itself."""
+    found: dict[int, InboundPort] = {}
+    for service in services:
+        ref = ir.ServiceRef(host=service.host, name=service.name, namespace=service.namespace)
+        for port in service.ports:
+            number = target_port(port, own)
+            if number is None or port.protocol is Protocol.UDP or number in found:
+                continue
+            found[number] = InboundPort(
+                number=number, protocol=port.protocol, mode=modes.of(number), service=ref
+            )
+    for name, number in own.ports:
+        if number not in found:
+            found[number] = InboundPort(
+                number=number, protocol=protocol_of(number, name), mode=modes.of(number)
+            )
+    return tuple(found[number] for number in sorted(found))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Receiving:
+    listeners: tuple[ir.Listener, ...]
+    clusters: tuple[ir.Cluster, ...]
+
+
+def _receiving(
+    attachment: ir.Attachment,
+    settings: Settings,
+    address: str,
+    ports: tuple[InboundPort, ...],
+    modes: PeerModes,
+) -> _Receiving:
+    """The inbound side. Where nothing redirects packets, each port has a listener on the workload's address."""
+    fixed = (
+        clusters.passthrough_cluster(settings),
+        clusters.blackhole_cluster(),
+    )
+    apps = tuple(
+        clusters.app_cluster(port.number, port.protocol, port.service, settings, attachment) for port in ports
+    )
+    if attachment.capture is ir.Capture.REDIRECT:
+        declared = {port.number for port in ports}
+        rest = tuple((number, mode) for number, mode in modes.ports if number not in declared)
+        listener = inbound.virtual_inbound(attachment, settings, ports, modes.default, rest)
+        passing = clusters.inbound_passthrough_cluster(settings, attachment)
+        return _Receiving((listener,), (*apps, passing, *fixed))
+    own = attachment.inbound_address if attachment.inbound_address != outbound.ANYWHERE else address
+    return _Receiving(
+        tuple(inbound.bound_inbound(attachment, settings, own, port) for port in ports), (*apps, *fixed)
+    )

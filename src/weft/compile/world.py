@@ -1,0 +1,313 @@
+"""The whole configuration at one moment: frozen resources, indexed, and what is derived from them.
+
+A change makes a new world that shares with the old one all that it does not touch. Derived values are
+remembered by their inputs, so a new world pays only for what became different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeVar, cast
+
+from weft.compile import kubernetes
+from weft.compile.backends import Backing, PeersByService, peers_of
+from weft.compile.gatewayapi.facts import Facts
+from weft.compile.hosts import is_wildcard
+from weft.compile.istio import service_entry
+from weft.compile.istio.destination_rule import RuleIndex
+from weft.compile.istio.peer_authentication import PeerModes, peer_modes
+from weft.compile.memo import Memo
+from weft.compile.mesh import settings_of
+from weft.compile.registry import Instances, Services
+from weft.compile.rules import Rules, rules_of
+from weft.compile.service import Instance, Labels, Service
+from weft.compile.settings import Settings
+from weft.compile.view import View, visible_services
+from weft.compile.vips import assign
+from weft.model.core import ConfigMap, Namespace, Secret
+from weft.model.destination_rule import DestinationRule
+from weft.model.endpoints import EndpointSlice
+from weft.model.gateway import Gateway
+from weft.model.gateway_class import GatewayClass
+from weft.model.http_route import HTTPRoute
+from weft.model.mesh_config import MeshConfig
+from weft.model.peer_authentication import PeerAuthentication
+from weft.model.reference_grant import ReferenceGrant
+from weft.model.resource import Key, Resource
+from weft.model.service import Service as KubernetesService
+from weft.model.service_entry import ServiceEntry
+from weft.model.workload import Workload
+from weft.model.workload_entry import WorkloadEntry
+from weft.model.workload_group import WorkloadGroup
+
+R = TypeVar("R", bound=Resource)
+
+Host = tuple[str, str]
+"""(namespace, name) of what needs a virtual address: a Service's name, or a host of a ServiceEntry."""
+
+Kind = Mapping[Key, Resource]
+_NONE: Final[Kind] = {}
+
+
+class World:
+    """An immutable snapshot. Build the first one with ``build``, all others with ``replace``."""
+
+    __slots__ = ("_kinds", "_slices", "given", "instances", "memo", "services", "settings", "vips")
+
+    def __init__(
+        self,
+        kinds: Mapping[type[Resource], Kind],
+        settings: Settings,
+        given: Settings | None,
+        vips: Mapping[Host, str],
+        services: Services,
+        instances: Instances,
+        slices: Mapping[Host, tuple[EndpointSlice, ...]],
+        memo: Memo,
+    ) -> None:
+        self._kinds = kinds
+        self._slices = slices
+        self.settings = settings
+        self.given = given
+        self.vips = vips
+        self.services = services
+        self.instances = instances
+        self.memo = memo
+
+    @classmethod
+    def build(
+        cls,
+        resources: Iterable[Resource] = (),
+        settings: Settings | None = None,
+        vips: Mapping[Host, str] | None = None,
+    ) -> World:
+        """A world of these resources.
+
+        ``settings`` None: from the MeshConfig or the ConfigMap ``istio`` among the resources. ``vips``
+        are virtual addresses given before; what lacks one gets one, the same in every world alike.
+        """
+        empty = cls({}, settings or Settings(), settings, {}, Services(), Instances(), {}, Memo())
+        return empty.replace(resources, (), vips)
+
+    def replace(
+        self,
+        put: Iterable[Resource] = (),
+        removed: Iterable[Key] = (),
+        vips: Mapping[Host, str] | None = None,
+    ) -> World:
+        """The world after a change. A resource that equals the one it replaces is no change."""
+        changes = _changes(self._kinds, put, removed)
+        if not changes and vips is None:
+            return self
+        kinds = dict(self._kinds)
+        for kind, change in changes.items():
+            table = dict(kinds.get(kind, _NONE))
+            for key, resource in change.items():
+                if resource is None:
+                    del table[key]
+                else:
+                    table[key] = resource
+            kinds[kind] = table
+        settings = self.given or settings_of(_table(kinds, MeshConfig), _table(kinds, ConfigMap))
+        again = settings != self.settings
+        settings = settings if again else self.settings
+        known = assign(_wanted(kinds, changes), {**self.vips, **(vips or {})})
+        return World(
+            kinds,
+            settings,
+            self.given,
+            known,
+            self._services_after(kinds, changes, settings, known, again),
+            self._instances_after(changes),
+            self._slices_after(changes),
+            self.memo,
+        )
+
+    def all(self, kind: type[R]) -> Mapping[Key, R]:
+        """All resources of a kind; the same object in every world in which none of them differs."""
+        return _table(self._kinds, kind)
+
+    def get(self, kind: type[R], namespace: str, name: str) -> R | None:
+        """One resource."""
+        return next(
+            (r for key, r in self.all(kind).items() if key.name == name and key.namespace == namespace), None
+        )
+
+    def keys(self) -> frozenset[Key]:
+        """Keys of all resources."""
+        return frozenset(key for table in self._kinds.values() for key in table)
+
+    @property
+    def backing(self) -> Backing:
+        """The workloads behind services; the same object until one of them differs."""
+        return self.memo(Backing, self.instances, self._slices, self.all(Workload), self.all(WorkloadGroup))
+
+    def backends(self, service: Service) -> tuple[Instance, ...]:
+        """The workloads behind a service, in a stable order, whatever their health."""
+        return self.backing.of(service, self.memo)
+
+    @property
+    def peers(self) -> PeersByService:
+        """What clients must know of the workloads behind each service."""
+        return self.memo(peers_of, self.services, self.backing, self.settings.trust_domain, self.memo)
+
+    def view(self, namespace: str) -> View:
+        """What a namespace may call; the same object until that differs."""
+        services = self.memo(visible_services, self.services, namespace, None)
+        return self.memo(View.of, namespace, services)
+
+    @property
+    def rule_index(self) -> RuleIndex:
+        """All DestinationRules, by namespace and host."""
+        return self.memo(RuleIndex, self.all(DestinationRule), self.settings)
+
+    def rules(self, view: View, labels: Labels) -> Rules:
+        """The DestinationRules that a view's proxies obey."""
+        index = self.rule_index
+        bearer = labels if index.selective else ()
+        return self.memo(rules_of, view, index, bearer, self.settings, self.memo)
+
+    @property
+    def gateway_facts(self) -> Facts:
+        """What the Gateway API's rules are decided by."""
+        return self.memo(
+            Facts,
+            self.all(GatewayClass),
+            self.all(Gateway),
+            self.all(HTTPRoute),
+            self.all(ReferenceGrant),
+            self.all(Namespace),
+            self.all(Secret),
+            self.services,
+            self.settings,
+        )
+
+    def headless(self, view: View) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Addresses behind each headless service of a view that clients connect to directly."""
+        return tuple(
+            (service.host, tuple(sorted({member.address for member in self.backends(service)} - {""})))
+            for service in self.memo(_headless, view)
+        )
+
+    def peer_modes(self, namespace: str, labels: Labels) -> PeerModes:
+        """Which connections a workload with these labels takes."""
+        rules = self.memo(_near, self.all(PeerAuthentication), namespace, self.settings.root_namespace)
+        modes = self.memo(peer_modes, rules, namespace, frozenset(labels), self.settings.root_namespace)
+        return self.memo(PeerModes, modes.default, modes.ports)
+
+    def _services_after(
+        self,
+        kinds: Mapping[type[Resource], Kind],
+        changes: Mapping[type[Resource], Mapping[Key, Resource | None]],
+        settings: Settings,
+        vips: Mapping[Host, str],
+        again: bool,
+    ) -> Services:
+        fresh: dict[Key, tuple[Service, ...]] = {}
+        for kind in (KubernetesService, ServiceEntry):
+            table: Mapping[Key, Resource | None] = (
+                kinds.get(kind, _NONE) if again else changes.get(kind, _NONE)
+            )
+            for key, resource in (*table.items(), *changes.get(kind, _NONE).items()):
+                fresh[key] = _services(resource, vips, settings)
+        moved = (
+            {host for host in vips if vips[host] != self.vips.get(host)} if vips is not self.vips else set()
+        )
+        for kind in (KubernetesService, ServiceEntry) if moved else ():
+            for key, resource in kinds.get(kind, _NONE).items():
+                if key not in fresh and any(host in moved for host in _hosts(resource)):
+                    fresh[key] = _services(resource, vips, settings)
+        return self.services.replace(fresh)
+
+    def _instances_after(self, changes: Mapping[type[Resource], Mapping[Key, Resource | None]]) -> Instances:
+        change = changes.get(WorkloadEntry)
+        if not change:
+            return self.instances
+        put = [service_entry.workload(r) for r in change.values() if isinstance(r, WorkloadEntry)]
+        return self.instances.replace(
+            put, [(key.namespace, key.name) for key, r in change.items() if r is None]
+        )
+
+    def _slices_after(
+        self, changes: Mapping[type[Resource], Mapping[Key, Resource | None]]
+    ) -> Mapping[Host, tuple[EndpointSlice, ...]]:
+        change = changes.get(EndpointSlice)
+        if not change:
+            return self._slices
+        slices = dict(self._slices)
+        for key, resource in change.items():
+            old = self.all(EndpointSlice).get(key)
+            for item in (old, resource):
+                if isinstance(item, EndpointSlice):
+                    host = (key.namespace, kubernetes.slice_service(item))
+                    rest = tuple(other for other in slices.get(host, ()) if other.key != key)
+                    slices[host] = (*rest, item) if item is resource else rest
+        return slices
+
+
+def _table(kinds: Mapping[type[Resource], Kind], kind: type[R]) -> Mapping[Key, R]:
+    return cast("Mapping[Key, R]", kinds.get(kind, _NONE))
+
+
+def _changes(
+    kinds: Mapping[type[Resource], Kind], put: Iterable[Resource], removed: Iterable[Key]
+) -> dict[type[Resource], dict[Key, Resource | None]]:
+    """What really differs, by kind; None is a removal. Later resources of a key replace earlier ones."""
+    changes: dict[type[Resource], dict[Key, Resource | None]] = {}
+    gone = set(removed)
+    for kind, table in kinds.items():
+        for key in gone & table.keys():
+            changes.setdefault(kind, {})[key] = None
+    for resource in put:
+        kind, key = type(resource), resource.key
+        if kinds.get(kind, _NONE).get(key) != resource or key in gone:
+            changes.setdefault(kind, {})[key] = resource
+    return changes
+
+
+def _services(resource: Resource | None, vips: Mapping[Host, str], settings: Settings) -> tuple[Service, ...]:
+    if isinstance(resource, KubernetesService):
+        vip = vips.get((resource.metadata.namespace, resource.metadata.name))
+        return (kubernetes.service(resource, vip, settings),)
+    if isinstance(resource, ServiceEntry):
+        namespace = resource.metadata.namespace
+        own = tuple(
+            (host, vips[namespace, host]) for host in resource.spec.hosts if (namespace, host) in vips
+        )
+        return service_entry.services(resource, own, settings)
+    return ()
+
+
+def _hosts(resource: Resource | None) -> tuple[Host, ...]:
+    """What of a resource needs a virtual address."""
+    if isinstance(resource, KubernetesService):
+        return (
+            ((resource.metadata.namespace, resource.metadata.name),) if kubernetes.wants_vip(resource) else ()
+        )
+    if isinstance(resource, ServiceEntry) and service_entry.wants_vip(resource):
+        return tuple(
+            (resource.metadata.namespace, host) for host in resource.spec.hosts if not is_wildcard(host)
+        )
+    return ()
+
+
+def _wanted(
+    kinds: Mapping[type[Resource], Kind], changes: Mapping[type[Resource], Mapping[Key, Resource | None]]
+) -> tuple[Host, ...]:
+    found = (
+        host
+        for kind in (KubernetesService, ServiceEntry)
+        for resource in changes.get(kind, _NONE).values()
+        for host in _hosts(resource)
+    )
+    return tuple(sorted(found))
+
+
+def _headless(view: View) -> tuple[Service, ...]:
+    return tuple(service for service in view.services if service.headless)
+
+
+def _near(
+    rules: Mapping[Key, PeerAuthentication], namespace: str, root: str
+) -> tuple[PeerAuthentication, ...]:
+    return tuple(rule for key, rule in rules.items() if key.namespace in {namespace, root})
