@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
@@ -90,3 +93,20 @@ async def drain(work: Coroutine[Any, Any, None], seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def notify_ready() -> None:
+    """Tell whoever started this process that it is ready (sd_notify(3)); nobody may have asked."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notices:
+        notices.sendto(b"READY=1", address)
+
+
+def log_to_stderr(verbose: int = 0) -> None:
+    """Warnings to standard error; ``verbose`` 1 shows what happens, 2 everything."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)

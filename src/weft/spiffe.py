@@ -69,3 +69,30 @@ class NodeId:
             case [domain, "weft", "node", name]:
                 return cls(domain, name)
         raise ValueError(f"{text!r} is not spiffe://<trust domain>/weft/node/<name>")
+
+
+@dataclass(frozen=True, slots=True)
+class AdminId:
+    """Who administers a mesh: ``spiffe://<trust domain>/weft/admin/<name>``. No node may ever host it."""
+
+    trust_domain: str
+    name: str
+
+    def __post_init__(self) -> None:
+        _check(self.trust_domain, _TRUST_DOMAIN, "trust domain")
+        _check(self.name, _SEGMENT, "administrator's name")
+
+    def __str__(self) -> str:
+        return f"spiffe://{self.trust_domain}/weft/admin/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the URI form.
+
+        Raises:
+            ValueError: when the text is no administrator's identity.
+        """
+        match text.removeprefix("spiffe://").split("/") if text.startswith("spiffe://") else []:
+            case [domain, "weft", "admin", name]:
+                return cls(domain, name)
+        raise ValueError(f"{text!r} is not spiffe://<trust domain>/weft/admin/<name>")

@@ -89,3 +89,11 @@ def _parse(text: str, environ: Mapping[str, str]) -> Server:
     if not path.exists():
         raise WeftError(f"no control plane listens on {path}", hint=HOW_TO_START)
     return Server(socket_path=path)
+
+
+def state_directory(environ: Mapping[str, str], uid: int) -> Path:
+    """Where what must survive a reboot is kept, by mesh below it."""
+    if not uid:
+        return Path("/var/lib/weft")
+    home = environ.get("XDG_STATE_HOME") or f"{environ.get('HOME') or Path.home()}/.local/state"
+    return Path(home) / "weft"

@@ -30,7 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from weft.errors import WeftError
 from weft.identity.pin import spki_sha256
 from weft.names import CONTROL_PLANE_ACCOUNT, CONTROL_PLANE_HOST, ROOT_NAMESPACE, TRUST_DOMAIN
-from weft.spiffe import NodeId, SpiffeId
+from weft.spiffe import AdminId, NodeId, SpiffeId
 
 ROOT_LIFETIME: Final = timedelta(days=3650)
 WORKLOAD_LIFETIME: Final = timedelta(hours=24)
@@ -155,7 +155,7 @@ class Authority:
     def sign(
         self,
         csr: str,
-        identity: SpiffeId | NodeId,
+        identity: SpiffeId | NodeId | AdminId,
         *,
         now: datetime,
         lifetime: timedelta = WORKLOAD_LIFETIME,

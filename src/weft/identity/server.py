@@ -15,7 +15,7 @@ from weft.identity.join import JoinToken, TokenError
 from weft.identity.nodes import Node, Nodes, check_node_name
 from weft.identity.pin import spki_sha256
 from weft.identity.tokens import Token, Tokens
-from weft.spiffe import NodeId, SpiffeId
+from weft.spiffe import AdminId, NodeId, SpiffeId
 
 _ADDRESSES_MAX: Final = 64
 
@@ -273,7 +273,7 @@ class Issuer:
         return Signed(certificate=chain, bundle=authority.bundle, not_after=until)
 
 
-def caller_of(leaf_der: bytes) -> NodeId | SpiffeId | None:
+def caller_of(leaf_der: bytes) -> AdminId | NodeId | SpiffeId | None:
     """Whose certificate this is; the TLS layer has verified it. None when it names nobody of a mesh."""
     try:
         certificate = x509.load_der_x509_certificate(leaf_der)
@@ -283,7 +283,7 @@ def caller_of(leaf_der: bytes) -> NodeId | SpiffeId | None:
         return None
     if len(uris) != 1:  # X509-SVID, section 2: exactly one
         return None
-    for form in (NodeId, SpiffeId):
+    for form in (AdminId, NodeId, SpiffeId):
         try:
             return form.parse(uris[0])
         except ValueError:

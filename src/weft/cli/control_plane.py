@@ -1,0 +1,103 @@
+"""``weft control-plane``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from weft.names import API_PORT, MONITORING_PORT, TRUST_DOMAIN, XDS_PORT
+
+
+@click.command("control-plane")
+@click.option(
+    "--listen", default="0.0.0.0", show_default=True, metavar="ADDRESS", help="Where the ports are."
+)
+@click.option(
+    "--advertise", multiple=True, metavar="HOST", help="Name or address that nodes dial; may be repeated."
+)
+@click.option(
+    "--xds-port", type=int, default=XDS_PORT, show_default=True, help="Proxies; 0 takes a free one."
+)
+@click.option("--api-port", type=int, default=API_PORT, show_default=True, help="API and enrolment.")
+@click.option(
+    "--monitoring-port", type=int, default=MONITORING_PORT, show_default=True, help="Metrics, debug."
+)
+@click.option("--mesh", default="default", show_default=True, help="Name of the mesh on this machine.")
+@click.option("--runtime-dir", type=click.Path(path_type=Path), help="Sockets; /run/weft/MESH for root.")
+@click.option("--state-dir", type=click.Path(path_type=Path), help="What stays; /var/lib/weft/MESH for root.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="DIR", help="Apply and follow a directory."
+)
+@click.option("--trust-domain", default=TRUST_DOMAIN, show_default=True, help="Of all identities.")
+@click.option("--certificate-lifetime", default="24h", show_default=True, help="Of workload certificates.")
+@click.option(
+    "--lease", default="15s", show_default=True, help="How long a lost node's workloads stay known."
+)
+@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
+def control_plane(
+    listen: str,
+    advertise: tuple[str, ...],
+    xds_port: int,
+    api_port: int,
+    monitoring_port: int,
+    mesh: str,
+    runtime_dir: Path | None,
+    state_dir: Path | None,
+    config: Path | None,
+    trust_domain: str,
+    certificate_lifetime: str,
+    lease: str,
+    verbose: int,
+) -> None:
+    """Configure every proxy, issue every certificate, serve the API.
+
+    Needs no root. The API's Unix socket and a kubeconfig are made in the runtime directory.
+    """
+    from weft.client.locate import runtime_directories, state_directory
+    from weft.control.app import ControlOptions
+    from weft.units import parse_duration
+
+    try:
+        lifetime, lease_time = parse_duration(certificate_lifetime), parse_duration(lease)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    options = ControlOptions(
+        runtime=runtime_dir or runtime_directories(os.environ, os.getuid())[0] / mesh,
+        state=state_dir or state_directory(os.environ, os.getuid()) / mesh,
+        listen=listen,
+        advertise=advertise,
+        xds_port=xds_port,
+        api_port=api_port,
+        monitoring_port=monitoring_port,
+        trust_domain=trust_domain,
+        config=config,
+        certificate_lifetime=lifetime,
+        lease_s=lease_time.total_seconds(),
+    )
+    _run(options, verbose)
+
+
+def _run(options: object, verbose: int) -> None:
+    import uvloop
+
+    from weft.control.app import ControlOptions
+    from weft.control.app import control_plane as running
+    from weft.runtime import log_to_stderr, notify_ready, stop_on_signals
+
+    assert isinstance(options, ControlOptions)
+    log_to_stderr(verbose)
+
+    async def serve() -> None:
+        async with stop_on_signals() as stop, running(options, stop) as listening:
+            click.echo(f"xDS   {listening.xds}")
+            click.echo(f"API   {listening.api}")
+            click.echo(f"API   {listening.socket} (this machine)")
+            click.echo(f"kubectl --kubeconfig {listening.kubeconfig}")
+            notify_ready()
+            await stop.wait()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())

@@ -1,0 +1,260 @@
+"""The control plane: store, authority, registry, pipeline, xDS and API, wired, started and drained.
+
+Nothing here is on the request path. If any part fails, every part stops and the error is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from weft.compile.world import World
+from weft.control import sources
+from weft.control.access import authenticator
+from weft.control.api.app import create_app
+from weft.control.api.kubeconfig import kubeconfig, write_kubeconfig
+from weft.control.api.objects import Objects
+from weft.control.api.serve import serve_api
+from weft.control.audit import AuditLog
+from weft.control.credentials import Credentials
+from weft.control.entry import ENTRY_KIND
+from weft.control.names import names
+from weft.control.nametable import NameTable
+from weft.control.nodes import OPEN_PATHS, NodeService
+from weft.control.nodesession import Addresses
+from weft.control.pipeline import Pipeline
+from weft.control.proxies import Entry, Proxies, authorizer
+from weft.control.proxy_routes import ProxyRoutes
+from weft.control.registry import LEASE_S, Registry
+from weft.control.status import Status
+from weft.identity.ca import WORKLOAD_LIFETIME
+from weft.identity.custody import Custody
+from weft.identity.nodes import Nodes
+from weft.identity.server import Issuer
+from weft.identity.tokens import Tokens
+from weft.model.resource import Key
+from weft.model.workload_entry import WorkloadEntry
+from weft.names import API_PORT, MONITORING_PORT, TRUST_DOMAIN, XDS_PORT
+from weft.runtime import Readiness
+from weft.store.sqlite import SqliteStore
+from weft.xds.server import serve as serve_xds
+from weft.xds.store import ConfigStore
+
+_log = logging.getLogger(__name__)
+
+API_SOCKET: Final = "api.sock"
+KUBECONFIG: Final = "kubeconfig"
+_DRAIN_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlOptions:
+    """``listen``: the address of the ports. ``advertise``: names and addresses that nodes dial, the first
+    is what they are told; none means what they dialled. Port 0 takes a free one.
+    """
+
+    runtime: Path
+    state: Path
+    listen: str = "0.0.0.0"
+    advertise: tuple[str, ...] = ()
+    xds_port: int = XDS_PORT
+    api_port: int = API_PORT
+    monitoring_port: int = MONITORING_PORT
+    trust_domain: str = TRUST_DOMAIN
+    config: Path | None = None
+    certificate_lifetime: timedelta = WORKLOAD_LIFETIME
+    lease_s: float = LEASE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the control plane is reached."""
+
+    xds: str
+    api: str
+    monitoring: str
+    socket: Path
+    kubeconfig: Path
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _dialled(host: str) -> str:
+    """An address that reaches a socket bound to ``host`` from this machine."""
+    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@asynccontextmanager
+async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIterator[Listening]:
+    """Run inside the block; ready when it is entered, drained when it is left.
+
+    Raises:
+        WeftError: a port is taken, the state cannot be read.
+    """
+    options.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(SqliteStore.open(options.state / "control"))
+        authority = await Custody(store.private("authority"), _now, trust_domain=options.trust_domain).open()
+        hosts = ("localhost", "127.0.0.1", "::1", socket.gethostname(), *options.advertise)
+        if options.listen not in {"0.0.0.0", "::", ""}:
+            hosts = (*hosts, options.listen)
+        credentials = Credentials(lambda: authority, hosts)
+
+        audit = AuditLog(options.state / "audit.log")
+        issuer = Issuer(
+            lambda: authority,
+            Tokens(store.private("tokens"), _now),
+            Nodes(store.private("nodes")),
+            _now,
+            audit=lambda issued: audit.write("certificate", asdict(issued)),
+            lifetime=options.certificate_lifetime,
+        )
+        config, proxies = ConfigStore(), Proxies()
+        status = Status(proxies)
+        table = NameTable()
+
+        def heard(world: World, _revision: int) -> None:
+            table.set(names(world))
+
+        pipeline = Pipeline(store, config, proxies, status, on_world=heard)
+
+        async def drained(_key: Key, revision: int) -> None:
+            await pipeline.endpoints_acknowledged(revision, _DRAIN_S)
+
+        registry = Registry(store, issuer, drained, lease_s=options.lease_s)
+        objects = Objects(store)
+        await objects.start()
+        await registry.restore()
+
+        readiness = Readiness()
+        served: dict[str, int] = {}
+
+        def addresses(connection: HTTPConnection) -> Addresses:
+            host = options.advertise[0] if options.advertise else _asked(connection, options.listen)
+            api = f"https://{_url_host(host)}:{served['api']}"
+            domain = pipeline.world.settings.domain
+            return Addresses(xds=f"{_url_host(host)}:{served['xds']}", api=api, domain=domain)
+
+        nodes = NodeService(issuer, registry, table, addresses)
+        proxy_routes = ProxyRoutes(status)
+        app = create_app(
+            objects,
+            authenticate=authenticator(lambda: authority.trust_domain),
+            stop=stop,
+            converged=proxy_routes.converged,
+            routes=[*_readyz(readiness), *nodes.routes(), *proxy_routes.routes()],
+            open_paths=OPEN_PATHS | {"/readyz"},
+        )
+
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        running = [
+            tasks.create_task(pipeline.run(readiness.guard("configuration")), name="pipeline"),
+            tasks.create_task(registry.keep(), name="registry"),
+            tasks.create_task(credentials.keep(), name="credentials"),
+        ]
+        stack.callback(lambda: [task.cancel() for task in running])
+        await readiness.wait()
+
+        xds_port = await stack.enter_async_context(
+            serve_xds(
+                f"{_url_host(options.listen)}:{options.xds_port}",
+                credentials.current,
+                config,
+                status,
+                authorizer(authority.trust_domain, _registered(pipeline)),
+            )
+        )
+        api = await stack.enter_async_context(
+            serve_api(
+                app,
+                host=options.listen,
+                port=options.api_port,
+                ssl_context_factory=credentials.context,
+                socket_path=options.runtime / API_SOCKET,
+                stop=stop,
+            )
+        )
+        served.update(xds=xds_port, api=api.port or 0)
+        monitoring = await stack.enter_async_context(
+            serve_api(
+                app,
+                host=options.listen,
+                port=options.monitoring_port,
+                ssl_context_factory=credentials.context,
+                stop=stop,
+            )
+        )
+        if options.config is not None:
+            running.append(
+                tasks.create_task(sources.follow(objects, options.config, stop=stop), name="directory")
+            )
+        host = _url_host(options.advertise[0] if options.advertise else _dialled(options.listen))
+        listening = Listening(
+            xds=f"{host}:{xds_port}",
+            api=f"https://{host}:{api.port}",
+            monitoring=f"https://{host}:{monitoring.port}",
+            socket=options.runtime / API_SOCKET,
+            kubeconfig=options.runtime / KUBECONFIG,
+        )
+        chain, key = credentials.admin("admin")
+        write_kubeconfig(
+            listening.kubeconfig,
+            kubeconfig(
+                server=listening.api,
+                ca=authority.bundle.encode(),
+                certificate=chain.encode(),
+                key=key.encode(),
+            ),
+        )
+        stack.callback(listening.kubeconfig.unlink, missing_ok=True)
+        yield listening
+
+
+def _asked(connection: HTTPConnection, listen: str) -> str:
+    """The address that a node dialled: it reaches the other ports there as well."""
+    server = connection.scope.get("server")
+    if server and server[1] is not None and server[0] not in {"0.0.0.0", "::", ""}:
+        return str(server[0])
+    return _dialled(listen)
+
+
+def _registered(pipeline: Pipeline) -> Callable[[str, str], Entry | None]:
+    """What the store knows of a workload whose proxy connects."""
+
+    def find(namespace: str, name: str) -> Entry | None:
+        entry = pipeline.world.all(WorkloadEntry).get(Key(ENTRY_KIND, namespace, name))
+        if entry is None:
+            return None
+        labels = {**(entry.metadata.labels or {}), **(entry.spec.labels or {})}
+        return Entry(
+            service_account=entry.spec.service_account or "default",
+            labels=tuple(sorted(labels.items())),
+            network=entry.spec.network or "",
+        )
+
+    return find
+
+
+def _readyz(readiness: Readiness) -> list[BaseRoute]:
+    async def ready(_request: Request) -> Response:
+        waiting = readiness.waiting_for
+        return JSONResponse({"ready": not waiting, "waitingFor": list(waiting)}, 503 if waiting else 200)
+
+    return [Route("/readyz", ready, methods=["GET"])]
