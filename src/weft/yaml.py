@@ -58,7 +58,9 @@ def load(text: str, file: str) -> tuple[tuple[Document, ...], tuple[Problem, ...
         line = text.count("\n", 0, found.start()) + 1
         column = found.start() - text.rfind("\n", 0, found.start())
         message = f"the character U+{ord(found[0]):04X} is not allowed in YAML"
-        return (), (Problem(SYNTAX, message, Origin(file, line, column), "remove it, or escape it in quotes"),)
+        return (), (
+            Problem(SYNTAX, message, Origin(file, line, column), "remove it, or escape it in quotes"),
+        )
     documents: list[Document] = []
     problems: list[Problem] = []
     start, before = 0, 0  # where reading begins, and how many lines stand before it
@@ -287,7 +289,9 @@ class _Reader:
         for value in frame.merged:
             for source in value if isinstance(value, list) else [value]:
                 if not isinstance(source, dict):
-                    self._problem(frame.place, f"'<<' merges mappings, not {kind_of(source)}", path=frame.path)
+                    self._problem(
+                        frame.place, f"'<<' merges mappings, not {kind_of(source)}", path=frame.path
+                    )
                     continue
                 for key, item in source.items():
                     frame.value.setdefault(key, item)
@@ -299,7 +303,7 @@ class _Reader:
             return text
         if tag is None:
             value = resolve(text)
-            if isinstance(value, float) and value in {float("inf"), float("-inf")} or value != value:
+            if (isinstance(value, float) and value in {float("inf"), float("-inf")}) or value != value:
                 self._problem(place, f"{text} is not a number that JSON can hold")
                 return None
             return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -42,3 +42,38 @@ class Shape(BaseModel):
 def given(*values: object) -> int:
     """How many of these were given."""
     return sum(value is not None for value in values)
+
+
+def at_most_one(shape: Shape, *names: str, hint: str = "keep one of them") -> Iterator[Flaw]:
+    """A flaw when several of these fields (in Python's names) were given."""
+    fields = type(shape).model_fields
+    there = [fields[name].alias or name for name in names if getattr(shape, name) is not None]
+    if len(there) > 1:
+        yield Flaw((there[1],), f"only one of {', '.join(there)} may be given", hint)
+
+
+def twice(values: Iterable[Hashable]) -> Iterator[int]:
+    """The positions of values that stand further to the front already."""
+    seen: set[Hashable] = set()
+    for number, value in enumerate(values):
+        if value in seen:
+            yield number
+        seen.add(value)
+
+
+def union(shape: Shape, kind: str) -> Iterator[Flaw]:
+    """The Gateway API's unions: ``type: URLRewrite`` goes with the field ``urlRewrite`` and with no other."""
+    found = False
+    for name, field in type(shape).model_fields.items():
+        wire = field.alias or name
+        if wire == "type":
+            continue
+        there = getattr(shape, name) is not None
+        if wire.lower() == kind.lower():
+            found = True
+            if not there:
+                yield Flaw((wire,), f"type {kind} needs {wire}", f"add {wire}")
+        elif there:
+            yield Flaw((wire,), f"{wire} does not go with type {kind}", "remove it, or change the type")
+    if not found:
+        yield Flaw(("type",), f"nothing is known of type {kind}")

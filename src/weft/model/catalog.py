@@ -56,7 +56,7 @@ class KindRow:
 
     @property
     def id(self) -> str:
-        """"group/Kind", as in ``Key.kind``."""
+        """ "group/Kind", as in ``Key.kind``."""
         return f"{self.group}/{self.kind}"
 
     @property
@@ -111,7 +111,18 @@ def _row(
     many = plural or (f"{lower[:-1]}ies" if lower.endswith("y") else f"{lower}s")
     categories = _CATEGORIES.get(group, ("all",) if kind == "Service" else ())
     return KindRow(
-        group, versions, kind, many, lower, short, namespaced, f"{where}:{kind}", columns, names, categories, status
+        group,
+        versions,
+        kind,
+        many,
+        lower,
+        short,
+        namespaced,
+        f"{where}:{kind}",
+        columns,
+        names,
+        categories,
+        status,
     )
 
 
@@ -121,7 +132,16 @@ _ACCEPTED: Final = Column("Accepted", '.status.conditions[?(@.type=="Accepted")]
 _PROGRAMMED: Final = Column("Programmed", '.status.conditions[?(@.type=="Programmed")].status')
 
 KINDS: Final[tuple[KindRow, ...]] = (
-    _row("", _CORE, "Namespace", ("ns",), "core", Column("Status", ".status.phase"), namespaced=False, names="label"),
+    _row(
+        "",
+        _CORE,
+        "Namespace",
+        ("ns",),
+        "core",
+        Column("Status", ".status.phase"),
+        namespaced=False,
+        names="label",
+    ),
     _row(
         "",
         _CORE,

@@ -45,7 +45,7 @@ class Part:
 
 
 def unwrap(document: Document) -> tuple[tuple[Part, ...], tuple[Problem, ...]]:
-    """The document itself, or the items of a ``List`` (also of ``ServiceList`` and the like), nested ones too."""
+    """The document itself, or the items of a ``List`` (``ServiceList`` and the like too), nested ones as well."""
     parts: list[Part] = []
     problems: list[Problem] = []
 
@@ -281,7 +281,11 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
         case "literal_error":
             known = [word.strip("'") for word in str(about["expected"]).replace(" or ", ", ").split(", ")]
             listed = known[0] if len(known) == 1 else f"one of {', '.join(known)}"
-            near = did_you_mean(value, known) or did_you_mean(value.upper(), known) if isinstance(value, str) else ""
+            near = (
+                did_you_mean(value, known) or did_you_mean(value.upper(), known)
+                if isinstance(value, str)
+                else ""
+            )
             return f"{value!r} is not known: write {listed}", near
         case "value_error":
             return str(about["error"]), ""
@@ -301,7 +305,9 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
         case "string_too_long":
             return f"too long: at most {about['max_length']} characters", ""
         case "string_too_short":
-            return "must not be empty" if about["min_length"] == 1 else f"at least {about['min_length']} characters", ""
+            return "must not be empty" if about[
+                "min_length"
+            ] == 1 else f"at least {about['min_length']} characters", ""
     return detail["msg"][:1].lower() + detail["msg"][1:], ""
 
 

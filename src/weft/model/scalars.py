@@ -104,7 +104,7 @@ def _short(value: str) -> str:
 
 LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN: Final = rf"{LABEL}(?:\.{LABEL})*"
-_HTTP_TOKEN: Final = r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+"
+_HEADER: Final = r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+"
 
 DnsLabel = Annotated[
     Text, Form(LABEL, "a DNS label: lower-case letters, digits and '-', as 'reviews-v1'", longest=63)
@@ -127,9 +127,7 @@ PreciseHostname = Annotated[
 GroupName = Annotated[
     Text, Form(rf"(?:{SUBDOMAIN})?", "an API group, as 'gateway.networking.k8s.io'", longest=253, shortest=0)
 ]
-KindName = Annotated[
-    Text, Form(r"[a-zA-Z](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?", "a kind, as 'Service'", longest=63)
-]
+KindName = Annotated[Text, Form(r"[a-zA-Z](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?", "a kind, as 'Service'", longest=63)]
 ObjectName = Annotated[Text, Form(".*", "the name of an object", longest=253)]
 SectionName = Annotated[
     Text, Form(SUBDOMAIN, "a section's name: lower-case letters, digits, '-' and '.'", longest=253)
@@ -143,9 +141,55 @@ ControllerName = Annotated[
     ),
 ]
 HeaderName = Annotated[
-    Text, Form(_HTTP_TOKEN, "a header's name: letters, digits and '-', as 'x-user'", longest=256)
+    Text, Form(_HEADER, "a header's name: letters, digits and '-', as 'x-user'", longest=256)
 ]
 AnyText = Annotated[Text, Form(".*", "text")]
+HeaderValue = Annotated[
+    Text,
+    Form(r"[!-~]+(?:[\t ]?[!-~]+)*", "a header's value: printable ASCII, no space at the ends", longest=4096),
+]
+Uri = Annotated[
+    Text,
+    Form(
+        r"[^:/?#]+://[^/?#]*[^?#]*(?:\?[^#]*)?(?:#.*)?",
+        "a URI, as 'spiffe://cluster.local/ns/a/sa/b'",
+        longest=253,
+    ),
+]
+UrlPath = Annotated[
+    Text,
+    Form(
+        r"(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})+", "a path, as '/check'", longest=1024, shortest=0
+    ),
+]
+CorsOrigin = Annotated[
+    Text,
+    Form(
+        r"\*|https?://(?:(?:\*\.)?(?:[a-zA-Z0-9-]+\.)*[a-zA-Z0-9-]+|\*)(?::[0-9]{1,5})?",
+        "an origin, as 'https://shop.example.com', 'https://*.example.com' or '*'",
+        longest=253,
+    ),
+]
+WellKnown = Annotated[
+    Text,
+    Form(rf"System|{SUBDOMAIN}/[A-Za-z0-9][-A-Za-z0-9_.]{{0,62}}", "'System', or 'domain/name'", longest=253),
+]
+AddressType = Annotated[
+    Text,
+    Form(
+        rf"Hostname|IPAddress|NamedAddress|{SUBDOMAIN}/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+",
+        "a type of address: Hostname, IPAddress or NamedAddress",
+        longest=253,
+    ),
+]
+ListenerProtocol = Annotated[
+    Text,
+    Form(
+        rf"[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?|{SUBDOMAIN}/[A-Za-z0-9]+",
+        "a protocol: HTTP, HTTPS, TLS, TCP or UDP",
+        longest=255,
+    ),
+]
 
 _QUALIFIED: Final = re.compile(
     rf"(?:(?P<prefix>{SUBDOMAIN})/)?(?P<name>[A-Za-z0-9](?:[-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?)"
@@ -157,7 +201,7 @@ def _qualified(value: str) -> str:
     found = _QUALIFIED.fullmatch(value)
     if found is None or len(found["prefix"] or "") > 253:
         raise ValueError(
-            f"{_short(value)} is not a label's key: write 'name' or 'domain/name', at most 63 characters after '/'"
+            f"{_short(value)} is not a label's key: write 'name' or 'domain/name', the name at most 63 long"
         )
     return value
 
@@ -176,7 +220,7 @@ def _label_value(value: object) -> str:
 def _quote(value: object) -> str:
     from weft.yaml import kind_of
 
-    hint = f": write it in quotes, \"{_plain(value)}\"" if isinstance(value, bool | int | float) else ""
+    hint = f': write it in quotes, "{_plain(value)}"' if isinstance(value, bool | int | float) else ""
     return f"must be text, not {kind_of(value)}{hint}"
 
 
@@ -230,6 +274,13 @@ def _proto_duration(value: object) -> timedelta:
     return found
 
 
+def _positive_duration(value: object) -> timedelta:
+    found = units.parse_duration(value)
+    if found < timedelta(milliseconds=1):
+        raise ValueError(f"{value!r} is too short: at least '1ms'")
+    return found
+
+
 def _duration_of(parse: Callable[[object], timedelta]) -> Any:
     return PlainValidator(_reader(parse))
 
@@ -237,6 +288,7 @@ def _duration_of(parse: Callable[[object], timedelta]) -> Any:
 _WRITTEN: Final = PlainSerializer(_written, return_type=str)
 _AS_TEXT: Final = WithJsonSchema({"type": "string"})
 ProtoDuration = Annotated[timedelta, _duration_of(_proto_duration), _WRITTEN, _AS_TEXT]
+PositiveDuration = Annotated[timedelta, _duration_of(_positive_duration), _WRITTEN, _AS_TEXT]
 GatewayDuration = Annotated[timedelta, _duration_of(units.parse_gateway_duration), _WRITTEN, _AS_TEXT]
 
 

@@ -1,0 +1,54 @@
+"""Limits of connections, as DestinationRule and Sidecar state them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from weft.model.base import Shape
+from weft.model.scalars import Bool, PositiveDuration, ProtoDuration, ProtoInt, UInt
+
+
+class HTTP2KeepAlive(Shape):
+    """Pings on idle HTTP/2 connections."""
+
+    interval: PositiveDuration | None = None
+    timeout: PositiveDuration | None = None
+
+
+class HTTPSettings(Shape):
+    """Limits for HTTP."""
+
+    h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
+    http1_max_pending_requests: ProtoInt | None = None
+    http2_keep_alive: HTTP2KeepAlive | None = None
+    http2_max_requests: ProtoInt | None = None
+    idle_timeout: PositiveDuration | None = None
+    max_concurrent_streams: ProtoInt | None = None
+    max_requests_per_connection: ProtoInt | None = None
+    max_retries: ProtoInt | None = None
+    use_client_protocol: Bool | None = None
+
+
+class TcpKeepalive(Shape):
+    """Probes of the kernel on idle connections."""
+
+    interval: PositiveDuration | None = None
+    probes: UInt | None = None
+    time: PositiveDuration | None = None
+
+
+class TCPSettings(Shape):
+    """Limits for all connections."""
+
+    connect_timeout: PositiveDuration | None = None
+    idle_timeout: ProtoDuration | None = None
+    max_connection_duration: PositiveDuration | None = None
+    max_connections: ProtoInt | None = None
+    tcp_keepalive: TcpKeepalive | None = None
+
+
+class ConnectionPoolSettings(Shape):
+    """Limits of the connections to a service."""
+
+    http: HTTPSettings | None = None
+    tcp: TCPSettings | None = None

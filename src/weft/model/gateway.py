@@ -1,0 +1,201 @@
+"""Gateway of gateway.networking.k8s.io."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from weft.model.base import Flaw, Shape, twice
+from weft.model.listener import (
+    AllowedRoutes,
+    ListenerTLSConfig,
+    RouteGroupKind,
+    SecretObjectReference,
+    distinct,
+)
+from weft.model.resource import Condition, LabelSelector, Resource
+from weft.model.scalars import (
+    AddressType,
+    DnsLabel,
+    GroupName,
+    Hostname,
+    Int,
+    KindName,
+    LabelValue,
+    ListenerProtocol,
+    ObjectName,
+    Port,
+    SectionName,
+    Text,
+)
+
+
+class GatewaySpecAddress(Shape):
+    """An address that is asked for."""
+
+    type: AddressType | None = None
+    value: Annotated[Text, Field(max_length=253)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """The value is what the type says."""
+        if self.value and self.type in {None, "IPAddress"}:
+            try:
+                ip_address(self.value)
+            except ValueError:
+                yield Flaw(("value",), f"{self.value!r} is not an IP address", "or write 'type: Hostname'")
+
+
+class ListenerNamespaces(Shape):
+    """Namespaces whose ListenerSets may add listeners."""
+
+    from_: Literal["All", "Selector", "Same", "None"] | None = Field(default=None, alias="from")
+    selector: LabelSelector | None = None
+
+
+class AllowedListeners(Shape):
+    """Which ListenerSets may add listeners."""
+
+    namespaces: ListenerNamespaces | None = None
+
+
+class LocalParametersReference(Shape):
+    """An object of the same namespace that configures the gateway."""
+
+    group: GroupName
+    kind: KindName
+    name: ObjectName
+
+
+class GatewayInfrastructure(Shape):
+    """What the gateway's own objects shall bear."""
+
+    annotations: (
+        Annotated[dict[str, Annotated[Text, Field(min_length=0, max_length=4096)]], Field(max_length=16)]
+        | None
+    ) = None
+    labels: Annotated[dict[str, LabelValue], Field(max_length=8)] | None = None
+    parameters_ref: LocalParametersReference | None = None
+
+
+class Listener(Shape):
+    """A port, its protocol, and the routes that may attach."""
+
+    allowed_routes: AllowedRoutes | None = None
+    hostname: Hostname | None = None
+    name: SectionName
+    port: Port
+    protocol: ListenerProtocol
+    tls: ListenerTLSConfig | None = None
+
+
+class GatewayBackendTLS(Shape):
+    """How the gateway proves itself to services."""
+
+    client_certificate_ref: SecretObjectReference | None = None
+
+
+class ObjectReference(Shape):
+    """An object; one of another namespace needs a ReferenceGrant."""
+
+    group: GroupName
+    kind: KindName
+    name: ObjectName
+    namespace: DnsLabel | None = None
+
+
+class FrontendTLSValidation(Shape):
+    """How client certificates are checked."""
+
+    ca_certificate_refs: Annotated[tuple[ObjectReference, ...], Field(min_length=1, max_length=16)]
+    mode: Literal["AllowValidOnly", "AllowInsecureFallback"] | None = None
+
+
+class FrontendTLS(Shape):
+    """What clients of a port must prove."""
+
+    validation: FrontendTLSValidation | None = None
+
+
+class TLSPortConfig(Shape):
+    """What clients of one port must prove."""
+
+    port: Port
+    tls: FrontendTLS
+
+
+class FrontendTLSConfig(Shape):
+    """What clients must prove."""
+
+    default: FrontendTLS
+    per_port: Annotated[tuple[TLSPortConfig, ...], Field(max_length=64)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Ports differ."""
+        ports = self.per_port or ()
+        for number in twice(item.port for item in ports):
+            yield Flaw(("perPort", number, "port"), f"port {ports[number].port} is there twice")
+
+
+class GatewayTLSConfig(Shape):
+    """TLS of the whole gateway."""
+
+    backend: GatewayBackendTLS | None = None
+    frontend: FrontendTLSConfig | None = None
+
+
+class GatewaySpec(Shape):
+    """A gateway: its listeners, and who may use them."""
+
+    addresses: Annotated[tuple[GatewaySpecAddress, ...], Field(max_length=16)] | None = None
+    allowed_listeners: AllowedListeners | None = None
+    default_scope: Literal["All", "None"] | None = None
+    gateway_class_name: ObjectName
+    infrastructure: GatewayInfrastructure | None = None
+    listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=64)]
+    tls: GatewayTLSConfig | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Listeners and addresses differ, and protocols fit (the rules of the CRD)."""
+        yield from distinct(self.listeners or ())
+        addresses = self.addresses or ()
+        for number in twice(
+            (item.type or "IPAddress", item.value or number) for number, item in enumerate(addresses)
+        ):
+            yield Flaw(
+                ("addresses", number, "value"), f"the address {addresses[number].value!r} is there twice"
+            )
+
+
+class GatewayStatusAddress(Shape):
+    """An address that the gateway has."""
+
+    type: AddressType | None = None
+    value: ObjectName
+
+
+class ListenerStatus(Shape):
+    """What became of a listener."""
+
+    attached_routes: Int
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)]
+    name: SectionName
+    supported_kinds: Annotated[tuple[RouteGroupKind, ...], Field(max_length=8)] | None = None
+
+
+class GatewayStatus(Shape):
+    """What became of the gateway."""
+
+    addresses: Annotated[tuple[GatewayStatusAddress, ...], Field(max_length=16)] | None = None
+    attached_listener_sets: Int | None = None
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] | None = None
+    listeners: Annotated[tuple[ListenerStatus, ...], Field(max_length=64)] | None = None
+
+
+class Gateway(Resource):
+    """A gateway and its listeners."""
+
+    spec: GatewaySpec
+    status: GatewayStatus | None = None

@@ -1,0 +1,76 @@
+"""RequestAuthentication."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from weft.model.base import Flaw, Shape, at_most_one
+from weft.model.istio import IstioStatus, LabelsSelector, PolicyTargetReference
+from weft.model.resource import Resource
+from weft.model.scalars import Bool, HeaderName, PositiveDuration, Text
+
+
+class JWTHeader(Shape):
+    """A header that may bear the token."""
+
+    name: Annotated[Text, Field(min_length=1)]
+    prefix: Text | None = None
+
+
+class ClaimToHeader(Shape):
+    """A claim that is passed on as a header."""
+
+    claim: Annotated[Text, Field(min_length=1)]
+    header: HeaderName
+
+
+class JWTRule(Shape):
+    """An issuer, its keys, and where its tokens are found."""
+
+    audiences: tuple[Annotated[Text, Field(min_length=1)], ...] | None = None
+    forward_original_token: Bool | None = None
+    from_cookies: tuple[Annotated[Text, Field(min_length=1)], ...] | None = None
+    from_headers: tuple[JWTHeader, ...] | None = None
+    from_params: tuple[Annotated[Text, Field(min_length=1)], ...] | None = None
+    issuer: Annotated[Text, Field(min_length=1)] | None = None
+    jwks: Text | None = None
+    jwks_uri_: Annotated[Text, Field(min_length=1, max_length=2048)] | None = Field(
+        default=None, alias="jwks_uri"
+    )
+    jwks_uri: Annotated[Text, Field(min_length=1, max_length=2048)] | None = None
+    output_claim_to_headers: tuple[ClaimToHeader, ...] | None = None
+    output_payload_to_header: Text | None = None
+    space_delimited_claims: (
+        Annotated[tuple[Annotated[Text, Field(min_length=1)], ...], Field(max_length=64)] | None
+    ) = None
+    timeout: PositiveDuration | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Keys come from one place."""
+        yield from at_most_one(self, "jwks_uri", "jwks_uri_", "jwks")
+        for wire, uri in (("jwksUri", self.jwks_uri), ("jwks_uri", self.jwks_uri_)):
+            if uri and not uri.startswith(("http://", "https://")):
+                yield Flaw((wire,), f"{uri!r} is not a URL: it begins with https:// or http://")
+
+
+class RequestAuthenticationSpec(Shape):
+    """Which tokens are believed."""
+
+    jwt_rules: Annotated[tuple[JWTRule, ...], Field(max_length=4096)] | None = None
+    selector: LabelsSelector | None = None
+    target_ref: PolicyTargetReference | None = None
+    target_refs: Annotated[tuple[PolicyTargetReference, ...], Field(max_length=16)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Workloads by labels, or what the policy is attached to."""
+        yield from at_most_one(self, "selector", "target_ref", "target_refs")
+
+
+class RequestAuthentication(Resource):
+    """Which tokens of users are believed."""
+
+    spec: RequestAuthenticationSpec = Field(default_factory=lambda: RequestAuthenticationSpec())
+    status: IstioStatus | None = None

@@ -1,0 +1,178 @@
+"""Shapes that the routes of the Gateway API have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from weft.model.base import Flaw, Shape, at_most_one, twice
+from weft.model.resource import Condition
+from weft.model.scalars import (
+    ControllerName,
+    DnsLabel,
+    GatewayDuration,
+    GroupName,
+    HeaderName,
+    HeaderValue,
+    Int,
+    KindName,
+    ObjectName,
+    Port,
+    SectionName,
+    Text,
+)
+
+
+class LocalObjectReference(Shape):
+    """An object of the same namespace."""
+
+    group: GroupName
+    kind: KindName
+    name: ObjectName
+
+
+class ParentReference(Shape):
+    """What a route is attached to: a Gateway, a ListenerSet or a Service."""
+
+    group: GroupName | None = None
+    kind: KindName | None = None
+    name: ObjectName
+    namespace: DnsLabel | None = None
+    port: Port | None = None
+    section_name: SectionName | None = None
+
+
+class HTTPHeader(Shape):
+    """A header and its value."""
+
+    name: HeaderName
+    value: HeaderValue
+
+
+class HTTPHeaderFilter(Shape):
+    """Changes to headers."""
+
+    add: Annotated[tuple[HTTPHeader, ...], Field(max_length=16)] | None = None
+    remove: Annotated[tuple[Text, ...], Field(max_length=16)] | None = None
+    set: Annotated[tuple[HTTPHeader, ...], Field(max_length=16)] | None = None
+
+
+class BackendObjectReference(Shape):
+    """A service and its port."""
+
+    group: GroupName | None = None
+    kind: KindName | None = None
+    name: ObjectName
+    namespace: DnsLabel | None = None
+    port: Port | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """A Service is called at a port."""
+        if not self.group and self.kind in {None, "Service"} and self.port is None:
+            yield Flaw(("port",), "a Service is called at a port", "add port")
+
+
+class Fraction(Shape):
+    """A share as a fraction."""
+
+    denominator: Annotated[Int, Field(ge=1)] | None = None
+    numerator: Annotated[Int, Field(ge=0)]
+
+    def flaws(self) -> Iterator[Flaw]:
+        """At most the whole."""
+        if self.numerator > (self.denominator or 100):
+            yield Flaw(("numerator",), "the share is more than the whole", "write a smaller numerator")
+
+
+class HTTPRequestMirrorFilter(Shape):
+    """Sends a copy of the requests elsewhere."""
+
+    backend_ref: BackendObjectReference
+    fraction: Fraction | None = None
+    percent: Annotated[Int, Field(ge=0, le=100)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """One form of the share."""
+        yield from at_most_one(self, "percent", "fraction")
+
+
+class CookieConfig(Shape):
+    """The cookie of a session."""
+
+    lifetime_type: Literal["Permanent", "Session"] | None = None
+    name: HeaderName | None = None
+    path: Annotated[Text, Field(max_length=1024)] | None = None
+
+
+class HeaderConfig(Shape):
+    """The header of a session."""
+
+    name: HeaderName
+
+
+class SessionPersistence(Shape):
+    """Keeps a client at the same endpoint."""
+
+    absolute_timeout: GatewayDuration | None = None
+    cookie: CookieConfig | None = None
+    header: HeaderConfig | None = None
+    type: Literal["Cookie", "Header"] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """The block of the type, and no other."""
+        if (
+            self.cookie is not None
+            and self.cookie.lifetime_type == "Permanent"
+            and self.absolute_timeout is None
+        ):
+            yield Flaw(("absoluteTimeout",), "a permanent cookie needs absoluteTimeout")
+        if self.cookie is not None and self.type == "Header":
+            yield Flaw(("cookie",), "cookie does not go with type Header", "remove it")
+        if self.header is not None and self.type != "Header":
+            yield Flaw(("header",), "header goes with type Header only", "remove it")
+
+
+class RouteParentStatus(Shape):
+    """What became of a route at one of its parents."""
+
+    conditions: Annotated[tuple[Condition, ...], Field(min_length=1, max_length=8)]
+    controller_name: ControllerName
+    parent_ref: ParentReference
+
+
+class RouteStatus(Shape):
+    """What became of a route at each of its parents."""
+
+    parents: Annotated[tuple[RouteParentStatus, ...], Field(max_length=32)]
+
+
+class BackendRef(Shape):
+    """A service and its share of the connections."""
+
+    group: GroupName | None = None
+    kind: KindName | None = None
+    name: ObjectName
+    namespace: DnsLabel | None = None
+    port: Port | None = None
+    weight: Annotated[Int, Field(ge=0, le=1000000)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """A Service is called at a port."""
+        if not self.group and self.kind in {None, "Service"} and self.port is None:
+            yield Flaw(("port",), "a Service is called at a port", "add port")
+
+
+def parents(references: tuple[ParentReference, ...]) -> Iterator[Flaw]:
+    """Two references to one parent must name different parts of it, and both a part (the CRD's rules)."""
+    whole = [(item.group, item.kind, item.namespace or None, item.name) for item in references]
+    part = [(item.section_name or None, item.port) for item in references]
+    for number in twice(zip(whole, part, strict=True)):
+        yield Flaw(("parentRefs", number), "the same parent is there twice", "remove one of them")
+    for number, parent in enumerate(whole):
+        if part[number] == (None, None) and any(
+            other == parent and part[place] != (None, None) for place, other in enumerate(whole)
+        ):
+            message = "sectionName or port is missing: another reference names a part of this parent"
+            yield Flaw(("parentRefs", number), message)

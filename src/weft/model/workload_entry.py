@@ -1,0 +1,45 @@
+"""WorkloadEntry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from weft.model.base import Flaw, Shape
+from weft.model.istio import IstioStatus
+from weft.model.resource import Resource
+from weft.model.scalars import ProtoPort, Text, UInt
+
+
+class WorkloadEntrySpec(Shape):
+    """A workload: its address, its labels, and who it is."""
+
+    address: Annotated[Text, Field(max_length=256)] | None = None
+    labels: Annotated[dict[str, Text], Field(max_length=256)] | None = None
+    locality: Annotated[Text, Field(max_length=2048)] | None = None
+    network: Annotated[Text, Field(max_length=2048)] | None = None
+    ports: Annotated[dict[str, ProtoPort], Field(max_length=128)] | None = None
+    service_account: Annotated[Text, Field(max_length=253)] | None = None
+    weight: UInt | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """An address or a network; a socket is absolute and has no ports."""
+        if self.address is None and self.network is None:
+            yield Flaw(("address",), "an address is missing", "add address")
+        address = self.address or ""
+        if address.startswith("unix://"):
+            if self.ports:
+                yield Flaw(("ports",), "a Unix socket has no ports", "remove them")
+            if address[7:8] not in {"/", "@"} or address.endswith("/"):
+                yield Flaw(
+                    ("address",), f"{address!r} is not a socket", "write 'unix:///path' or 'unix://@name'"
+                )
+
+
+class WorkloadEntry(Resource):
+    """One workload that runs outside Kubernetes."""
+
+    spec: WorkloadEntrySpec = Field(default_factory=lambda: WorkloadEntrySpec())
+    status: IstioStatus | None = None

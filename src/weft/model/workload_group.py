@@ -1,0 +1,102 @@
+"""WorkloadGroup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from weft.model.base import Flaw, Shape, at_most_one
+from weft.model.istio import IstioStatus
+from weft.model.resource import Resource
+from weft.model.scalars import HeaderName, ProtoInt, ProtoPort, Text, UInt
+
+
+class ObjectMeta(Shape):
+    """Labels and annotations of the entries."""
+
+    annotations: Annotated[dict[str, Text], Field(max_length=256)] | None = None
+    labels: Annotated[dict[str, Text], Field(max_length=256)] | None = None
+
+
+class ExecHealthCheckConfig(Shape):
+    """Ready when the command exits with 0."""
+
+    command: tuple[Annotated[Text, Field(min_length=1)], ...]
+
+
+class GrpcHealthCheckConfig(Shape):
+    """Ready when gRPC's health service says so."""
+
+    port: ProtoPort | None = None
+    service: Text | None = None
+
+
+class ProbeHeader(Shape):
+    """A header of the probe."""
+
+    name: HeaderName | None = None
+    value: Text | None = None
+
+
+class HTTPHealthCheckConfig(Shape):
+    """Ready when a GET is answered with 200 to 399."""
+
+    host: Text | None = None
+    http_headers: tuple[ProbeHeader, ...] | None = None
+    path: Text | None = None
+    port: ProtoPort
+    scheme: Text | None = None
+
+
+class TCPHealthCheckConfig(Shape):
+    """Ready when the port accepts a connection."""
+
+    host: Text | None = None
+    port: ProtoPort
+
+
+class ReadinessProbe(Shape):
+    """How it is known that a workload is ready."""
+
+    exec: ExecHealthCheckConfig | None = None
+    failure_threshold: Annotated[ProtoInt, Field(ge=0)] | None = None
+    grpc: GrpcHealthCheckConfig | None = None
+    http_get: HTTPHealthCheckConfig | None = None
+    initial_delay_seconds: Annotated[ProtoInt, Field(ge=0)] | None = None
+    period_seconds: Annotated[ProtoInt, Field(ge=0)] | None = None
+    success_threshold: Annotated[ProtoInt, Field(ge=0)] | None = None
+    tcp_socket: TCPHealthCheckConfig | None = None
+    timeout_seconds: Annotated[ProtoInt, Field(ge=0)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """One way to ask."""
+        yield from at_most_one(self, "http_get", "tcp_socket", "exec", "grpc")
+
+
+class WorkloadTemplate(Shape):
+    """What the entries of a group have in common."""
+
+    address: Annotated[Text, Field(max_length=256)] | None = None
+    labels: Annotated[dict[str, Text], Field(max_length=256)] | None = None
+    locality: Annotated[Text, Field(max_length=2048)] | None = None
+    network: Annotated[Text, Field(max_length=2048)] | None = None
+    ports: Annotated[dict[str, ProtoPort], Field(max_length=128)] | None = None
+    service_account: Annotated[Text, Field(max_length=253)] | None = None
+    weight: UInt | None = None
+
+
+class WorkloadGroupSpec(Shape):
+    """A template for workloads that register."""
+
+    metadata: ObjectMeta | None = None
+    probe: ReadinessProbe | None = None
+    template: WorkloadTemplate
+
+
+class WorkloadGroup(Resource):
+    """A template for workloads that register."""
+
+    spec: WorkloadGroupSpec
+    status: IstioStatus | None = None
