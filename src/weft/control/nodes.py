@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Final
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -97,7 +97,8 @@ class NodeService:
     async def _tokens(self, request: Request) -> Response:
         _require_admin(request)
         if request.method == "GET":
-            return JSONResponse({"tokens": [_describe(token) for token in await self.issuer.tokens.list()]})
+            found = [self._describe(token) for token in await self.issuer.tokens.list()]
+            return JSONResponse({"tokens": found})
         body = await _body(request)
         if not isinstance(body, dict):
             raise Refused("expected a JSON object", status=400)
@@ -111,7 +112,7 @@ class NodeService:
             lifetime=_lifetime(lifetime),
             uses=uses,
         )
-        return JSONResponse({"token": str(text), **_describe(token)}, status_code=201)
+        return JSONResponse({"token": str(text), **self._describe(token)}, status_code=201)
 
     async def _revoke(self, request: Request) -> Response:
         _require_admin(request)
@@ -119,7 +120,7 @@ class NodeService:
             token = await self.issuer.tokens.revoke(request.path_params["id"])
         except WeftError as error:
             raise Refused(error.message, status=404, hint=error.hint) from error
-        return JSONResponse(_describe(token))
+        return JSONResponse(self._describe(token))
 
     async def _nodes(self, request: Request) -> Response:
         _require_admin(request)
@@ -128,7 +129,7 @@ class NodeService:
                 "name": node.name,
                 "allow": list(node.scope.patterns),
                 "addresses": list(node.addresses),
-                "joined": node.joined.isoformat().replace("+00:00", "Z"),
+                "joined": _when(node.joined),
                 "connected": node.name in self._sessions,
                 "instances": list(self.registry.instances(node.name)),
             }
@@ -144,6 +145,18 @@ class NodeService:
         if session := self._sessions.get(name):
             await session.close(CLOSE_REFUSED, "the node was removed")
         return JSONResponse({"name": name})
+
+    def _describe(self, token: Token) -> Message:
+        return {
+            "id": token.id,
+            "state": token.state(self.issuer.now()),
+            "allow": list(token.scope.patterns),
+            "node": token.node or None,
+            "created": _when(token.created),
+            "expires": _when(token.expires),
+            "uses": token.uses,
+            "used": token.used,
+        }
 
     async def _session(self, socket: WebSocket) -> None:
         name = socket.path_params["name"]
@@ -221,7 +234,16 @@ def _answer(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Reque
 
 
 def _refusal(refusal: Refused) -> Response:
-    body = {"error": {"message": refusal.message, "hint": refusal.hint}}
+    """As the rest of the API says no: a Kubernetes ``Status``, with the remedy beside the message."""
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": refusal.message,
+        "hint": refusal.hint,
+        "code": refusal.status,
+    }
     return JSONResponse(body, status_code=refusal.status)
 
 
@@ -246,17 +268,5 @@ def _lifetime(text: object) -> timedelta:
         raise Refused(str(error), status=400) from error
 
 
-def _describe(token: Token) -> Message:
-    def when(time: Any) -> str:
-        return str(time.isoformat(timespec="seconds").replace("+00:00", "Z"))
-
-    return {
-        "id": token.id,
-        "allow": list(token.scope.patterns),
-        "node": token.node or None,
-        "created": when(token.created),
-        "expires": when(token.expires),
-        "uses": token.uses,
-        "used": token.used,
-        "revoked": token.revoked,
-    }
+def _when(time: datetime) -> str:
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -149,6 +149,10 @@ class Issuer:
         """Who signs now."""
         return self._authority()
 
+    def now(self) -> datetime:
+        """The time by which everything here is judged (UTC)."""
+        return self._clock()
+
     async def enroll(self, request: EnrollRequest) -> Signed:
         """Make a host a node. A refused request counts no use of its token.
 

@@ -91,8 +91,7 @@ async def call(
         answer = json.loads(content)
         if status < 300:
             return answer
-        said = answer["error"]
-        raise Denied(str(said["message"]), status=status, hint=str(said.get("hint") or ""))
+        raise Denied(str(answer["message"]), status=status, hint=str(answer.get("hint") or ""))
     except (ValueError, KeyError, TypeError) as error:
         raise WeftError(
             f"{url} answers {status}, but not as a control plane does",
