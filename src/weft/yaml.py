@@ -183,7 +183,7 @@ class _Reader:
         root: _Node | None = None
         skip = 0  # levels of a nest that is too deep to keep
         while not self._parser.check_event(yaml.DocumentEndEvent):
-            event = self._parser.get_event()
+            event: Any = self._parser.get_event()
             place = self._place(event)
             if isinstance(event, yaml.CollectionStartEvent):
                 if skip or len(stack) >= MAX_DEPTH:
@@ -308,7 +308,7 @@ class _Reader:
                 return None
             return value
         wanted = tag.removeprefix(_TAG)
-        types = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
+        types: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "null": type(None)}
         if wanted in types and isinstance(value := resolve(text), types[wanted]):
             return value
         shown = f"!!{wanted}" if wanted != tag else tag

@@ -45,7 +45,7 @@ class Part:
 
 
 def unwrap(document: Document) -> tuple[tuple[Part, ...], tuple[Problem, ...]]:
-    """The document itself, or the items of a ``List`` (``ServiceList`` and the like too), nested ones as well."""
+    """The document itself, or the items of a ``List`` (or ``ServiceList`` and the like), nested ones too."""
     parts: list[Part] = []
     problems: list[Problem] = []
 

@@ -1,0 +1,209 @@
+"""MeshConfig of weft.dev: Istio's mesh configuration as a resource."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from weft.model.base import Shape
+from weft.model.connection_pool import ConnectionPoolSettings, TcpKeepalive
+from weft.model.destination_rule import (
+    ClientTLSSettings,
+    LocalityLoadBalancerSetting,
+    OutlierDetection,
+    ZoneAwareLoadBalancerSetting,
+)
+from weft.model.extension_provider import ExtensionProvider
+from weft.model.proxy_settings import ProxySettings
+from weft.model.resource import Condition, LabelSelector, Resource
+from weft.model.scalars import Bool, ProtoDuration, ProtoInt, Text
+from weft.model.virtual_service import HTTPRetry
+
+
+class OutboundTrafficPolicy(Shape):
+    """``MeshConfig.OutboundTrafficPolicy`` of Istio's mesh configuration."""
+
+    mode: Literal["REGISTRY_ONLY", "ALLOW_ANY", "ALLOW_ANY_DYNAMIC_DNS"] | None = None
+    tls: ClientTLSSettings | None = None
+
+
+class InboundTrafficPolicy(Shape):
+    """``MeshConfig.InboundTrafficPolicy`` of Istio's mesh configuration."""
+
+    mode: Literal["PASSTHROUGH", "LOCALHOST"] | None = None
+
+
+class ConfigSource(Shape):
+    """``ConfigSource`` of Istio's mesh configuration."""
+
+    address: Text | None = None
+    tls_settings: ClientTLSSettings | None = None
+    subscribed_resources: tuple[Literal["SERVICE_REGISTRY"], ...] | None = None
+
+
+class CertificateData(Shape):
+    """``MeshConfig.CertificateData`` of Istio's mesh configuration."""
+
+    pem: Text | None = None
+    spiffe_bundle_url: Text | None = None
+    cert_signers: tuple[Text, ...] | None = None
+    trust_domains: tuple[Text, ...] | None = None
+
+
+class Certificate(Shape):
+    """``Certificate`` of Istio's mesh configuration."""
+
+    secret_name: Text | None = None
+    dns_names: tuple[Text, ...] | None = None
+
+
+class ServiceSettingsValues(Shape):
+    """``MeshConfig.ServiceSettings.Settings`` of Istio's mesh configuration."""
+
+    cluster_local: Bool | None = None
+
+
+class ServiceSettings(Shape):
+    """``MeshConfig.ServiceSettings`` of Istio's mesh configuration."""
+
+    settings: ServiceSettingsValues | None = None
+    hosts: tuple[Text, ...] | None = None
+
+
+class ServiceScopeConfigs(Shape):
+    """``MeshConfig.ServiceScopeConfigs`` of Istio's mesh configuration."""
+
+    namespace_selector: LabelSelector | None = None
+    services_selector: LabelSelector | None = None
+    scope: Literal["LOCAL", "GLOBAL"] | None = None
+
+
+class CertificateAuthority(Shape):
+    """``MeshConfig.CA`` of Istio's mesh configuration."""
+
+    address: Text | None = None
+    tls_settings: ClientTLSSettings | None = None
+    request_timeout: ProtoDuration | None = None
+    istiod_side: Bool | None = None
+
+
+class DefaultProviders(Shape):
+    """``MeshConfig.DefaultProviders`` of Istio's mesh configuration."""
+
+    tracing: tuple[Text, ...] | None = None
+    metrics: tuple[Text, ...] | None = None
+    access_logging: tuple[Text, ...] | None = None
+
+
+class ProxyPathNormalization(Shape):
+    """``MeshConfig.ProxyPathNormalization`` of Istio's mesh configuration."""
+
+    normalization: Literal["DEFAULT", "NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"] | None = (
+        None
+    )
+
+
+class TLSConfig(Shape):
+    """``MeshConfig.TLSConfig`` of Istio's mesh configuration."""
+
+    min_protocol_version: Literal["TLS_AUTO", "TLSV1_2", "TLSV1_3"] | None = None
+    ecdh_curves: tuple[Text, ...] | None = None
+    cipher_suites: tuple[Text, ...] | None = None
+
+
+class DefaultTrafficPolicy(Shape):
+    """``MeshConfig.DefaultTrafficPolicy`` of Istio's mesh configuration."""
+
+    connection_pool: ConnectionPoolSettings | None = None
+    outlier_detection: OutlierDetection | None = None
+
+
+class VisibilityRule(Shape):
+    """``ServiceEntryVisibility.MatchRule`` of Istio's mesh configuration."""
+
+    namespace_selector: LabelSelector | None = None
+
+
+class VisibilityPolicy(Shape):
+    """``ServiceEntryVisibility.Policy`` of Istio's mesh configuration."""
+
+    visibility: Literal["VISIBILITY_UNSPECIFIED", "NONE", "NAMESPACE", "PUBLIC"] | None = None
+    matching_rules: tuple[VisibilityRule, ...] | None = None
+
+
+class ServiceEntryVisibility(Shape):
+    """``ServiceEntryVisibility`` of Istio's mesh configuration."""
+
+    default_visibility: Literal["VISIBILITY_UNSPECIFIED", "NONE", "NAMESPACE", "PUBLIC"] | None = None
+    apply_to_sidecars: Bool | None = None
+    policies: tuple[VisibilityPolicy, ...] | None = None
+
+
+class MeshConfigSpec(Shape):
+    """Istio's MeshConfig: what holds for the whole mesh."""
+
+    proxy_listen_port: ProtoInt | None = None
+    proxy_inbound_listen_port: ProtoInt | None = None
+    proxy_http_port: ProtoInt | None = None
+    connect_timeout: ProtoDuration | None = None
+    hbone_idle_timeout: ProtoDuration | None = None
+    protocol_detection_timeout: ProtoDuration | None = None
+    tcp_keepalive: TcpKeepalive | None = None
+    ingress_class: Text | None = None
+    ingress_service: Text | None = None
+    ingress_controller_mode: Literal["UNSPECIFIED", "OFF", "DEFAULT", "STRICT"] | None = None
+    ingress_selector: Text | None = None
+    enable_tracing: Bool | None = None
+    access_log_file: Text | None = None
+    access_log_format: Text | None = None
+    access_log_encoding: Literal["TEXT", "JSON"] | None = None
+    enable_envoy_access_log_service: Bool | None = None
+    disable_envoy_listener_log: Bool | None = None
+    default_config: ProxySettings | None = None
+    outbound_traffic_policy: OutboundTrafficPolicy | None = None
+    inbound_traffic_policy: InboundTrafficPolicy | None = None
+    config_sources: tuple[ConfigSource, ...] | None = None
+    enable_auto_mtls: Bool | None = None
+    trust_domain: Text | None = None
+    trust_domain_aliases: tuple[Text, ...] | None = None
+    ca_certificates: tuple[CertificateData, ...] | None = None
+    default_service_export_to: tuple[Text, ...] | None = None
+    default_virtual_service_export_to: tuple[Text, ...] | None = None
+    default_destination_rule_export_to: tuple[Text, ...] | None = None
+    root_namespace: Text | None = None
+    locality_lb_setting: LocalityLoadBalancerSetting | None = None
+    zone_aware_lb_setting: ZoneAwareLoadBalancerSetting | None = None
+    dns_refresh_rate: ProtoDuration | None = None
+    h2_upgrade_policy: Literal["DO_NOT_UPGRADE", "UPGRADE"] | None = None
+    inbound_cluster_stat_name: Text | None = None
+    outbound_cluster_stat_name: Text | None = None
+    certificates: tuple[Certificate, ...] | None = None
+    service_settings: tuple[ServiceSettings, ...] | None = None
+    service_scope_configs: tuple[ServiceScopeConfigs, ...] | None = None
+    enable_prometheus_merge: Bool | None = None
+    verify_certificate_at_client: Bool | None = None
+    ca: CertificateAuthority | None = None
+    extension_providers: tuple[ExtensionProvider, ...] | None = None
+    default_providers: DefaultProviders | None = None
+    discovery_selectors: tuple[LabelSelector, ...] | None = None
+    path_normalization: ProxyPathNormalization | None = None
+    default_http_retry_policy: HTTPRetry | None = None
+    mesh_mtls: TLSConfig | None = Field(default=None, alias="meshMTLS")
+    tls_defaults: TLSConfig | None = None
+    default_traffic_policy: DefaultTrafficPolicy | None = None
+    service_entry_visibility: ServiceEntryVisibility | None = None
+
+
+class MeshConfigStatus(Shape):
+    """What became of it."""
+
+    conditions: tuple[Condition, ...] | None = None
+    observed_generation: ProtoInt | None = None
+
+
+class MeshConfig(Resource):
+    """What holds for the whole mesh; the one named ``default`` in the root namespace counts."""
+
+    spec: MeshConfigSpec = Field(default_factory=lambda: MeshConfigSpec())
+    status: MeshConfigStatus | None = None
