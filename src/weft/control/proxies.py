@@ -63,7 +63,7 @@ def authorizer(
             return Refusal(f"{node.id} is not in the namespace of its certificate, {identity}")
         entry = registered(name.namespace, name.name) if registered is not None else None
         if registered is not None and entry is None:
-            return Refusal(f"no workload {name.namespace}/{name.name} is registered")
+            return Refusal(f"no workload {name.namespace}/{name.name} is registered", transient=True)
         account = entry.service_account if entry is not None else claimed.service_account
         if identity.service_account != account:
             return Refusal(

@@ -36,9 +36,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a proxy is not served; it is told."""
+    """Why a proxy is not served; it is told. ``transient``: that may be over in a moment."""
 
     message: str
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

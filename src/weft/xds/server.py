@@ -16,6 +16,7 @@ import grpc
 import grpc.aio
 
 from weft.errors import WeftError
+from weft.ir.proxy import ProxyIdentity
 from weft.xds.connection import Authorize, Connection, Node, Observer, Peer, Refusal, StreamError, node, parse
 from weft.xds.shared import Shared
 from weft.xds.store import ConfigStore
@@ -25,6 +26,8 @@ _log = logging.getLogger(__name__)
 _METHOD: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 _MAX_MESSAGE: Final = 16 * 1024 * 1024
 _FIRST_REQUEST_SECONDS: Final = 15.0
+_PATIENCE_SECONDS: Final = 2.0
+_ASK_AGAIN_SECONDS: Final = 0.02
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
@@ -122,7 +125,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         first = parse(message)
         del message
         about = node(first)
-        verdict = self._authorize(about, spiffe_id(context))
+        verdict = await self._admit(about, spiffe_id(context))
         if isinstance(verdict, Refusal):
             _log.warning("refused %s: %s", about.id or "a proxy without an id", verdict.message)
             raise StreamError("denied", verdict.message)
@@ -135,6 +138,16 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
             await connection.serve(first)
         finally:
             self._connections.discard(connection)
+
+    async def _admit(self, about: Node, spiffe: str | None) -> ProxyIdentity | Refusal:
+        """The verdict. A workload that was registered a moment ago may not be known here yet."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE_SECONDS
+        while True:
+            verdict = self._authorize(about, spiffe)
+            if not (isinstance(verdict, Refusal) and verdict.transient) or loop.time() >= deadline:
+                return verdict
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     def stop(self) -> None:
         """Send every proxy away; each comes back to whoever serves next, and keeps what it has till then."""

@@ -105,26 +105,26 @@ class ConfigStore:
         pending, self._pending = self._pending, {}
         self._flushed = asyncio.get_running_loop().time()
         self.sequence += 1
+        changed: dict[Lane, tuple[str, ...]] = {}
         for lane, changes in pending.items():
-            old = self._lanes.get(lane) or Table()
-            new = old.replace(
+            old = self.endpoints(lane)
+            new = self._lanes[lane] = old.replace(
                 {name: resource for name, resource in changes.items() if resource is not None},
                 [name for name, resource in changes.items() if resource is None],
             )
-            self._lanes[lane] = new
-            self._tell(lane, new, difference(old, new))
-
-    def _tell(self, lane: Lane, table: Table[Resource], changed: tuple[str, ...]) -> None:
+            changed[lane] = difference(old, new)
         # Streams with the same subscriptions hold the same set: each set is looked at once.
-        concerned: dict[int, bool] = {}
+        concerned: dict[tuple[Lane, int], bool] = {}
         for watcher in self.watchers():
-            if self._lane_of.get(watcher.proxy, self) != lane:
+            if watcher.proxy not in self._lane_of:
                 continue
-            watcher.stream.update_endpoints(table, self.sequence)
+            lane = self._lane_of[watcher.proxy]
+            watcher.stream.update_endpoints(self.endpoints(lane), self.sequence)
             names = watcher.stream.subscribed(ENDPOINT_TYPE)
-            hit = concerned.get(id(names))
+            hit = concerned.get((lane, id(names)))
             if hit is None:
-                hit = concerned[id(names)] = any(name in names for name in changed)
+                hit = any(name in names for name in changed.get(lane, ()))
+                concerned[lane, id(names)] = hit
             if hit:
                 watcher.wake()
 

@@ -267,7 +267,7 @@ def test_what_is_registered_wins_over_what_the_proxy_says() -> None:
     assert isinstance(identity, ir.ProxyIdentity)
     assert (identity.labels, identity.network) == ((("app", "real"),), "n1")
     known.clear()
-    assert authorize(NODE, SPIFFE) == Refusal("no workload shop/web-0 is registered")
+    assert authorize(NODE, SPIFFE) == Refusal("no workload shop/web-0 is registered", transient=True)
 
 
 @pytest.mark.parametrize(
