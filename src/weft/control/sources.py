@@ -25,6 +25,7 @@ from weft.model.parse import Part, parse, unwrap
 log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.5
+SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 
 Stamp = tuple[int, int, int]
 Report = Callable[["Synced"], None]
@@ -61,7 +62,7 @@ def snapshot(directory: Path) -> dict[str, Stamp]:
 
 def _stamps(directory: Path) -> Iterator[tuple[str, Stamp]]:
     for path in sorted(directory.rglob("*")):
-        if path.suffix not in yaml.SUFFIXES or _hidden(path.relative_to(directory)):
+        if path.suffix not in SUFFIXES or _hidden(path.relative_to(directory)):
             continue
         with contextlib.suppress(FileNotFoundError):  # it went while we looked
             found = path.stat()
@@ -131,9 +132,10 @@ class Directory:
 
 def _read(path: str) -> tuple[tuple[Part, ...], tuple[Problem, ...]]:
     try:
-        documents, problems = yaml.read_paths([path])
-    except WeftError as error:
-        return (), (Problem("YAML", error.message, Origin(path), error.hint),)
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return (), (Problem(yaml.SYNTAX, f"cannot be read: {error}", Origin(path), "save it as UTF-8"),)
+    documents, problems = yaml.load(text, path)
     parts: list[Part] = []
     found = list(problems)
     for document in documents:

@@ -110,6 +110,8 @@ def born(row: KindRow, wire: Wire, stamp: Stamp) -> Wire:
     result = {**wire, "metadata": metadata}
     if row.status:
         result.pop("status", None)
+    if row.kind == "Namespace" and not row.group:
+        result["status"] = {"phase": "Active"}
     return result
 
 
