@@ -38,7 +38,8 @@ class Origin:
 class Problem:
     """One finding: ``code`` names its class, ``hint`` says what to write instead.
 
-    ``path`` is the field's path from the resource's root, as ``spec.http[0].retries``.
+    ``path`` is the field's path from the resource's root, as ``spec.http[0].retries``; ``resource`` is
+    ``VirtualService default/reviews`` where no place in a file is known yet.
     """
 
     code: str
@@ -47,6 +48,7 @@ class Problem:
     hint: str = ""
     path: str = ""
     severity: Severity = Severity.ERROR
+    resource: str = ""
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
