@@ -10,7 +10,6 @@ from weft.compile.clusters import Peers, Sidecars
 from weft.compile.memo import Memo
 from weft.compile.registry import Instances, Services, select
 from weft.compile.service import Instance, Labels, Service
-from weft.model.endpoints import EndpointSlice
 from weft.model.resource import Key
 from weft.model.workload import Workload
 from weft.model.workload_group import WorkloadGroup
@@ -25,10 +24,10 @@ PeersByService = Mapping[tuple[str, str], Peers]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Backing:
-    """All that runs, or may: workloads, slices of addresses, and templates of workloads to come."""
+    """All that runs, or may: workloads, listed addresses, and templates of workloads to come."""
 
     instances: Instances
-    slices: Mapping[tuple[str, str], tuple[EndpointSlice, ...]]
+    lists: Mapping[tuple[str, str], tuple[kubernetes.Listed, ...]]
     workloads: Mapping[Key, Workload]
     groups: Mapping[Key, WorkloadGroup]
 
@@ -36,15 +35,17 @@ class Backing:
         """The workloads behind a service, in a stable order, whatever their health."""
         if service.selector is not None:
             bucket = self.instances.candidates(service.namespace, service.selector)
-            return memo(select, bucket, service.selector)
+            running = memo(select, bucket, service.selector) if bucket else ()
+            if running or not service.kubernetes:
+                return running
         if service.kubernetes:
-            slices = self.slices.get((service.namespace, service.name), ())
-            return memo(kubernetes.slice_instances, slices, service)
+            lists = self.lists.get((service.namespace, service.name), ())
+            return memo(kubernetes.listed_instances, lists, service) if lists else ()
         return service.endpoints
 
 
 def peers_of(services: Services, backing: Backing, trust_domain: str, memo: Memo) -> PeersByService:
-    """Who may be behind each service. Equal answers are one object, so endpoints that come and go are not seen."""
+    """Who may be behind each service. Equal answers are one object: endpoints may come and go unseen."""
     templates = memo(_templates, backing.workloads, backing.groups)
     found: dict[tuple[str, str], Peers] = {}
     for group in services.by_host.values():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from weft.compile.istio.service_entry import labels_of
@@ -10,7 +11,7 @@ from weft.compile.protocol import protocol_of
 from weft.compile.service import Instance, Port, Resolution, Service
 from weft.compile.settings import Settings
 from weft.ir import Health, Locality
-from weft.model.endpoints import EndpointSlice
+from weft.model.endpoints import Endpoint, Endpoints, EndpointSlice
 from weft.model.service import Service as Resource
 from weft.model.service import ServicePort
 from weft.names import service_host
@@ -71,37 +72,67 @@ def _port(port: ServicePort) -> Port:
     )
 
 
-def slice_service(resource: EndpointSlice) -> str:
-    """The name of the Service that a slice belongs to; empty when it says none."""
-    return str((resource.metadata.labels or {}).get(SERVICE_NAME, ""))
+Listed = EndpointSlice | Endpoints
+"""What lists addresses of a Service by hand, or by a cluster's own controller."""
 
 
-def slice_instances(slices: Iterable[EndpointSlice], service: Service) -> tuple[Instance, ...]:
-    """Addresses of a Service without a selector. A slice's ports bear the names of the Service's."""
+def listed_for(resource: Listed) -> str:
+    """The name of the Service that a list of addresses belongs to; empty when it says none."""
+    if isinstance(resource, Endpoints):
+        return resource.metadata.name
+    return (resource.metadata.labels or {}).get(SERVICE_NAME, "")
+
+
+def listed_instances(lists: Iterable[Listed], service: Service) -> tuple[Instance, ...]:
+    """Addresses that are listed for a Service. Where there are slices, old Endpoints only mirror them."""
+    slices = [item for item in lists if isinstance(item, EndpointSlice)]
     found: dict[str, Instance] = {}
-    for resource in sorted(slices, key=lambda item: item.metadata.name):
-        numbers = {port.name or "": port.port for port in resource.ports or () if port.port}
-        ports = tuple(
-            (name, numbers[port.name])
-            for port in service.ports
-            if port.name in numbers
-            for name in (port.name, *((port.target,) if isinstance(port.target, str) else ()))
-        )
-        for endpoint in resource.endpoints or ():
-            conditions = endpoint.conditions
-            ready = conditions is None or conditions.ready is not False
-            leaving = conditions is not None and bool(conditions.terminating)
-            health = Health.HEALTHY if ready else Health.DRAINING if leaving else Health.UNHEALTHY
-            for address in endpoint.addresses or ():
-                found[address] = Instance(
-                    name=(endpoint.target_ref.name if endpoint.target_ref else None)
-                    or endpoint.hostname
-                    or f"{resource.metadata.name}-{address}",
-                    namespace=resource.metadata.namespace,
-                    address=address,
-                    ports=ports,
-                    health=health,
-                    locality=Locality(zone=endpoint.zone or ""),
-                    hostname=endpoint.hostname or "",
-                )
+    for item in sorted(slices, key=lambda item: item.metadata.name):
+        numbers = {port.name or "": port.port for port in item.ports or () if port.port}
+        for endpoint in item.endpoints:
+            member = _member(item.metadata.namespace, endpoint, _ports(service, numbers))
+            found |= {
+                address: replace(member, address=address, name=member.name or address)
+                for address in endpoint.addresses
+            }
+    for old in lists if not slices else ():
+        for subset in (old.subsets or ()) if isinstance(old, Endpoints) else ():
+            numbers = {port.name or "": port.port for port in subset.ports or ()}
+            ports = _ports(service, numbers)
+            space = old.metadata.namespace
+            for healthy, addresses in ((True, subset.addresses), (False, subset.not_ready_addresses)):
+                for entry in addresses or ():
+                    found[entry.ip] = Instance(
+                        name=entry.hostname or entry.ip,
+                        namespace=space,
+                        address=entry.ip,
+                        ports=ports,
+                        health=Health.HEALTHY if healthy else Health.UNHEALTHY,
+                        hostname=entry.hostname or "",
+                    )
     return tuple(found.values())
+
+
+def _ports(service: Service, numbers: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """Listed ports bear the names of the Service's, whatever these call their targets."""
+    return tuple(
+        (name, numbers[port.name])
+        for port in service.ports
+        if port.name in numbers
+        for name in (port.name, *((port.target,) if isinstance(port.target, str) else ()))
+    )
+
+
+def _member(namespace: str, endpoint: Endpoint, ports: tuple[tuple[str, int], ...]) -> Instance:
+    conditions = endpoint.conditions
+    ready = conditions is None or conditions.ready is not False
+    leaving = conditions is not None and bool(conditions.terminating)
+    return Instance(
+        name=(endpoint.target_ref.name if endpoint.target_ref else None) or endpoint.hostname or "",
+        namespace=namespace,
+        address="",
+        ports=ports,
+        health=Health.HEALTHY if ready else Health.DRAINING if leaving else Health.UNHEALTHY,
+        locality=Locality(zone=endpoint.zone or ""),
+        hostname=endpoint.hostname or "",
+    )

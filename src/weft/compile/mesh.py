@@ -7,7 +7,6 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from weft import ir
 from weft.compile.age import age
 from weft.compile.istio.http_action import retry_of
 from weft.compile.settings import Settings
@@ -44,7 +43,6 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
     default = Settings()
     if spec is None:
         return default
-    keepalive = spec.tcp_keepalive
     outbound = spec.outbound_traffic_policy
     retry = default.retry
     if spec.default_http_retry_policy is not None:
@@ -56,8 +54,6 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         outbound_any=outbound is None or str(outbound.mode or "ALLOW_ANY") != "REGISTRY_ONLY",
         auto_mtls=spec.enable_auto_mtls is not False,
         connect_timeout=spec.connect_timeout or default.connect_timeout,
-        keepalive=keepalive
-        and ir.Keepalive(probes=keepalive.probes, time=keepalive.time, interval=keepalive.interval),
         detection_timeout=spec.protocol_detection_timeout or default.detection_timeout,
         retry=retry,
         access_log=spec.access_log_file or None,

@@ -31,6 +31,9 @@ class ClientTls:
     skip_verify: bool = False
 
 
+_BALANCING = ir.LoadBalancing()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """``upgrade``: speak HTTP/2 to an ``http`` port (True), never (False), or as the mesh sees fit.
@@ -39,7 +42,7 @@ class Policy:
     HTTP version. ``source`` is the rule's resource.
     """
 
-    balancing: ir.LoadBalancing = ir.LoadBalancing()
+    balancing: ir.LoadBalancing = _BALANCING
     hash_on: ir.HashOn | None = None
     connections: ir.Connections | None = None
     outlier: ir.OutlierDetection | None = None

@@ -1,11 +1,118 @@
-"""What of a configuration cannot be honoured, found once for all proxies."""
+"""What of the rules that a proxy obeys cannot be honoured. Istio's codes where it has one."""
 
 from __future__ import annotations
 
-from weft import ir
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from weft.compile.destinations import Targets
+from weft.compile.istio.request_match import is_claim
+from weft.compile.istio.virtual_service import MESH, bound_to
+from weft.compile.memo import Memo
+from weft.compile.mesh_routes import targets_of
+from weft.compile.rules import Rules
+from weft.compile.settings import Settings
+from weft.compile.view import View, exported
 from weft.compile.world import World
-from weft.errors import Problem
+from weft.errors import Problem, Severity, did_you_mean
+from weft.model.istio import Destination
+from weft.model.istio_gateway import Gateway
+from weft.model.resource import Key
+from weft.model.virtual_service import VirtualService
+from weft.names import expand_host
+
+NOT_FOUND: Final = "IST0101"
+CLAIMS: Final = "WEFT0101"
 
 
-def problems_of(world: World, identity: ir.ProxyIdentity) -> tuple[Problem, ...]:
-    return ()
+def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
+    """Problems of all VirtualServices that a namespace's proxies may obey, in the order of their names."""
+    memo, settings = world.memo, world.settings
+    view = world.view(namespace)
+    rules = world.rules(view, ())
+    return memo(_all, world.all(VirtualService), view, rules, world.all(Gateway), settings, memo)
+
+
+def _all(
+    resources: Mapping[Key, VirtualService],
+    view: View,
+    rules: Rules,
+    known: Mapping[Key, Gateway],
+    settings: Settings,
+    memo: Memo,
+) -> tuple[Problem, ...]:
+    gateways = memo(_names, known)
+    found: list[Problem] = []
+    for _, resource in sorted(resources.items()):
+        export = resource.spec.export_to or settings.export_virtual_services
+        if exported(export, resource.metadata.namespace, view.namespace):
+            targets = targets_of(resource, view, rules, settings, memo)
+            found += memo(_problems, resource, targets, gateways, view, settings)
+    return tuple(found)
+
+
+def _names(gateways: Mapping[Key, Gateway]) -> frozenset[str]:
+    return frozenset(f"{key.namespace}/{key.name}" for key in gateways)
+
+
+def _problems(
+    resource: VirtualService, targets: Targets, gateways: frozenset[str], view: View, settings: Settings
+) -> tuple[Problem, ...]:
+    found = [
+        _warning(
+            resource,
+            NOT_FOUND,
+            f"no Gateway is named {name!r}",
+            "spec.gateways",
+            did_you_mean(name, gateways),
+        )
+        for name in bound_to(resource)
+        if name != MESH and name not in gateways
+    ]
+    for path, destination in _destinations(resource):
+        host = expand_host(destination.host, resource.metadata.namespace, settings.domain).lower()
+        target = targets.get(host)
+        if target.service is None:
+            hint = did_you_mean(host, view.by_host) or "add a Service or a ServiceEntry for it"
+            found.append(_warning(resource, NOT_FOUND, f"no service is named {host!r}", f"{path}.host", hint))
+        elif destination.subset and target.rule.subset(destination.subset) is None:
+            known = [subset.name for subset in target.rule.subsets]
+            hint = did_you_mean(destination.subset, known) or "add it to a DestinationRule of the host"
+            message = f"no DestinationRule defines the subset {destination.subset!r} of {host!r}"
+            found.append(_warning(resource, NOT_FOUND, message, f"{path}.subset", hint))
+        elif (
+            destination.port and destination.port.number and not target.service.port(destination.port.number)
+        ):
+            message = f"{host!r} has no port {destination.port.number}"
+            ports = ", ".join(str(port.number) for port in target.service.ports)
+            found.append(_warning(resource, NOT_FOUND, message, f"{path}.port", f"it has {ports}"))
+    for index, rule in enumerate(resource.spec.http or ()):
+        for place, match in enumerate(rule.match or ()):
+            names = (*(match.headers or ()), *(match.without_headers or ()))
+            if any(is_claim(name) for name in names):
+                message = "matches by claims of a token are not supported yet: no request has such a header"
+                found.append(
+                    _warning(resource, CLAIMS, message, f"spec.http[{index}].match[{place}].headers", "")
+                )
+    return tuple(found)
+
+
+def _warning(resource: VirtualService, code: str, message: str, path: str, hint: str) -> Problem:
+    return Problem(code, message, None, hint, path, severity=Severity.WARNING, resource=str(resource.key))
+
+
+def _destinations(resource: VirtualService) -> Iterator[tuple[str, Destination]]:
+    """Every destination with its path."""
+    for index, rule in enumerate(resource.spec.http or ()):
+        for place, part in enumerate(rule.route or ()):
+            yield f"spec.http[{index}].route[{place}].destination", part.destination
+        if rule.mirror is not None:
+            yield f"spec.http[{index}].mirror", rule.mirror
+        for place, mirror in enumerate(rule.mirrors or ()):
+            yield f"spec.http[{index}].mirrors[{place}].destination", mirror.destination
+    for index, tls in enumerate(resource.spec.tls or ()):
+        for place, to in enumerate(tls.route or ()):
+            yield f"spec.tls[{index}].route[{place}].destination", to.destination
+    for index, tcp in enumerate(resource.spec.tcp or ()):
+        for place, to in enumerate(tcp.route or ()):
+            yield f"spec.tcp[{index}].route[{place}].destination", to.destination

@@ -16,4 +16,4 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
     Units that another call was given the same inputs for are the very same objects.
     """
     build = router if identity.name.kind == "router" else sidecar
-    return build(world, identity), problems_of(world, identity)
+    return build(world, identity), problems_of(world, identity.name.namespace)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from weft import ir
@@ -80,7 +80,7 @@ class Scene:
 
 
 def servers_of(
-    gateways: dict[Key, Gateway], namespace: str, labels: Labels, settings: Settings
+    gateways: Mapping[Key, Gateway], namespace: str, labels: Labels, settings: Settings
 ) -> tuple[Server, ...]:
     """Servers of all Gateways that select a proxy, the oldest first."""
     found = sorted(gateways.values(), key=lambda gateway: age(gateway.metadata))
@@ -92,7 +92,7 @@ def servers_of(
     )
 
 
-def owners_of(resources: dict[Key, VirtualService], namespace: str, settings: Settings) -> Owners:
+def owners_of(resources: Mapping[Key, VirtualService], namespace: str, settings: Settings) -> Owners:
     """VirtualServices for gateways that a namespace sees, the oldest first."""
     found = [
         resource
@@ -255,7 +255,7 @@ def table_of(name: str, servers: tuple[Server, ...], owners: Owners, scene: Scen
             for _, host in server.hosts:
                 routes.setdefault(host, [])
                 redirected.add(host)
-    hosts = tuple(
+    made_hosts = tuple(
         ir.VirtualHost(
             name=with_port(host, port),
             domains=(host,),
@@ -265,7 +265,7 @@ def table_of(name: str, servers: tuple[Server, ...], owners: Owners, scene: Scen
         for host in sorted(routes)
     )
     nothing = ir.VirtualHost(name=with_port("blackhole", port), domains=("*",), routes=())
-    return ir.RouteTable(name=name, virtual_hosts=hosts or (nothing,))
+    return ir.RouteTable(name=name, virtual_hosts=made_hosts or (nothing,))
 
 
 def _sorted(routes: list[ir.Route]) -> tuple[ir.Route, ...]:

@@ -127,7 +127,7 @@ def _receiving(
     ports: tuple[InboundPort, ...],
     modes: PeerModes,
 ) -> _Receiving:
-    """The inbound side. Where nothing redirects packets, each port has a listener on the workload's address."""
+    """The inbound side. Where nothing redirects packets, each port has a listener of its own."""
     fixed = (
         clusters.passthrough_cluster(settings),
         clusters.blackhole_cluster(),

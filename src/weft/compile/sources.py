@@ -12,7 +12,7 @@ _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def source(key: Key, rule: int | None = None, match: int | None = None) -> ir.Source:
-    """``networking.istio.io/VirtualService default/x`` as ``/apis/networking.istio.io/v1/namespaces/default/virtual-service/x``."""
+    """``VirtualService default/x``: ``/apis/networking.istio.io/v1/namespaces/default/virtual-service/x``."""
     group, _, kind = key.kind.partition("/")
     name = _HUMP.sub("-", kind).lower()
 

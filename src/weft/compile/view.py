@@ -1,4 +1,4 @@
-"""What one proxy may see. Equal views are the same object, so that what was compiled for one is found again."""
+"""What one proxy may see. Equal views are one object: what was compiled for one is found again."""
 
 from __future__ import annotations
 
@@ -28,10 +28,8 @@ class View:
 
 def exported(export_to: Iterable[str], owner: str, client: str) -> bool:
     """Whether ``exportTo`` lets a namespace see a resource of another (``*``, ``.``, ``~`` or names)."""
-    for target in export_to:
-        if target == EVERYWHERE or target == client or (target == "." and owner == client):
-            return True
-    return False
+    own = {EVERYWHERE, client, "."} if owner == client else {EVERYWHERE, client}
+    return not own.isdisjoint(export_to)
 
 
 def visible_services(

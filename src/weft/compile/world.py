@@ -26,7 +26,7 @@ from weft.compile.view import View, visible_services
 from weft.compile.vips import assign
 from weft.model.core import ConfigMap, Namespace, Secret
 from weft.model.destination_rule import DestinationRule
-from weft.model.endpoints import EndpointSlice
+from weft.model.endpoints import Endpoints, EndpointSlice
 from weft.model.gateway import Gateway
 from weft.model.gateway_class import GatewayClass
 from weft.model.http_route import HTTPRoute
@@ -45,6 +45,9 @@ R = TypeVar("R", bound=Resource)
 Host = tuple[str, str]
 """(namespace, name) of what needs a virtual address: a Service's name, or a host of a ServiceEntry."""
 
+Lists = Mapping[Host, tuple[kubernetes.Listed, ...]]
+"""Listed addresses by the (namespace, name) of their Service."""
+
 Kind = Mapping[Key, Resource]
 _NONE: Final[Kind] = {}
 
@@ -52,7 +55,7 @@ _NONE: Final[Kind] = {}
 class World:
     """An immutable snapshot. Build the first one with ``build``, all others with ``replace``."""
 
-    __slots__ = ("_kinds", "_slices", "given", "instances", "memo", "services", "settings", "vips")
+    __slots__ = ("_kinds", "_lists", "given", "instances", "memo", "services", "settings", "vips")
 
     def __init__(
         self,
@@ -62,11 +65,11 @@ class World:
         vips: Mapping[Host, str],
         services: Services,
         instances: Instances,
-        slices: Mapping[Host, tuple[EndpointSlice, ...]],
+        lists: Lists,
         memo: Memo,
     ) -> None:
         self._kinds = kinds
-        self._slices = slices
+        self._lists = lists
         self.settings = settings
         self.given = given
         self.vips = vips
@@ -119,7 +122,7 @@ class World:
             known,
             self._services_after(kinds, changes, settings, known, again),
             self._instances_after(changes),
-            self._slices_after(changes),
+            self._lists_after(changes),
             self.memo,
         )
 
@@ -140,7 +143,7 @@ class World:
     @property
     def backing(self) -> Backing:
         """The workloads behind services; the same object until one of them differs."""
-        return self.memo(Backing, self.instances, self._slices, self.all(Workload), self.all(WorkloadGroup))
+        return self.memo(Backing, self.instances, self._lists, self.all(Workload), self.all(WorkloadGroup))
 
     def backends(self, service: Service) -> tuple[Instance, ...]:
         """The workloads behind a service, in a stable order, whatever their health."""
@@ -228,21 +231,19 @@ class World:
             put, [(key.namespace, key.name) for key, r in change.items() if r is None]
         )
 
-    def _slices_after(
-        self, changes: Mapping[type[Resource], Mapping[Key, Resource | None]]
-    ) -> Mapping[Host, tuple[EndpointSlice, ...]]:
-        change = changes.get(EndpointSlice)
-        if not change:
-            return self._slices
-        slices = dict(self._slices)
-        for key, resource in change.items():
-            old = self.all(EndpointSlice).get(key)
-            for item in (old, resource):
-                if isinstance(item, EndpointSlice):
-                    host = (key.namespace, kubernetes.slice_service(item))
-                    rest = tuple(other for other in slices.get(host, ()) if other.key != key)
-                    slices[host] = (*rest, item) if item is resource else rest
-        return slices
+    def _lists_after(self, changes: Mapping[type[Resource], Mapping[Key, Resource | None]]) -> Lists:
+        if not changes.keys() & {EndpointSlice, Endpoints}:
+            return self._lists
+        lists = dict(self._lists)
+        kinds: tuple[type[EndpointSlice] | type[Endpoints], ...] = (EndpointSlice, Endpoints)
+        for kind in kinds:
+            for key, resource in changes.get(kind, _NONE).items():
+                for item in (self.all(kind).get(key), resource):
+                    if isinstance(item, kind):
+                        host = (key.namespace, kubernetes.listed_for(item))
+                        rest = tuple(other for other in lists.get(host, ()) if other.key != key)
+                        lists[host] = (*rest, item) if item is resource else rest
+        return lists
 
 
 def _table(kinds: Mapping[type[Resource], Kind], kind: type[R]) -> Mapping[Key, R]:

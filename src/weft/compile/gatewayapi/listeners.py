@@ -121,7 +121,7 @@ def _tls(
         secret = next(
             (s for k, s in facts.secrets.items() if (k.namespace, k.name) == (namespace, name)), None
         )
-        if secret is None or not {"tls.crt", "tls.key"} <= (secret.data or {}).keys():
+        if secret is None or secret.value("tls.crt") is None or secret.value("tls.key") is None:
             return None, "InvalidCertificateRef", f"Secret {namespace}/{name} has no tls.crt and tls.key"
         secrets.append(ir.SecretRef(source=ir.SecretFrom.ADS, name=secret_name(name, namespace)))
     if not secrets:

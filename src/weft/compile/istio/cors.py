@@ -8,7 +8,7 @@ from weft.model.virtual_service import CorsPolicy
 
 
 def cors(policy: CorsPolicy | None) -> ir.Cors | None:
-    """Cross-origin rules. Preflights of other origins reach the service unless ``unmatchedPreflights: IGNORE``."""
+    """Cross-origin rules. Unmatched preflights reach the service unless ``IGNORE`` is said."""
     if policy is None:
         return None
     origins = tuple(text_match(origin) for origin in policy.allow_origins or ())

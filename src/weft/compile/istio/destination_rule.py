@@ -65,7 +65,7 @@ def _subset(
     rule: DestinationRule,
     settings: Settings,
 ) -> Subset:
-    """A subset's policies. Its own blocks replace the rule's; a port's settings replace all, block by block."""
+    """A subset's policies. Its own blocks replace the rule's, a port's settings replace all."""
     base_ports, own_ports = _port_blocks(base), _port_blocks(own)
     own_blocks = _blocks(own)
 
@@ -261,7 +261,7 @@ class RuleIndex:
         labels: frozenset[tuple[str, str]],
         settings: Settings,
     ) -> tuple[DestinationRule, ...]:
-        """The rules that a client obeys for a host: its own namespace's, else the service's, else the root's."""
+        """The rules that a client obeys for a host: its namespace's, else the service's, else the root's."""
         for namespace in dict.fromkeys((client, owner, settings.root_namespace)):
             for pattern in _patterns(host):
                 rules = [

@@ -46,7 +46,7 @@ _GRPC_STATUS: Final = {
 
 
 def redirect(rule: HTTPRedirect, port: int, tls: bool) -> ir.Redirect:
-    """Another address. ``derivePort: FROM_REQUEST_PORT`` is the listener's; a scheme's own port is left out."""
+    """Another address. ``FROM_REQUEST_PORT`` is the listener's port; a scheme's own is left out."""
     number = rule.port
     if rule.derive_port == "FROM_REQUEST_PORT":
         number = port

@@ -53,9 +53,13 @@ def request_match(match: HTTPMatchRequest | None) -> ir.RequestMatch:
             )
         )
     headers.sort(key=lambda header: header.name)
-    for name, value in (("method", match.method), ("authority", match.authority), ("scheme", match.scheme)):
-        if value is not None:
-            headers.append(ir.HeaderMatch(name=f":{name}", match=text_match(value)))
+    for name, pseudo in (
+        ("method", match.method),
+        ("authority", match.authority),
+        ("scheme", match.scheme),
+    ):
+        if pseudo is not None:
+            headers.append(ir.HeaderMatch(name=f":{name}", match=text_match(pseudo)))
     return ir.RequestMatch(
         path=path_match(match.uri, bool(match.ignore_uri_case)),
         headers=tuple(headers),

@@ -121,7 +121,7 @@ def locality(text: str) -> Locality:
 
 
 def _health(entry: WorkloadEntry) -> Health:
-    """Istio's ``Healthy`` condition; ``Draining`` is ours. Without conditions a workload counts as healthy."""
+    """Istio's ``Healthy`` condition; ``Draining`` is ours. Without either it is healthy."""
     conditions = {c.type: c.status for c in (entry.status.conditions or ())} if entry.status else {}
     if conditions.get("Draining") == "True":
         return Health.DRAINING

@@ -37,8 +37,10 @@ def destination_hosts(service: VirtualService, domain: str) -> tuple[str, ...]:
         found.update(mirror.destination.host for mirror in rule.mirrors or ())
         if rule.mirror is not None:
             found.add(rule.mirror.host)
-    for layer4 in (*(service.spec.tcp or ()), *(service.spec.tls or ())):
-        found.update(part.destination.host for part in layer4.route or ())
+    for tcp in service.spec.tcp or ():
+        found.update(part.destination.host for part in tcp.route or ())
+    for tls in service.spec.tls or ():
+        found.update(part.destination.host for part in tls.route or ())
     return tuple(sorted(expand_host(host, namespace, domain).lower() for host in found))
 
 
