@@ -1,0 +1,334 @@
+"""From the store to the streams: real store, models, compiler and protocol; proxies acknowledge at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weft import ir
+from weft.compile.proxy import compile_proxy
+from weft.control import pipeline as module
+from weft.control.pipeline import Pipeline
+from weft.control.proxies import Proxies
+from weft.control.status import Status
+from weft.model.resource import Key
+from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ProxyName
+from weft.protos.wire import from_any
+from weft.store.interface import Delete, Put
+from weft.store.sqlite import SqliteStore
+from weft.xds.connection import Connection, Node, Peer
+from weft.xds.protocol import Acknowledged, Request
+from weft.xds.shared import Response, Shared
+from weft.xds.store import ConfigStore
+
+CLUSTER = "outbound|80||web.shop.svc.cluster.local"
+
+
+class Proxy(Connection):
+    """A proxy that acknowledges whatever it is sent, as soon as it is woken."""
+
+    __slots__ = ("held", "log", "status")
+
+    def __init__(self, name: str, mesh: Mesh) -> None:
+        node_id = f"sidecar~10.0.0.9~{name}.shop~shop.svc.cluster.local"
+        identity = ir.ProxyIdentity(name=ProxyName.parse(node_id))
+        super().__init__(
+            _NoTransport(), Peer(node_id, Node(node_id), identity), mesh.shared, mesh.config, mesh.status
+        )
+        self.status = mesh.status
+        self.held: dict[str, dict[str, str]] = {}
+        self.log: list[Response] = []
+
+    def wake(self) -> None:
+        while (response := self.stream.send()) is not None:
+            self.log.append(response)
+            self.status.sent(self, response)
+            held = self.held.setdefault(response.type_url, {})
+            held.update({resource.name: resource.version for resource in response.resources})
+            for name in response.removed:
+                held.pop(name, None)
+            if response.type_url == CLUSTER_TYPE:
+                self.stream.receive(
+                    Request(ENDPOINT_TYPE, subscribe=tuple(r.name for r in response.resources))
+                )
+            event = self.stream.receive(Request(response.type_url, nonce=response.nonce))
+            assert isinstance(event, Acknowledged)
+            self.status.acknowledged(self, event)
+        self.status.progressed(self)
+
+    def addresses(self, cluster: str = CLUSTER) -> list[str]:
+        """The endpoints that it was sent last."""
+        for response in reversed(self.log):
+            for resource in response.resources:
+                if response.type_url == ENDPOINT_TYPE and resource.name == cluster:
+                    message: Any = from_any(resource.body)
+                    return [
+                        host.endpoint.address.socket_address.address
+                        for place in message.endpoints
+                        for host in place.lb_endpoints
+                    ]
+        return []
+
+
+class _NoTransport:
+    async def read(self) -> bytes | None:
+        raise AssertionError("nobody reads")
+
+    async def write(self, message: bytes) -> None:
+        raise AssertionError("nobody writes")
+
+
+@dataclass
+class Mesh:
+    store: SqliteStore
+    config: ConfigStore = field(default_factory=ConfigStore)
+    proxies: Proxies = field(default_factory=Proxies)
+    shared: Shared = field(default_factory=Shared)
+
+    def __post_init__(self) -> None:
+        self.status = Status(self.proxies)
+        self.pipeline = Pipeline(self.store, self.config, self.proxies, self.status, quiet=0.005)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        ready = asyncio.Event()
+        task = asyncio.create_task(self.pipeline.run(ready.set))
+        try:
+            async with asyncio.timeout(20):
+                await ready.wait()
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def connect(self, name: str) -> Proxy:
+        proxy = Proxy(name, self)
+        self.config.attach(proxy)
+        for url in (CLUSTER_TYPE, LISTENER_TYPE):
+            proxy.stream.receive(Request(url))
+        self.status.connected(proxy)
+        return proxy
+
+    def disconnect(self, proxy: Proxy) -> None:
+        self.config.detach(proxy)
+        self.status.disconnected(proxy)
+
+    async def apply(self, *objects: dict[str, Any]) -> int:
+        return await self.store.transact([put(one) for one in objects])
+
+    async def converged(self, revision: int) -> None:
+        report = await self.status.wait_converged(revision, 20)
+        assert report.done, report
+
+
+def key(data: dict[str, Any]) -> Key:
+    group = data["apiVersion"].rpartition("/")[0]
+    return Key(f"{group}/{data['kind']}", data["metadata"]["namespace"], data["metadata"]["name"])
+
+
+def put(data: dict[str, Any]) -> Put:
+    return Put(key=key(data), uid="u-" + data["metadata"]["name"], body=json.dumps(data).encode())
+
+
+def service(name: str = "web", **labels: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {
+            "selector": labels or {"app": name},
+            "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+        },
+    }
+
+
+def entry(name: str, address: str, app: str = "web", account: str = "web") -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "WorkloadEntry",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": app}},
+        "spec": {"address": address, "serviceAccount": account, "labels": {"app": app}},
+    }
+
+
+def virtual_service(timeout: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {
+            "hosts": ["web"],
+            "http": [{"timeout": timeout, "route": [{"destination": {"host": "web"}}]}],
+        },
+    }
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    async with SqliteStore.open(tmp_path / "store") as store:
+        yield Mesh(store)
+
+
+async def test_what_is_stored_reaches_a_proxy_that_connects(mesh: Mesh) -> None:
+    revision = await mesh.apply(service(), entry("web-0", "10.0.0.1"))
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(revision)
+        assert CLUSTER in proxy.held[CLUSTER_TYPE]
+        assert proxy.addresses() == ["10.0.0.1"]
+        assert mesh.pipeline.revision == revision
+
+
+async def test_an_endpoint_that_comes_or_goes_moves_nothing_but_endpoints(mesh: Mesh) -> None:
+    await mesh.apply(service(), entry("web-0", "10.0.0.1"))
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(await mesh.apply(entry("web-1", "10.0.0.2")))
+        proxy.log.clear()
+        await mesh.converged(await mesh.apply(entry("web-2", "10.0.0.3")))
+        assert proxy.addresses() == ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+        revision = await mesh.store.transact([Delete(key=key(entry("web-1", "")))])
+        await mesh.converged(revision)
+        assert proxy.addresses() == ["10.0.0.1", "10.0.0.3"]
+        assert {response.type_url for response in proxy.log} == {ENDPOINT_TYPE}
+        assert await mesh.pipeline.endpoints_acknowledged(revision, 5) == ()
+
+
+async def test_a_new_identity_is_told_before_the_endpoint_that_bears_it(mesh: Mesh) -> None:
+    await mesh.apply(service(), entry("web-0", "10.0.0.1"))
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(mesh.store.revision)
+        proxy.log.clear()
+        await mesh.converged(await mesh.apply(entry("web-1", "10.0.0.2", account="other")))
+        assert proxy.addresses() == ["10.0.0.1", "10.0.0.2"]
+        told = [response.type_url for response in proxy.log]
+        with_new = next(
+            number for number, response in enumerate(proxy.log)
+            if response.type_url == ENDPOINT_TYPE and b"10.0.0.2" in response.payload
+        )  # fmt: skip
+        assert CLUSTER_TYPE in told[:with_new]
+
+
+async def test_a_burst_is_compiled_once_and_every_revision_converges(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    await mesh.apply(service(), entry("web-0", "10.0.0.1"))
+
+    def counting(*args: Any) -> Any:
+        compiled.append("once")
+        return compile_proxy(*args)
+
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(mesh.store.revision)
+        monkeypatch.setattr(module, "compile_proxy", counting)
+        revisions = [await mesh.apply(virtual_service(f"{seconds}s")) for seconds in range(1, 21)]
+        for revision in revisions:
+            await mesh.converged(revision)
+        assert len(compiled) < len(revisions)
+        assert proxy.stream.revision == revisions[-1]
+
+
+async def test_one_proxy_that_cannot_be_compiled_stops_no_other(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mesh.apply(service(), entry("web-0", "10.0.0.1"))
+
+    def failing(world: Any, identity: ir.ProxyIdentity) -> Any:
+        if identity.name.name == "broken":
+            raise RuntimeError("a fault of ours")
+        return compile_proxy(world, identity)
+
+    monkeypatch.setattr(module, "compile_proxy", failing)
+    async with mesh.running():
+        broken, whole = mesh.connect("broken"), mesh.connect("whole")
+        revision = await mesh.apply(service("other"))
+        report = await mesh.status.wait_converged(revision, 1)
+        assert report.missing == (broken.proxy,)
+        assert "outbound|80||other.shop.svc.cluster.local" in whole.held[CLUSTER_TYPE]
+        assert "a fault of ours" in mesh.pipeline.problems[broken.proxy][0].message
+        assert mesh.status.metrics.errors.value() >= 1
+
+
+async def test_a_proxy_that_comes_back_is_sent_what_holds_then(mesh: Mesh) -> None:
+    await mesh.apply(service(), entry("web-0", "10.0.0.1"))
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(mesh.store.revision)
+        mesh.disconnect(proxy)
+        revision = await mesh.apply(service("other"), entry("web-0", "10.0.0.7"))
+        await mesh.converged(revision)
+        again = mesh.connect("api")
+        await mesh.converged(revision)
+        assert again.addresses() == ["10.0.0.7"]
+        assert "outbound|80||other.shop.svc.cluster.local" in again.held[CLUSTER_TYPE]
+
+
+async def test_a_removed_service_leaves_no_cluster_and_no_route(mesh: Mesh) -> None:
+    await mesh.apply(service(), service("other"), entry("web-0", "10.0.0.1"))
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(mesh.store.revision)
+        assert CLUSTER in proxy.held[CLUSTER_TYPE]
+        await mesh.converged(await mesh.store.transact([Delete(key=key(service()))]))
+        assert CLUSTER not in proxy.held[CLUSTER_TYPE]
+        assert "outbound|80||other.shop.svc.cluster.local" in proxy.held[CLUSTER_TYPE]
+
+
+async def test_virtual_addresses_survive_a_restart(mesh: Mesh) -> None:
+    await mesh.apply(service(), service("other"))
+    async with mesh.running():
+        first = dict(mesh.pipeline.world.vips)
+    assert first
+    again = Mesh(mesh.store)
+    # The order in which services appear must not matter, nor that one is gone.
+    await mesh.store.transact([Delete(key=key(service()))])
+    async with again.running():
+        now = again.pipeline.world.vips
+        assert now["shop", "other"] == first["shop", "other"]
+        await again.apply(service())
+        again.connect("api")
+        await again.converged(mesh.store.revision)
+        assert again.pipeline.world.vips["shop", "web"] == first["shop", "web"]
+
+
+async def test_an_object_that_cannot_be_read_is_left_out_and_named(mesh: Mesh) -> None:
+    bad = service("bad")
+    bad["spec"]["ports"] = "eighty"
+    revision = await mesh.apply(service(), bad)
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(revision)
+        assert CLUSTER in proxy.held[CLUSTER_TYPE]
+        assert list(mesh.pipeline.invalid) == [key(bad)]
+        await mesh.converged(await mesh.apply(service("bad")))
+        assert mesh.pipeline.invalid == {}
+
+
+async def test_a_newcomer_does_not_wait_for_the_others(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    await mesh.apply(service(), entry("web-0", "10.0.0.1"))
+    order: list[str] = []
+
+    def noting(world: Any, identity: ir.ProxyIdentity) -> Any:
+        order.append(identity.name.name)
+        if len(order) == 1:
+            mesh.connect("newcomer")
+        return compile_proxy(world, identity)
+
+    async with mesh.running():
+        for number in range(9):
+            mesh.connect(f"api-{number}")
+        await mesh.converged(mesh.store.revision)
+        monkeypatch.setattr(module, "_SLICE_SECONDS", 0.0)
+        monkeypatch.setattr(module, "compile_proxy", noting)
+        await mesh.converged(await mesh.apply(virtual_service("3s")))
+        assert order == ["api-0", "newcomer", *(f"api-{number}" for number in range(1, 9))]
