@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from weft.control.api.negotiate import discovery_form, form_of
+from weft.control.api.resources import warning_value
+from weft.control.api.selectors import field_selector, label_selector
+from weft.control.api.status import ApiError
+from weft.control.api.table import age, look
+from weft.model.catalog import KINDS
+
+
+@pytest.mark.parametrize(
+    ("text", "selected"),
+    [
+        ("", True),
+        ("app=reviews", True),
+        ("app==reviews", True),
+        ("app!=reviews", False),
+        ("app!=ratings", True),
+        ("missing!=x", True),
+        ("app in (ratings, reviews)", True),
+        ("app notin (ratings,reviews)", False),
+        ("missing notin (a)", True),
+        ("app", True),
+        ("missing", False),
+        ("!missing", True),
+        ("!app", False),
+        ("app=reviews,version in (v1,v2),!canary", True),
+        ("app=reviews,version=v2", False),
+        ("example.com/tier=", True),
+    ],
+)
+def test_label_selector(text: str, selected: bool) -> None:
+    labels = {"app": "reviews", "version": "v1", "example.com/tier": ""}
+    assert label_selector(text)({"metadata": {"labels": labels}}) is selected
+
+
+@pytest.mark.parametrize("text", ["app in reviews", "=x", "a=b=c", "app>3", "a,,b"])
+def test_label_selector_that_is_none(text: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        label_selector(text)
+    assert refused.value.code == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "selected"),
+    [
+        ("metadata.name=a", True),
+        ("metadata.name==b", False),
+        ("metadata.name!=b,metadata.namespace=default", True),
+    ],
+)
+def test_field_selector(text: str, selected: bool) -> None:
+    assert field_selector(text)({"metadata": {"name": "a", "namespace": "default"}}) is selected
+
+
+def test_field_selector_refuses_other_fields() -> None:
+    with pytest.raises(ApiError, match="not supported"):
+        field_selector("spec.hosts=a")
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        ("", "Object"),
+        ("*/*", "Object"),
+        ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", "Table"),
+        ("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", "Object"),
+        ("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", "Metadata"),
+        ("application/vnd.kubernetes.protobuf,application/json", "Object"),
+        ("application/json;q=0.1,application/json;as=Table;g=meta.k8s.io;v=v1;q=0.9", "Table"),
+    ],
+)
+def test_the_form_that_a_client_prefers(accept: str, form: str) -> None:
+    assert form_of(accept) == form
+
+
+def test_protobuf_alone_is_not_acceptable() -> None:
+    with pytest.raises(ApiError) as refused:
+        form_of("application/vnd.kubernetes.protobuf")
+    assert refused.value.code == 406
+
+
+def test_discovery_form() -> None:
+    both = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList,application/json"
+    assert discovery_form(both.format("v2")) == "v2"
+    assert discovery_form(both.format("v2beta1")) == "v2beta1"
+    assert discovery_form(both.format("v3")) is None
+    assert discovery_form("application/json") is None
+
+
+# k8s.io/apimachinery/pkg/util/duration: HumanDuration.
+@pytest.mark.parametrize(
+    ("since", "text"),
+    [
+        (timedelta(seconds=-3), "0s"),
+        (timedelta(seconds=119), "119s"),
+        (timedelta(seconds=120), "2m"),
+        (timedelta(seconds=302), "5m2s"),
+        (timedelta(minutes=10, seconds=5), "10m"),
+        (timedelta(hours=3), "3h"),
+        (timedelta(hours=4, minutes=7), "4h7m"),
+        (timedelta(hours=47), "47h"),
+        (timedelta(days=2), "2d"),
+        (timedelta(days=3, hours=5), "3d5h"),
+        (timedelta(days=9, hours=5), "9d"),
+        (timedelta(days=800), "2y70d"),
+        (timedelta(days=365 * 9), "9y"),
+    ],
+)
+def test_age(since: timedelta, text: str) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert age((now - since).strftime("%Y-%m-%dT%H:%M:%SZ"), now) == text
+
+
+def test_the_path_of_every_column_is_understood() -> None:
+    paths = [column.path for row in KINDS for column in row.columns]
+    assert len(paths) > 20
+    for path in paths:
+        assert list(look({}, path)) == []
+
+
+def test_look() -> None:
+    wire = {"status": {"conditions": [{"type": "A", "status": "x"}, {"type": "B", "status": "y"}]}}
+    assert list(look(wire, '.status.conditions[?(@.type=="B")].status')) == ["y"]
+    assert list(look(wire, ".status.conditions[*].type")) == ["A", "B"]
+    with pytest.raises(ValueError, match="not a path"):
+        list(look(wire, ".a..b"))
+
+
+def test_a_warning_is_one_quoted_ascii_line() -> None:
+    assert warning_value('say "hi"\n \\ → ü') == '299 - "say \\"hi\\" \\\\ ? ?"'
