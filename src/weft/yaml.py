@@ -74,8 +74,7 @@ def load(text: str, file: str) -> tuple[tuple[Document, ...], tuple[Problem, ...
             documents += reader.documents
             mark = error.problem_mark or error.context_mark
             line = (mark.line if mark else 0) + before
-            offset = _line_start(text, line + 1)
-            again = _SEPARATOR.search(text, offset)
+            again = _SEPARATOR.search(text, max(_line_start(text, line), start + 1))
             if again is None:
                 break
             start = again.start()
@@ -238,8 +237,8 @@ class _Reader:
             return (*top.path, len(top.value))
         return (*top.path, top.key if top.key is not None else "?")
 
-    def _alias(self, anchor: str, place: Place, anchors: Mapping[str, _Node]) -> _Node:
-        target = anchors.get(anchor)
+    def _alias(self, anchor: str | None, place: Place, anchors: Mapping[str, _Node]) -> _Node:
+        target = anchors.get(anchor or "")
         if target is None:
             self._problem(place, f"nothing above is named '&{anchor}'")
             return _Node(None, place)

@@ -11,7 +11,7 @@ from weft.model.scalars import Bool, Json, ProtoDuration, ProtoInt, Text, UInt
 
 
 class EnvoyExternalAuthorizationRequestBody(Shape):
-    """``MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationRequestBody`` of Istio's mesh configuration."""
+    """``EnvoyExternalAuthorizationRequestBody`` of MeshConfig."""
 
     max_request_bytes: UInt | None = None
     allow_partial_message: Bool | None = None
@@ -19,7 +19,7 @@ class EnvoyExternalAuthorizationRequestBody(Shape):
 
 
 class EnvoyExternalAuthorizationHttpProvider(Shape):
-    """``MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationHttpProvider`` of Istio's mesh configuration."""
+    """``EnvoyExternalAuthorizationHttpProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -38,7 +38,7 @@ class EnvoyExternalAuthorizationHttpProvider(Shape):
 
 
 class EnvoyExternalAuthorizationGrpcProvider(Shape):
-    """``MeshConfig.ExtensionProvider.EnvoyExternalAuthorizationGrpcProvider`` of Istio's mesh configuration."""
+    """``EnvoyExternalAuthorizationGrpcProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -50,7 +50,7 @@ class EnvoyExternalAuthorizationGrpcProvider(Shape):
 
 
 class HttpHeader(Shape):
-    """``MeshConfig.ExtensionProvider.HttpHeader`` of Istio's mesh configuration."""
+    """``HttpHeader`` of MeshConfig."""
 
     name: Text | None = None
     value: Text | None = None
@@ -58,7 +58,7 @@ class HttpHeader(Shape):
 
 
 class ZipkinTracingProvider(Shape):
-    """``MeshConfig.ExtensionProvider.ZipkinTracingProvider`` of Istio's mesh configuration."""
+    """``ZipkinTracingProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -71,7 +71,7 @@ class ZipkinTracingProvider(Shape):
 
 
 class LightstepTracingProvider(Shape):
-    """``MeshConfig.ExtensionProvider.LightstepTracingProvider`` of Istio's mesh configuration."""
+    """``LightstepTracingProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -80,7 +80,7 @@ class LightstepTracingProvider(Shape):
 
 
 class DatadogTracingProvider(Shape):
-    """``MeshConfig.ExtensionProvider.DatadogTracingProvider`` of Istio's mesh configuration."""
+    """``DatadogTracingProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -88,13 +88,13 @@ class DatadogTracingProvider(Shape):
 
 
 class Logging(Shape):
-    """``MeshConfig.ExtensionProvider.StackdriverProvider.Logging`` of Istio's mesh configuration."""
+    """``StackdriverProvider.Logging`` of MeshConfig."""
 
     labels: dict[str, Text] | None = None
 
 
 class StackdriverProvider(Shape):
-    """``MeshConfig.ExtensionProvider.StackdriverProvider`` of Istio's mesh configuration."""
+    """``StackdriverProvider`` of MeshConfig."""
 
     debug: Bool | None = None
     max_number_of_attributes: ProtoInt | None = None
@@ -105,7 +105,7 @@ class StackdriverProvider(Shape):
 
 
 class OpenCensusAgentTracingProvider(Shape):
-    """``MeshConfig.ExtensionProvider.OpenCensusAgentTracingProvider`` of Istio's mesh configuration."""
+    """``OpenCensusAgentTracingProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -117,7 +117,7 @@ class OpenCensusAgentTracingProvider(Shape):
 
 
 class SkyWalkingTracingProvider(Shape):
-    """``MeshConfig.ExtensionProvider.SkyWalkingTracingProvider`` of Istio's mesh configuration."""
+    """``SkyWalkingTracingProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -125,7 +125,7 @@ class SkyWalkingTracingProvider(Shape):
 
 
 class HttpService(Shape):
-    """``MeshConfig.ExtensionProvider.HttpService`` of Istio's mesh configuration."""
+    """``HttpService`` of MeshConfig."""
 
     path: Text | None = None
     timeout: ProtoDuration | None = None
@@ -133,29 +133,29 @@ class HttpService(Shape):
 
 
 class GrpcService(Shape):
-    """``MeshConfig.ExtensionProvider.GrpcService`` of Istio's mesh configuration."""
+    """``GrpcService`` of MeshConfig."""
 
     timeout: ProtoDuration | None = None
     initial_metadata: tuple[HttpHeader, ...] | None = None
 
 
 class EnvironmentResourceDetector(Shape):
-    """``MeshConfig.ExtensionProvider.ResourceDetectors.EnvironmentResourceDetector`` of Istio's mesh configuration."""
+    """``ResourceDetectors.EnvironmentResourceDetector`` of MeshConfig."""
 
 
 class DynatraceResourceDetector(Shape):
-    """``MeshConfig.ExtensionProvider.ResourceDetectors.DynatraceResourceDetector`` of Istio's mesh configuration."""
+    """``ResourceDetectors.DynatraceResourceDetector`` of MeshConfig."""
 
 
 class ResourceDetectors(Shape):
-    """``MeshConfig.ExtensionProvider.ResourceDetectors`` of Istio's mesh configuration."""
+    """``ResourceDetectors`` of MeshConfig."""
 
     environment: EnvironmentResourceDetector | None = None
     dynatrace: DynatraceResourceDetector | None = None
 
 
 class DynatraceApi(Shape):
-    """``MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider.DynatraceSampler.DynatraceApi`` of Istio's mesh configuration."""
+    """``OpenTelemetryTracingProvider.DynatraceSampler.DynatraceApi`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -163,7 +163,7 @@ class DynatraceApi(Shape):
 
 
 class DynatraceSampler(Shape):
-    """``MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider.DynatraceSampler`` of Istio's mesh configuration."""
+    """``OpenTelemetryTracingProvider.DynatraceSampler`` of MeshConfig."""
 
     tenant: Text | None = None
     cluster_id: ProtoInt | None = None
@@ -172,7 +172,7 @@ class DynatraceSampler(Shape):
 
 
 class OpenTelemetryTracingProvider(Shape):
-    """``MeshConfig.ExtensionProvider.OpenTelemetryTracingProvider`` of Istio's mesh configuration."""
+    """``OpenTelemetryTracingProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -185,18 +185,18 @@ class OpenTelemetryTracingProvider(Shape):
 
 
 class PrometheusMetricsProvider(Shape):
-    """``MeshConfig.ExtensionProvider.PrometheusMetricsProvider`` of Istio's mesh configuration."""
+    """``PrometheusMetricsProvider`` of MeshConfig."""
 
 
 class EnvoyFileAccessLogLogFormat(Shape):
-    """``MeshConfig.ExtensionProvider.EnvoyFileAccessLogProvider.LogFormat`` of Istio's mesh configuration."""
+    """``EnvoyFileAccessLogProvider.LogFormat`` of MeshConfig."""
 
     text: Text | None = None
     labels: Json | None = None
 
 
 class EnvoyFileAccessLogProvider(Shape):
-    """``MeshConfig.ExtensionProvider.EnvoyFileAccessLogProvider`` of Istio's mesh configuration."""
+    """``EnvoyFileAccessLogProvider`` of MeshConfig."""
 
     path: Text | None = None
     log_format: EnvoyFileAccessLogLogFormat | None = None
@@ -204,7 +204,7 @@ class EnvoyFileAccessLogProvider(Shape):
 
 
 class EnvoyHttpGrpcV3LogProvider(Shape):
-    """``MeshConfig.ExtensionProvider.EnvoyHttpGrpcV3LogProvider`` of Istio's mesh configuration."""
+    """``EnvoyHttpGrpcV3LogProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -216,7 +216,7 @@ class EnvoyHttpGrpcV3LogProvider(Shape):
 
 
 class EnvoyTcpGrpcV3LogProvider(Shape):
-    """``MeshConfig.ExtensionProvider.EnvoyTcpGrpcV3LogProvider`` of Istio's mesh configuration."""
+    """``EnvoyTcpGrpcV3LogProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -225,14 +225,14 @@ class EnvoyTcpGrpcV3LogProvider(Shape):
 
 
 class EnvoyOpenTelemetryLogLogFormat(Shape):
-    """``MeshConfig.ExtensionProvider.EnvoyOpenTelemetryLogProvider.LogFormat`` of Istio's mesh configuration."""
+    """``EnvoyOpenTelemetryLogProvider.LogFormat`` of MeshConfig."""
 
     text: Text | None = None
     labels: Json | None = None
 
 
 class EnvoyOpenTelemetryLogProvider(Shape):
-    """``MeshConfig.ExtensionProvider.EnvoyOpenTelemetryLogProvider`` of Istio's mesh configuration."""
+    """``EnvoyOpenTelemetryLogProvider`` of MeshConfig."""
 
     service: Text | None = None
     port: UInt | None = None
@@ -241,7 +241,7 @@ class EnvoyOpenTelemetryLogProvider(Shape):
 
 
 class SDSProvider(Shape):
-    """``MeshConfig.ExtensionProvider.SDSProvider`` of Istio's mesh configuration."""
+    """``SDSProvider`` of MeshConfig."""
 
     name: Text | None = None
     service: Text | None = None

@@ -73,7 +73,9 @@ def document(group: str, version: str) -> dict[str, Any]:
 def _operation(action: str, kind: dict[str, str], name: str, *, body: bool = False) -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": f"{_REF}{name}"}}}
     found: dict[str, Any] = {
-        "operationId": f"{action}{kind['group'].title().replace('.', '')}{kind['version'].title()}{kind['kind']}",
+        "operationId": "".join(
+            (action, kind["group"].title().replace(".", ""), kind["version"], kind["kind"])
+        ),
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": kind,
         "responses": {"200": {"description": "OK", "content": content}},
@@ -97,11 +99,10 @@ def _schemas(row: KindRow, version: str) -> dict[str, Any]:
     if own:
         names[own] = root
     found = {names[key]: _clean(schema, names) for key, schema in raw.items()}
-    for key, schema in raw.items():
+    for key in raw:
         model = models.get(key) or (row.model if names[key] == root else None)
         if model is not None:
             _describe(found[names[key]], model)
-        del schema
     top = found[root]
     top["x-kubernetes-group-version-kind"] = [{"group": row.group, "version": version, "kind": row.kind}]
     found[f"{root}List"] = {

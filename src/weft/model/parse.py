@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +14,7 @@ from weft.model.base import Shape
 from weft.model.catalog import KINDS, KindRow, by_kind
 from weft.model.resource import Resource, dump
 from weft.model.scalars import LABEL, SUBDOMAIN, Form
+from weft.model.walk import bare
 from weft.yaml import Document, Path, join, kind_of
 
 __all__ = ["Part", "dump", "parse", "parse_object", "unwrap"]
@@ -98,14 +99,23 @@ def parse_object(
     try:
         resource = row.model.model_validate(data)
     except ValidationError as error:
-        return None, tuple(_problems(error, row.model, data, place))
-    problems = [
-        Problem(RULE, message, place(path), hint, join(path))
-        for path, message, hint in (*_named(row, resource), *_flaws(resource, ()))
-    ]
+        metadata = data.get("metadata")
+        flaws = _named(row, metadata.get("name") if isinstance(metadata, dict) else None)
+        return None, _sorted((*_problems(error, row.model, data, place), *_rules(flaws, place)))
+    problems = list(_rules((*_named(row, resource.metadata.name), *_flaws(resource, ())), place))
     if problems:
-        return None, tuple(problems)
+        return None, _sorted(problems)
     return _placed(resource, row, namespace), ()
+
+
+def _rules(flaws: Iterable[tuple[Path, str, str]], place: Where) -> Iterator[Problem]:
+    for path, message, hint in flaws:
+        yield Problem(RULE, message, place(path), hint, join(path))
+
+
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """As they stand in the file."""
+    return tuple(sorted(problems, key=lambda item: item.where or Origin("")))
 
 
 def _header(name: str, value: object) -> str:
@@ -146,11 +156,11 @@ def _placed(resource: Resource, row: KindRow, namespace: str) -> Resource:
     return resource.model_copy(update={"metadata": moved})
 
 
-def _named(row: KindRow, resource: Resource) -> Iterator[tuple[Path, str, str]]:
-    metadata = resource.metadata
-    if metadata.name:
+def _named(row: KindRow, name: object) -> Iterator[tuple[Path, str, str]]:
+    """The rule for names of this kind."""
+    if isinstance(name, str) and name:
         try:
-            _NAMES[row.names].check(metadata.name)
+            _NAMES[row.names].check(name)
         except ValueError as error:
             yield ("metadata", "name"), str(error), ""
 
@@ -193,6 +203,8 @@ def _problems(
             yield Problem(UNKNOWN_FIELD, message, place(path), hint, join(path))
             continue
         message, hint = _explain(detail)
+        if detail["type"].startswith("model_") and len(known := _fields_at(model, path)) == 1:
+            hint = f"write {{{next(iter(known))}: {detail['input']}}}"
         at = path[:-1] if detail["type"] == "missing" else path
         yield Problem(SHAPE, message, place(at), hint, join(path))
 
@@ -210,14 +222,14 @@ def _fields_at(model: type[BaseModel], path: Path) -> set[str]:
         current = _step(current, part)
         if current is None:
             return set()
-    current = _bare(current)
+    current = bare(current)
     if not (isinstance(current, type) and issubclass(current, BaseModel)):
         return set()
     return {field.alias or name for name, field in current.model_fields.items()}
 
 
 def _step(current: Any, part: str | int) -> Any:
-    current = _bare(current)
+    current = bare(current)
     if isinstance(current, type) and issubclass(current, BaseModel):
         for name, field in current.model_fields.items():
             if part == (field.alias or name):
@@ -229,18 +241,6 @@ def _step(current: Any, part: str | int) -> Any:
     if get_origin(current) is dict and len(arguments) == 2:
         return arguments[1]
     return None
-
-
-def _bare(annotation: Any) -> Any:
-    """Without Optional and Annotated."""
-    while True:
-        if hasattr(annotation, "__metadata__"):
-            annotation = annotation.__origin__
-            continue
-        arguments = [item for item in get_args(annotation) if item is not type(None)]
-        if get_origin(annotation) in {tuple, dict, Literal} or len(arguments) != 1:
-            return annotation
-        annotation = arguments[0]
 
 
 _TYPES: Final = {

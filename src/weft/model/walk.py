@@ -81,3 +81,19 @@ def used(value: Any, path: Path = (), shape: str = "") -> Iterator[tuple[str, Pa
         for key, item in value.items():
             if isinstance(item, Shape):
                 yield from used(item, (*path, key), f"{shape}{{}}")
+
+
+def paths(model: type[BaseModel]) -> frozenset[str]:
+    """The paths of all fields, of those that hold models too."""
+    found: set[str] = set()
+
+    def visit(current: type[BaseModel], path: str) -> None:
+        for name, field in current.model_fields.items():
+            inside, depth = inner(field.annotation)
+            here = f"{path}.{field.alias or name}" if path else field.alias or name
+            found.add(here)
+            if inside is not None:
+                visit(inside, here + depth)
+
+    visit(model, "")
+    return frozenset(found)

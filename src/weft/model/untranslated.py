@@ -1,0 +1,135 @@
+"""Fields that are read but not yet translated for Envoy: their use is reported, never ignored in silence.
+
+A path stands for the field and all that is in it; lists are ``[]``, maps ``{}``. The table may only shrink;
+``docs/reference/untranslated.txt`` is made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from weft.errors import Origin, Problem, Severity
+from weft.model.catalog import by_id
+from weft.model.resource import Resource
+from weft.model.walk import used
+from weft.yaml import Path, join
+
+UNTRANSLATED: Final = "WEFT0001"
+
+
+def _policies(*fields: str) -> tuple[str, ...]:
+    """Fields of a traffic policy, wherever a DestinationRule may have one."""
+    policies = ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
+    levels = tuple(f"{policy}.portLevelSettings[]" for policy in policies)
+    port_level = {"loadBalancer", "connectionPool", "outlierDetection", "tls"}
+    return tuple(
+        f"{place}.{field}"
+        for field in fields
+        for place in (*policies, *levels)
+        if place in policies or field.split(".")[0] in port_level
+    )
+
+
+_FILTERS: Final = ("spec.rules[].filters[]", "spec.rules[].backendRefs[].filters[]")
+
+FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    "/Service": (
+        "spec.sessionAffinity",
+        "spec.sessionAffinityConfig",
+        "spec.internalTrafficPolicy",
+        "spec.trafficDistribution",
+        "spec.ports[].nodePort",
+    ),
+    "networking.istio.io/VirtualService": (
+        "spec.http[].delegate",
+        "spec.http[].fault.abort.http2Error",
+        "spec.http[].fault.delay.exponentialDelay",
+        "spec.http[].match[].statPrefix",
+        "spec.tcp[].match[].sourceSubnet",
+    ),
+    "networking.istio.io/DestinationRule": _policies(
+        "connectionPool.http.http2KeepAlive",
+        "loadBalancer.localityLbSetting",
+        "loadBalancer.zoneAwareLbSetting",
+        "outlierDetection.consecutiveErrors",
+        "outlierDetection.outlierDetectionHttpErrorCodes",
+        "proxyProtocol",
+        "retryBudget",
+        "tls.caCrl",
+        "tunnel",
+    ),
+    "networking.istio.io/Gateway": (
+        "spec.servers[].defaultEndpoint",
+        "spec.servers[].tls.caCertCredentialName",
+        "spec.servers[].tls.caCrl",
+        "spec.servers[].tls.insecureSkipVerify",
+        "spec.servers[].tls.tlsCertificates",
+        "spec.servers[].tls.verifyCertificateHash",
+        "spec.servers[].tls.verifyCertificateSpki",
+    ),
+    "networking.istio.io/WorkloadGroup": ("spec.probe",),
+    "networking.istio.io/Sidecar": ("spec",),
+    "networking.istio.io/ProxyConfig": ("spec",),
+    "networking.istio.io/EnvoyFilter": ("spec",),
+    "security.istio.io/AuthorizationPolicy": ("spec",),
+    "security.istio.io/RequestAuthentication": ("spec",),
+    "telemetry.istio.io/Telemetry": ("spec",),
+    "gateway.networking.k8s.io/GatewayClass": ("spec.parametersRef",),
+    "gateway.networking.k8s.io/Gateway": (
+        "spec.addresses",
+        "spec.allowedListeners",
+        "spec.defaultScope",
+        "spec.infrastructure",
+        "spec.listeners[].tls.options",
+        "spec.tls",
+    ),
+    "gateway.networking.k8s.io/HTTPRoute": (
+        *(f"{place}.{field}" for place in _FILTERS for field in ("cors", "externalAuth", "extensionRef")),
+        "spec.rules[].sessionPersistence",
+        "spec.useDefaultGateways",
+    ),
+    "gateway.networking.k8s.io/GRPCRoute": ("spec",),
+    "gateway.networking.k8s.io/TLSRoute": ("spec",),
+    "gateway.networking.k8s.io/TCPRoute": ("spec",),
+    "gateway.networking.k8s.io/UDPRoute": ("spec",),
+    "gateway.networking.k8s.io/BackendTLSPolicy": ("spec",),
+    "gateway.networking.k8s.io/ListenerSet": ("spec",),
+}
+
+
+def findings(resource: Resource, where: Callable[[Path], Origin | None] | None = None) -> tuple[Problem, ...]:
+    """A warning for each field that was given and is not yet translated."""
+    key = resource.key
+    table = set(FIELDS.get(key.kind, ()))
+    if not table:
+        return ()
+    kind = key.kind.rpartition("/")[2]
+    found: list[Problem] = []
+    for shape, path in used(resource):
+        if shape not in table:
+            continue
+        whole = path == ("spec",)
+        message = f"weft does not translate {kind} yet" if whole else "weft does not translate this field yet"
+        hint = "it is kept, and has no effect"
+        place = where(path) if where else None
+        found.append(Problem(UNTRANSLATED, message, place, hint, join(path), Severity.WARNING))
+    return tuple(found)
+
+
+def listing(fields: Iterable[tuple[str, tuple[str, ...]]] = FIELDS.items()) -> str:
+    """The committed list: one ``group/Kind path`` a line, sorted."""
+    lines = sorted(f"{kind} {path}" for kind, paths in fields for path in paths)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def unknown() -> tuple[str, ...]:
+    """Paths in the table that no model has; there must be none."""
+    from weft.model.walk import paths
+
+    return tuple(
+        f"{kind} {path}"
+        for kind, wanted in FIELDS.items()
+        for path in wanted
+        if (row := by_id(kind)) is None or path not in paths(row.model)
+    )
