@@ -1,0 +1,84 @@
+"""Which gateways ``weft up`` runs, by the Gateways that there are: pure.
+
+Rules: Istio Gateways whose labels no workload bears share one Envoy, as Istio's default installation has it;
+each Gateway of the Gateway API gets one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from weft.model.gateway import Gateway
+from weft.model.istio_gateway import Gateway as IstioGateway
+from weft.names import GATEWAY_NAME_LABEL, ROOT_NAMESPACE
+
+INGRESS = "istio-ingressgateway"
+INGRESS_ACCOUNT = "istio-ingressgateway-service-account"
+INGRESS_LABELS: Mapping[str, str] = {"istio": "ingressgateway", "app": INGRESS}
+OURS = frozenset({"istio", "weft"})
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeProxy:
+    """One Envoy at the edge. ``ports`` are those of its listeners, as the Gateways say."""
+
+    name: str
+    namespace: str
+    service_account: str
+    labels: Mapping[str, str]
+    ports: tuple[int, ...] = field(default=())
+
+    @property
+    def id(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
+
+
+def edge_proxies(
+    istio: Iterable[IstioGateway], gateways: Iterable[Gateway], borne: Iterable[Mapping[str, str]]
+) -> dict[str, EdgeProxy]:
+    """The Envoys that are needed, by id. ``borne`` are the labels of all workloads."""
+    found: dict[str, EdgeProxy] = {}
+    bearers = list(borne)
+    ports: set[int] = set()
+    for gateway in istio:
+        selector = gateway.spec.selector or {}
+        if any(selector.items() <= labels.items() for labels in bearers):
+            continue
+        if selector.items() <= INGRESS_LABELS.items():
+            ports.update(server.port.number for server in gateway.spec.servers or ())
+    if ports:
+        edge = EdgeProxy(INGRESS, ROOT_NAMESPACE, INGRESS_ACCOUNT, INGRESS_LABELS, tuple(sorted(ports)))
+        found[edge.id] = edge
+    for api_gateway in gateways:
+        if api_gateway.spec.gateway_class_name not in OURS:
+            continue
+        metadata = api_gateway.metadata
+        name = f"{metadata.name}-{api_gateway.spec.gateway_class_name}"
+        edge = EdgeProxy(
+            name,
+            metadata.namespace,
+            name,
+            {GATEWAY_NAME_LABEL: metadata.name},
+            tuple(sorted({listener.port for listener in api_gateway.spec.listeners or ()})),
+        )
+        found[edge.id] = edge
+    return found
+
+
+def place_ports(
+    ports: Iterable[int], wanted: Mapping[int, int], *, lowest: int, free: Mapping[int, bool]
+) -> dict[int, int]:
+    """Gateway port -> host port. What is not ``wanted`` stays, unless it is below ``lowest`` (the first port
+    that this user may bind) or not ``free``: then it moves up by 10,000 (``80`` -> ``10080``).
+    """
+    placed: dict[int, int] = {}
+    for port in ports:
+        if port in wanted:
+            placed[port] = wanted[port]
+        elif port < lowest or not free.get(port, True):
+            placed[port] = port + 10_000 if port + 10_000 < 65536 else port
+        else:
+            placed[port] = port
+    return placed

@@ -1,0 +1,319 @@
+"""``weft up``: control plane, node, gateways and workloads of one machine, in the foreground.
+
+The parts are the commands that many hosts would run (docs/decisions/0002): this process starts them, keeps
+the node at what the resources say, shows the state, and ends all of it in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import json
+import os
+import secrets
+import shutil
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from weft.app import tree
+from weft.app.fleet import Fleet
+from weft.app.gateways import EdgeProxy, edge_proxies, place_ports
+from weft.app.nodesocket import NodeSocket
+from weft.app.replicas import Replica, replicas
+from weft.app.view import View, row
+from weft.client import ApiClient, RefusedError, Resource, Server
+from weft.errors import WeftError
+from weft.model.catalog import GATEWAY_API, NETWORKING, WEFT
+from weft.model.gateway import Gateway
+from weft.model.istio_gateway import Gateway as IstioGateway
+from weft.model.parse import parse_object
+from weft.model.workload import Workload
+from weft.names import API_PORT, MONITORING_PORT, ROOT_NAMESPACE, XDS_PORT
+from weft.node.layout import Layout
+from weft.node.place import host_address
+
+_PRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+_NODE_STOP_S: Final = 60.0
+_CONTROL_STOP_S: Final = 10.0
+_NODE_READY_S: Final = 30.0
+
+Objects = Sequence[Mapping[str, Any]]
+
+STRICT: Final[Mapping[str, Any]] = {
+    "apiVersion": "security.istio.io/v1",
+    "kind": "PeerAuthentication",
+    "metadata": {"name": "default", "namespace": ROOT_NAMESPACE},
+    "spec": {"mtls": {"mode": "STRICT"}},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpOptions:
+    """``port_map``: gateway port -> host port. ``capture``: ``auto`` or a mode. ``again`` yields the objects
+    anew whenever the files changed (``--watch``).
+    """
+
+    mesh: str = "default"
+    namespace: str = "default"
+    port_map: Mapping[int, int] = field(default_factory=dict)
+    capture: str = "auto"
+    certificate_lifetime: str = "24h"
+    again: Callable[[], AsyncIterator[Objects]] | None = None
+    load: Callable[[str], Sequence[str]] | None = None
+
+
+class Up:
+    """One run. ``ready`` is set once everything that was asked for takes traffic."""
+
+    def __init__(self, objects: Objects, options: UpOptions, view: View) -> None:
+        self._objects = objects
+        self._options = options
+        self._view = view
+        self.layout = Layout.of(options.mesh)
+        self.node = NodeSocket(self.layout.node_socket)
+        self.fleet = Fleet(self.node, view.say)
+        self.ready = asyncio.Event()
+        self.urls: dict[int, str] = {}
+        self._change = ""
+        self._port_maps: dict[str, dict[int, int]] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start everything, keep it so until ``stop``, end everything.
+
+        Raises:
+            WeftError: a part did not start, or ended by itself.
+        """
+        async with AsyncExitStack() as stack:
+            control, client = await stack.enter_async_context(self._control_plane())
+            node = await stack.enter_async_context(self._node(client))
+            stack.push_async_callback(self.fleet.close)
+            await self._apply(client, self._objects, first=True)
+            async with asyncio.TaskGroup() as tasks:
+                parts = [
+                    tasks.create_task(self._reconcile(client), name="reconcile"),
+                    tasks.create_task(self._show(), name="view"),
+                    tasks.create_task(self._outlast(control), name="control plane"),
+                    tasks.create_task(self._outlast(node), name="node"),
+                ]
+                if self._options.again is not None:
+                    parts.append(tasks.create_task(self._follow(client, self._options.again), name="files"))
+                if self._options.load is not None:
+                    parts.append(tasks.create_task(self._load(self._options.load), name="load"))
+                await stop.wait()
+                self._view.say("stopping: workloads drain, then everything is removed")
+                for part in parts:
+                    part.cancel()
+
+    # The parts
+
+    @asynccontextmanager
+    async def _control_plane(self) -> AsyncIterator[tuple[tree.Child, ApiClient]]:
+        if (self.layout.runtime / "api.sock").exists() and _answers(self.layout.runtime / "api.sock"):
+            raise WeftError(
+                f"a mesh runs here already ({self.layout.runtime})",
+                hint="use it (weft apply FILE…), stop it, or give this one another --mesh",
+            )
+        logs = self.layout.runtime
+        logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = logs / "state"
+        # A mesh of `weft up` begins empty: the files say everything.
+        shutil.rmtree(state, ignore_errors=True)
+        address = host_address() if os.geteuid() == 0 else "127.0.0.1"
+        argv = [
+            *_weft("control-plane"), "--mesh", self._options.mesh, "--runtime-dir", str(logs),
+            "--state-dir", str(state), "--listen", "0.0.0.0" if os.geteuid() == 0 else "127.0.0.1",
+            "--advertise", address, "--certificate-lifetime", self._options.certificate_lifetime,
+            "--xds-port", _port(XDS_PORT), "--api-port", _port(API_PORT),
+            "--monitoring-port", _port(MONITORING_PORT),
+        ]  # fmt: skip
+        child = await tree.start_and_wait("the control plane", argv, log=logs / "control-plane.log")
+        try:
+            async with ApiClient(Server(socket_path=logs / "api.sock")) as client:
+                yield child, client
+        finally:
+            await child.stop(_CONTROL_STOP_S)
+            shutil.rmtree(logs, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                logs.parent.rmdir()
+
+    @asynccontextmanager
+    async def _node(self, client: ApiClient) -> AsyncIterator[tree.Child]:
+        name = f"{socket.gethostname().split('.')[0].lower()}-{secrets.token_hex(3)}"
+        token = await client.raw("POST", "/weft/v1/tokens", {"node": name})
+        kubeconfig = json.loads((self.layout.runtime / "kubeconfig").read_text())
+        api = kubeconfig["clusters"][0]["cluster"]["server"]
+        argv = [
+            *_weft("node"), "--mesh", self._options.mesh, "--name", name, "--server", api,
+            "--capture", self._options.capture, "--ephemeral",
+        ]  # fmt: skip
+        # The token goes by the environment: a command line is shown to everybody by ps.
+        child = await tree.start_and_wait(
+            "the node", argv, log=self.layout.runtime / "node.log", env={"WEFT_TOKEN": str(token["token"])},
+            deadline=_NODE_READY_S,
+        )  # fmt: skip
+        try:
+            yield child
+        finally:
+            await child.stop(_NODE_STOP_S)
+
+    async def _outlast(self, child: tree.Child) -> None:
+        await child.process.wait()
+        if not child.stopping:
+            raise WeftError(
+                f"{child.name} ended by itself (exit code {child.process.returncode})", hint=child.tail()
+            )
+
+    # Resources
+
+    async def _apply(self, client: ApiClient, objects: Objects, *, first: bool = False) -> None:
+        wanted = list(objects)
+        if first and not any(_is_mesh_default(one) for one in wanted):
+            wanted.insert(0, STRICT)
+            self._view.say(f"mutual TLS: STRICT (PeerAuthentication {ROOT_NAMESPACE}/default)")
+        answer = await client.apply(wanted, namespace=self._options.namespace, strict=True)
+        self._change = f"revision {answer.get('revision', '?')}, {len(wanted)} objects"
+
+    async def _follow(self, client: ApiClient, again: Callable[[], AsyncIterator[Objects]]) -> None:
+        async for objects in again():
+            try:
+                await self._apply(client, objects)
+            except RefusedError as refusal:
+                self._view.say(f"the files were refused: {refusal.message}")
+
+    async def _reconcile(self, client: ApiClient) -> None:
+        """Bring the node in line with Workloads and Gateways, now and after each change of them."""
+        known = {(one.group, one.kind): one for one in await client.resources()}
+        kinds = [known[WEFT, "Workload"], known[NETWORKING, "Gateway"], known[GATEWAY_API, "Gateway"]]
+        changed = asyncio.Event()
+        changed.set()
+        async with asyncio.TaskGroup() as tasks:
+            for kind in kinds:
+                tasks.create_task(_watch(client, kind, changed), name=f"watch {kind.full_name}")
+            while True:
+                await changed.wait()
+                changed.clear()
+                workloads = [_typed(Workload, one) for one in (await client.list(kinds[0]))["items"]]
+                istio = [_typed(IstioGateway, one) for one in (await client.list(kinds[1]))["items"]]
+                gateways = [_typed(Gateway, one) for one in (await client.list(kinds[2]))["items"]]
+                borne = [one.metadata.labels or {} for one in workloads]
+                edges = edge_proxies(istio, gateways, borne)
+                self.fleet.want(
+                    {**replicas(workloads), **{edge.id: self._edge(edge) for edge in edges.values()}}
+                )
+
+    def _edge(self, edge: EdgeProxy) -> Replica:
+        """A gateway as a replica. Its ports keep the places that they were given first."""
+        lowest = 0 if os.geteuid() == 0 else _lowest_port()
+        old = self._port_maps.setdefault(edge.id, {})
+        new = [port for port in edge.ports if port not in old]
+        free = {port: _free(port) for port in new}
+        old.update(place_ports(new, self._options.port_map, lowest=lowest, free=free))
+        for port in new:
+            self.urls[port] = f"http://localhost:{old[port]}/" if old[port] != 80 else "http://localhost/"
+            if old[port] != port:
+                why = "taken" if not free[port] else "not allowed without root"
+                if port in self._options.port_map:
+                    why = "--port-map"
+                self._view.say(f"gateway port {port} is open on {old[port]} ({why})")
+            self._view.say(f"gateway {edge.id}: {self.urls[port]}")
+        moved = {str(port): old[port] for port in edge.ports if old[port] != port}
+        request = {
+            "name": edge.name,
+            "namespace": edge.namespace,
+            "serviceAccount": edge.service_account,
+            "labels": dict(edge.labels),
+            "kind": "router",
+            "capture": "none",
+            "portMap": moved,
+        }
+        # More ports are a matter of configuration; only another place needs another process.
+        return Replica(edge.id, request, str(sorted(moved.items())))
+
+    # What people see
+
+    async def _show(self) -> None:
+        async with aclosing(self.node.events({"op": "watch"})) as events:
+            async for event in events:
+                now = datetime.datetime.now(datetime.UTC)
+                rows = [row(one, now) for one in event.get("workloads") or ()]
+                self._view.show(rows, self._change)
+                if rows and self.fleet.settled and all(one.ready for one in rows) and not self.ready.is_set():
+                    self.ready.set()
+                    self._view.say(f"everything is ready: {len(rows)} proxies. Ctrl-C ends it.")
+                    for url in self.urls.values():
+                        self._view.say(f"  open {url}")
+
+    async def _load(self, command: Callable[[str], Sequence[str]]) -> None:
+        await self.ready.wait()
+        if not self.urls:
+            return
+        url = next(iter(self.urls.values()))
+        child = await tree.start("load", command(url), log=self.layout.runtime / "load.log")
+        try:
+            await child.process.wait()
+        finally:
+            await child.stop(2)
+
+
+async def _watch(client: ApiClient, kind: Resource, changed: asyncio.Event) -> None:
+    """Set ``changed`` at every change; a watch that ends is begun anew."""
+    while True:
+        with contextlib.suppress(RefusedError):  # too old: what changed meanwhile is listed anew
+            async for _ in client.watch(kind):
+                changed.set()
+        changed.set()
+
+
+def _typed(model: type[Any], wire: Mapping[str, Any]) -> Any:
+    resource, problems = parse_object(dict(wire))
+    if not isinstance(resource, model):
+        raise WeftError(f"the control plane gave a {model.__name__} that cannot be read", problems=problems)
+    return resource
+
+
+def _is_mesh_default(wire: Mapping[str, Any]) -> bool:
+    metadata = wire.get("metadata") or {}
+    return (
+        wire.get("kind") == "PeerAuthentication"
+        and metadata.get("namespace") == ROOT_NAMESPACE
+        and not (wire.get("spec") or {}).get("selector")
+    )
+
+
+def _weft(command: str) -> list[str]:
+    return [sys.executable, "-m", "weft", command]
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except PermissionError:
+            return True  # nobody has it; whether we may is another question
+        except OSError:
+            return False
+    return True
+
+
+def _port(wanted: int) -> str:
+    """The well-known port, or any when another mesh of this machine has it."""
+    return str(wanted if _free(wanted) else 0)
+
+
+def _lowest_port() -> int:
+    try:
+        return int(_PRIVILEGED.read_text())
+    except (OSError, ValueError):
+        return 1024
