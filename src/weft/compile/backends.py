@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from weft.compile import kubernetes
 from weft.compile.clusters import Peers, Sidecars
 from weft.compile.memo import Memo
-from weft.compile.registry import Instances, Services, select
-from weft.compile.service import Instance, Labels, Service
+from weft.compile.registry import Bucket, Instances, Services, select
+from weft.compile.service import Instance, Service
 from weft.model.resource import Key
 from weft.model.workload import Workload
 from weft.model.workload_group import WorkloadGroup
@@ -33,15 +33,10 @@ class Backing:
 
     def of(self, service: Service, memo: Memo) -> tuple[Instance, ...]:
         """The workloads behind a service, in a stable order, whatever their health."""
-        if service.selector is not None:
-            bucket = self.instances.candidates(service.namespace, service.selector)
-            running = memo(select, bucket, service.selector) if bucket else ()
-            if running or not service.kubernetes:
-                return running
-        if service.kubernetes:
-            lists = self.lists.get((service.namespace, service.name), ())
-            return memo(kubernetes.listed_instances, lists, service) if lists else ()
-        return service.endpoints
+        selector = service.selector
+        bucket = None if selector is None else self.instances.candidates(service.namespace, selector)
+        lists = self.lists.get((service.namespace, service.name), ())
+        return _running(service, bucket, lists, memo)
 
 
 def peers_of(services: Services, backing: Backing, trust_domain: str, memo: Memo) -> PeersByService:
@@ -50,12 +45,17 @@ def peers_of(services: Services, backing: Backing, trust_domain: str, memo: Memo
     found: dict[tuple[str, str], Peers] = {}
     for group in services.by_host.values():
         for service in group:
-            running = backing.of(service, memo)
             selector = service.selector
-            planned = templates.get(service.namespace, ()) if selector is not None else ()
-            if running or planned:
-                known = memo(_peers, running, planned, selector or (), trust_domain)
-                found[service.namespace, service.host] = memo(_share, *known)
+            bucket: Bucket | None = None
+            planned: tuple[Template, ...] = ()
+            if selector is not None:
+                bucket = backing.instances.candidates(service.namespace, selector)
+                planned = templates.get(service.namespace, ())
+            lists = backing.lists.get((service.namespace, service.name), ())
+            if bucket or planned or lists or service.endpoints:
+                found[service.namespace, service.host] = memo(
+                    _peers, service, bucket or None, lists, planned, trust_domain, memo
+                )
     return found
 
 
@@ -77,9 +77,15 @@ def _templates(
 
 
 def _peers(
-    running: tuple[Instance, ...], templates: tuple[Template, ...], selector: Labels, trust_domain: str
-) -> tuple[tuple[str, ...], Sidecars]:
-    wanted = frozenset(selector)
+    service: Service,
+    bucket: Bucket | None,
+    lists: tuple[kubernetes.Listed, ...],
+    templates: tuple[Template, ...],
+    trust_domain: str,
+    memo: Memo,
+) -> Peers:
+    running = _running(service, bucket, lists, memo)
+    wanted = frozenset(service.selector or ())
     accounts = {(member.namespace, member.account) for member in running if member.account}
     accounts |= {(space, account) for labels, space, account in templates if wanted <= labels}
     carrying = sum(member.mesh for member in running)
@@ -87,7 +93,21 @@ def _peers(
         sidecars = Sidecars.ALL if accounts else Sidecars.NONE
     else:
         sidecars = Sidecars.SOME if carrying else Sidecars.NONE
-    return tuple(str(SpiffeId(trust_domain, *account)) for account in sorted(accounts)), sidecars
+    identities = tuple(str(SpiffeId(trust_domain, *account)) for account in sorted(accounts))
+    return memo(_share, identities, sidecars)
+
+
+def _running(
+    service: Service, bucket: Bucket | None, lists: tuple[kubernetes.Listed, ...], memo: Memo
+) -> tuple[Instance, ...]:
+    """Selected workloads; where none is registered, the addresses that are listed."""
+    if bucket and service.selector is not None:
+        selected = memo(select, bucket, service.selector)
+        if selected:
+            return selected
+    if service.kubernetes:
+        return memo(kubernetes.listed_instances, lists, service) if lists else ()
+    return service.endpoints if service.selector is None else ()
 
 
 def _share(identities: tuple[str, ...], sidecars: Sidecars) -> Peers:

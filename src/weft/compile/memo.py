@@ -15,16 +15,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _VALUES: Final = (str, int, float, bytes, timedelta, frozenset, Enum, type(None))
-_PLAIN: Final = frozenset({str, int, bool, float, bytes, type(None), timedelta, frozenset})
+_BY_VALUE: Final[dict[type, bool]] = {}
 
 
 def _key(value: object) -> object:
     kind = type(value)
-    if kind in _PLAIN:
-        return value
     if kind is tuple:
-        return tuple(map(_key, cast("tuple[object, ...]", value)))
-    return value if isinstance(value, _VALUES) else id(value)
+        return tuple([_key(part) for part in cast("tuple[object, ...]", value)])
+    by_value = _BY_VALUE.get(kind)
+    if by_value is None:
+        by_value = _BY_VALUE.setdefault(kind, isinstance(value, _VALUES))
+    return value if by_value else id(value)
 
 
 class Memo:
@@ -42,7 +43,7 @@ class Memo:
     def __call__(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """``function(*args)``, computed at most once. ``function`` must be pure; keywords are refused."""
         assert not kwargs, "inputs are positional, so that the key is the inputs"
-        key = (function, *map(_key, args))
+        key = (function, *[_key(value) for value in args])
         found = self._young.get(key)
         if found is None:
             found = self._old.pop(key, None) or (args, function(*args, **kwargs))

@@ -149,27 +149,21 @@ def _host(
     others: Mapping[str, tuple[str, ...]],
     memo: Memo,
 ) -> ir.VirtualHost:
-    routes: tuple[ir.Route, ...] = ()
+    names = others.get(service.host, ())
     for owner in routing.services.get(service.host, ()):
         routes = _routes(owner, port.number, view, rules, labels, settings, memo)
         if routes:
-            break
-    if not routes:
-        policy: Policy = rules.of(service.host).default.policy(port.number)
-        routes = memo(_default, service, port, policy, settings)
-    return memo(
-        service_host,
-        service,
-        port.number,
-        routes,
-        view.namespace,
-        settings.domain,
-        others.get(service.host, ()),
-    )
+            return memo(service_host, service, port.number, routes, view.namespace, settings.domain, names)
+    policy = rules.of(service.host).default.policy(port.number)
+    return memo(_plain, service, port, policy, settings, view.namespace, names)
 
 
-def _default(service: Service, port: Port, policy: Policy, settings: Settings) -> tuple[ir.Route, ...]:
-    return (default_route(service, port, policy, settings),)
+def _plain(
+    service: Service, port: Port, policy: Policy, settings: Settings, namespace: str, names: tuple[str, ...]
+) -> ir.VirtualHost:
+    """A service that no VirtualService is about."""
+    routes = (default_route(service, port, policy, settings),)
+    return service_host(service, port.number, routes, namespace, settings.domain, names)
 
 
 def _routes(

@@ -245,12 +245,13 @@ class RuleIndex:
     __slots__ = ("_rules", "selective")
 
     def __init__(self, rules: Mapping[Key, DestinationRule], settings: Settings) -> None:
-        self._rules: dict[tuple[str, str], tuple[DestinationRule, ...]] = {}
+        self._rules: dict[str, dict[str, tuple[DestinationRule, ...]]] = {}
         self.selective = False
         for rule in sorted(rules.values(), key=lambda rule: age(rule.metadata)):
             namespace = rule.metadata.namespace
-            key = (namespace, expand_host(rule.spec.host, namespace, settings.domain).lower())
-            self._rules[key] = (*self._rules.get(key, ()), rule)
+            host = expand_host(rule.spec.host, namespace, settings.domain).lower()
+            own = self._rules.setdefault(namespace, {})
+            own[host] = (*own.get(host, ()), rule)
             self.selective = self.selective or rule.spec.workload_selector is not None
 
     def find(
@@ -263,14 +264,15 @@ class RuleIndex:
     ) -> tuple[DestinationRule, ...]:
         """The rules that a client obeys for a host: its namespace's, else the service's, else the root's."""
         for namespace in dict.fromkeys((client, owner, settings.root_namespace)):
-            for pattern in _patterns(host):
+            own = self._rules.get(namespace)
+            for pattern in _patterns(host) if own else ():
                 rules = [
                     rule
-                    for rule in self._rules.get((namespace, pattern), ())
+                    for rule in (own or {}).get(pattern, ())
                     if exported(rule.spec.export_to or settings.export_destination_rules, namespace, client)
                     and (rule.spec.workload_selector is None or namespace == client)
                 ]
-                chosen = _selected(rules, labels)
+                chosen = _selected(rules, labels) if rules else ()
                 if chosen:
                     return chosen
         return ()
@@ -278,7 +280,13 @@ class RuleIndex:
     def everywhere(self, host: str) -> Iterable[DestinationRule]:
         """All rules that may be obeyed for a host, of whatever namespace, the oldest first."""
         patterns = set(_patterns(host))
-        found = [rule for (_, name), rules in self._rules.items() if name in patterns for rule in rules]
+        found = [
+            rule
+            for own in self._rules.values()
+            for name, rules in own.items()
+            if name in patterns
+            for rule in rules
+        ]
         return sorted(found, key=lambda rule: age(rule.metadata))
 
 
