@@ -30,7 +30,7 @@ from weft.identity.nodes import Node
 from weft.identity.server import Issuer, Refused
 from weft.instance import Instance
 from weft.model.resource import Key
-from weft.store.interface import AlreadyExistsError, Delete, NotFoundError, Put, Store, Stored
+from weft.store.interface import AlreadyExistsError, Delete, NotFoundError, Put, Store, Stored, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,11 @@ class Registry:
     def instances(self, node: str) -> tuple[str, ...]:
         """The ids that a node holds."""
         return tuple(sorted(known for known, claim in self._claims.items() if claim.node == node))
+
+    def get(self, namespace: str, name: str) -> Instance | None:
+        """An instance that has registered since this control plane started; others are in the store."""
+        claim = self._claims.get(f"{namespace}/{name}")
+        return claim.instance if claim else None
 
     async def register(self, node: Node, instance: Instance) -> Instance:
         """Make an instance known, or renew its claim; what its group's template added is in the result.
@@ -199,7 +204,11 @@ class Registry:
             for instance_id in over:
                 node = self._claims[instance_id].node
                 log.warning("%s lapsed: node %s was not heard of for %g s", instance_id, node, self.lease_s)
-                await self._remove(instance_id)
+                try:
+                    await self._remove(instance_id)
+                except StoreError as error:
+                    log.error("%s stays for another lease: %s", instance_id, error)
+                    self._claims[instance_id] = _Claim(node, None, now + self.lease_s)
 
     def _own(self, node: str, instance_id: str) -> Instance:
         claim = self._claims.get(instance_id)

@@ -124,7 +124,6 @@ class Session:
 
     async def run(self) -> None:
         """Hold the session and the node's own certificate, for ever."""
-        self._membership.check(self._clock())
         self._keeper.credential = self._membership.credential
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self._keeper.keep(), name="node certificate")
@@ -252,11 +251,13 @@ class Session:
 
     async def _hold(self) -> None:
         failures = 0
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 await self._connect()
-                failures = 0
-                log.info("the control plane at %s has gone", self._membership.api)
+                # One that ends at once is no success: another agent may fight for this node's name.
+                failures = 0 if loop.time() - began > _PAUSE_MAX_S else failures + 1
             except WeftError as error:
                 failures += 1
                 if self.error is None or self.error.message != error.message:
@@ -300,8 +301,13 @@ class Session:
                     break
                 self._heard = asyncio.get_running_loop().time()
                 self._handle(json.loads(message.data))
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            log.info("the session with %s has ended (%s)", member.api, socket.close_code)
+        except (aiohttp.ClientError, OSError) as error:
             raise explain(error, member.api) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeftError(
+                f"{member.api} sends what this node cannot read: {error!r}", hint="compare the versions"
+            ) from error
         finally:
             self._socket = None
             self._connected.clear()
@@ -375,7 +381,10 @@ class Session:
         if table != self._names:
             self._names = table
             for listener in self._listeners:
-                listener(dict(table))
+                try:
+                    listener(dict(table))
+                except Exception:  # the session serves others too
+                    log.exception("the names could not be handed on")
 
     def _trust(self, bundle: str) -> None:
         """A new trust bundle: for the node itself, then for each of its Envoys."""
