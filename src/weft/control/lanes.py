@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from weft.emit.endpoints import pack
 from weft.emit.packed import Packed
@@ -29,6 +30,11 @@ class _Lane:
     sets: dict[str, EndpointSet] = field(default_factory=dict)
     packed: dict[str, Packed] = field(default_factory=dict)
 
+
+_CHUNK: Final = 100
+
+Breathe = Callable[[], Awaitable[None]]
+"""Gives the event loop to others if it was held for long."""
 
 Endpoints = Callable[[str], EndpointSet]
 """The endpoints of a cluster, the same object as long as they are the same."""
@@ -56,17 +62,19 @@ class Lanes:
         self._publish(place, lane, (name for name in names if name not in lane.sets), endpoints)
         return place
 
-    def refresh(self, endpoints: Endpoints, *, strangers: bool) -> bool:
-        """Publish what changed; whether something was left out.
+    async def refresh(self, endpoints: Endpoints, breathe: Breathe, *, strangers: bool) -> bool:
+        """Publish what changed; whether something was left out. Awaits ``breathe`` every now and then.
 
         With ``strangers`` False, endpoints that bring an identity which their cluster did not have are left
         out: a proxy has to hear of the identity (in the cluster) before it connects to its bearer.
         """
         left = False
-        for place, lane in self._lanes.items():
+        for place, lane in tuple(self._lanes.items()):
             changed = []
-            for name, old in lane.sets.items():
-                new = endpoints(name)
+            for number, name in enumerate(tuple(lane.sets)):
+                if number % _CHUNK == _CHUNK - 1:
+                    await breathe()
+                old, new = lane.sets[name], endpoints(name)
                 if new is old or new == old:
                     continue
                 if strangers or not _identities(new) - _identities(old):

@@ -21,10 +21,10 @@ from weft.compile.endpoints import endpoint_set
 from weft.compile.proxy import compile_proxy
 from weft.compile.settings import Settings
 from weft.compile.world import Host, World
-from weft.control.lanes import Lanes
+from weft.control.lanes import Lanes, Place
 from weft.control.proxies import Proxies
 from weft.control.status import Status
-from weft.emit.bundle import emit
+from weft.emit.bundle import Bundle, emit
 from weft.errors import Origin, Problem
 from weft.model.parse import parse_object
 from weft.model.resource import Key, Resource
@@ -50,6 +50,15 @@ class _Batch:
     revision: int
     since: float
     changes: dict[Key, Stored | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What was published for a proxy."""
+
+    proxy: ir.Proxy
+    bundle: Bundle
+    place: Place
 
 
 class Pipeline:
@@ -92,6 +101,7 @@ class Pipeline:
         self._batch: _Batch | None = None
         self._arrivals = 0
         self._newcomers: dict[str, None] = {}
+        self._made: dict[str, _Made] = {}
         self._wake = asyncio.Event()
         self._breath = 0.0
         self._vips: dict[Host, str] = {}
@@ -147,6 +157,7 @@ class Pipeline:
             self._newcomers.pop(proxy, None)
             self._config.forget(proxy)
             self._lanes.forget(proxy)
+            self._made.pop(proxy, None)
             self.problems.pop(proxy, None)
 
     # Through
@@ -197,7 +208,7 @@ class Pipeline:
         self._status.published(batch.revision, self._config.sequence)
 
     async def _publish(self, batch: _Batch) -> None:
-        left = self._lanes.refresh(self._endpoints, strangers=False)
+        left = await self._lanes.refresh(self._endpoints, self._breathe, strangers=False)
         self._config.flush()
         for connection in list(self._proxies.connections()):
             if connection.proxy in self._newcomers:
@@ -205,7 +216,7 @@ class Pipeline:
             self._compile(connection, batch.since)
             await self._breathe()
         if left:
-            self._lanes.refresh(self._endpoints, strangers=True)
+            await self._lanes.refresh(self._endpoints, self._breathe, strangers=True)
         self._lanes.sweep()
 
     def _serve_newcomers(self) -> None:
@@ -228,8 +239,11 @@ class Pipeline:
         proxy_id = connection.proxy
         try:
             proxy, problems = compile_proxy(self.world, self._identity(connection))
-            bundle = emit(proxy)
-            place = self._lanes.require(proxy_id, proxy, self._endpoints)
+            made = self._made.get(proxy_id)
+            # Units that did not change are the same objects, so that this costs next to nothing.
+            if made is None or made.proxy != proxy:
+                place = self._lanes.require(proxy_id, proxy, self._endpoints)
+                made = self._made[proxy_id] = _Made(proxy, emit(proxy), place)
         except Exception as error:
             # Whatever is wrong with one proxy's configuration must not keep the others from theirs.
             _log.exception("cannot compile %s; it keeps what it has", proxy_id)
@@ -238,7 +252,7 @@ class Pipeline:
             return
         self.problems[proxy_id] = problems
         self._status.awaiting(proxy_id, self.revision, since)
-        self._config.publish(proxy_id, bundle, self.revision, lane=place)
+        self._config.publish(proxy_id, made.bundle, self.revision, lane=made.place)
 
     def _endpoints(self, cluster: str) -> ir.EndpointSet:
         return endpoint_set(self.world, cluster)
