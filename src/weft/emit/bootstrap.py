@@ -25,6 +25,7 @@ from weft.names import (
 Json = dict[str, Any]
 
 _TYPE: Final = "type.googleapis.com/"
+_UNKNOWN: Final = "unknown"  # Istio's word in metrics
 _ADMIN_CLUSTER: Final = "agent"
 _SOCKET_MODE: Final = 0o600
 # Istio's limit for regular expressions (RE2 program size).
@@ -105,9 +106,9 @@ def environment(settings: Settings) -> dict[str, str]:
     return {
         "WEFT_WORKLOAD": workload,
         "WEFT_NAMESPACE": settings.name.namespace,
-        "WEFT_APP": labels.get("app", ""),
-        "WEFT_VERSION": labels.get("version", ""),
-        "WEFT_CLUSTER": str(settings.metadata.get("CLUSTER_ID") or ""),
+        "WEFT_APP": labels.get("app") or _UNKNOWN,
+        "WEFT_VERSION": labels.get("version") or _UNKNOWN,
+        "WEFT_CLUSTER": str(settings.metadata.get("CLUSTER_ID") or _UNKNOWN),
         "WEFT_CANONICAL_SERVICE": service,
         "WEFT_CANONICAL_REVISION": revision,
         "OTEL_RESOURCE_ATTRIBUTES": ",".join(

@@ -186,10 +186,13 @@ def _protect(made: cluster_v3.Cluster, cluster: Cluster) -> None:
     made.transport_socket_matches.extend((mesh, other))
 
 
-def _metadata(cluster: Cluster) -> core_v3.Metadata | None:
+def _metadata(cluster: Cluster) -> core_v3.Metadata:
     metadata = source_metadata(cluster.source) or core_v3.Metadata()
     if cluster.subset:
         metadata.filter_metadata["istio"].fields["subset"].string_value = cluster.subset
+    # Istio's list cannot be read by a log formatter: telemetry has the same in plain fields. Of a
+    # cluster without a service it says the cluster's name, as Istio's does.
+    own = metadata.filter_metadata["weft"].fields
     service = cluster.service
     if service is not None:
         services = metadata.filter_metadata["istio"].fields["services"].list_value
@@ -197,14 +200,12 @@ def _metadata(cluster: Cluster) -> core_v3.Metadata | None:
         entry["host"].string_value = service.host
         entry["name"].string_value = service.name
         entry["namespace"].string_value = service.namespace
-        # Istio's list cannot be read by a log formatter: telemetry has the same in plain fields.
-        own = metadata.filter_metadata["weft"].fields
-        own["service"].string_value = service.host
-        own["service_name"].string_value = service.name
-        own["service_namespace"].string_value = service.namespace
+    own["service"].string_value = service.host if service else "unknown"
+    own["service_name"].string_value = service.name if service else cluster.name
+    own["service_namespace"].string_value = service.namespace if service else "unknown"
     for key, value in cluster.metadata:
-        metadata.filter_metadata["weft"].fields[key].string_value = value
-    return metadata if metadata.filter_metadata else None
+        own[key].string_value = value
+    return metadata
 
 
 def cluster(unit: Cluster) -> cluster_v3.Cluster:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from weft.emit.packed import Packed, packed_once
 from weft.emit.scalars import address, struct, uint32
 from weft.ir.endpoint import NOWHERE, Endpoint, EndpointSet, Health, Locality
 from weft.names import canonical_name, canonical_revision
 from weft.protos import core_v3, endpoint_v3
+
+_UNKNOWN: Final = "unknown"  # Istio's word in metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,8 +43,8 @@ def _metadata(endpoint: Endpoint) -> core_v3.Metadata:
                 (
                     ("workload", endpoint.workload),
                     ("namespace", endpoint.namespace),
-                    ("app", labels.get("app", "")),
-                    ("version", labels.get("version", "")),
+                    ("app", labels.get("app") or _UNKNOWN),
+                    ("version", labels.get("version") or _UNKNOWN),
                     ("canonical_name", name),
                     ("canonical_revision", revision),
                 )

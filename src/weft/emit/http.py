@@ -69,8 +69,10 @@ def _routes(made: hcm_v3.HttpConnectionManager, unit: HttpHandler) -> None:
         made.route_config.CopyFrom(route_configuration(unit.routes))
 
 
-def connection_manager(unit: HttpHandler, direction: Direction, telemetry: Telemetry) -> listener_v3.Filter:
-    """The network filter that speaks HTTP."""
+def connection_manager(
+    unit: HttpHandler, direction: Direction, telemetry: Telemetry, *, mutual: bool
+) -> listener_v3.Filter:
+    """The network filter that speaks HTTP. ``mutual``: callers have shown a certificate."""
     made = hcm_v3.HttpConnectionManager(
         stat_prefix=unit.stat_prefix,
         codec_type=_codec(unit.version),
@@ -83,7 +85,7 @@ def connection_manager(unit: HttpHandler, direction: Direction, telemetry: Telem
         http_protocol_options=core_v3.Http1ProtocolOptions(accept_http_10=True),
         upgrade_configs=[hcm_v3.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         http_filters=chain(direction),
-        access_log=http_logs(telemetry, direction),
+        access_log=http_logs(telemetry, direction, mutual=mutual),
         tracing=tracing(telemetry),
     )
     if unit.idle_timeout is not None or unit.max_connection_duration is not None:

@@ -69,11 +69,13 @@ def _alpn(protocols: tuple[str, ...]) -> listener_v3.Filter:
     return listener_v3.Filter(name=_SET_FILTER_STATE, typed_config=pack(config))
 
 
-def _tcp_proxy(unit: TcpHandler, direction: Direction, telemetry: Telemetry) -> listener_v3.Filter:
+def _tcp_proxy(
+    unit: TcpHandler, direction: Direction, telemetry: Telemetry, *, mutual: bool
+) -> listener_v3.Filter:
     made = tcp_proxy_v3.TcpProxy(
         stat_prefix=unit.stat_prefix,
         idle_timeout=maybe_duration(unit.idle_timeout),
-        access_log=tcp_logs(telemetry, direction),
+        access_log=tcp_logs(telemetry, direction, mutual=mutual),
     )
     if telemetry.metrics:
         made.access_log_options.flush_access_log_on_connected = True
@@ -87,12 +89,13 @@ def _tcp_proxy(unit: TcpHandler, direction: Direction, telemetry: Telemetry) -> 
 
 
 def _filters(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> list[listener_v3.Filter]:
+    mutual = unit.tls is not None and unit.tls.require_client_certificate
     match unit.handler:
         case HttpHandler() as handler:
-            return [connection_manager(handler, direction, telemetry)]
+            return [connection_manager(handler, direction, telemetry, mutual=mutual)]
         case TcpHandler() as handler:
             alpn = [_alpn(handler.alpn)] if handler.alpn else []
-            return [*alpn, _tcp_proxy(handler, direction, telemetry)]
+            return [*alpn, _tcp_proxy(handler, direction, telemetry, mutual=mutual)]
 
 
 def _chain(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> listener_v3.FilterChain:

@@ -2,6 +2,8 @@
 
 A proxy knows itself from its environment (``bootstrap.environment``), so that all proxies share the bytes;
 it knows whom it calls from the metadata of clusters and endpoints, and who calls from the certificate.
+A value that a request does not have (no endpoint was reached, no certificate) is the empty string: whoever
+reads the series writes Istio's ``unknown`` there. Rules that did so here took a tenth of the throughput.
 Source of names and labels: https://istio.io/latest/docs/reference/config/metrics/.
 """
 
@@ -14,20 +16,17 @@ from weft.emit.scalars import uint32
 from weft.protos import (
     accesslog_data_v3,
     accesslog_v3,
-    stats_inputs_v3,
     stats_log_v3,
-    transform_stat_v3,
     type_v3,
-    xds_core_v3,
-    xds_matcher_v3,
 )
 from weft.protos.wire import pack
 
 _UNKNOWN: Final = "unknown"
-_MISSING: Final = ("", "-")
 # Series beyond these are counted in server_stats_overflow_counter, not made.
 _COUNTERS: Final = 5_000
 _HISTOGRAMS: Final = 2_000
+
+_GRPC: Final = "application/grpc"
 
 _SELF: Final = {
     "workload": "%ENVIRONMENT(WEFT_WORKLOAD)%",
@@ -55,50 +54,11 @@ _SERVICE: Final = {
 }
 
 
-def _become(value: str) -> xds_matcher_v3.Matcher.OnMatch:
-    update = transform_stat_v3.TransformStat.UpdateTag(new_tag_value=value)
-    action = pack(transform_stat_v3.TransformStat(update_tag=update))
-    return xds_matcher_v3.Matcher.OnMatch(
-        action=xds_core_v3.TypedExtensionConfig(name="update_tag", typed_config=action)
-    )
+def _tag(name: str, value: str) -> stats_log_v3.Config.Tag:
+    return stats_log_v3.Config.Tag(name=name, value_format=value)
 
 
-def _tree() -> xds_matcher_v3.Matcher:
-    made = xds_matcher_v3.Matcher()
-    made.matcher_tree.input.name = "tag"
-    made.matcher_tree.input.typed_config.CopyFrom(pack(stats_inputs_v3.StatTagValueInput()))
-    return made
-
-
-@cache
-def _unless_missing(missing: str, otherwise: str = "") -> xds_matcher_v3.Matcher:
-    """An absent value becomes ``missing``; any other stays, or becomes ``otherwise``."""
-    made = _tree()
-    for value in _MISSING:
-        made.matcher_tree.exact_match_map.map[value].CopyFrom(_become(missing))
-    if otherwise:
-        made.on_no_match.CopyFrom(_become(otherwise))
-    return made
-
-
-@cache
-def _grpc_or_http() -> xds_matcher_v3.Matcher:
-    made = _tree()
-    made.matcher_tree.prefix_match_map.map["application/grpc"].CopyFrom(_become("grpc"))
-    made.on_no_match.CopyFrom(_become("http"))
-    return made
-
-
-def _tag(name: str, value: str, rules: xds_matcher_v3.Matcher | None = None) -> stats_log_v3.Config.Tag:
-    return stats_log_v3.Config.Tag(name=name, value_format=value, rules=rules)
-
-
-def _known(name: str, value: str) -> stats_log_v3.Config.Tag:
-    """A tag that reads ``unknown`` where there is no value, as Istio's does."""
-    return _tag(name, value, _unless_missing(_UNKNOWN) if value.startswith("%") else None)
-
-
-def _tags(reporter: str) -> list[stats_log_v3.Config.Tag]:
+def _tags(reporter: str, policy: str) -> list[stats_log_v3.Config.Tag]:
     """What HTTP and TCP have in common."""
     calling = reporter == "source"
     source, destination = (_SELF, _PEER) if calling else (_NOBODY, _SELF)
@@ -107,24 +67,15 @@ def _tags(reporter: str) -> list[stats_log_v3.Config.Tag]:
         if calling
         else ("%DOWNSTREAM_PEER_URI_SAN%", "%DOWNSTREAM_LOCAL_URI_SAN%")
     )
-    # Istio's rule: the caller's proxy does not judge how safe the connection is.
-    policy = (
-        _tag("connection_security_policy", _UNKNOWN)
-        if calling
-        else _tag(
-            "connection_security_policy",
-            "%DOWNSTREAM_PEER_URI_SAN%",
-            _unless_missing("none", otherwise="mutual_tls"),
-        )
-    )
     return [
         _tag("reporter", reporter),
-        *(_known(f"source_{key}", value) for key, value in source.items()),
-        _known("source_principal", principals[0]),
-        *(_known(f"destination_{key}", value) for key, value in destination.items()),
-        _known("destination_principal", principals[1]),
-        *(_known(key, value) for key, value in _SERVICE.items()),
-        policy,
+        *(_tag(f"source_{key}", value) for key, value in source.items()),
+        _tag("source_principal", principals[0]),
+        *(_tag(f"destination_{key}", value) for key, value in destination.items()),
+        _tag("destination_principal", principals[1]),
+        *(_tag(key, value) for key, value in _SERVICE.items()),
+        # Istio's rule: the caller's proxy does not judge how safe the connection is.
+        _tag("connection_security_policy", _UNKNOWN if calling else policy),
         _tag("response_flags", "%RESPONSE_FLAGS%"),
     ]
 
@@ -157,43 +108,50 @@ def _log(
 
 
 @cache
-def http_metrics(reporter: str) -> accesslog_v3.AccessLog:
-    """Requests: how many, how long, how large. ``reporter`` is ``source`` or ``destination``."""
+def http_metrics(reporter: str, policy: str) -> tuple[accesslog_v3.AccessLog, ...]:
+    """Requests: how many, how long, how large.
+
+    ``reporter`` is ``source`` or ``destination``, ``policy`` what the connection is known to be:
+    ``mutual_tls`` or ``none``. One log for gRPC and one for the rest: Envoy tells them apart once a
+    request, where a rule in each tag would cost 2 us each.
+    """
+    return tuple(_requests(reporter, policy, protocol) for protocol in ("http", "grpc"))
+
+
+def _requests(reporter: str, policy: str, protocol: str) -> accesslog_v3.AccessLog:
     histogram = stats_log_v3.Config.Histogram
     tags = [
-        *_tags(reporter),
-        _tag("request_protocol", "%REQ(CONTENT-TYPE)%", _grpc_or_http()),
+        *_tags(reporter, policy),
+        _tag("request_protocol", protocol),
         _tag("response_code", "%RESPONSE_CODE%"),
-        _tag("grpc_response_status", "%GRPC_STATUS_NUMBER%"),
     ]
-    return _log(
+    if protocol == "grpc":  # elsewhere Istio's label is empty, which for Prometheus is none
+        tags.append(_tag("grpc_response_status", "%GRPC_STATUS_NUMBER%"))
+    log = _log(
         stats_log_v3.Config(
             counters=[_count("istio_requests_total", tags)],
             histograms=[
-                histogram(
-                    stat=_stat("istio_request_duration_milliseconds", tags),
-                    unit=histogram.Unit.Milliseconds,
-                    value_format="%DURATION%",
-                ),
-                histogram(
-                    stat=_stat("istio_request_bytes", tags),
-                    unit=histogram.Unit.Bytes,
-                    value_format="%BYTES_RECEIVED%",
-                ),
-                histogram(
-                    stat=_stat("istio_response_bytes", tags),
-                    unit=histogram.Unit.Bytes,
-                    value_format="%BYTES_SENT%",
-                ),
+                histogram(stat=_stat(name, tags), unit=unit, value_format=value)
+                for name, unit, value in (
+                    ("istio_request_duration_milliseconds", histogram.Unit.Milliseconds, "%DURATION%"),
+                    ("istio_request_bytes", histogram.Unit.Bytes, "%BYTES_RECEIVED%"),
+                    ("istio_response_bytes", histogram.Unit.Bytes, "%BYTES_SENT%"),
+                )
             ],
         )
     )
+    header = log.filter.header_filter.header
+    header.name = "content-type"
+    header.string_match.prefix = _GRPC
+    header.treat_missing_header_as_empty = True
+    header.invert_match = protocol != "grpc"
+    return log
 
 
 @cache
-def tcp_metrics(reporter: str) -> tuple[accesslog_v3.AccessLog, ...]:
+def tcp_metrics(reporter: str, policy: str) -> tuple[accesslog_v3.AccessLog, ...]:
     """Connections: opened once the service was reached; closed and bytes at the end."""
-    tags = [*_tags(reporter), _tag("request_protocol", "tcp")]
+    tags = [*_tags(reporter, policy), _tag("request_protocol", "tcp")]
     opened = stats_log_v3.Config(counters=[_count("istio_tcp_connections_opened_total", tags)])
     closed = stats_log_v3.Config(
         counters=[

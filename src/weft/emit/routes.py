@@ -47,6 +47,7 @@ from weft.protos.wire import pack
 _NEVER: Final = timedelta(0)
 _HOST_SELECTIONS: Final = 5  # Istio's host_selection_retry_max_attempts
 _PRIORITY_UPDATES: Final = 2  # Istio's: other localities after every second try
+_MISSING: Final = {404: "NOT_FOUND", 500: "INTERNAL_SERVER_ERROR", 503: "SERVICE_UNAVAILABLE"}
 _CODE: Final = {
     301: "MOVED_PERMANENTLY",
     302: "FOUND",
@@ -222,6 +223,9 @@ def _forward(action: Forward, path: PathMatch) -> route_v3.RouteAction:
         made.host_rewrite_literal = action.host_rewrite
     elif action.host_rewrite_from is HostRewriteFrom.BACKEND:
         made.auto_host_rewrite.CopyFrom(boolean(True))
+    if action.missing_status is not None:
+        code = route_v3.RouteAction.ClusterNotFoundResponseCode
+        made.cluster_not_found_response_code = code.Value(_MISSING[action.missing_status])
     if not action.websocket:
         made.upgrade_configs.add(upgrade_type="websocket", enabled=boolean(False))
     return made

@@ -79,15 +79,23 @@ def _file_log(path: str, direction: Direction) -> accesslog_v3.AccessLog:
     return accesslog_v3.AccessLog(name="envoy.access_loggers.file", typed_config=pack(config))
 
 
-def http_logs(telemetry: Telemetry, direction: Direction) -> list[accesslog_v3.AccessLog]:
-    """What is written at the end of each request."""
+def _policy(mutual: bool) -> str:
+    return "mutual_tls" if mutual else "none"
+
+
+def http_logs(
+    telemetry: Telemetry, direction: Direction, *, mutual: bool = False
+) -> list[accesslog_v3.AccessLog]:
+    """What is written at the end of each request. ``mutual``: the caller showed a certificate."""
     logs = [_file_log(telemetry.access_log, direction)] if telemetry.access_log else []
     if telemetry.metrics:
-        logs.append(http_metrics(_REPORTER[direction]))
+        logs.extend(http_metrics(_REPORTER[direction], _policy(mutual)))
     return logs
 
 
-def tcp_logs(telemetry: Telemetry, direction: Direction) -> list[accesslog_v3.AccessLog]:
+def tcp_logs(
+    telemetry: Telemetry, direction: Direction, *, mutual: bool = False
+) -> list[accesslog_v3.AccessLog]:
     """What is written about a connection: a line at its end, metrics also once it is connected."""
     logs = []
     if telemetry.access_log:
@@ -95,7 +103,7 @@ def tcp_logs(telemetry: Telemetry, direction: Direction) -> list[accesslog_v3.Ac
         log.filter.log_type_filter.types.append(accesslog_data_v3.AccessLogType.TcpConnectionEnd)
         logs.append(log)
     if telemetry.metrics:
-        logs.extend(tcp_metrics(_REPORTER[direction]))
+        logs.extend(tcp_metrics(_REPORTER[direction], _policy(mutual)))
     return logs
 
 

@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from weft_stubs import router_v3 as router_v3
     from weft_stubs import rpc as rpc
     from weft_stubs import set_filter_state_v3 as set_filter_state_v3
-    from weft_stubs import stats_inputs_v3 as stats_inputs_v3
     from weft_stubs import stats_log_v3 as stats_log_v3
     from weft_stubs import tcp_protocols_v3 as tcp_protocols_v3
     from weft_stubs import tcp_proxy_v3 as tcp_proxy_v3
@@ -74,7 +73,6 @@ if TYPE_CHECKING:
     from weft_stubs import tls_v3 as tls_v3
     from weft_stubs import trace_v3 as trace_v3
     from weft_stubs import tracing_v3 as tracing_v3
-    from weft_stubs import transform_stat_v3 as transform_stat_v3
     from weft_stubs import type_v3 as type_v3
     from weft_stubs import uri_template_match_v3 as uri_template_match_v3
     from weft_stubs import uri_template_rewrite_v3 as uri_template_rewrite_v3

@@ -12,6 +12,8 @@ from weft.protos.pool import message_class, pool
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+_MAPS: Final = frozenset({"typed_extension_protocol_options", "typed_per_filter_config"})
+_STRUCTS: Final = frozenset({"filter_metadata", "json_format"})
 _PREFIX: Final = "type.googleapis.com/"
 
 
@@ -42,8 +44,23 @@ def from_any(body: bytes) -> Message:
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """``message`` as Envoy's ``/config_dump`` prints it: proto field names, ``@type`` in each ``Any``."""
-    return MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=pool())
+    """``message`` as Envoy's ``/config_dump`` prints it: proto field names, ``@type`` in each ``Any``.
+
+    Messages keep the order of their fields; the entries of maps are sorted, since they come in any order.
+    """
+    shown: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=pool())
+    return {key: _sorted(key, value) for key, value in shown.items()}
+
+
+def _sorted(field: str, value: Any, inside: bool = False) -> Any:
+    """``value`` with sorted maps; all of a ``Struct`` is maps."""
+    if isinstance(value, list):
+        return [_sorted(field, item, inside) for item in value]
+    if not isinstance(value, dict):
+        return value
+    struct = inside or field in _STRUCTS
+    keys = sorted(value) if struct or field in _MAPS else value
+    return {key: _sorted(key, value[key], struct) for key in keys}
 
 
 def from_dict(data: dict[str, Any], full_name: str) -> Message:

@@ -161,6 +161,7 @@ def _forward() -> ir.Forward:
         ),
         mirrors=(ir.Mirror(cluster="strict", fraction=100_000),),
         websocket=False,
+        missing_status=500,
     )
 
 
