@@ -99,6 +99,8 @@ class Pipeline:
         self._identity = identity or (lambda connection: connection.peer.identity)
         self._quiet, self._cap = quiet, cap
         self._batch: _Batch | None = None
+        self._open: list[Event] = []
+        self._lock = asyncio.Lock()
         self._arrivals = 0
         self._newcomers: dict[str, None] = {}
         self._made: dict[str, _Made] = {}
@@ -119,13 +121,15 @@ class Pipeline:
     # In: the store, and proxies that come and go
 
     async def _load(self) -> int:
-        since = self._store.revision
-        self._vips = await self._read_vips()
-        objects = await self._store.list()
-        batch = _Batch(since, time.time(), {stored.key: stored for stored in objects})
-        gone = self.world.keys() - batch.changes.keys()
-        batch.changes.update(dict.fromkeys(gone))
-        await self._apply(batch, self._vips)
+        async with self._lock:
+            since = self._store.revision
+            self._batch, self._open = None, []
+            self._vips = await self._read_vips()
+            objects = await self._store.list()
+            batch = _Batch(since, time.time(), {stored.key: stored for stored in objects})
+            gone = self.world.keys() - batch.changes.keys()
+            batch.changes.update(dict.fromkeys(gone))
+            await self._apply(batch, self._vips)
         return since
 
     async def _follow(self, since: int) -> None:
@@ -139,14 +143,18 @@ class Pipeline:
                 since = await self._load()
 
     def _gather(self, event: Event) -> None:
+        """A transaction counts once it is whole."""
+        self._open.append(event)
+        if not event.last:
+            return
         if self._batch is None:
             self._batch = _Batch(event.revision, time.time())
-        batch = self._batch
-        batch.revision = event.revision
-        batch.changes[event.stored.key] = None if event.action is Action.DELETED else event.stored
+        self._batch.revision = event.revision
+        for one in self._open:
+            self._batch.changes[one.stored.key] = None if one.action is Action.DELETED else one.stored
+        self._open = []
         self._arrivals += 1
-        if event.last:
-            self._wake.set()
+        self._wake.set()
 
     def _proxy_changed(self, proxy: str) -> None:
         if proxy in self._proxies:
@@ -169,8 +177,10 @@ class Pipeline:
             self._serve_newcomers()
             if self._batch is not None:
                 await self._settle()
-                batch, self._batch = self._batch, None
-                await self._apply(batch)
+                async with self._lock:
+                    batch, self._batch = self._batch, None
+                    if batch is not None:
+                        await self._apply(batch)
 
     async def _settle(self) -> None:
         """Until no change came for a moment: a burst is one piece of work."""

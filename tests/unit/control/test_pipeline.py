@@ -332,3 +332,23 @@ async def test_a_newcomer_does_not_wait_for_the_others(mesh: Mesh, monkeypatch: 
         monkeypatch.setattr(module, "compile_proxy", noting)
         await mesh.converged(await mesh.apply(virtual_service("3s")))
         assert order == ["api-0", "newcomer", *(f"api-{number}" for number in range(1, 9))]
+
+
+async def test_who_fell_behind_the_store_reads_it_again(tmp_path: Path) -> None:
+    async with SqliteStore.open(tmp_path / "store", keep=2) as store:
+        mesh = Mesh(store)
+        await mesh.apply(service(), service("gone"), entry("web-0", "10.0.0.1"))
+        async with mesh.running():
+            proxy = mesh.connect("api")
+            await mesh.converged(store.revision)
+            # More changes in one go than the feed keeps, and what came before is compacted away.
+            await store.transact([Delete(key=key(service("gone")))])
+            for number in range(20):
+                revision = await store.transact(
+                    [put(virtual_service(f"{number + 1}s")), put(entry("web-0", f"10.0.1.{number}"))]
+                )
+            await store.compact(revision)
+            await mesh.converged(await mesh.apply(service("late")))
+            assert proxy.addresses() == ["10.0.1.19"]
+            assert "outbound|80||gone.shop.svc.cluster.local" not in proxy.held[CLUSTER_TYPE]
+            assert "outbound|80||late.shop.svc.cluster.local" in proxy.held[CLUSTER_TYPE]
