@@ -38,6 +38,8 @@ NODE_LIFETIME: Final = timedelta(days=30)
 # Clocks of hosts differ: a certificate is valid a little before it was made.
 BACKDATE: Final = timedelta(minutes=1)
 
+BRING_NEW: Final = "start the control plane with a new signing certificate under the same root"
+
 _CSR_MAX_BYTES: Final = 16 * 1024
 _PEM_MAX_BYTES: Final = 256 * 1024
 
@@ -245,7 +247,7 @@ class Authority:
         if until <= now:
             raise AuthorityError(
                 f"the signing certificate expired on {issuer.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
-                hint="bring a new one with 'weft ca import'",
+                hint=BRING_NEW,
             )
         signer = self.key.public_key()
         builder = (
