@@ -1,77 +1,29 @@
-"""Files, directories and standard input, as commands take them: read into resources."""
+"""Paths on the command line, read into resources; the errors in them, turned into a failure."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from weft.errors import Problem, Severity, UsageError, WeftError
+from weft.errors import Problem, Severity, WeftError
 
 if TYPE_CHECKING:
     from weft.model.resource import Resource
-    from weft.yaml import Document
-
-_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
-STDIN: Final = "-"
-
-
-def files_of(path: str) -> Iterator[Path]:
-    """``path`` itself, or the YAML and JSON files below it, in the order of their names.
-
-    Raises:
-        UsageError: when there is no such path.
-    """
-    root = Path(path)
-    if root.is_dir():
-        for file in sorted(root.rglob("*")):
-            if file.suffix in _SUFFIXES and file.is_file():
-                yield file
-    elif root.exists():
-        yield root
-    else:
-        raise UsageError(f"there is no file or directory {path!r}", hint="write '-' to read standard input")
-
-
-def read_documents(paths: Iterable[str]) -> tuple[tuple[Document, ...], tuple[Problem, ...]]:
-    """Every document of the paths, and what is no YAML.
-
-    Raises:
-        UsageError: when a path does not exist or cannot be read.
-    """
-    from weft.yaml import load
-
-    documents: list[Document] = []
-    problems: list[Problem] = []
-    for name, text in _texts(paths):
-        found, wrong = load(text, name)
-        documents += found
-        problems += wrong
-    return tuple(documents), tuple(problems)
-
-
-def _texts(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for path in paths:
-        if path == STDIN:
-            yield "<stdin>", sys.stdin.read()
-            continue
-        for file in files_of(path):
-            try:
-                yield str(file), file.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise UsageError(f"{file} is not UTF-8 text (byte {error.start})") from error
-            except OSError as error:
-                raise UsageError(f"cannot read {file}: {error.strerror}") from error
 
 
 def read_resources(
     paths: Iterable[str], namespace: str = "default"
 ) -> tuple[tuple[Resource, ...], tuple[Problem, ...]]:
-    """Every resource of the paths with its namespace filled in, and all problems, whatever their severity."""
-    from weft.model.parse import parse, unwrap
+    """Every resource of the paths with its namespace filled in, and all problems, whatever their severity.
 
-    documents, problems = read_documents(paths)
+    Raises:
+        UsageError: when a path does not exist or cannot be read.
+    """
+    from weft.model.files import read_paths
+    from weft.model.parse import parse, unwrap
+    from weft.model.untranslated import findings
+
+    documents, problems = read_paths(paths)
     resources: list[Resource] = []
     found = list(problems)
     for document in documents:
@@ -81,6 +33,7 @@ def read_resources(
             resource, wrong = parse(part, namespace)
             found += wrong
             if resource is not None:
+                found += findings(resource, part.where)
                 resources.append(resource)
     return tuple(resources), tuple(found)
 

@@ -51,12 +51,12 @@ def read_objects(paths: Sequence[str], namespace: str) -> tuple[list[Part], list
         UsageError: when there is no path, or one cannot be read.
         WeftError: with every error of every file.
     """
-    from weft.cli.documents import read_documents
+    from weft.model.files import read_paths
     from weft.model.parse import parse, unwrap
 
     if not paths:
         raise UsageError("no files are given", hint="name files or directories, or - for standard input")
-    documents, problems = read_documents(paths)
+    documents, problems = read_paths(paths)
     found, parts = list(problems), []
     for document in documents:
         inner, wrong = unwrap(document)
