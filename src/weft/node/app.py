@@ -82,6 +82,8 @@ class Node:
         )
         self._names: dict[str, tuple[str, ...]] = {}
         self._rules = asyncio.Lock()
+        self._starting = asyncio.Lock()
+        self._adding: set[str] = set()
         self._changes = asyncio.Condition()
         self._revision = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -146,7 +148,7 @@ class Node:
         """
         if self.leaving:
             raise WeftError("the node is stopping")
-        if spec.id in self.workloads:
+        if spec.id in self.workloads or spec.id in self._adding:
             raise WeftError(
                 f"a workload {spec.id} runs on this node already",
                 hint="give it another --name, or stop the other one",
@@ -157,9 +159,13 @@ class Node:
             network=spec.network or self.options.network,
         )
         choice = self._choose(spec)
-        placement = await self.places.take(spec, choice, pid=pid, proxy_uid=self._proxy.uid)
-        workload = self._workload(spec, placement, stop_app)
-        self.workloads[spec.id] = workload
+        self._adding.add(spec.id)
+        try:
+            placement = await self.places.take(spec, choice, pid=pid, proxy_uid=self._proxy.uid)
+            workload = self._workload(spec, placement, stop_app)
+            self.workloads[spec.id] = workload
+        finally:
+            self._adding.discard(spec.id)
         try:
             workload.wrapper = Process.of(pid) if pid else None
             await self._open_names(workload)
@@ -337,11 +343,12 @@ class Node:
             self._write_hosts(workload)
         if where.dns_port is None:
             return
-        if not self._resolving:
-            self._resolving = True
-            await self.resolver.start()
-            await self.resolver.publish(self._names, domain=self.link.domain)
-            self._spawn(self.resolver.keep(), "resolver")
+        async with self._starting:
+            if not self._resolving:
+                await self.resolver.start()
+                await self.resolver.publish(self._names, domain=self.link.domain)
+                self._spawn(self.resolver.keep(), "resolver")
+                self._resolving = True
         await self.resolver.listen(
             Listening(name=spec.id, namespace=spec.namespace, port=where.dns_port, netns=where.netns)
         )
@@ -362,6 +369,8 @@ class Node:
 
     def _hear_names(self, names: Mapping[str, tuple[str, ...]]) -> None:
         self._names = dict(names)
+        if self.leaving:
+            return
         if self._resolving:
             self._spawn(self.resolver.publish(self._names, domain=self.link.domain), "names")
         for workload in self.workloads.values():

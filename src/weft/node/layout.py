@@ -181,9 +181,13 @@ class Layout:
                 yield path.name.removeprefix(f"{kind}.").removesuffix(".json"), record
 
     def remove_runtime(self) -> None:
-        """Delete the runtime directory and, if it is empty then, its parent."""
-        shutil.rmtree(self.runtime, ignore_errors=True)
+        """Delete what a node has there, then the directories that are empty: others may live there too."""
+        for directory in (self.workloads, self.records, self.dns, self.runtime / "admin"):
+            shutil.rmtree(directory, ignore_errors=True)
+        for file in (self.node_socket, self.lock):
+            file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
+            self.runtime.rmdir()
             self.runtime.parent.rmdir()
 
 

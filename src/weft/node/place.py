@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -120,6 +121,7 @@ class Places:
         self._hierarchy = Hierarchy.find() if os.geteuid() == 0 else None
         self._live: dict[str, Placement] = {}
         self.network: netns.Network | None = None
+        self._making = asyncio.Lock()
 
     @property
     def cgroup_root(self) -> Path | None:
@@ -201,8 +203,9 @@ class Places:
 
     async def make_network(self) -> netns.Network:
         """The bridge for replicas with networks of their own; made at the first call."""
-        if self.network is None:
-            self.network = await netns.make_network(self.layout)
+        async with self._making:
+            if self.network is None:
+                self.network = await netns.make_network(self.layout)
         return self.network
 
     def _groups(self, spec: WorkloadSpec, pid: int | None) -> tuple[Path, Path]:
@@ -269,6 +272,7 @@ class Places:
             address=address,
             attachment=Attachment(capture=Capture.REDIRECT, outbound_address="127.0.0.1"),
             netns=namespace.path,
+            gateway=network.gateway,
             app_cgroup=app,
             proxy_cgroup=proxy,
             dns_port=DNS_PORT,

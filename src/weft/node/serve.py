@@ -284,16 +284,16 @@ async def serve(node: Node, claims: Sequence[Claim] = ()) -> AsyncIterator[None]
     """Serve the node's socket while the context lasts."""
     path = node.layout.node_socket
     path.unlink(missing_ok=True)
-    conversations: set[asyncio.Task[None]] = set()
+    writers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        conversations.add(task)
+        writers[task] = writer
         try:
             await Conversation(node, claims, reader, writer).hold()
         finally:
-            conversations.discard(task)
+            del writers[task]
 
     server = await asyncio.start_unix_server(attend, str(path), limit=_LINE_MAX)
     # Anybody may knock when root serves: the kernel says who it is, and claims say what they may.
@@ -303,7 +303,7 @@ async def serve(node: Node, claims: Sequence[Claim] = ()) -> AsyncIterator[None]
     finally:
         server.close()
         node.leaving = True
-        for task in list(conversations):
-            task.cancel()
-        await asyncio.gather(*conversations, return_exceptions=True)
+        for writer in list(writers.values()):
+            writer.close()  # each conversation reads the end and closes
+        await asyncio.gather(*writers, return_exceptions=True)
         path.unlink(missing_ok=True)

@@ -208,19 +208,27 @@ class Sidecar:
         if reply.status != 200:
             raise AdminError(reply.body.decode(errors="replace").strip())
 
+    async def stats(self, pattern: str) -> dict[str, int]:
+        """Counters and gauges whose name matches a regular expression.
+
+        Raises:
+            AdminError: Envoy does not answer.
+        """
+        reply = await ask(self.paths.admin_socket, f"/stats?filter={pattern}")
+        pairs = (line.rpartition(": ") for line in reply.body.decode().splitlines())
+        return {name: int(value) for name, _, value in pairs if value.isdigit()}
+
     def _ending(self) -> bool:
         return self._stopping
 
     async def _busy(self) -> bool:
         """Whether a request is being served or an inbound TCP connection is open."""
-        reply = await ask(
-            self.paths.admin_socket, "/stats?type=Gauges&filter=(rq_active|^tcp.inbound.*cx_active)$"
+        found = await self.stats("(rq_active|^tcp.inbound.*cx_active)$")
+        return any(
+            value
+            for name, value in found.items()
+            if "downstream" in name and not name.startswith("http.admin.")
         )
-        for line in reply.body.decode().splitlines():
-            name, _, value = line.rpartition(": ")
-            if "downstream" in name and not name.startswith("http.admin.") and value not in {"0", ""}:
-                return True
-        return False
 
     async def _execute(self) -> None:
         options, paths = self.options, self.paths

@@ -140,6 +140,7 @@ class Placement:
     """Where a workload stands on this host. ``address`` is what its peers connect to.
 
     ``block``: first of its eight ports on the host's network. ``dns_port``: where its names are answered.
+    ``gateway``: the host, seen from a network namespace.
     """
 
     choice: Choice
@@ -150,6 +151,7 @@ class Placement:
     proxy_cgroup: Path | None = None
     block: int | None = None
     dns_port: int | None = None
+    gateway: str | None = None
 
     @property
     def mode(self) -> Mode:
@@ -168,6 +170,7 @@ class Placement:
             "proxyCgroup": str(self.proxy_cgroup) if self.proxy_cgroup else None,
             "block": self.block,
             "dnsPort": self.dns_port,
+            "gateway": self.gateway,
         }
 
     @classmethod
@@ -197,6 +200,7 @@ class Placement:
             proxy_cgroup=path("proxyCgroup"),
             block=record.get("block"),
             dns_port=record.get("dnsPort"),
+            gateway=record.get("gateway"),
         )
 
 

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ from weft.node.layout import Layout, WorkloadPaths
 from weft.node.link import Instance, Link
 from weft.node.probe import Target, accepts, watch
 from weft.node.process import Process
+from weft.node.run import launcher
 from weft.node.sidecar import ProxyOptions, Sidecar
 from weft.node.spec import Placement, WorkloadSpec, attachment_fields
 
@@ -148,7 +148,7 @@ class Workload:
         argv = spec.command
         if self.placement.mode is Mode.SECCOMP:
             # The wrapper supervises the application's system calls, and finds its workload by these.
-            argv = (sys.executable, "-m", "weft.run", "--attach", self.id, "--", *argv)
+            argv = (*launcher(), "--attach", self.id, "--", *argv)
             env["WEFT_NODE_SOCKET"] = str(self._layout.node_socket)
             env["WEFT_ATTACH_SECRET"] = secret
         self.application = Application(
@@ -360,7 +360,7 @@ class Workload:
             name=ProxyName(kind, where.address, spec.name, spec.namespace, self._link.domain),
             metadata=metadata,
             admin_socket=str(self.paths.admin_socket),
-            xds_host=xds.host,
+            xds_host=where.gateway if where.gateway and _is_loopback(xds.host) else xds.host,
             xds_port=xds.port,
             control_plane=xds.names,
             health=health,
@@ -451,6 +451,10 @@ class Workload:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"
 
 
 def _remove_files(paths: WorkloadPaths) -> None:

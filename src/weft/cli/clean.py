@@ -1,0 +1,84 @@
+"""``weft clean``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from weft.errors import WeftError
+from weft.node.layout import DEFAULT_MESH, Layout
+
+
+@click.command()
+@click.option("--mesh", help="Only this mesh; default: every mesh of this user.")
+@click.option("--all", "everything", is_flag=True, help="Also identities, slots and stored configuration.")
+def clean(mesh: str | None, everything: bool) -> None:
+    """Remove what a crash or an uninstall left: rules, cgroups, namespaces, routes, processes, files.
+
+    What a living node or control plane holds is left alone.
+    """
+    names = [mesh] if mesh else _meshes()
+    done = 0
+    for name in names:
+        done += asyncio.run(_clean(Layout.of(name), everything))
+    if not done:
+        click.echo("nothing to clean")
+
+
+def _meshes() -> list[str]:
+    """Every mesh that has a directory here."""
+    example = Layout.of(DEFAULT_MESH)
+    found = {
+        path.name
+        for parent in (example.runtime.parent, example.state.parent)
+        if parent.is_dir()
+        for path in parent.iterdir()
+        if path.is_dir()
+    }
+    return sorted(found)
+
+
+async def _clean(layout: Layout, everything: bool) -> int:
+    from weft.node.adoption import sweep
+
+    if not layout.runtime.is_dir() and not (everything and layout.state.is_dir()):
+        return 0
+    with _held(layout):
+        done = await sweep(layout, keep=False, say=lambda what: click.echo(f"{layout.mesh}: {what}"))
+        if layout.runtime.is_dir():
+            layout.remove_runtime()
+        if everything and layout.state.is_dir():
+            shutil.rmtree(layout.state)
+            click.echo(f"{layout.mesh}: removed {layout.state}")
+            done.append(str(layout.state))
+    return len(done)
+
+
+@contextlib.contextmanager
+def _held(layout: Layout) -> Iterator[None]:
+    """The lock of the runtime directory, so that no node starts meanwhile.
+
+    Raises:
+        WeftError: a node lives there.
+    """
+    if not layout.runtime.is_dir():
+        yield
+        return
+    descriptor = os.open(Path(layout.lock), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise WeftError(
+            f"a node of mesh {layout.mesh!r} is running", hint="stop it first; it cleans up by itself"
+        ) from None
+    else:
+        yield
+    finally:
+        os.close(descriptor)

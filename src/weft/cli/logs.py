@@ -1,0 +1,43 @@
+"""``weft logs``."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from weft.node.layout import DEFAULT_MESH
+
+
+@click.command()
+@click.argument("name")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@click.option("--proxy", is_flag=True, help="What the sidecar says, its access log with it.")
+@click.option("-n", "--lines", default=100, show_default=True, help="How many of the last lines.")
+@click.option("--mesh", default=DEFAULT_MESH, show_default=True, help="Name of the mesh on this machine.")
+def logs(name: str, follow: bool, proxy: bool, lines: int, mesh: str) -> None:
+    """Output of workload NAME (or NAME.NAMESPACE) that this host's node runs, or of its sidecar."""
+    from weft.cli.nodes import find_socket
+
+    request: dict[str, object] = {
+        "op": "logs",
+        "id": name,
+        "source": "proxy" if proxy else "app",
+        "follow": follow,
+        "lines": lines,
+    }
+    asyncio.run(_print(str(find_socket(mesh)), request))
+
+
+async def _print(path: str, request: dict[str, object]) -> None:
+    from contextlib import aclosing
+    from pathlib import Path
+
+    from weft.app.nodesocket import NodeSocket
+
+    async with aclosing(NodeSocket(Path(path)).events(request)) as events:
+        async for event in events:
+            if event["event"] == "end":
+                return
+            if event["event"] == "log":
+                click.echo(event["line"])

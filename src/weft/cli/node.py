@@ -1,0 +1,157 @@
+"""``weft node``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from weft.errors import UsageError
+from weft.names import API_PORT
+
+if TYPE_CHECKING:
+    from weft.node.app import NodeOptions
+    from weft.node.claims import Claim
+    from weft.node.enrolment import Membership
+    from weft.node.layout import Layout
+
+_CONNECT_S = 5.0
+
+
+@click.command()
+@click.option("--join", "--token", "token", envvar="WEFT_TOKEN", help="A join token: weft token create.")
+@click.option(
+    "--server",
+    "--control-plane",
+    "server",
+    envvar="WEFT_CONTROL_PLANE",
+    metavar="URL",
+    help="https://HOST:15017",
+)
+@click.option("--name", help="Of this node; default: the host's name.")
+@click.option("--mesh", default="default", show_default=True, help="Name of the mesh on this machine.")
+@click.option("--config", type=click.Path(path_type=Path), help="Who may claim what: [[claim]] tables, TOML.")
+@click.option(
+    "--capture",
+    type=click.Choice(["auto", "nft", "seccomp", "env", "none"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--advertise", metavar="ADDRESS", help="Where peers reach this host; default: found.")
+@click.option("--locality", default="", metavar="REGION/ZONE/SUBZONE", help="Where this host is.")
+@click.option("--network", default="", help="Hosts of one network reach each other directly.")
+@click.option("--ephemeral", is_flag=True, help="Remove every workload at the end; keep nothing.")
+@click.option("--proxy-log-level", default="warning", show_default=True)
+@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
+def node(
+    token: str | None,
+    server: str | None,
+    name: str | None,
+    mesh: str,
+    config: Path | None,
+    capture: str,
+    advertise: str | None,
+    locality: str,
+    network: str,
+    ephemeral: bool,
+    proxy_log_level: str,
+    verbose: int,
+) -> None:
+    """Supervise this host's sidecars; serve `weft run`.
+
+    A node joins once, with a token; from then on its certificate renews itself. A node that stops leaves what
+    runs to its successor, unless it is --ephemeral.
+    """
+    from weft.node.app import NodeOptions
+    from weft.node.claims import read_claims
+    from weft.node.layout import Layout
+    from weft.runtime import log_to_stderr
+
+    log_to_stderr(verbose)
+    options = NodeOptions(
+        name=name or socket.gethostname().partition(".")[0].lower(),
+        capture=capture,
+        advertise=advertise,
+        locality=locality,
+        network=network,
+        keep_workloads=not ephemeral,
+        log_level=proxy_log_level,
+    )
+    claims = read_claims(config) if config else ()
+    asyncio.run(_serve(Layout.of(mesh), options, claims, server, token))
+
+
+async def _serve(
+    layout: Layout, options: NodeOptions, claims: tuple[Claim, ...], server: str | None, token: str | None
+) -> None:
+    from weft.node.app import Node
+    from weft.node.capture.choose import Host, choose
+    from weft.node.serve import serve
+    from weft.node.session import Session
+    from weft.node.sidecar import proxy_uid
+    from weft.runtime import notify_ready, stop_on_signals
+
+    layout.prepare(proxy_uid=proxy_uid())
+    membership = await _membership(layout, options, server, token)
+    address = options.advertise or _own_address()
+    session = Session(membership, layout.state, addresses=(address,), capture=options.capture)
+    running = asyncio.create_task(session.run(), name="session")
+    try:
+        async with stop_on_signals() as stop:
+            await session.wait_connected(_CONNECT_S)
+            async with Node(layout, session, options) as agent, serve(agent, claims):
+                choice = choose(options.capture, Host.look(), own_network=False)
+                click.echo(f"node {options.name}: {choice}", err=True)
+                notify_ready()
+                waiting = asyncio.create_task(stop.wait())
+                await asyncio.wait({waiting, running}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+        if running.done():
+            running.result()
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        await session.close()
+
+
+def _own_address() -> str:
+    from weft.node.place import host_address
+
+    return host_address()
+
+
+async def _membership(
+    layout: Layout, options: NodeOptions, server: str | None, token: str | None
+) -> Membership:
+    from datetime import UTC, datetime
+
+    from weft.node.enrolment import Membership, join
+
+    url = _url(server) if server else None
+    known = None if not options.keep_workloads and token else Membership.load(layout.state)
+    if known is not None and (url is None or url == known.api or token is None):
+        known.check(datetime.now(UTC))
+        return known
+    if url is None or token is None:
+        lacks = "--server" if url is None else "--join"
+        raise UsageError(
+            f"this host has not joined a mesh yet, and {lacks} is missing",
+            hint="weft node --server https://HOST:15017 --join TOKEN (weft token create)",
+        )
+    address = options.advertise or _own_address()
+    return await join(url, token, options.name, (address,), layout.state)
+
+
+def _url(server: str) -> str:
+    """``host``, ``host:port`` or a URL."""
+    if "://" in server:
+        return server.rstrip("/")
+    host, colon, port = server.rpartition(":")
+    if colon and port.isdigit() and not host.endswith(":"):
+        return f"https://{server}"
+    return f"https://{server}:{API_PORT}"
