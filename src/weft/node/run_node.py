@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -33,7 +32,7 @@ def socket_paths(mesh: str, environ: Mapping[str, str]) -> list[str]:
     paths = []
     if os.getuid():
         runtime = environ.get("XDG_RUNTIME_DIR")
-        base = f"{runtime}/weft" if runtime else f"{tempfile.gettempdir()}/weft-{os.getuid()}"
+        base = f"{runtime}/weft" if runtime else f"{environ.get('TMPDIR') or '/tmp'}/weft-{os.getuid()}"  # noqa: S108
         paths.append(f"{base}/{mesh or _DEFAULT_MESH}/node.sock")
     return [*paths, f"/run/weft/{mesh or _DEFAULT_MESH}/node.sock"]
 
