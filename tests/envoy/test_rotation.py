@@ -200,7 +200,7 @@ async def _rotate(control: Plane, envoy: Envoy) -> None:
     for rotation in range(_ROTATIONS):
         if step := steps.get(rotation):
             control.authority = step(control.authority)
-            control.serving.renew()
+            control.credentials.renew()
             await control.service.announce_bundle()
             want = {f"{root.serial_number:x}" for root in control.authority.roots}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.ports import free_port
-from weft.control.api.app import any_of, create_app, same_user
+from weft.control.access import authenticator
+from weft.control.api.app import create_app
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
+from weft.control.credentials import Credentials
 from weft.control.nametable import NameTable
-from weft.control.nodes import OPEN_PATHS, NodeService, authenticate_node
+from weft.control.nodes import OPEN_PATHS, NodeService
 from weft.control.nodesession import Addresses
 from weft.control.registry import Registry
 from weft.identity.ca import Authority
@@ -25,7 +27,6 @@ from weft.identity.custody import Custody
 from weft.identity.nodes import Nodes
 from weft.identity.scope import EVERYTHING, Scope
 from weft.identity.server import Issued, Issuer
-from weft.identity.serving import ServingCertificate
 from weft.identity.tokens import Tokens
 from weft.model.resource import Key
 from weft.store.sqlite import SqliteStore
@@ -61,7 +62,8 @@ class Plane:
     registry: Registry = field(init=False)
     service: NodeService = field(init=False)
     names: NameTable = field(init=False)
-    serving: ServingCertificate = field(init=False)
+    credentials: Credentials = field(init=False)
+    tls: ssl.SSLContext = field(init=False)
     _stack: AsyncExitStack | None = None
 
     @property
@@ -96,11 +98,12 @@ class Plane:
             lambda connection: addresses,
             loaded=lambda node, message: self.loaded.append((node, message)),
         )
-        self.serving = ServingCertificate(lambda: self.authority, self.clock)
+        self.credentials = Credentials(lambda: self.authority, (), now=self.clock)
+        self.tls = self.credentials.context()
         stop = asyncio.Event()
         app = create_app(
             Objects(self.store),
-            authenticate=any_of(same_user(os.getuid()), authenticate_node),
+            authenticate=authenticator(lambda: self.authority.trust_domain),
             stop=stop,
             routes=self.service.routes(),
             open_paths=OPEN_PATHS,
@@ -112,7 +115,7 @@ class Plane:
                 app,
                 host="127.0.0.1",
                 port=self.port,
-                ssl_context_factory=lambda: self.serving.context,
+                ssl_context_factory=lambda: self.tls,
                 socket_path=self.socket,
                 stop=stop,
             )

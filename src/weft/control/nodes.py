@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from weft.control.api.subject import Role, Subject, client_certificate
+from weft.control.api.subject import Role, client_certificate
 from weft.control.nametable import NameTable
 from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, Hub, Message, Session
 from weft.control.registry import Registry
@@ -180,15 +180,6 @@ class NodeService:
             if self._sessions.get(name) is session:
                 del self._sessions[name]
                 self.registry.detach(name, session.heard)
-
-
-async def authenticate_node(connection: HTTPConnection) -> Subject | None:
-    """A node by its certificate, for the API's gate. It may read no resources; its own paths ask further."""
-    certificate = client_certificate(connection)
-    caller = caller_of(certificate) if certificate else None
-    if not isinstance(caller, NodeId):
-        return None
-    return Subject(name=f"weft:node:{caller.name}", groups=("weft:nodes",))
 
 
 def _require_admin(request: Request) -> None:

@@ -115,7 +115,7 @@ class TestJoining:
         token = await control.token()
         true = control.authority
         control.authority = Authority.create(control.clock())
-        control.serving.renew()
+        control.credentials.renew()
         control.authority = true
         with pytest.raises(WeftError, match="is not this mesh's control plane"):
             await join(control.url, token, "host1", [], tmp_path)
@@ -129,7 +129,7 @@ class TestJoining:
         identity = SpiffeId("cluster.local", "shop", "evil")
         chain = control.authority.sign(request_for(key), identity, now=control.clock())
         (tmp_path / "evil.pem").write_text(key + chain)
-        control.serving.context.load_cert_chain(tmp_path / "evil.pem")
+        control.tls.load_cert_chain(tmp_path / "evil.pem")
         with pytest.raises(WeftError, match="is not this mesh's control plane"):
             await join(control.url, token, "host1", [], tmp_path)
 
@@ -143,7 +143,7 @@ class TestJoining:
     async def test_clocks_that_differ(self, control: Plane, tmp_path: Path) -> None:
         token = await control.token(lifetime=timedelta(days=3))
         control.clock.offset = timedelta(days=2)
-        control.serving.renew()
+        control.credentials.renew()
         with pytest.raises(WeftError, match="not valid yet by this host's clock") as refused:
             await join(control.url, token, "host1", [], tmp_path)
         assert "NTP" in refused.value.hint
