@@ -28,6 +28,7 @@ from weft.xds.protocol import Acknowledged, Refused
 from weft.xds.server import Certificates, Unary, serve
 from weft.xds.shared import Response
 from weft.xds.store import ConfigStore
+from weft.xds.table import Resource
 
 TYPES = {"cds": CLUSTER_TYPE, "eds": ENDPOINT_TYPE, "lds": LISTENER_TYPE, "rds": ROUTE_TYPE}
 SHORT = {url: name for name, url in TYPES.items()}
@@ -181,7 +182,7 @@ class Control:
 
 @dataclass
 class Bundle:
-    resources: Mapping[str, Mapping[str, Packed]]
+    resources: Mapping[str, Mapping[str, Resource]]
 
 
 def bundle(*resources: tuple[str, Packed]) -> Bundle:

@@ -34,8 +34,10 @@ from weft.xds.table import Resource
 
 WILDCARD: Final = "*"
 
-# Types that a request without names asks for as a whole; the others are asked for by name only.
-_WHOLE: Final = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
+# Types that a request without names asks for as a whole; the others are asked for by name only. Envoy starts
+# on-demand virtual hosts so, and waits until it gets one, be it of no use.
+_WHOLE: Final = frozenset({CLUSTER_TYPE, LISTENER_TYPE, VIRTUAL_HOST_TYPE})
+_ON_DEMAND: Final = (CLUSTER_TYPE, VIRTUAL_HOST_TYPE)
 # Warming waits for these, so that they never wait for anything themselves.
 _FREE: Final = (ENDPOINT_TYPE, SECRET_TYPE)
 # Each of these waits until the proxy has acknowledged those before it.
@@ -67,8 +69,8 @@ class Request:
 class Snapshot:
     """What a proxy shall have, endpoints apart. Keys of ``resources``: type URL, then the name asked for.
 
-    ``revision`` counts the changes of configuration. ``lazy`` names clusters that are sent only to a proxy
-    that asks for them by name (on-demand discovery).
+    ``revision`` counts the changes of configuration. ``lazy`` names clusters and virtual hosts that are
+    sent only to a proxy that asks for them by name (on-demand discovery).
     """
 
     revision: int
@@ -286,11 +288,9 @@ class Stream:
         newest, old = self._newest, self._target
         if newest is None or newest is old:
             return False
-        clusters = self._kinds.get(CLUSTER_TYPE)
-        if old is not None and clusters is not None and old.lazy != newest.lazy:
-            held = old.of(CLUSTER_TYPE)
-            for name in (old.lazy ^ newest.lazy) - clusters.names:
-                clusters.marks[name] = held[name].version if name in held and name in newest.lazy else None
+        if old is not None and old.lazy != newest.lazy:
+            for type_url in _ON_DEMAND:
+                self._change_lazy(type_url, old, newest)
         self._target, self._overdue = newest, False
         for type_url, kind in self._kinds.items():
             want = self._wanted(type_url)
@@ -300,6 +300,18 @@ class Stream:
                     del kind.rejected[name]
                     kind.marks[name] = None
         return True
+
+    def _change_lazy(self, type_url: str, old: Snapshot, newest: Snapshot) -> None:
+        """What is on demand from now on is taken back, what no longer is gets sent."""
+        kind = self._kinds.get(type_url)
+        if kind is None or not kind.whole:
+            return
+        held, want = old.of(type_url), newest.of(type_url)
+        for name in (old.lazy ^ newest.lazy) - kind.names:
+            if name in newest.lazy and name in held:
+                kind.marks[name] = held[name].version
+            elif name in old.lazy and name in want:
+                kind.marks[name] = None
 
     def _next(self) -> Response | None:
         kinds = self._kinds
@@ -434,13 +446,13 @@ class Stream:
 
     def _note(self, type_url: str, kind: _Kind) -> None:
         """Remember what ``kind.base`` was when it became what the proxy holds."""
-        if type_url == CLUSTER_TYPE and self._target is not None:
+        if type_url in _ON_DEMAND and self._target is not None:
             kind.lazy = self._target.lazy
         elif type_url == ENDPOINT_TYPE:
             self._sent_sequence = self._sequence
 
     def _is_lazy(self, type_url: str, name: str) -> bool:
-        return type_url == CLUSTER_TYPE and self._target is not None and name in self._target.lazy
+        return type_url in _ON_DEMAND and self._target is not None and name in self._target.lazy
 
     def _speaks_of(self, cluster: str, gone: bool) -> bool:
         """Whether the proxy is told the endpoints of a cluster, or that there are none (any more).
