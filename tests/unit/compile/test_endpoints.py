@@ -1,0 +1,84 @@
+"""Endpoints: a lane of their own."""
+
+from __future__ import annotations
+
+from tests.support.compiled import instance, proxy, resources, service, world
+
+from weft import ir
+from weft.compile.endpoints import endpoint_set
+
+NAME = "outbound|80||web.default.svc.cluster.local"
+
+
+def test_endpoints_come_and_go_unseen_by_clusters() -> None:
+    before = world(service("web"), instance("web-1", "web", "10.0.0.1"))
+    after = before.replace(resources(instance("web-2", "web", "10.0.0.2")))
+    assert [endpoint.address for endpoint in endpoint_set(after, NAME).endpoints] == ["10.0.0.1", "10.0.0.2"]
+    assert all(one is other for one, other in zip(proxy(before).clusters, proxy(after).clusters, strict=True))
+    gone = after.replace((), [resources(instance("web-2", "web", "10.0.0.2"))[0].key])
+    assert [endpoint.address for endpoint in endpoint_set(gone, NAME).endpoints] == ["10.0.0.1"]
+
+
+def test_equal_sets_are_one_object() -> None:
+    before = world(service("web"), instance("web-1", "web", "10.0.0.1"))
+    after = before.replace(resources(instance("other-1", "other", "10.0.0.2")))
+    assert endpoint_set(before, NAME) is endpoint_set(after, NAME)
+
+
+def test_health_and_draining_are_the_entrys_conditions() -> None:
+    sick = instance("web-1", "web", "10.0.0.1") + 'status: {conditions: [{type: Healthy, status: "False"}]}\n'
+    leaving = (
+        instance("web-2", "web", "10.0.0.2") + 'status: {conditions: [{type: Draining, status: "True"}]}\n'
+    )
+    found = endpoint_set(world(service("web"), sick, leaving), NAME).endpoints
+    assert [endpoint.health for endpoint in found] == [ir.Health.UNHEALTHY, ir.Health.DRAINING]
+
+
+def test_a_subset_has_those_that_bear_its_labels() -> None:
+    rule = """
+        apiVersion: networking.istio.io/v1
+        kind: DestinationRule
+        metadata: {name: web}
+        spec: {host: web, subsets: [{name: v2, labels: {version: v2}}]}
+    """
+    of = world(
+        service("web"),
+        rule,
+        instance("web-1", "web", "10.0.0.1"),
+        instance("web-2", "web", "10.0.0.2", version="v2"),
+    )
+    found = endpoint_set(of, "outbound|80|v2|web.default.svc.cluster.local").endpoints
+    assert [endpoint.address for endpoint in found] == ["10.0.0.2"]
+    assert endpoint_set(of, "outbound|80|v9|web.default.svc.cluster.local").endpoints == ()
+    assert endpoint_set(of, "PassthroughCluster").endpoints == ()
+
+
+def test_listed_addresses_of_a_service_without_a_selector() -> None:
+    bare = """
+        apiVersion: v1
+        kind: Service
+        metadata: {name: web}
+        spec: {ports: [{name: http, port: 80, targetPort: box}]}
+    """
+    listed = """
+        apiVersion: discovery.k8s.io/v1
+        kind: EndpointSlice
+        metadata: {name: web-1, labels: {kubernetes.io/service-name: web}}
+        addressType: IPv4
+        ports: [{name: http, port: 8080}]
+        endpoints:
+        - {addresses: [192.0.2.1]}
+        - {addresses: [192.0.2.2], conditions: {ready: false}}
+    """
+    old = """
+        apiVersion: v1
+        kind: Endpoints
+        metadata: {name: web}
+        subsets: [{addresses: [{ip: 192.0.2.9}], ports: [{name: http, port: 80}]}]
+    """
+    found = endpoint_set(world(bare, listed, old), NAME).endpoints
+    assert [(e.address, e.port, e.health.value) for e in found] == [
+        ("192.0.2.1", 8080, "healthy"),
+        ("192.0.2.2", 8080, "unhealthy"),
+    ]
+    assert [e.address for e in endpoint_set(world(bare, old), NAME).endpoints] == ["192.0.2.9"]
