@@ -60,6 +60,7 @@ class Resolver:
         self._names: dict[str, tuple[str, ...]] = {}
         self._domain = CLUSTER_DOMAIN
         self._revision = 0
+        self._held: set[str] = set()
         self._turn = asyncio.Lock()
         self._stopping = False
 
@@ -92,6 +93,7 @@ class Resolver:
                 self._connect()
                 status = await self._say({"op": "status"})
                 self._revision = int(status["revision"])
+                self._held = set(status["listeners"])
                 return
             await process.end(patience=1)
         await self._execute()
@@ -122,10 +124,13 @@ class Resolver:
             ResolverError: the port is taken, or the process refused.
         """
         self._listening[listening.name] = listening
+        if listening.name in self._held:
+            return  # an adopted process answers there already, and the port is its own
         await self._open(listening)
 
     async def close(self, name: str) -> None:
         """Stop answering there."""
+        self._held.discard(name)
         if self._listening.pop(name, None) is not None and self._process is not None:
             with contextlib.suppress(ResolverError, OSError):
                 await self._say({"op": "close", "name": name})
@@ -174,6 +179,7 @@ class Resolver:
         write_atomic(self._layout.dns / TABLE_NAME, json.dumps(table).encode(), owner=self._owner)
 
     async def _execute(self) -> None:
+        self._held.clear()
         self._names = self._names or self.read_names()
         self._write()
         (self._layout.dns / SOCKET_NAME).unlink(missing_ok=True)
