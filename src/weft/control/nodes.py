@@ -21,7 +21,7 @@ from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, H
 from weft.control.registry import Registry
 from weft.errors import WeftError
 from weft.identity.scope import EVERYTHING, Scope
-from weft.identity.server import EnrollRequest, Issuer, Refused, SignRequest, caller_of
+from weft.identity.server import EnrollRequest, Issuer, Refused, SignRequest, caller_of, key_of
 from weft.identity.tokens import LIFETIME, Token
 from weft.spiffe import NodeId
 from weft.units import parse_duration
@@ -90,8 +90,8 @@ class NodeService:
         return JSONResponse({**signed.to_dict(), **about})
 
     async def _sign(self, request: Request) -> Response:
-        caller = _caller(request)
-        signed = await self.issuer.sign(caller, SignRequest.parse(await _body(request)))
+        caller, key = _caller(request)
+        signed = await self.issuer.sign(caller, key, SignRequest.parse(await _body(request)))
         return JSONResponse(signed.to_dict())
 
     async def _tokens(self, request: Request) -> Response:
@@ -161,10 +161,10 @@ class NodeService:
     async def _session(self, socket: WebSocket) -> None:
         name = socket.path_params["name"]
         try:
-            caller = _caller(socket)
+            caller, key = _caller(socket)
             if caller.name != name:
                 raise Refused(f"this certificate is node {caller.name!r}'s, not {name!r}'s", status=403)
-            node = await self.issuer.known(caller)
+            node = await self.issuer.known(caller, key)
         except Refused as refusal:
             await socket.send_denial_response(_refusal(refusal))
             return
@@ -173,7 +173,7 @@ class NodeService:
             # A node that lost its connection comes back before this end knows that it is lost.
             await old.close(CLOSE_REPLACED, "the node has opened another session")
         hub = Hub(self.issuer, self.registry, self.names, self.loaded)
-        session = self._sessions[name] = Session(hub, node, socket, self.addresses(socket))
+        session = self._sessions[name] = Session(hub, node, key, socket, self.addresses(socket))
         try:
             await session.run()
         finally:
@@ -191,8 +191,8 @@ def _require_admin(request: Request) -> None:
         )
 
 
-def _caller(connection: HTTPConnection) -> NodeId:
-    """The node whose certificate the TLS layer has verified.
+def _caller(connection: HTTPConnection) -> tuple[NodeId, str]:
+    """The node whose certificate the TLS layer has verified, and the hash of its key.
 
     Raises:
         Refused: 401 without one, 403 when it is nobody's or a workload's.
@@ -207,7 +207,7 @@ def _caller(connection: HTTPConnection) -> NodeId:
     caller = caller_of(certificate)
     if not isinstance(caller, NodeId):
         raise Refused(f"{caller or 'this certificate'} is not a node", status=403)
-    return caller
+    return caller, key_of(certificate)
 
 
 def _answer(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

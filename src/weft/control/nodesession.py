@@ -57,12 +57,13 @@ class Hub:
 class Session:
     """One node's WebSocket. ``heard``: monotonic seconds of its last message."""
 
-    def __init__(self, hub: Hub, node: Node, socket: WebSocket, addresses: Addresses) -> None:
+    def __init__(self, hub: Hub, node: Node, key: str, socket: WebSocket, addresses: Addresses) -> None:
         self.heard = time.monotonic()
         self._hub = hub
         self._registry = hub.registry
         self._addresses = addresses
         self._node = node
+        self._key = key
         self._socket = socket
         self._queue: asyncio.Queue[Message] = asyncio.Queue(_QUEUE_MAX)
         self._closing = asyncio.Event()
@@ -152,7 +153,7 @@ class Session:
     async def _known(self) -> Node:
         """The node's record of now: its scope may have changed since the session began."""
         authority = self._hub.issuer.authority
-        return await self._hub.issuer.known(NodeId(authority.trust_domain, self._node.name))
+        return await self._hub.issuer.known(NodeId(authority.trust_domain, self._node.name), self._key)
 
     async def _hello(self, message: Message) -> None:
         where = self._addresses

@@ -33,13 +33,15 @@ def check_node_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One host. ``key`` is the hash of the public key of its last certificate, ``token`` the id of the
-    token that it came with.
+    """One host. ``token`` is the id of the token that it came with.
+
+    ``keys`` are hashes of the public keys whose certificates it may use: that of its last one, and of the
+    one before, in case the answer to a renewal was lost. A host of the same name before has neither.
     """
 
     name: str
     scope: Scope
-    key: str
+    keys: tuple[str, ...]
     token: str
     addresses: tuple[str, ...] = ()
     joined: datetime
@@ -54,6 +56,7 @@ class Node:
         """Read what ``to_json`` wrote."""
         fields = json.loads(body)
         fields["scope"] = Scope(tuple(fields["scope"]))
+        fields["keys"] = tuple(fields["keys"])
         fields["addresses"] = tuple(fields["addresses"])
         fields["joined"] = datetime.fromisoformat(fields["joined"])
         return cls(**fields)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
@@ -32,7 +32,7 @@ class Refused(WeftError):  # noqa: N818 - what happened, as a sentence: it is no
 class EnrollRequest:
     """A host asks to become a node."""
 
-    token: str
+    token: str = field(repr=False)
     csr: str
     node: str
     addresses: tuple[str, ...] = ()
@@ -173,7 +173,7 @@ class Issuer:
         node = Node(
             name=name,
             scope=token.scope,
-            key=key,
+            keys=(key,),
             token=token.id,
             addresses=request.addresses,
             joined=self._clock(),
@@ -183,18 +183,20 @@ class Issuer:
         identity = NodeId(self.authority.trust_domain, name)
         return self._sign(request.csr, identity, self._node_lifetime, node=name, key=key, token=token.id)
 
-    async def sign(self, caller: NodeId, request: SignRequest) -> Signed:
+    async def sign(self, caller: NodeId, caller_key: str, request: SignRequest) -> Signed:
         """A certificate for one of the identities that the calling node may host, or for the node itself.
+
+        ``caller_key`` is the hash of the key of the caller's certificate.
 
         Raises:
             Refused: 400 for a malformed request, 403 for a node that was removed, for an identity outside
                 its scope, and for the control plane's own.
         """
-        node = await self.known(caller)
+        node = await self.known(caller, caller_key)
         key = _request_key(request.csr)
         if not request.namespace:
-            fresh = replace(node, key=key)
-            if fresh != node and not await self.nodes.replace(node, fresh):
+            fresh = replace(node, keys=(key, caller_key))
+            if not await self.nodes.replace(node, fresh):
                 raise Refused(f"node {node.name!r} changed meanwhile", status=409, hint="ask again")
             return self._sign(request.csr, caller, self._node_lifetime, node=node.name, key=key)
         identity = self.entitled(node, request.namespace, request.service_account)
@@ -203,7 +205,7 @@ class Issuer:
     async def _free(self, name: str, key: str, token: Token) -> Node | None:
         """The node that bears the name now, if this token or key may take it over."""
         known = await self.nodes.get(name)
-        if known is not None and known.key != key and token.node != name:
+        if known is not None and key not in known.keys and token.node != name:
             raise Refused(
                 f"another host has joined as {name!r}",
                 status=409,
@@ -211,16 +213,16 @@ class Issuer:
             )
         return known
 
-    async def known(self, caller: NodeId) -> Node:
-        """The record of the node that calls.
+    async def known(self, caller: NodeId, key: str) -> Node:
+        """The record of the node that calls, with a certificate for the key of this hash.
 
         Raises:
-            Refused: 403 when it is of another mesh, never joined, or was removed.
+            Refused: 403 when it is of another mesh, never joined, was removed, or another host has its name.
         """
         node = None
         if caller.trust_domain == self.authority.trust_domain:
             node = await self.nodes.get(caller.name)
-        if node is None:
+        if node is None or key not in node.keys:
             raise Refused(
                 f"node {caller.name!r} is not part of this mesh",
                 status=403,
@@ -293,6 +295,11 @@ def caller_of(leaf_der: bytes) -> AdminId | NodeId | SpiffeId | None:
         except ValueError:
             continue
     return None
+
+
+def key_of(leaf_der: bytes) -> str:
+    """The hash of a certificate's public key."""
+    return spki_sha256(x509.load_der_x509_certificate(leaf_der).public_key())
 
 
 def _checked(request: EnrollRequest) -> tuple[str, JoinToken, str]:

@@ -10,7 +10,7 @@ import json
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -60,9 +60,9 @@ class Credential:
     ``since`` is when it came; certificates are backdated, so ``not_before`` is too early to count from.
     """
 
-    key: str
-    certificate: str
-    bundle: str
+    key: str = field(repr=False)
+    certificate: str = field(repr=False)
+    bundle: str = field(repr=False)
     not_before: datetime
     not_after: datetime
     since: datetime

@@ -123,7 +123,11 @@ class Session:
         return self.connected
 
     async def run(self) -> None:
-        """Hold the session and the node's own certificate, for ever."""
+        """Hold the session and the node's own certificate, for ever.
+
+        Start it once what an earlier agent left is registered again: the first thing that a session says
+        is all that runs here, and the control plane forgets the rest.
+        """
         self._keeper.credential = self._membership.credential
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self._keeper.keep(), name="node certificate")
@@ -324,6 +328,8 @@ class Session:
         """Three heartbeats a lease; a control plane that is silent for a lease is gone."""
         loop = asyncio.get_running_loop()
         self._heard = loop.time()
+        # The first answer says how long a lease is.
+        await self.wait_connected(self._lease_s)
         while loop.time() - self._heard < self._lease_s:
             await asyncio.sleep(self._lease_s / 3)
             await self._send({"type": "ping"})

@@ -347,6 +347,26 @@ class TestSurviving:
             with pytest.raises(Denied, match="not part of this mesh"):
                 await node.register(instance())
 
+    async def test_a_host_that_another_one_replaced_is_out(self, control: Plane, tmp_path: Path) -> None:
+        """Its certificate is good for days, its name is known: only the key tells them apart."""
+        old = await joined(control, tmp_path / "old")
+        assert await control.issuer.nodes.remove("host1")
+        new = await joined(control, tmp_path / "new")
+        async with session(new, tmp_path / "new"), session(old, tmp_path / "old", connect=False) as out:
+            with pytest.raises(Denied, match="not part of this mesh"):
+                await out.certify("shop", "web", tmp_path, None)
+            await eventually(lambda: out.error)
+            assert not out.connected
+
+    async def test_a_renewal_whose_answer_was_lost_locks_nobody_out(
+        self, control: Plane, tmp_path: Path
+    ) -> None:
+        member = await joined(control, tmp_path)
+        async with session(member, tmp_path) as node:
+            await node._sign({"csr": request_for(make_key())})  # and the node forgets it
+            await node._sign({"csr": request_for(make_key())})
+            await node.certify("shop", "web", tmp_path, None)
+
     async def test_certificates_serve_on_without_a_control_plane(
         self, control: Plane, tmp_path: Path
     ) -> None:
