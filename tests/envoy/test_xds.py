@@ -242,7 +242,7 @@ async def test_a_certificate_of_another_account_is_turned_away(control: Control,
     control.store.publish(PROXY, bundle(cluster("one")), 1)
     stolen = control.authority.workload("other")
     async with envoy(control, tmp_path, credentials=stolen) as proxy:
-        words = "the certificate is for spiffe://cluster.local/ns/default/sa/other"
+        words = "its certificate is for spiffe://cluster.local/ns/default/sa/other"
 
         async def turned_away() -> bool:
             return proxy.log.exists() and words in proxy.log.read_text()

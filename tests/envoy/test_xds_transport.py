@@ -1,0 +1,137 @@
+"""The port itself: who is let in, what is refused, and proxies that stop reading."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from tests.envoy.xds import Authority, Bundle, Control, bundle, cluster
+from weft.emit.packed import Packed
+from weft.errors import WeftError
+from weft.names import CLUSTER_TYPE
+from weft.protos import discovery_v3
+from weft.xds import connection as module
+from weft.xds.server import serve
+
+METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+PROXY = "sidecar~127.0.0.1~app.default~default.svc.cluster.local"
+
+
+@pytest.fixture
+async def control() -> AsyncIterator[Control]:
+    control = Control(Authority())
+    async with control.running():
+        yield control
+
+
+@asynccontextmanager
+async def stream(control: Control, **options: int) -> AsyncIterator[Any]:
+    chain, key = control.authority.workload()
+    credentials = grpc.ssl_channel_credentials(control.authority.pem, key, chain)
+    given = (("grpc.ssl_target_name_override", "weft.test"), *options.items())
+    async with grpc.aio.secure_channel(f"127.0.0.1:{control.port}", credentials, given) as channel:
+        yield channel.stream_stream(METHOD)()
+
+
+def request(type_url: str = CLUSTER_TYPE, node: str = PROXY, **more: Any) -> bytes:
+    made = discovery_v3.DeltaDiscoveryRequest(type_url=type_url, **more)
+    made.node.id = node
+    return made.SerializeToString()
+
+
+async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
+    """How the server ended the stream."""
+    async with asyncio.timeout(10):
+        return await call.code(), await call.details()
+
+
+async def test_a_type_that_is_not_served_ends_the_stream(control: Control) -> None:
+    async with stream(control) as call:
+        await call.write(request("type.googleapis.com/envoy.service.runtime.v3.Runtime"))
+        code, words = await ended(call)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "no resources of type" in words
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
+        (request(node=""), grpc.StatusCode.PERMISSION_DENIED),
+        (
+            request(node="sidecar~127.0.0.1~app.other~other.svc.cluster.local"),
+            grpc.StatusCode.PERMISSION_DENIED,
+        ),
+    ],
+)
+async def test_what_is_no_proxy_is_turned_away(
+    control: Control, message: bytes, code: grpc.StatusCode
+) -> None:
+    async with stream(control) as call:
+        await call.write(message)
+        assert (await ended(call))[0] is code
+    assert control.record.connections == []
+
+
+async def test_more_names_than_anybody_needs_end_the_stream(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weft.xds.protocol._MAX_NAMES", 10)
+    async with stream(control) as call:
+        names = [f"cluster-{number}" for number in range(11)]
+        await call.write(request(resource_names_subscribe=names))
+        code, words = await ended(call)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "more than 10 names" in words
+
+
+async def test_a_proxy_that_stops_reading_is_let_go_and_holds_up_nobody(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WRITE_SECONDS", 0.3)
+    big = {f"c{n}": Packed(f"c{n}", "1", cluster(f"c{n}")[1].body + b"\x12\x00" * 50_000) for n in range(60)}
+    control.store.publish(PROXY, Bundle({CLUSTER_TYPE: big}), 1)
+    other = PROXY.replace("app.", "other.")
+    control.store.publish(other, bundle(cluster("small")), 1)
+    async with stream(control, **{"grpc.http2.lookahead_bytes": 65_536, "grpc.http2.bdp_probe": 0}) as stuck:
+        await stuck.write(request())  # and reads nothing
+        await control.record.until(lambda: len(control.record.connections) == 1)
+        async with stream(control) as well:
+            await well.write(request(node=other))
+            async with asyncio.timeout(5):
+                reply = discovery_v3.DeltaDiscoveryResponse.FromString(await well.read())
+            assert [resource.name for resource in reply.resources] == ["small"]
+            await control.record.until(lambda: [c.proxy for c in control.record.connections] == [other], 10)
+
+
+async def test_a_stopping_server_sends_everybody_away_in_time(control: Control) -> None:
+    second = Control(control.authority)
+    async with stream(control):
+        pass
+    loop = asyncio.get_running_loop()
+    async with second.running():
+        second.store.publish(PROXY, bundle(), 1)
+        channels = stream(second)
+        call = await channels.__aenter__()
+        await call.write(request())
+        await call.read()
+        began = loop.time()
+    assert loop.time() - began < 2
+    assert (await ended(call))[0] is grpc.StatusCode.UNAVAILABLE
+    assert second.record.connections == []
+    await channels.__aexit__(None, None, None)
+
+
+async def test_a_taken_port_is_said_plainly(control: Control) -> None:
+    with pytest.raises(WeftError, match=f"cannot listen on 127.0.0.1:{control.port}"):
+        async with serve(
+            f"127.0.0.1:{control.port}", lambda: control.certificates, control.store, control.record,
+            lambda _node, _spiffe: module.Refusal("nobody"),
+        ):  # fmt: skip
+            pytest.fail("the port was taken")
