@@ -93,7 +93,14 @@ def arrive(row: KindRow, body: Any, namespace: str, name: str | None) -> Wire:
     if name is not None and metadata.setdefault("name", name) != name:
         raise bad_request(f"the name of the object ({metadata['name']}) does not match the path's ({name})")
     rest = {field: value for field, value in body.items() if field not in {"apiVersion", "kind", "metadata"}}
+    if row.kind == "EndpointSlice" and isinstance(rest.get("ports"), list):
+        rest["ports"] = [_with_defaults(port) for port in rest["ports"]]
     return {"apiVersion": row.api_version, "kind": row.kind, "metadata": metadata, **rest}
+
+
+def _with_defaults(port: Any) -> Any:
+    """Kubernetes' defaults, without which kubectl describe dereferences nothing and panics."""
+    return {"name": "", "protocol": "TCP", **port} if isinstance(port, dict) else port
 
 
 def born(row: KindRow, wire: Wire, stamp: Stamp) -> Wire:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from weft.control.api import protobuf
 from weft.control.api.status import ApiError, bad_request
 
 JSON: Final = "application/json"
@@ -88,9 +89,11 @@ def read_json(body: bytes, content_type: str) -> Any:
     """The body of a request.
 
     Raises:
-        ApiError: 415 for another form than JSON, 400 for broken JSON.
+        ApiError: 415 for a form that is neither JSON nor protobuf, 400 for a broken body.
     """
     name = content_type.partition(";")[0].strip().lower()
+    if name == protobuf.MEDIA_TYPE:
+        return protobuf.decode(body)
     if name not in {"", JSON}:
         raise ApiError(
             415, f"the body of the request was in an unknown format - accepted media types include: {JSON}"

@@ -14,7 +14,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from weft.control.api import discovery
+from weft.control.api import discovery, patch
 from weft.control.api.negotiate import JSON
 from weft.control.api.resources import reply
 from weft.control.api.status import no_such_path
@@ -26,6 +26,7 @@ _PARAMETERS: Final = [
     for name in ("dryRun", "fieldManager", "fieldValidation", "pretty")
 ]
 _PATCHES: Final = ("application/json-patch+json", "application/merge-patch+json")
+_STRATEGIC: Final = ("application/strategic-merge-patch+json",)
 _STRATEGIC_GROUPS: Final = frozenset({"", "discovery.k8s.io"})
 
 
@@ -99,7 +100,23 @@ def _schemas(row: KindRow, version: str, name: str) -> dict[str, Any]:
     top = _plain(whole)
     top["x-kubernetes-group-version-kind"] = [_kind(row, version)]
     schemas[name] = top
+    for path, key in patch.merge_keys(row.kind).items() if row.group in _STRATEGIC_GROUPS else ():
+        _mark_merged(schemas, name, path, key)
     return schemas
+
+
+def _mark_merged(schemas: dict[str, Any], name: str, path: tuple[str, ...], key: str | None) -> None:
+    """Say in the schema that a list is merged: clients build their patches by it."""
+    schema = schemas[name]
+    for step in path:
+        reference = schema.get("$ref") or next((part["$ref"] for part in schema.get("allOf", ())), None)
+        schema = schemas[reference.removeprefix(_REF)] if reference else schema
+        schema = schema.get("properties", {}).get(step)
+        if schema is None:
+            return
+    schema["x-kubernetes-patch-strategy"] = "merge"
+    if key is not None:
+        schema["x-kubernetes-patch-merge-key"] = key
 
 
 def _plain(schema: Any) -> Any:
@@ -144,11 +161,8 @@ def _paths(row: KindRow, version: str, name: str) -> dict[str, Any]:
     answer = {"200": {"description": "OK", "content": {JSON: {"schema": reference}}}}
     about = {"x-kubernetes-group-version-kind": _kind(row, version), "responses": answer}
     body = {"content": {JSON: {"schema": reference}}}
-    patches = [
-        *_PATCHES,
-        *(["application/strategic-merge-patch+json"] if row.group in _STRATEGIC_GROUPS else []),
-    ]
-    patch = {"content": {media: {"schema": {"type": "object"}} for media in patches}}
+    media = (*_PATCHES, *(_STRATEGIC if row.group in _STRATEGIC_GROUPS else ()))
+    change = {"content": {name: {"schema": {"type": "object"}} for name in media}}
     root = f"/{_place(row.group, version)}"
     collection = f"{root}/namespaces/{{namespace}}/{row.plural}" if row.namespaced else f"{root}/{row.plural}"
     write = {**about, "parameters": _PARAMETERS}
@@ -165,7 +179,7 @@ def _paths(row: KindRow, version: str, name: str) -> dict[str, Any]:
         f"{collection}/{{name}}": {
             "get": {**about, **verb("get")},
             "put": {**write, **verb("put"), "requestBody": body},
-            "patch": {**write, **verb("patch"), "requestBody": patch},
+            "patch": {**write, **verb("patch"), "requestBody": change},
             "delete": {**write, **verb("delete")},
         },
     }

@@ -139,20 +139,24 @@ def _remove(target: Any, path: list[str]) -> tuple[Any, Any]:
     return target, value
 
 
+def merge_keys(kind: str) -> Mapping[tuple[str, ...], str | None]:
+    """The lists of a core kind that are merged, with their keys (None: lists of plain values)."""
+    return {**_EVERYWHERE, **_MERGE_KEYS.get(kind, {})}
+
+
 def strategic_merge(kind: str, target: Wire, patch: Wire) -> Wire:
     """Kubernetes' strategic merge patch, for core kinds.
 
     Raises:
         ApiError: 415 for a kind without merge keys, 400 for a malformed patch.
     """
-    keys = _MERGE_KEYS.get(kind)
-    if keys is None:
+    if kind not in _MERGE_KEYS:
         raise ApiError(
             415,
             f"strategic merge patch is not supported for {kind}:"
             " send application/merge-patch+json or application/json-patch+json",
         )
-    return _merge_object(target, patch, (), {**_EVERYWHERE, **keys})
+    return _merge_object(target, patch, (), merge_keys(kind))
 
 
 _Keys = Mapping[tuple[str, ...], str | None]

@@ -111,9 +111,9 @@ def invalid(row: KindRow, name: str, problems: Iterable[Problem]) -> ApiError:
     texts = [cause_text(problem) for problem in problems]
     what = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     causes = [cause(problem) for problem in problems]
-    return ApiError(
-        422, f'{row.kind} "{name}" is invalid: {what}', details={**_about(row, name), "causes": causes}
-    )
+    # Here Kubernetes gives the kind's own name; elsewhere the plural.
+    details = {**_about(row, name), "kind": row.kind, "causes": causes}
+    return ApiError(422, f'{row.kind} "{name}" is invalid: {what}', details=details)
 
 
 def cause(problem: Problem) -> dict[str, Any]:
