@@ -111,7 +111,9 @@ async def make_network(layout: Layout) -> Network:
     )
     await run(
         *("ip", "-batch", "-"),
-        stdin=f"link add {bridge} type bridge\n"
+        # An address of its own: else a bridge takes its lowest port's, and whenever a replica comes or goes the
+        # others send to an address that nobody has until their neighbour tables notice.
+        stdin=f"link add {bridge} address {_mac(network.gateway)} type bridge\n"
         f"addr add {network.gateway}/{subnet.prefixlen} dev {bridge}\n"
         f"link set {bridge} up\n",
     )
@@ -131,6 +133,11 @@ async def make_network(layout: Layout) -> Network:
         f'  oifname "{bridge}" drop\n }}\n}}\n',
     )
     return network
+
+
+def _mac(address: str) -> str:
+    """A locally administered hardware address made of an IPv4 address."""
+    return "02:77:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Address(address).packed)
 
 
 def _forwarding(interface: str) -> str:
