@@ -58,6 +58,7 @@ def run_proxy(
     authority: TestAuthority,
     secrets: dict[str, Any] | None = None,
     kept_stats: tuple[str, ...] = (),
+    telemetry: ir.Telemetry = TELEMETRY,
 ) -> Iterator[Envoy]:
     """A proxy as ``name``, with a certificate of its own in the file where a workload's is."""
     identity = ir.ProxyIdentity(name=ProxyName("sidecar", "127.0.0.1", name, "default"), service_account=name)
@@ -66,7 +67,7 @@ def run_proxy(
         listeners=tuple(listeners),
         routes=tuple(routes),
         clusters=tuple(clusters),
-        telemetry=TELEMETRY,
+        telemetry=telemetry,
     )
     settings = Settings(
         name=identity.name, metadata={"LABELS": {"app": name, "version": "v1"}}, kept_stats=kept_stats

@@ -51,6 +51,11 @@ class Envoy:
         self.directory = directory
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def admin(self, path: str, method: str = "GET") -> str:
         """What the admin interface answers.
 
