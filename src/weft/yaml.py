@@ -17,7 +17,8 @@ import yaml
 
 from weft.errors import Origin, Problem
 
-SYNTAX: Final = "WEFT0010"
+SYNTAX: Final = "WEFT0010"  # there is no document
+CONTENT: Final = "WEFT0015"  # there is one, but something in it was left out
 MAX_DEPTH: Final = 100
 MAX_ALIASED: Final = 100_000  # nodes that the aliases of one file may stand for
 
@@ -32,6 +33,9 @@ _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0
 _ENDLESS: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _TAG: Final = "tag:yaml.org,2002:"
 _CONTROL: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_SURROGATES: Final = re.compile(
+    r"(?<!\\)((?:\\\\)*)\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE
+)
 _SEPARATOR: Final = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 
@@ -61,11 +65,13 @@ def load(text: str, file: str) -> tuple[tuple[Document, ...], tuple[Problem, ...
         return (), (
             Problem(SYNTAX, message, Origin(file, line, column), "remove it, or escape it in quotes"),
         )
+    if text.lstrip().startswith("{"):
+        text = _SURROGATES.sub(_joined, text)
     documents: list[Document] = []
     problems: list[Problem] = []
-    start, before = 0, 0  # where reading begins, and how many lines stand before it
+    start, before, index = 0, 0, 0  # where reading begins, how many lines and documents stand before it
     while True:
-        reader = _Reader(text[start:], file, before, len(documents))
+        reader = _Reader(text[start:], file, before, index)
         try:
             reader.read()
         except yaml.MarkedYAMLError as error:
@@ -78,12 +84,19 @@ def load(text: str, file: str) -> tuple[tuple[Document, ...], tuple[Problem, ...
             if again is None:
                 break
             start = again.start()
+            index = reader.index + 1
             before = text.count("\n", 0, start)
         else:
             problems += reader.problems
             documents += reader.documents
             break
     return tuple(documents), tuple(problems)
+
+
+def _joined(pair: re.Match[str]) -> str:
+    """JSON writes characters beyond U+FFFF as two escapes, which YAML does not know."""
+    code = 0x10000 + ((int(pair[2], 16) - 0xD800) << 10) + int(pair[3], 16) - 0xDC00
+    return f"{pair[1]}\\U{code:08X}"
 
 
 def _line_start(text: str, line: int) -> int:
@@ -147,7 +160,7 @@ class _Reader:
         self._parser = yaml.CSafeLoader(text)
         self._file = file
         self._before = before
-        self._index = index
+        self.index = index
         self._aliased = 0
         self.documents: list[Document] = []
         self.problems: list[Problem] = []
@@ -168,7 +181,7 @@ class _Reader:
             self._parser.dispose()
 
     def _problem(self, place: Place, message: str, hint: str = "", path: Path = ()) -> None:
-        self.problems.append(Problem(SYNTAX, message, Origin(self._file, *place), hint, path=join(path)))
+        self.problems.append(Problem(CONTENT, message, Origin(self._file, *place), hint, path=join(path)))
 
     def _place(self, event: Any) -> Place:
         return (event.start_mark.line + 1 + self._before, event.start_mark.column + 1)
@@ -219,12 +232,13 @@ class _Reader:
             else:
                 self._put(stack[-1], node, positions)
         self._parser.get_event()
-        index, self._index = self._index, self._index + 1
+        index, self.index = self.index, self.index + 1
         if root is None or root.value is None:
             return
         if not isinstance(root.value, dict):
             if len(self.problems) == broken:
-                self._problem(root.place, f"a document must be a mapping, not {kind_of(root.value)}")
+                message = f"a document must be a mapping, not {kind_of(root.value)}"
+                self.problems.append(Problem(SYNTAX, message, Origin(self._file, *root.place)))
             return
         positions[()] = root.place
         self.documents.append(Document(self._file, index, root.value, positions))

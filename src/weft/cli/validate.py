@@ -78,14 +78,16 @@ def check(document: Document, namespace: str) -> list[dict[str, Any]]:
 
 
 def unread(problems: tuple[Problem, ...], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Errors of YAML belong to the document that they stand in; if none could be read, to one of their own."""
+    """Adds YAML's errors to the documents they stand in. Results of their own for what could not be read."""
+    from weft.yaml import CONTENT
+
     extra: list[dict[str, Any]] = []
     for problem in problems:
         file, line = (problem.where.file, problem.where.line) if problem.where else ("", 0)
         before = [item for item in results if item["file"] == file and item["line"] <= line]
-        home = max(before, key=lambda item: item["line"], default=None) if problem.path else None
-        if home is None:
-            number = 1 + max((item["doc"] for item in [*results, *extra] if item["file"] == file), default=-1)
+        home = max(before, key=lambda item: item["line"], default=None)
+        if home is None or problem.code != CONTENT:
+            number = home["doc"] + 1 if home else 0
             home = {"file": file, "doc": number, "line": line, "apiVersion": None, "kind": None}
             home |= {"namespace": None, "name": None, "valid": False, "errors": [], "warnings": []}
             extra.append(home)

@@ -264,9 +264,10 @@ def _explain(detail: ErrorDetails) -> tuple[str, str]:
     kind, value, about = detail["type"], detail["input"], detail.get("ctx") or {}
     if kind in _TYPES:
         hint = ""
-        if kind == "string_type" and isinstance(value, bool | int | float):
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            hint = f'write it in quotes: "{text}"'
+        if kind == "string_type" and isinstance(value, bool):
+            hint = "YAML takes yes, on, y and their like for booleans: put the text in quotes"
+        elif kind == "string_type" and isinstance(value, int | float):
+            hint = f'write it in quotes: "{value}"'
         elif kind == "tuple_type" and not isinstance(value, dict):
             hint = "begin each element with '- '"
         elif kind == "tuple_type":

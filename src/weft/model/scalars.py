@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from weft import units
+from weft.yaml import kind_of
 
 Bool = Annotated[bool, Strict()]
 Int = Annotated[int, Strict()]
@@ -218,14 +219,12 @@ def _label_value(value: object) -> str:
 
 
 def _quote(value: object) -> str:
-    from weft.yaml import kind_of
-
-    hint = f': write it in quotes, "{_plain(value)}"' if isinstance(value, bool | int | float) else ""
+    hint = ""
+    if isinstance(value, bool):
+        hint = ": YAML takes yes, on, y and their like for booleans, put the text in quotes"
+    elif isinstance(value, int | float):
+        hint = f': write it in quotes, "{value}"'
     return f"must be text, not {kind_of(value)}{hint}"
-
-
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def plain_text(value: object) -> str:

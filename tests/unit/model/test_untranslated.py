@@ -1,0 +1,39 @@
+"""Fields that are not translated: the list is committed, names real fields, and their use is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from weft import yaml
+from weft.errors import Severity
+from weft.model.parse import parse
+from weft.model.untranslated import FIELDS, findings, listing, unknown
+
+COMMITTED = Path(__file__).parents[3] / "docs" / "reference" / "untranslated.txt"
+
+
+def test_the_committed_list_is_this_one() -> None:
+    assert COMMITTED.read_text() == listing(), "run make docs; the list may only shrink"
+
+
+def test_the_table_names_fields_that_there_are() -> None:
+    assert unknown() == ()
+
+
+def test_each_use_is_told_once_with_its_place() -> None:
+    kind = "networking.istio.io/DestinationRule"
+    assert "spec.trafficPolicy.tunnel" in FIELDS[kind]
+    text = (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: x}\nspec:\n  host: a\n"
+        "  trafficPolicy:\n    tunnel: {targetHost: b, targetPort: 1}\n    tls: {mode: DISABLE}\n"
+        "  subsets:\n  - name: v1\n    trafficPolicy:\n      tunnel: {targetHost: b, targetPort: 1}\n"
+    )
+    (document,), _ = yaml.load(text, "f.yaml")
+    resource, _ = parse(document)
+    assert resource is not None
+    found = findings(resource, document.where)
+    assert {problem.severity for problem in found} == {Severity.WARNING}
+    assert {(problem.path, problem.where.line if problem.where else 0) for problem in found} == {
+        ("spec.trafficPolicy.tunnel", 7),
+        ("spec.subsets[0].trafficPolicy.tunnel", 12),
+    }
