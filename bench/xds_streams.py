@@ -39,7 +39,7 @@ from weft.emit.endpoints import pack
 from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE
 from weft.protos import discovery_v3
 from weft.xds.connection import Connection
-from weft.xds.protocol import Acknowledged
+from weft.xds.messages import Acknowledged
 from weft.xds.server import serve
 from weft.xds.store import ConfigStore
 

@@ -24,7 +24,7 @@ from weft.emit.packed import Packed, pack
 from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from weft.protos.wire import from_dict
 from weft.xds.connection import Connection
-from weft.xds.protocol import Acknowledged, Refused
+from weft.xds.messages import Acknowledged, Refused
 from weft.xds.server import Certificates, Unary, serve
 from weft.xds.shared import Response
 from weft.xds.store import ConfigStore

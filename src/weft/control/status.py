@@ -20,7 +20,7 @@ from weft.names import (
     VIRTUAL_HOST_TYPE,
 )
 from weft.xds.connection import Connection
-from weft.xds.protocol import Acknowledged, Refused
+from weft.xds.messages import Acknowledged, Refused
 from weft.xds.shared import Response
 
 SHORT: Final = {

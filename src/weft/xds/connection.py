@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError
 from weft.ir.endpoint import NOWHERE, Locality
 from weft.ir.proxy import ProxyIdentity
 from weft.protos import discovery_v3
-from weft.xds.protocol import Acknowledged, ProtocolError, Refused, Request, Stream
+from weft.xds.messages import Acknowledged, ProtocolError, Refused, Request
+from weft.xds.protocol import Stream
 from weft.xds.shared import Response, Shared
 from weft.xds.store import ConfigStore
 

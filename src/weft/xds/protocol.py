@@ -18,7 +18,7 @@ against a real Envoy:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from weft.names import (
@@ -29,6 +29,7 @@ from weft.names import (
     SECRET_TYPE,
     VIRTUAL_HOST_TYPE,
 )
+from weft.xds.messages import Acknowledged, Event, ProtocolError, Refused, Rejection, Request, Snapshot
 from weft.xds.shared import NO_NAMES, Response, Shared
 from weft.xds.table import Resource
 
@@ -47,69 +48,6 @@ TYPES: Final = (CLUSTER_TYPE, *_FREE, *_ORDERED)
 _MAX_NAMES: Final = 100_000
 
 _NONE: Final[Mapping[str, Resource]] = {}
-
-
-class ProtocolError(Exception):
-    """The proxy broke the protocol or a bound; its stream must end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A ``DeltaDiscoveryRequest``. ``error``: the proxy's words if it refuses, else None."""
-
-    type_url: str
-    subscribe: tuple[str, ...] = ()
-    unsubscribe: tuple[str, ...] = ()
-    initial_versions: Mapping[str, str] = field(default_factory=dict)
-    nonce: str = ""
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a proxy shall have, endpoints apart. Keys of ``resources``: type URL, then the name asked for.
-
-    ``revision`` counts the changes of configuration. ``lazy`` names clusters and virtual hosts that are
-    sent only to a proxy that asks for them by name (on-demand discovery).
-    """
-
-    revision: int
-    resources: Mapping[str, Mapping[str, Resource]]
-    lazy: frozenset[str] = NO_NAMES
-
-    def of(self, type_url: str) -> Mapping[str, Resource]:
-        """The resources of one type."""
-        return self.resources.get(type_url, _NONE)
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
-    """The proxy took a response."""
-
-    type_url: str
-    nonce: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The proxy refused a response. ``culprit`` is the one resource at fault, once it is known."""
-
-    type_url: str
-    nonce: str
-    error: str
-    culprit: Resource | None = None
-
-
-Event = Acknowledged | Refused
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A resource that the proxy refuses, why in its own words, and the revision that brought it."""
-
-    resource: Resource
-    error: str
-    revision: int
 
 
 @dataclass(frozen=True, slots=True)

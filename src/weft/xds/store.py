@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from weft.names import ENDPOINT_TYPE
-from weft.xds.protocol import Snapshot, Stream
+from weft.xds.messages import Snapshot
+from weft.xds.protocol import Stream
 from weft.xds.table import Resource, Table, difference
 
 TICK_SECONDS: Final = 0.02

@@ -24,7 +24,7 @@ from weft.protos.wire import from_any
 from weft.store.interface import Delete, Event, GoneError, Put
 from weft.store.sqlite import SqliteStore
 from weft.xds.connection import Connection, Node, Peer
-from weft.xds.protocol import Acknowledged, Request
+from weft.xds.messages import Acknowledged, Request
 from weft.xds.shared import Response, Shared
 from weft.xds.store import ConfigStore
 

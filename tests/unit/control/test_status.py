@@ -14,7 +14,7 @@ from weft.control.status import Phase, Rejected, Status, sources
 from weft.emit.packed import Packed
 from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ProxyName
 from weft.xds.connection import Connection, Node, Peer, Refusal
-from weft.xds.protocol import Acknowledged, Refused, Request
+from weft.xds.messages import Acknowledged, Refused, Request
 from weft.xds.shared import Shared
 from weft.xds.store import ConfigStore
 

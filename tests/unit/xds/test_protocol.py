@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from weft.emit.packed import Packed
 from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, VIRTUAL_HOST_TYPE
-from weft.xds.protocol import Acknowledged, ProtocolError, Refused, Request, Snapshot, Stream
+from weft.xds.messages import Acknowledged, ProtocolError, Refused, Request, Snapshot
+from weft.xds.protocol import Stream
 from weft.xds.shared import Response, Shared
 from weft.xds.table import Table
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from weft.emit.packed import Packed
 from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE
-from weft.xds.protocol import Request, Stream
+from weft.xds.messages import Request
+from weft.xds.protocol import Stream
 from weft.xds.shared import Shared
 from weft.xds.store import ConfigStore
 
