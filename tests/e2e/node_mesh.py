@@ -28,7 +28,7 @@ from weft.names import (
 from weft.node.keys import Credential, Signed, write_secrets
 from weft.node.link import Endpoint, Instance
 from weft.xds.connection import Connection, Node
-from weft.xds.protocol import Acknowledged, Refused
+from weft.xds.messages import Acknowledged, Refused
 from weft.xds.server import Certificates, serve
 from weft.xds.shared import Response
 from weft.xds.store import ConfigStore
