@@ -51,6 +51,12 @@ STRICT: Final[Mapping[str, Any]] = {
     "metadata": {"name": "default", "namespace": ROOT_NAMESPACE},
     "spec": {"mtls": {"mode": "STRICT"}},
 }
+ACCESS_LOG: Final[Mapping[str, Any]] = {
+    "apiVersion": f"{WEFT}/v1alpha1",
+    "kind": "MeshConfig",
+    "metadata": {"name": "default", "namespace": ROOT_NAMESPACE},
+    "spec": {"accessLogFile": "/dev/stdout"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +127,7 @@ class Up:
             )
         logs = self.layout.runtime
         logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = logs / "state"
+        state = logs / "control-plane"
         # A mesh of `weft up` begins empty: the files say everything.
         shutil.rmtree(state, ignore_errors=True)
         address = host_address() if os.geteuid() == 0 else "127.0.0.1"
@@ -176,6 +182,8 @@ class Up:
         if first and not any(_is_mesh_default(one) for one in wanted):
             wanted.insert(0, STRICT)
             self._view.say(f"mutual TLS: STRICT (PeerAuthentication {ROOT_NAMESPACE}/default)")
+        if first and not any(_is_mesh_config(one) for one in wanted):
+            wanted.insert(0, ACCESS_LOG)
         answer = await client.apply(wanted, namespace=self._options.namespace, strict=True)
         self._change = f"revision {answer.get('revision', '?')}, {len(wanted)} objects"
 
@@ -283,6 +291,14 @@ def _is_mesh_default(wire: Mapping[str, Any]) -> bool:
         wire.get("kind") == "PeerAuthentication"
         and metadata.get("namespace") == ROOT_NAMESPACE
         and not (wire.get("spec") or {}).get("selector")
+    )
+
+
+def _is_mesh_config(wire: Mapping[str, Any]) -> bool:
+    metadata = wire.get("metadata") or {}
+    return wire.get("kind") == "MeshConfig" or (
+        wire.get("kind") == "ConfigMap"
+        and (metadata.get("namespace"), metadata.get("name")) == (ROOT_NAMESPACE, "istio")
     )
 
 
