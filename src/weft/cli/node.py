@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,10 @@ def node(
         log_level=proxy_log_level,
     )
     claims = read_claims(config) if config else ()
-    asyncio.run(_serve(Layout.of(mesh), options, claims, server, token))
+    layout = Layout.of(mesh)
+    if ephemeral:
+        layout = replace(layout, state=layout.runtime / "state")
+    asyncio.run(_serve(layout, options, claims, server, token))
 
 
 async def _serve(

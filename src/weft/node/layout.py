@@ -182,7 +182,10 @@ class Layout:
 
     def remove_runtime(self) -> None:
         """Delete what a node has there, then the directories that are empty: others may live there too."""
-        for directory in (self.workloads, self.records, self.dns, self.runtime / "admin"):
+        mine = [self.workloads, self.records, self.dns, self.runtime / "admin"]
+        if self.state.is_relative_to(self.runtime):
+            mine.append(self.state)
+        for directory in mine:
             shutil.rmtree(directory, ignore_errors=True)
         for file in (self.node_socket, self.lock):
             file.unlink(missing_ok=True)

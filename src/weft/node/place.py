@@ -80,6 +80,30 @@ def _free(address: str, ports: Iterable[int]) -> bool:
     return True
 
 
+def _check_ports(ports: Iterable[int]) -> None:
+    """That a gateway can open them on this host.
+
+    Raises:
+        WeftError: one is in use, or below 1024 without the right to open it.
+    """
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", port))
+            except PermissionError:
+                raise WeftError(
+                    f"port {port} may be opened by root only",
+                    hint=f"map it: --port-map {port}={port + 10000}, or allow it: "
+                    f"sysctl net.ipv4.ip_unprivileged_port_start={port}",
+                ) from None
+            except OSError as error:
+                raise WeftError(
+                    f"port {port} cannot be opened: {error.strerror}",
+                    hint=f"see who has it (ss -ltnp 'sport = :{port}'), or use --port-map",
+                ) from None
+
+
 def _block(slot: int) -> int:
     return HOST_BLOCK_FIRST_PORT + slot * HOST_BLOCK_SIZE
 
@@ -141,6 +165,7 @@ class Places:
             WeftError: nothing free, or no right to make it.
         """
         if spec.kind == "router":
+            _check_ports(spec.port_map.values())
             placement = Placement(
                 choice=choice,
                 address=spec.address or self.advertise,
