@@ -144,12 +144,13 @@ class Layout:
         """
         outer = 0o711 if os.getuid() == 0 else 0o700
         for directory, mode in (
+            # The state first: that of an ephemeral node lies in the runtime directory.
+            (self.state.parent, 0o700),
+            (self.state, 0o700),
             (self.runtime.parent, outer),
             (self.runtime, outer),
             (self.workloads, outer),
             (self.records, 0o700),
-            (self.state.parent, 0o700),
-            (self.state, 0o700),
         ):
             _own_directory(directory, mode)
         for directory in (self.runtime / "admin", self.dns):
