@@ -18,7 +18,7 @@ OTHER = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: c, namespace: s
 
 def validate(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "weft.cli", "validate", *arguments],
+        [sys.executable, "-c", "from weft.cli import main; main()", "validate", *arguments],
         input=stdin,
         capture_output=True,
         text=True,
