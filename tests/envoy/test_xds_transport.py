@@ -17,6 +17,7 @@ from weft.errors import WeftError
 from weft.names import CLUSTER_TYPE
 from weft.protos import discovery_v3
 from weft.xds import connection as module
+from weft.xds.protocol import Stream
 from weft.xds.server import serve
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -108,6 +109,20 @@ async def test_a_proxy_that_stops_reading_is_let_go_and_holds_up_nobody(
                 reply = discovery_v3.DeltaDiscoveryResponse.FromString(await well.read())
             assert [resource.name for resource in reply.resources] == ["small"]
             await control.record.until(lambda: [c.proxy for c in control.record.connections] == [other], 10)
+
+
+async def test_a_fault_of_ours_ends_the_stream_instead_of_silencing_it(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_stream: Stream) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Stream, "send", fail)
+    async with stream(control) as call:
+        await call.write(request())
+        code, words = await ended(call)
+    assert code is grpc.StatusCode.INTERNAL
+    assert "a fault" not in words
 
 
 async def test_a_stopping_server_sends_everybody_away_in_time(control: Control) -> None:

@@ -84,9 +84,13 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
-    """How far a revision has come. ``missing`` are the proxies that do not run it yet."""
+    """How far a revision has come. ``missing`` are the proxies that do not run it yet.
+
+    ``published`` tells whether everything that it changes was made and is on its way.
+    """
 
     revision: int
+    published: bool
     total: int
     missing: tuple[str, ...]
     rejected: tuple[Rejected, ...]
@@ -94,13 +98,14 @@ class Convergence:
     @property
     def done(self) -> bool:
         """Whether every connected proxy has the revision, and none refuses a part that came with it."""
-        return not self.missing and not self.rejected
+        return self.published and not self.missing and not self.rejected
 
     def as_json(self) -> dict[str, Any]:
         """For the API."""
         return {
             "revision": self.revision,
             "converged": self.done,
+            "published": self.published,
             "total": self.total,
             "missing": list(self.missing),
             "rejected": [
@@ -221,6 +226,7 @@ class Status:
         status = self._known.get(connection) if connection is not None else None
         if status is not None:
             status.awaited.append((revision, changed_at))
+            del status.awaited[:-_AWAITED]
 
     def published(self, revision: int, sequence: int) -> None:
         """All that ``revision`` changed is published; its endpoints with ``sequence`` at the latest."""
@@ -235,15 +241,15 @@ class Status:
     def convergence(self, revision: int) -> Convergence:
         """Who runs ``revision``, and who does not."""
         connections = list(self.proxies.connections())
-        sequence = self._sequence_of(revision)
+        sequence, published = self._sequence_of(revision), self._published >= revision
         missing = tuple(
             connection.proxy
             for connection in connections
-            if self._published < revision
+            if not published
             or connection.stream.revision < revision
             or not connection.stream.has_endpoints(sequence)
         )
-        return Convergence(revision, len(connections), missing, tuple(self.rejections(revision)))
+        return Convergence(revision, published, len(connections), missing, tuple(self.rejections(revision)))
 
     async def wait_converged(self, revision: int, timeout: float) -> Convergence:
         """Wait until nobody is missing, somebody refuses a resource, or ``timeout`` seconds are over."""
@@ -251,7 +257,7 @@ class Status:
             async with asyncio.timeout(timeout):
                 async for convergence in self.follow(revision):
                     # A refusal is final only once the proxy has sorted out what is at fault.
-                    if not convergence.missing:
+                    if convergence.published and not convergence.missing:
                         return convergence
         except TimeoutError:
             pass
@@ -365,6 +371,7 @@ class Status:
 
 
 _SEQUENCES: Final = 1_000
+_AWAITED: Final = 100
 
 
 def sources(resource: object) -> tuple[str, ...]:

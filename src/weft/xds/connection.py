@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -17,6 +18,8 @@ from weft.xds.messages import Acknowledged, ProtocolError, Refused, Request
 from weft.xds.protocol import Stream
 from weft.xds.shared import Response, Shared
 from weft.xds.store import ConfigStore
+
+_log = logging.getLogger(__name__)
 
 # A proxy that takes no bytes for this long is gone or broken; its stream ends and it may come back.
 WRITE_SECONDS: Final = 30.0
@@ -97,7 +100,7 @@ class Transport(Protocol):
 
 
 class StreamError(Exception):
-    """The server ends a stream. ``reason`` is one of ``invalid``, ``denied``, ``slow``, ``stopping``."""
+    """The server ends a stream. ``reason``: ``invalid``, ``denied``, ``slow``, ``failed`` or ``stopping``."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -193,6 +196,10 @@ class Connection:
             self.end("slow", f"the proxy took no bytes for {WRITE_SECONDS:g} s")
         except ConnectionError:
             return  # the reader meets the same and ends the stream
+        except Exception:
+            # Better a stream that starts anew than one that is silent for ever.
+            _log.exception("cannot serve %s", self.proxy)
+            self.end("failed", "the control plane failed to serve this stream")
         finally:
             self._flushing = None
         self._watch_warming()

@@ -47,6 +47,7 @@ _CODES: Final = {
     "invalid": grpc.StatusCode.INVALID_ARGUMENT,
     "denied": grpc.StatusCode.PERMISSION_DENIED,
     "slow": grpc.StatusCode.DEADLINE_EXCEEDED,
+    "failed": grpc.StatusCode.INTERNAL,
     "stopping": grpc.StatusCode.UNAVAILABLE,
 }
 

@@ -144,6 +144,7 @@ async def test_convergence_names_who_is_missing_and_ends_when_nobody_is(mesh: Me
     assert (report.done, report.total) == (True, 2)
     # A revision that the pipeline has not come to is not converged, whatever proxies have.
     assert mesh.status.convergence(2).missing == (api.proxy, web.proxy)
+    assert not mesh.status.convergence(2).published
     late = await mesh.status.wait_converged(2, 0.01)
     assert not late.done
 
