@@ -39,7 +39,7 @@ def fit(objects: Objects) -> tuple[list[Mapping[str, Any]], list[str]]:
     if not usable:
         missing = "Node" if node is None else "sqlite3, which Node before 22.5 needs,"
         said.append(f"{missing} is not installed: Python twins stand in for the services written in Node")
-    fitted = []
+    fitted: list[Mapping[str, Any]] = []
     for wire in objects:
         made = copy.deepcopy(dict(wire))
         if made.get("kind") == "Workload":
@@ -55,7 +55,7 @@ def fit(objects: Objects) -> tuple[list[Mapping[str, Any]], list[str]]:
 
 def load(folder: Path, rate: float) -> Callable[[str], Sequence[str]]:
     """The command that sends customers to an address."""
-    return lambda url: [sys.executable, str(folder / "load.py"), url, "--rate", f"{rate:g}"]
+    return lambda url: [sys.executable, str(folder / "services" / "load.py"), url, "--rate", f"{rate:g}"]
 
 
 def _has_sqlite(node: str) -> bool:
