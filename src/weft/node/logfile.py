@@ -15,25 +15,30 @@ _BLOCK: Final = 64 * 1024
 
 def tail(path: Path, lines: int) -> list[str]:
     """The last lines of a file, without their ends; empty when there is no file."""
+    return _tail(path, lines)[0]
+
+
+def _tail(path: Path, lines: int) -> tuple[list[str], int]:
+    """And how long the file was then."""
     try:
         with path.open("rb") as file:
-            end = file.seek(0, 2)
+            size = end = file.seek(0, 2)
             body = b""
             while end > 0 and body.count(b"\n") <= lines:
                 start = max(0, end - _BLOCK)
                 file.seek(start)
                 body, end = file.read(end - start) + body, start
     except OSError:
-        return []
+        return [], 0
     found = body.decode(errors="replace").splitlines()
-    return found[-lines:] if lines else []
+    return found[-lines:] if lines else [], size
 
 
 async def follow(path: Path, lines: int) -> AsyncIterator[str]:
     """The last lines, then each new one, for ever. A file cut short is read from its start again."""
-    for line in tail(path, lines):
+    last, offset = _tail(path, lines)
+    for line in last:
         yield line
-    offset = path.stat().st_size if path.exists() else 0
     rest = b""
     while True:
         await asyncio.sleep(_FOLLOW_POLL_S)

@@ -152,6 +152,8 @@ async def check(probe: Probe, target: Target) -> str:
                     return await _grpc(handler, target)
                 case Execute(command=command):
                     return await _execute(command, target)
+    except ConnectionRefusedError:
+        return "connection refused"
     except TimeoutError:
         return f"no answer within {probe.timeout_s:g} s"
     except (OSError, EOFError, ValueError) as error:

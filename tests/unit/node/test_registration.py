@@ -50,6 +50,19 @@ def test_draining_outlasts_a_reconnect() -> None:
     assert not known.drain("shop/web-0")
 
 
+def test_what_has_gone_is_told_until_it_is_heard() -> None:
+    known = Registrations()
+    known.want(instance("a"))
+    known.want(instance("b"))
+    known.forget("shop/a")
+    told = known.gone()
+    known.forget("shop/b")
+    known.heard(told)
+    assert known.gone() == {"shop/b"}
+    known.want(instance("b"))
+    assert not known.gone(), "it is back"
+
+
 def test_a_confirmation_holds_for_a_session() -> None:
     known = Registrations()
     known.want(instance())

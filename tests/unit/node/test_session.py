@@ -212,7 +212,9 @@ class TestRegistration:
             assert stored is not None
             assert stored.revision == revision
             body = json.loads(stored.body)
-            assert body["status"]["conditions"][0]["reason"] == "Draining"
+            assert ("Draining", "True") in [
+                (condition["type"], condition["status"]) for condition in body["status"]["conditions"]
+            ]
             assert not drain.done()
             release.set()
             assert await drain is True

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from weft.errors import UsageError, WeftError
+from weft.node.claims import Caller, Claim, check_claim, read_claims
+
+
+def test_the_kernel_says_who_calls() -> None:
+    one, other = socket.socketpair(socket.AF_UNIX)
+    with one, other:
+        assert Caller.of(one) == Caller(os.getpid(), os.getuid(), os.getgid())
+
+
+def test_others_need_a_claim_that_covers_both_names() -> None:
+    stranger = Caller(1, 4242, 4242)
+    claims = (Claim(uid=4242, namespaces=("shop",), service_accounts=("web",)),)
+    check_claim(claims, stranger, "shop", "web")
+    for namespace, account in (("shop", "admin"), ("istio-system", "web")):
+        with pytest.raises(WeftError, match="uid 4242 may not"):
+            check_claim(claims, stranger, namespace, account)
+    with pytest.raises(WeftError):
+        check_claim(claims, Caller(1, 4243, 4242), "shop", "web")
+    check_claim((), Caller(1, 0, 0), "istio-system", "any")
+
+
+def test_a_configuration_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(
+        '[[claim]]\nunit = "orders.service"\nnamespaces = ["shop"]\nserviceAccounts = ["orders"]\n'
+    )
+    assert read_claims(path) == (
+        Claim(unit="orders.service", namespaces=("shop",), service_accounts=("orders",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("claim = ", "Invalid value"),
+        ("[[clam]]\nuid = 1\n", "'clam' is unknown"),
+        ('[[claim]]\nuid = 1\nnamespace = ["a"]\n', "'namespace' is unknown"),
+        ("[[claim]]\nuid = 1\n", "lacks 'namespaces'"),
+        ('[[claim]]\nnamespaces = ["*"]\n', "for everybody"),
+    ],
+)
+def test_a_mistake_in_it_is_named(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=complaint):
+        read_claims(path)
