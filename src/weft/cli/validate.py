@@ -47,11 +47,11 @@ def check(document: Document, namespace: str) -> list[dict[str, Any]]:
 
     parts, problems = unwrap(document)
     results: list[tuple[Part | None, Resource | None, tuple[Problem, ...]]] = []
-    for part in parts:
-        resource, found = parse(part, namespace)
+    for item in parts:
+        resource, found = parse(item, namespace)
         if resource is not None:
-            found = (*found, *findings(resource, part.where))
-        results.append((part, resource, found))
+            found = (*found, *findings(resource, item.where))
+        results.append((item, resource, found))
     if problems:
         results.append((None, None, problems))
     rows = []

@@ -20,12 +20,16 @@ class HTTPSettings(Shape):
 
     h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
     http1_max_pending_requests: ProtoInt | None = None
+    """At most so many wait for a connection."""
     http2_keep_alive: HTTP2KeepAlive | None = None
     http2_max_requests: ProtoInt | None = None
+    """At most so many at a time."""
     idle_timeout: PositiveDuration | None = None
+    """When an idle connection is closed; 1h unless said otherwise."""
     max_concurrent_streams: ProtoInt | None = None
     max_requests_per_connection: ProtoInt | None = None
     max_retries: ProtoInt | None = None
+    """At most so many retries at a time."""
     use_client_protocol: Bool | None = None
 
 
@@ -41,9 +45,11 @@ class TCPSettings(Shape):
     """Limits for all connections."""
 
     connect_timeout: PositiveDuration | None = None
+    """How long connecting may take; 10s unless said otherwise."""
     idle_timeout: ProtoDuration | None = None
     max_connection_duration: PositiveDuration | None = None
     max_connections: ProtoInt | None = None
+    """At most so many at a time, from each client."""
     tcp_keepalive: TcpKeepalive | None = None
 
 

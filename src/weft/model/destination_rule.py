@@ -118,7 +118,9 @@ class LoadBalancerSettings(Shape):
     simple: (
         Literal["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"] | None
     ) = None
+    """LEAST_REQUEST unless said otherwise."""
     warmup: WarmupConfiguration | None = None
+    """Spares new endpoints at first."""
     warmup_duration_secs: PositiveDuration | None = None
     zone_aware_lb_setting: ZoneAwareLoadBalancerSetting | None = None
 
@@ -131,12 +133,16 @@ class OutlierDetection(Shape):
     """Sets endpoints aside that fail."""
 
     base_ejection_time: PositiveDuration | None = None
+    """How long the first time; longer each further time; 30s unless said otherwise."""
     consecutive_5xx_errors: UInt | None = Field(default=None, alias="consecutive5xxErrors")
+    """Failures in a row that set an endpoint aside; 5 unless said otherwise, 0 for never."""
     consecutive_errors: ProtoInt | None = None
     consecutive_gateway_errors: UInt | None = None
     consecutive_local_origin_failures: UInt | None = None
     interval: PositiveDuration | None = None
+    """How often endpoints are looked at; 10s unless said otherwise."""
     max_ejection_percent: ProtoInt | None = None
+    """The share that may be set aside; 10 unless said otherwise."""
     min_health_percent: ProtoInt | None = None
     outlier_detection_http_error_codes: tuple[Annotated[ProtoInt, Field(ge=100, le=599)], ...] | None = None
     split_external_local_origin_errors: Bool | None = None
@@ -149,11 +155,15 @@ class ClientTLSSettings(Shape):
     ca_crl: Text | None = None
     client_certificate: Text | None = None
     credential_name: Text | None = None
+    """A Secret with the certificates; for gateways."""
     insecure_skip_verify: Bool | None = None
     mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] | None = None
+    """ISTIO_MUTUAL uses the mesh's certificates."""
     private_key: Text | None = None
     sni: Text | None = None
+    """The server name that is sent."""
     subject_alt_names: tuple[Text, ...] | None = None
+    """Names that the server's certificate may bear."""
 
     def flaws(self) -> Iterator[Flaw]:
         """A client certificate where it is needed, by files or by the name of a Secret."""
@@ -220,7 +230,9 @@ class Subset(Shape):
     """A named part of a service: the workloads that bear these labels."""
 
     labels: dict[str, Text] | None = None
+    """Workloads that belong to it."""
     name: Text
+    """What routes call it."""
     traffic_policy: TrafficPolicy | None = None
 
 
@@ -228,10 +240,15 @@ class DestinationRuleSpec(Shape):
     """Policies of the clients of a service."""
 
     export_to: tuple[Text, ...] | None = None
+    """Namespaces that see it: '.' its own, '*' all; all unless said otherwise."""
     host: Text
+    """The service: a short name means one of the rule's namespace."""
     subsets: tuple[Subset, ...] | None = None
+    """Parts of the service, to route to by name."""
     traffic_policy: TrafficPolicy | None = None
+    """Holds for all of the service."""
     workload_selector: LabelsSelector | None = None
+    """Clients that obey it; all unless given."""
 
     def flaws(self) -> Iterator[Flaw]:
         """Subsets differ in name."""

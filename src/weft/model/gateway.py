@@ -84,10 +84,15 @@ class Listener(Shape):
     """A port, its protocol, and the routes that may attach."""
 
     allowed_routes: AllowedRoutes | None = None
+    """Routes that may attach; those of the gateway's namespace unless given."""
     hostname: Hostname | None = None
+    """Hosts that are served; all unless given."""
     name: SectionName
+    """What routes call it by sectionName."""
     port: Port
+    """The port that is opened."""
     protocol: ListenerProtocol
+    """HTTP, HTTPS, TLS, TCP or UDP."""
     tls: ListenerTLSConfig | None = None
 
 
@@ -153,8 +158,10 @@ class GatewaySpec(Shape):
     allowed_listeners: AllowedListeners | None = None
     default_scope: Literal["All", "None"] | None = None
     gateway_class_name: ObjectName
+    """Who serves it: 'weft', 'istio', or a class of yours."""
     infrastructure: GatewayInfrastructure | None = None
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1, max_length=64)]
+    """Ports that are opened."""
     tls: GatewayTLSConfig | None = None
 
     def flaws(self) -> Iterator[Flaw]:

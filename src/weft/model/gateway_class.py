@@ -24,6 +24,7 @@ class GatewayClassSpec(Shape):
     """Who serves the Gateways of a class."""
 
     controller_name: ControllerName
+    """Who serves the class: weft.dev/gateway-controller is weft."""
     description: Annotated[Text, Field(max_length=64)] | None = None
     parameters_ref: ParametersReference | None = None
 

@@ -178,6 +178,7 @@ class HTTPBackendRef(Shape):
     namespace: DnsLabel | None = None
     port: Port | None = None
     weight: Annotated[Int, Field(ge=0, le=1000000)] | None = None
+    """Relative to the others; 1 unless said otherwise."""
 
     def flaws(self) -> Iterator[Flaw]:
         """A Service is called at a port."""
@@ -197,7 +198,9 @@ class HTTPPathMatch(Shape):
     """What the path must be."""
 
     type: Literal["Exact", "PathPrefix", "RegularExpression"] | None = None
+    """PathPrefix unless said otherwise."""
     value: Annotated[Text, Field(max_length=1024)] | None = None
+    """The path, '/' unless said otherwise."""
 
     def flaws(self) -> Iterator[Flaw]:
         """A path that is already normal (the rules of the CRD)."""
@@ -241,13 +244,16 @@ class HTTPRouteRetry(Shape):
     attempts: Annotated[Int, Field(ge=1)] | None = None
     backoff: GatewayDuration | None = None
     codes: tuple[Annotated[Int, Field(ge=400, le=599)], ...] | None = None
+    """Statuses that are tried again."""
 
 
 class HTTPRouteTimeouts(Shape):
     """How long a request may take."""
 
     backend_request: GatewayDuration | None = None
+    """One try."""
     request: GatewayDuration | None = None
+    """From the request to the whole answer, tries and all; 0s for no limit."""
 
     def flaws(self) -> Iterator[Flaw]:
         """One try is not longer than the whole."""
@@ -259,8 +265,11 @@ class HTTPRouteRule(Shape):
     """Requests that match, what is done with them, and where they go."""
 
     backend_refs: Annotated[tuple[HTTPBackendRef, ...], Field(max_length=16)] | None = None
+    """Where requests go, by weight; none answers 500."""
     filters: Annotated[tuple[HTTPRouteFilter, ...], Field(max_length=16)] | None = None
+    """What is done with requests and answers."""
     matches: Annotated[tuple[HTTPRouteMatch, ...], Field(max_length=64)] | None = None
+    """Any of these; every request unless given."""
     name: SectionName | None = None
     retry: HTTPRouteRetry | None = None
     session_persistence: SessionPersistence | None = None
@@ -279,8 +288,11 @@ class HTTPRouteSpec(Shape):
     """Requests to some hosts, and what becomes of them."""
 
     hostnames: Annotated[tuple[Hostname, ...], Field(max_length=16)] | None = None
+    """Hosts that are meant; those of the listener unless given."""
     parent_refs: Annotated[tuple[ParentReference, ...], Field(max_length=32)] | None = None
+    """Gateways or Services that the route is attached to."""
     rules: Annotated[tuple[HTTPRouteRule, ...], Field(min_length=1, max_length=16)] | None = None
+    """The most specific match holds."""
     use_default_gateways: Literal["All", "None"] | None = None
 
     def flaws(self) -> Iterator[Flaw]:

@@ -98,5 +98,8 @@ class Destination(Shape):
     """A service, and maybe one port or subset of it."""
 
     host: Text
+    """The service: a short name means one of the rule's namespace."""
     port: PortSelector | None = None
+    """Needed when the service has several."""
     subset: Text | None = None
+    """A subset of its DestinationRule."""

@@ -28,9 +28,12 @@ class Server(Shape):
     bind: Text | None = None
     default_endpoint: Text | None = None
     hosts: tuple[Text, ...]
+    """Hosts that are served, as 'shop.example.com', '*' or 'namespace/host'."""
     name: Text | None = None
     port: GatewayPort
+    """The port that is opened."""
     tls: ServerTLSSettings | None = None
+    """How TLS is ended, or that it is passed through."""
 
     def flaws(self) -> Iterator[Flaw]:
         """TLS where the protocol needs it, and there only (Istio's validation of Gateway)."""
@@ -47,7 +50,9 @@ class GatewaySpec(Shape):
     """Ports of the gateways that bear these labels."""
 
     selector: dict[str, Text] | None = None
+    """Labels of the proxies that open these ports."""
     servers: tuple[Server, ...] | None = None
+    """Ports and what is served there."""
 
     def flaws(self) -> Iterator[Flaw]:
         """There is a server."""

@@ -46,7 +46,9 @@ class ListenerTLSConfig(Shape):
     """The listener's TLS."""
 
     certificate_refs: Annotated[tuple[SecretObjectReference, ...], Field(max_length=64)] | None = None
+    """Secrets with certificates."""
     mode: Literal["Terminate", "Passthrough"] | None = None
+    """Terminate ends TLS here, Passthrough hands it on."""
     options: (
         Annotated[dict[str, Annotated[Text, Field(min_length=0, max_length=4096)]], Field(max_length=16)]
         | None

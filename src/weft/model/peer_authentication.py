@@ -16,14 +16,18 @@ class MutualTLS(Shape):
     """Mutual TLS on the way in."""
 
     mode: Literal["UNSET", "DISABLE", "PERMISSIVE", "STRICT"] | None = None
+    """STRICT refuses plain text, PERMISSIVE takes both."""
 
 
 class PeerAuthenticationSpec(Shape):
     """Whether callers must prove who they are."""
 
     mtls: MutualTLS | None = None
+    """What callers must do."""
     port_level_mtls: dict[str, MutualTLS] | None = None
+    """Exceptions by the workload's port."""
     selector: LabelsSelector | None = None
+    """Workloads that are meant; the whole namespace unless given."""
 
     def flaws(self) -> Iterator[Flaw]:
         """Ports belong to workloads that are selected."""

@@ -113,7 +113,8 @@ def _type(schema: dict[str, Any]) -> str:
     if isinstance(schema.get("additionalProperties"), dict):
         return f"map of {_type(schema['additionalProperties'])}"
     names = {"string": "text", "integer": "whole number", "boolean": "true or false", "object": "mapping"}
-    return names.get(schema.get("type", ""), schema.get("type", "any"))
+    kind = str(schema.get("type", "any"))
+    return names.get(kind, kind)
 
 
 def _first_line(model: type[BaseModel]) -> str:

@@ -31,7 +31,9 @@ class ReferenceGrantSpec(Shape):
     """Which references from other namespaces are allowed."""
 
     from_: Annotated[tuple[ReferenceGrantFrom, ...], Field(min_length=1, max_length=16)] = Field(alias="from")
+    """Who may refer."""
     to: Annotated[tuple[ReferenceGrantTo, ...], Field(min_length=1, max_length=16)]
+    """To what, in the grant's namespace."""
 
 
 class ReferenceGrant(Resource):

@@ -42,6 +42,7 @@ class ParentReference(Shape):
     namespace: DnsLabel | None = None
     port: Port | None = None
     section_name: SectionName | None = None
+    """One listener of the Gateway, or one port of the Service."""
 
 
 class HTTPHeader(Shape):

@@ -27,8 +27,10 @@ class ServerTLSSettings(Shape):
     ca_crl: Text | None = None
     cipher_suites: tuple[Text, ...] | None = None
     credential_name: Text | None = None
+    """The Secret with the certificate, of the gateway's namespace."""
     credential_names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=2)] | None = None
     https_redirect: Bool | None = None
+    """Sends plain HTTP to HTTPS."""
     insecure_skip_verify: Bool | None = None
     max_protocol_version: Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"] | None = None
     min_protocol_version: Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"] | None = None
@@ -36,6 +38,7 @@ class ServerTLSSettings(Shape):
         Literal["PASSTHROUGH", "SIMPLE", "MUTUAL", "AUTO_PASSTHROUGH", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"]
         | None
     ) = None
+    """SIMPLE proves the server, MUTUAL the client too, PASSTHROUGH hands TLS on."""
     private_key: Text | None = None
     server_certificate: Text | None = None
     subject_alt_names: tuple[Text, ...] | None = None

@@ -20,6 +20,7 @@ class ServicePort(Shape):
     name: Annotated[Text, Field(max_length=256)]
     number: ProtoPort
     protocol: Annotated[Text, Field(max_length=256)] | None = None
+    """HTTP, HTTPS, HTTP2, GRPC, TLS, TCP, MONGO, …"""
     target_port: ProtoPort | None = None
 
 
@@ -29,14 +30,22 @@ class ServiceEntrySpec(Shape):
     addresses: Annotated[tuple[Annotated[Text, Field(max_length=64)], ...], Field(max_length=256)] | None = (
         None
     )
+    """Addresses that clients call; the mesh finds one unless given."""
     endpoints: Annotated[tuple[WorkloadEntrySpec, ...], Field(max_length=4096)] | None = None
+    """Where it is reached."""
     export_to: tuple[Text, ...] | None = None
+    """Namespaces that see it: '.' its own, '*' all; all unless said otherwise."""
     hosts: Annotated[tuple[Text, ...], Field(min_length=1, max_length=256)]
+    """Names that clients call."""
     location: Literal["MESH_EXTERNAL", "MESH_INTERNAL"] | None = None
+    """Whether it is part of the mesh; MESH_EXTERNAL unless said otherwise."""
     ports: Annotated[tuple[ServicePort, ...], Field(max_length=256)] | None = None
+    """Ports that clients call."""
     resolution: Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"] | None = None
+    """How its addresses are found; NONE sends on to where the client wanted."""
     subject_alt_names: tuple[Text, ...] | None = None
     workload_selector: WorkloadSelector | None = None
+    """Workloads of the namespace that serve it."""
 
     def flaws(self) -> Iterator[Flaw]:
         """Endpoints fit the resolution (the rules of the CRD)."""

@@ -17,8 +17,11 @@ class StringMatch(Shape):
     """A text: whole, by its beginning, or by a regular expression (RE2)."""
 
     exact: Text | None = None
+    """The whole text."""
     prefix: Text | None = None
+    """Its beginning."""
     regex: Text | None = None
+    """A regular expression that matches the whole text."""
 
     def flaws(self) -> Iterator[Flaw]:
         """One way to match."""
@@ -61,6 +64,7 @@ class HTTPDirectResponse(Shape):
 
     body: HTTPBody | None = None
     status: UInt
+    """The status that is answered."""
 
 
 class Percent(Shape):
@@ -80,7 +84,9 @@ class HTTPFaultAbort(Shape):
     grpc_status: Text | None = None
     http2_error: Text | None = None
     http_status: ProtoInt | None = None
+    """The status that is answered."""
     percentage: Percent | None = None
+    """The share that is refused."""
 
     def flaws(self) -> Iterator[Flaw]:
         """One kind of error, with a status of HTTP."""
@@ -94,8 +100,10 @@ class HTTPFaultDelay(Shape):
 
     exponential_delay: PositiveDuration | None = None
     fixed_delay: PositiveDuration | None = None
+    """How long requests wait."""
     percent: ProtoInt | None = None
     percentage: Percent | None = None
+    """The share that waits."""
 
     def flaws(self) -> Iterator[Flaw]:
         """One kind of delay."""
@@ -115,8 +123,11 @@ class HeaderOperations(Shape):
     """Changes to headers."""
 
     add: dict[str, Text] | None = None
+    """Values that are added to headers."""
     remove: tuple[Text, ...] | None = None
+    """Headers that are taken away."""
     set: dict[str, Text] | None = None
+    """Headers that are given a value."""
 
 
 class Headers(Shape):
@@ -132,17 +143,23 @@ class HTTPMatchRequest(Shape):
     authority: StringMatch | None = None
     gateways: tuple[Text, ...] | None = None
     headers: dict[str, StringMatch] | None = None
+    """Headers by lower-case name; an empty match asks only that it is there."""
     ignore_uri_case: Bool | None = None
+    """Whether upper and lower case are the same in the path."""
     method: StringMatch | None = None
     name: Text | None = None
     port: UInt | None = None
+    """The port that was called."""
     query_params: dict[str, StringMatch] | None = None
     scheme: StringMatch | None = None
     source_labels: dict[str, Text] | None = None
+    """Labels of the calling workload; not at gateways."""
     source_namespace: Text | None = None
     stat_prefix: Text | None = None
     uri: StringMatch | None = None
+    """The path, without the query."""
     without_headers: dict[str, StringMatch] | None = None
+    """Headers that must not match."""
 
 
 class HTTPMirrorPolicy(Shape):
@@ -156,12 +173,15 @@ class HTTPRedirect(Shape):
     """Sends the client elsewhere."""
 
     authority: Text | None = None
+    """The new host."""
     derive_port: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None
     port: UInt | None = None
     prefix_rewrite: Text | None = None
     redirect_code: UInt | None = None
+    """301 unless said otherwise."""
     scheme: Text | None = None
     uri: Text | None = None
+    """The new path."""
 
     def flaws(self) -> Iterator[Flaw]:
         """One way to find the port; a status that redirects."""
@@ -179,10 +199,14 @@ class HTTPRetry(Shape):
     """When and how often a request is tried again."""
 
     attempts: ProtoInt | None = None
+    """How often a request is tried again; 0 for never."""
     backoff: PositiveDuration | None = None
+    """The least wait before the first new try."""
     per_try_timeout: PositiveDuration | None = None
+    """How long one try may take."""
     retry_ignore_previous_hosts: Bool | None = None
     retry_on: Text | None = None
+    """Conditions, separated by commas, as '5xx,reset,503'."""
     retry_remote_localities: Bool | None = None
 
     def flaws(self) -> Iterator[Flaw]:
@@ -202,7 +226,9 @@ class HTTPRewrite(Shape):
     """Changes the request before it is sent on."""
 
     authority: Text | None = None
+    """What the host becomes."""
     uri: Text | None = None
+    """What the path, or the prefix that matched, becomes."""
     uri_regex_rewrite: RegexRewrite | None = None
 
 
@@ -212,6 +238,7 @@ class HTTPRouteDestination(Shape):
     destination: Destination
     headers: Headers | None = None
     weight: ProtoInt | None = None
+    """Relative to the other destinations."""
 
 
 class HTTPRoute(Shape):
@@ -223,17 +250,23 @@ class HTTPRoute(Shape):
     fault: HTTPFaultInjection | None = None
     headers: Headers | None = None
     match: tuple[HTTPMatchRequest, ...] | None = None
+    """Any of these; every request unless given."""
     mirror: Destination | None = None
+    """A service that gets a copy; its answers are dropped."""
     mirror_percent_: UInt | None = Field(default=None, alias="mirror_percent")
     mirror_percent: UInt | None = None
     mirror_percentage: Percent | None = None
+    """The share that is copied; all unless given."""
     mirrors: tuple[HTTPMirrorPolicy, ...] | None = None
     name: Text | None = None
+    """Shown in access logs."""
     redirect: HTTPRedirect | None = None
     retries: HTTPRetry | None = None
     rewrite: HTTPRewrite | None = None
     route: tuple[HTTPRouteDestination, ...] | None = None
+    """Where requests go, by weight."""
     timeout: PositiveDuration | None = None
+    """How long the answer may take, tries and all; no limit unless given."""
 
     def flaws(self) -> Iterator[Flaw]:
         """Exactly one thing becomes of a request (Istio's validation of VirtualService)."""
@@ -309,11 +342,17 @@ class VirtualServiceSpec(Shape):
     """Where requests to some hosts go."""
 
     export_to: tuple[Text, ...] | None = None
+    """Namespaces that see it: '.' its own, '*' all; all unless said otherwise."""
     gateways: tuple[Text, ...] | None = None
+    """'mesh' for sidecars, else Gateways as 'namespace/name'; 'mesh' unless said otherwise."""
     hosts: tuple[Text, ...] | None = None
+    """Names that clients call: a service, a full name, or '*.example.com'."""
     http: tuple[HTTPRoute, ...] | None = None
+    """Rules for HTTP; the first that matches holds."""
     tcp: tuple[TCPRoute, ...] | None = None
+    """Rules for other connections; the first that matches holds."""
     tls: tuple[TLSRoute, ...] | None = None
+    """Rules for TLS that is passed through; the first that matches holds."""
 
     def flaws(self) -> Iterator[Flaw]:
         """At least one rule; hosts differ."""

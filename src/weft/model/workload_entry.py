@@ -17,12 +17,18 @@ class WorkloadEntrySpec(Shape):
     """A workload: its address, its labels, and who it is."""
 
     address: Annotated[Text, Field(max_length=256)] | None = None
+    """An IP address, a name, or unix:///path."""
     labels: Annotated[dict[str, Text], Field(max_length=256)] | None = None
+    """What selectors look at."""
     locality: Annotated[Text, Field(max_length=2048)] | None = None
+    """Where it runs, as 'region/zone/subzone'."""
     network: Annotated[Text, Field(max_length=2048)] | None = None
     ports: Annotated[dict[str, ProtoPort], Field(max_length=128)] | None = None
+    """The workload's ports by the names of the service's ports."""
     service_account: Annotated[Text, Field(max_length=253)] | None = None
+    """Who the workload proves to be."""
     weight: UInt | None = None
+    """Its share beside the others."""
 
     def flaws(self) -> Iterator[Flaw]:
         """An address or a network; a socket is absolute and has no ports."""

@@ -25,7 +25,7 @@ CONFORMANCE = Path(__file__).parents[4] / "shared" / "conformance" / "manifests"
 
 
 def read(folder: Path) -> list[Document]:
-    found = []
+    found: list[Document] = []
     for file in sorted(folder.rglob("*.yaml")):
         documents, problems = yaml.load(file.read_text(), str(file))
         assert problems == ()
@@ -323,7 +323,9 @@ def test_lists_are_opened_and_keep_their_places() -> None:
     ]
 
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({})
+LEAVES: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just([]) | st.just({})
+)
 DOCUMENTS = read(SAMPLES)
 
 
