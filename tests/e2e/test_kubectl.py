@@ -270,7 +270,10 @@ def test_apply_takes_away_what_it_gave(kubectl: Kubectl) -> None:
 def test_the_client_library_lists_and_watches(home: Path) -> None:
     from kubernetes import client, config, watch
 
-    api_client = config.new_client_from_config(str(home / "kubeconfig"))
+    library: Any = config  # partly typed
+    api_client = library.new_client_from_config(str(home / "kubeconfig"))
+    core: Any
+    custom: Any
     core, custom = client.CoreV1Api(api_client), client.CustomObjectsApi(api_client)
     names = {item.metadata.name for item in core.list_namespace().items}
     assert {"default", "istio-system"} <= names
@@ -286,7 +289,8 @@ def test_the_client_library_lists_and_watches(home: Path) -> None:
         custom.replace_namespaced_custom_object(*place, "library", {**made, "spec": {"host": "c"}})
     assert conflict.value.status == 409
     custom.delete_namespaced_custom_object(*place, "library")
-    stream = watch.Watch().stream(
+    watching: Any = watch
+    stream = watching.Watch().stream(
         custom.list_namespaced_custom_object, *place,
         resource_version=listed["metadata"]["resourceVersion"], timeout_seconds=2,
     )  # fmt: skip

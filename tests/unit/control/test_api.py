@@ -189,7 +189,7 @@ async def test_status_stays_out_of_history_and_so_do_registrations(api: ApiClien
     }
     await api.raw("POST", ENTRIES, registered)
     await api.raw("POST", ROUTES, route())
-    status = {"status": {"conditions": []}}
+    status: dict[str, Any] = {"status": {"conditions": []}}
     await api.raw("PATCH", f"{ROUTES}/reviews/status", status, headers=MERGE)
     recorded = [change.key.name for change in await objects.store.history()]
     assert recorded[0] == "reviews"
@@ -456,7 +456,7 @@ async def test_owned_objects_change_only_by_force(api: ApiClient, objects: Objec
         error = await refused(api, method, f"{ROUTES}/reviews", body, headers=headers)
         assert error.code == 409
         assert "/etc/mesh/a.yaml:3:1" in error.message
-    status = {"status": {"conditions": []}}
+    status: dict[str, Any] = {"status": {"conditions": []}}
     await api.raw("PATCH", f"{ROUTES}/reviews/status", status, headers=MERGE)
     force = {**MERGE, "weft-force": "true"}
     await api.raw("PATCH", f"{ROUTES}/reviews", {"spec": {"hosts": ["x"]}}, headers=force)

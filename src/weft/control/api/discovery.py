@@ -164,7 +164,7 @@ def _aggregated_version(group: str, group_version: str) -> dict[str, Any]:
 
 
 def _aggregated_resource(resource: dict[str, Any], kind: dict[str, str]) -> dict[str, Any]:
-    optional = {name: resource[name] for name in ("shortNames", "categories") if name in resource}
+    optional: dict[str, Any] = {n: resource[n] for n in ("shortNames", "categories") if n in resource}
     return {
         "resource": resource["name"],
         "responseKind": kind,

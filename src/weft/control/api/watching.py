@@ -80,8 +80,9 @@ async def _timed(
     try:
         while True:
             until = due if end is None else min(due, end)
+            either: set[asyncio.Future[Any]] = {stopping, following}
             await asyncio.wait(
-                {stopping, following},
+                either,
                 timeout=max(0.0, until - loop.time()),
                 return_when=asyncio.FIRST_COMPLETED,
             )
