@@ -24,7 +24,7 @@ SERVICE_LABEL: Final = "weft.dev/service"
 # Istio's: there is a sidecar, peers may use mutual TLS (pkg/model: security.istio.io/tlsMode).
 TLS_MODE_LABEL: Final = "security.istio.io/tlsMode"
 GROUP_ANNOTATION: Final = "istio.io/autoRegistrationGroup"
-# Istio's condition of a WorkloadEntry (pkg/workloadentry): False takes it out of the endpoints.
+# Conditions of a WorkloadEntry. Istio's (pkg/workloadentry): False keeps traffic away. Ours: True, it leaves.
 HEALTHY: Final = "Healthy"
 DRAINING: Final = "Draining"
 _OWNER: Final = "node:"
@@ -99,23 +99,25 @@ def entry_body(instance: Instance, node: str, times: Times, old: Wire | None, no
         "kind": "WorkloadEntry",
         "metadata": metadata,
         "spec": spec,
-        "status": {"conditions": [_condition(instance, old, now)]},
+        "status": {"conditions": _conditions(instance, old, now)},
     }
 
 
-def _condition(instance: Instance, old: Wire | None, now: datetime) -> Wire:
-    if instance.draining:
-        status, reason = "False", DRAINING
-    elif instance.ready:
-        status, reason = "True", "Ready"
-    else:
-        status, reason = "False", "NotReady"
-    since = stamp(now)
+def _conditions(instance: Instance, old: Wire | None, now: datetime) -> list[Wire]:
+    healthy = _condition(HEALTHY, "Ready" if instance.ready else "NotReady", old, now, holds=instance.ready)
+    if instance.message:
+        healthy["message"] = instance.message
+    if not instance.draining:
+        return [healthy]
+    return [healthy, _condition(DRAINING, "Leaving", old, now, holds=True)]
+
+
+def _condition(kind: str, reason: str, old: Wire | None, now: datetime, *, holds: bool) -> Wire:
+    status, since = str(holds), stamp(now)
     for condition in ((old or {}).get("status") or {}).get("conditions") or ():
-        if condition["type"] == HEALTHY and condition["status"] == status:
+        if condition["type"] == kind and condition["status"] == status:
             since = condition["lastTransitionTime"]
-    found = {"type": HEALTHY, "status": status, "reason": reason, "lastTransitionTime": since}
-    return {**found, "message": instance.message} if instance.message else found
+    return {"type": kind, "status": status, "reason": reason, "lastTransitionTime": since}
 
 
 def service_body(instance: Instance, times: Times) -> bytes:

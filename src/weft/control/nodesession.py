@@ -175,8 +175,8 @@ class Session:
             except WeftError as error:
                 known = str(body.get("id") or "") if isinstance(body, dict) else ""
                 self.send({"type": "refused", "id": known, "message": error.message, "hint": error.hint})
-        outcome = await self._registry.replay(await self._known(), workloads)
-        self._registry.attach(self._node.name)
+        gone = [str(instance_id) for instance_id in message.get("gone") or []]
+        outcome = await self._registry.replay(await self._known(), workloads, gone)
         for instance_id, result in outcome.items():
             if isinstance(result, Refused):
                 text = {"message": result.message, "hint": result.hint}

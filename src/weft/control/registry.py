@@ -121,16 +121,26 @@ class Registry:
             self._claims[instance.id] = _Claim(node.name, instance, None)
             return instance
 
-    async def replay(self, node: Node, instances: Iterable[Instance]) -> dict[str, Instance | Refused]:
-        """A node's whole state, at the start of its session: what it does not name has gone."""
+    async def replay(
+        self, node: Node, instances: Iterable[Instance], gone: Iterable[str] = ()
+    ) -> dict[str, Instance | Refused]:
+        """A node's state, at the start of its session.
+
+        What has ``gone`` is removed. What is not named has a lease: an agent that was started anew may not
+        have found all of its workloads yet, and they serve on meanwhile.
+        """
         outcome: dict[str, Instance | Refused] = {}
+        for instance_id in gone:
+            await self.deregister(node.name, instance_id)
         for instance in instances:
             try:
                 outcome[instance.id] = await self.register(node, instance)
             except Refused as refusal:
                 outcome[instance.id] = refusal
-        for gone in set(self.instances(node.name)) - outcome.keys():
-            await self.deregister(node.name, gone)
+        until = self._now() + self.lease_s
+        for instance_id in set(self.instances(node.name)) - outcome.keys():
+            self._claims[instance_id].until = until
+        self._wake.set()
         return outcome
 
     async def update(self, node: str, instance_id: str, *, ready: bool, message: str = "") -> None:
@@ -167,12 +177,6 @@ class Registry:
             claim = self._claims.get(instance_id)
             if claim is not None and claim.node == node:
                 await self._remove(instance_id)
-
-    def attach(self, node: str) -> None:
-        """The node's session stands: its claims need no lease."""
-        for claim in self._claims.values():
-            if claim.node == node and claim.instance is not None:
-                claim.until = None
 
     def detach(self, node: str, heard: float) -> None:
         """The node's session is lost: its claims last for one lease from when it was ``heard`` last."""

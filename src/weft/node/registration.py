@@ -20,6 +20,7 @@ class Registrations:
 
     def __init__(self) -> None:
         self._wanted: dict[str, _Wanted] = {}
+        self._gone: set[str] = set()
 
     def want(self, instance: Instance) -> Instance:
         """Keep an instance registered from now on.
@@ -30,6 +31,7 @@ class Registrations:
         if old is not None:
             instance = replace(instance, ready=old.instance.ready, message=old.instance.message)
         self._wanted[instance.id] = _Wanted(instance)
+        self._gone.discard(instance.id)
         return instance
 
     def update(self, instance_id: str, *, ready: bool, message: str) -> bool:
@@ -52,8 +54,19 @@ class Registrations:
         return True
 
     def forget(self, instance_id: str) -> bool:
-        """It is gone; False when it was not known."""
-        return self._wanted.pop(instance_id, None) is not None
+        """It is gone; False when it was not known. It is told until it is known to be ``heard``."""
+        if self._wanted.pop(instance_id, None) is None:
+            return False
+        self._gone.add(instance_id)
+        return True
+
+    def gone(self) -> frozenset[str]:
+        """What has gone, as far as the control plane may not know it yet."""
+        return frozenset(self._gone)
+
+    def heard(self, gone: frozenset[str]) -> None:
+        """The control plane knows that these have gone."""
+        self._gone -= gone
 
     def confirm(self, instance_id: str) -> None:
         """The control plane has registered it."""
@@ -85,5 +98,5 @@ class Registrations:
         return wanted.instance if wanted else None
 
     def all(self) -> list[dict[str, Any]]:
-        """For the ``hello`` of a session: the whole truth of this node."""
+        """All that is wanted, for the ``hello`` of a session."""
         return [wanted.instance.to_dict() for _, wanted in sorted(self._wanted.items())]

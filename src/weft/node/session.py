@@ -74,6 +74,7 @@ class Session:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._connected = asyncio.Event()
         self._heard = 0.0
+        self._told: frozenset[str] = frozenset()
         self._lease_s = _LEASE_S
         self._keeper = Keeper(
             f"node {membership.node}", lambda csr: self._sign({"csr": csr}), self._renewed, clock=clock
@@ -123,11 +124,7 @@ class Session:
         return self.connected
 
     async def run(self) -> None:
-        """Hold the session and the node's own certificate, for ever.
-
-        Start it once what an earlier agent left is registered again: the first thing that a session says
-        is all that runs here, and the control plane forgets the rest.
-        """
+        """Hold the session and the node's own certificate, for ever."""
         self._keeper.credential = self._membership.credential
         async with asyncio.TaskGroup() as parts:
             parts.create_task(self._keeper.keep(), name="node certificate")
@@ -299,7 +296,8 @@ class Session:
         try:
             self._socket = socket
             hello = {"type": "hello", "node": member.node, **self._about}
-            await self._send({**hello, "workloads": self._registrations.all()})
+            gone = sorted(self._registrations.gone())
+            await self._send({**hello, "workloads": self._registrations.all(), "gone": gone})
             async for message in socket:
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     break
@@ -313,7 +311,7 @@ class Session:
                 f"{member.api} sends what this node cannot read: {error!r}", hint="compare the versions"
             ) from error
         finally:
-            self._socket = None
+            self._socket, self._told = None, frozenset()
             self._connected.clear()
             self._registrations.lost()
             for drained in self._drains.values():
@@ -332,6 +330,8 @@ class Session:
         await self.wait_connected(self._lease_s)
         while loop.time() - self._heard < self._lease_s:
             await asyncio.sleep(self._lease_s / 3)
+            # Messages are handled in order: the answer to this one covers all that was said before.
+            self._told = self._registrations.gone()
             await self._send({"type": "ping"})
         log.warning("the control plane has said nothing for %g s", self._lease_s)
         await socket.close()
@@ -365,6 +365,9 @@ class Session:
             case "drained":
                 if (drained := self._drains.get(about)) and not drained.done():
                     drained.set_result(message.get("complete") is not False)
+            case "pong":
+                self._registrations.heard(self._told)
+                self._told = frozenset()
             case "names":
                 self._merge(message)
             case "bundle":

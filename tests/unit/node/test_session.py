@@ -320,7 +320,7 @@ class TestSurviving:
             await control.start()
             await eventually(lambda: _is(control, "True"))
             await eventually(lambda: _gone(control, "web-1"))
-            assert await entry(control, "web-2") is not None
+            await eventually(lambda: entry(control, "web-2"))
 
     async def test_who_does_not_come_back_lapses(self, tmp_path: Path) -> None:
         async with plane(tmp_path / "control", lease_s=0.6) as control:
