@@ -1,5 +1,7 @@
 """What is remembered equals what is compiled from nothing, whatever changes in whatever order."""
 
+# ruff: noqa: E501  (resources stand on one line)
+
 from __future__ import annotations
 
 from dataclasses import replace

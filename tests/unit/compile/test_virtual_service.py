@@ -23,8 +23,8 @@ def virtual_service(http: str, hosts: str = "[reviews]", name: str = "reviews", 
     )
 
 
-def routes(http: str, **more: object) -> tuple[ir.Route, ...]:
-    made = proxy(world(REVIEWS, RATINGS, virtual_service(http)), **more)
+def routes(http: str, labels: dict[str, str] | None = None) -> tuple[ir.Route, ...]:
+    made = proxy(world(REVIEWS, RATINGS, virtual_service(http)), labels=labels)
     return host(table(made, "9080"), HOST).routes
 
 
