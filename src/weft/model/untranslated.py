@@ -33,13 +33,27 @@ def _policies(*fields: str) -> tuple[str, ...]:
 
 _FILTERS: Final = ("spec.rules[].filters[]", "spec.rules[].backendRefs[].filters[]")
 
+# What these fields say when they say nothing new, as the API server of Kubernetes writes it.
+_SILENT: Final[dict[str, object]] = {
+    "spec.externalTrafficPolicy": "Cluster",
+    "spec.internalTrafficPolicy": "Cluster",
+    "spec.publishNotReadyAddresses": False,
+    "spec.sessionAffinity": "None",
+}
+
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "/Service": (
+        "spec.externalIPs",
+        "spec.externalTrafficPolicy",
+        "spec.internalTrafficPolicy",
+        "spec.loadBalancerClass",
+        "spec.loadBalancerIP",
+        "spec.loadBalancerSourceRanges",
+        "spec.ports[].nodePort",
+        "spec.publishNotReadyAddresses",
         "spec.sessionAffinity",
         "spec.sessionAffinityConfig",
-        "spec.internalTrafficPolicy",
         "spec.trafficDistribution",
-        "spec.ports[].nodePort",
     ),
     "networking.istio.io/VirtualService": (
         "spec.http[].delegate",
@@ -61,12 +75,8 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "networking.istio.io/Gateway": (
         "spec.servers[].defaultEndpoint",
-        "spec.servers[].tls.caCertCredentialName",
         "spec.servers[].tls.caCrl",
         "spec.servers[].tls.insecureSkipVerify",
-        "spec.servers[].tls.tlsCertificates",
-        "spec.servers[].tls.verifyCertificateHash",
-        "spec.servers[].tls.verifyCertificateSpki",
     ),
     "networking.istio.io/WorkloadGroup": ("spec.probe",),
     "networking.istio.io/Sidecar": ("spec",),
@@ -85,7 +95,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.tls",
     ),
     "gateway.networking.k8s.io/HTTPRoute": (
-        *(f"{place}.{field}" for place in _FILTERS for field in ("cors", "externalAuth", "extensionRef")),
+        *(f"{place}.{field}" for place in _FILTERS for field in ("externalAuth", "extensionRef")),
         "spec.rules[].sessionPersistence",
         "spec.useDefaultGateways",
     ),
@@ -95,6 +105,46 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "gateway.networking.k8s.io/UDPRoute": ("spec",),
     "gateway.networking.k8s.io/BackendTLSPolicy": ("spec",),
     "gateway.networking.k8s.io/ListenerSet": ("spec",),
+    "weft.dev/MeshConfig": (
+        "spec.accessLogEncoding",
+        "spec.accessLogFormat",
+        "spec.ca",
+        "spec.caCertificates",
+        "spec.certificates",
+        "spec.configSources",
+        "spec.defaultConfig",
+        "spec.defaultProviders",
+        "spec.defaultTrafficPolicy",
+        "spec.disableEnvoyListenerLog",
+        "spec.discoverySelectors",
+        "spec.dnsRefreshRate",
+        "spec.enableEnvoyAccessLogService",
+        "spec.enablePrometheusMerge",
+        "spec.enableTracing",
+        "spec.extensionProviders",
+        "spec.h2UpgradePolicy",
+        "spec.hboneIdleTimeout",
+        "spec.inboundClusterStatName",
+        "spec.inboundTrafficPolicy",
+        "spec.ingressControllerMode",
+        "spec.ingressSelector",
+        "spec.ingressService",
+        "spec.localityLbSetting",
+        "spec.meshMTLS",
+        "spec.outboundClusterStatName",
+        "spec.outboundTrafficPolicy.tls",
+        "spec.pathNormalization",
+        "spec.proxyHttpPort",
+        "spec.proxyInboundListenPort",
+        "spec.proxyListenPort",
+        "spec.serviceEntryVisibility",
+        "spec.serviceScopeConfigs",
+        "spec.serviceSettings",
+        "spec.tcpKeepalive",
+        "spec.tlsDefaults",
+        "spec.verifyCertificateAtClient",
+        "spec.zoneAwareLbSetting",
+    ),
 }
 
 
@@ -106,8 +156,8 @@ def findings(resource: Resource, where: Callable[[Path], Origin | None] | None =
         return ()
     kind = key.kind.rpartition("/")[2]
     found: list[Problem] = []
-    for shape, path in used(resource):
-        if shape not in table:
+    for shape, path, value in used(resource):
+        if shape not in table or (shape in _SILENT and value == _SILENT[shape]):
             continue
         whole = path == ("spec",)
         message = f"weft does not translate {kind} yet" if whole else "weft does not translate this field yet"

@@ -62,8 +62,8 @@ def leaves(model: type[BaseModel], path: str = "") -> Iterator[str]:
             yield here + depth
 
 
-def used(value: Any, path: Path = (), shape: str = "") -> Iterator[tuple[str, Path]]:
-    """What was given in a resource: each field's path as in ``leaves``, and its path in the document."""
+def used(value: Any, path: Path = (), shape: str = "") -> Iterator[tuple[str, Path, Any]]:
+    """What was given in a resource: each field's path as in ``leaves``, its path in the document, its value."""
     if isinstance(value, Shape):
         for name in sorted(value.model_fields_set):
             item = getattr(value, name)
@@ -71,7 +71,7 @@ def used(value: Any, path: Path = (), shape: str = "") -> Iterator[tuple[str, Pa
                 continue
             wire = type(value).model_fields[name].alias or name
             here = f"{shape}.{wire}" if shape else wire
-            yield here, (*path, wire)
+            yield here, (*path, wire), item
             yield from used(item, (*path, wire), here)
     elif isinstance(value, tuple):
         for number, item in enumerate(value):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from weft import yaml
 from weft.errors import Severity
-from weft.model.parse import parse
+from weft.model.parse import parse, parse_object
 from weft.model.untranslated import FIELDS, findings, listing, unknown
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "reference" / "untranslated.txt"
@@ -37,3 +37,15 @@ def test_each_use_is_told_once_with_its_place() -> None:
         ("spec.trafficPolicy.tunnel", 7),
         ("spec.subsets[0].trafficPolicy.tunnel", 12),
     }
+
+
+def test_what_kubernetes_writes_by_itself_is_no_news() -> None:
+    def told(policy: str) -> list[str]:
+        data = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}}
+        spec = {"ports": [{"port": 80}], "internalTrafficPolicy": policy, "sessionAffinity": "None"}
+        resource, _ = parse_object({**data, "spec": spec})
+        assert resource is not None
+        return [problem.path for problem in findings(resource)]
+
+    assert told("Cluster") == []
+    assert told("Local") == ["spec.internalTrafficPolicy"]
