@@ -94,11 +94,9 @@ def run(
     from weft.node.run import PLAN_VARIABLE, launcher
 
     name = name or default_name(command)
-    node = ["--mesh", mesh]
-    if control_plane:
-        node += ["--control-plane", control_plane]
-    if token:
-        node += ["--token", token]
+    # By the environment: a command line can be read by every user of the host.
+    given = {"WEFT_TOKEN": token, "WEFT_CONTROL_PLANE": control_plane}
+    node = {key: value for key, value in given.items() if value}
     plan = {
         "mesh": mesh,
         "quiet": quiet,

@@ -31,6 +31,7 @@ from weft.node.run_signals import Signals
 PLAN_VARIABLE: Final = "WEFT_RUN"
 _SECRET_VARIABLE: Final = "WEFT_ATTACH_SECRET"  # noqa: S105 - its name
 _SOCKET_VARIABLE: Final = "WEFT_NODE_SOCKET"
+_TOKEN_VARIABLE: Final = "WEFT_TOKEN"  # noqa: S105 - its name
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _DRAIN_S: Final = 30.0
 _LEAVE_S: Final = 5.0
@@ -48,14 +49,14 @@ def launcher() -> tuple[str, ...]:
 class Plan:
     """What to run, and as whom. ``join`` is the request to the node without ``op``.
 
-    ``node`` are the arguments for a node of the user's own, should none be there; None: start none.
+    ``node`` are variables for a node of the user's own, should none be there; None: start none.
     ``attach`` is the id of a workload that the node prepared; its ``secret`` shows that we may.
     """
 
     def __init__(self, fields: Mapping[str, Any], command: list[str]) -> None:
         self.command = command
         self.join: dict[str, Any] = dict(fields.get("join") or {})
-        self.node: list[str] | None = fields.get("node")
+        self.node: dict[str, str] | None = fields.get("node")
         self.mesh = str(fields.get("mesh") or "default")
         self.quiet = bool(fields.get("quiet"))
         self.attach = ""
@@ -78,6 +79,7 @@ def read_plan(argv: list[str], environ: dict[str, str]) -> Plan:
         plan = Plan(json.loads(environ.pop(PLAN_VARIABLE, "{}")), command)
     except (ValueError, TypeError, AttributeError) as error:
         raise NodeError(f"{PLAN_VARIABLE} cannot be read: {error}", "use `weft run`", 3) from error
+    environ.pop(_TOKEN_VARIABLE, None)  # it admits nodes: no application's business
     if options[:1] == ["--attach"] and len(options) == 2:
         plan.attach, plan.secret, plan.quiet = options[1], environ.pop(_SECRET_VARIABLE, ""), True
     elif options or not plan.join:
@@ -144,9 +146,10 @@ class Wrapper:
         if self.plan.attach or self.plan.node is None:
             raise NodeError(f"no node listens at {' or '.join(self.paths)}", "start one: weft node")
         log = self.paths[0].removesuffix("node.sock") + "node.log"
-        say(f"no node is running: starting one for this user (log: {log})")
-        run_node.start_node(run_node.node_command(self.plan.node), log)
-        return run_node.await_node(self.paths[:1], log)
+        say(f"no node is running: starting one for this user, which goes on afterwards (log: {log})")
+        environ = {**self.environ, **self.plan.node}
+        pid = run_node.start_node(run_node.node_command(self.plan.mesh), environ, log)
+        return run_node.await_node(pid, self.paths[:1], log)
 
     def _request(self, *, resume: bool) -> None:
         assert self.link is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -96,44 +97,60 @@ class Link:
         self._socket.close()
 
 
-def start_node(argv: list[str], log: str) -> None:
-    """Start a node of the user's own; it goes on when we end."""
+def start_node(argv: list[str], environ: Mapping[str, str], log: str) -> int:
+    """Start a node of the user's own, nobody's child, so that it goes on when we end; its process id."""
     os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)  # noqa: PTH103, PTH120 - no pathlib here
+    told, tell = os.pipe()
     if os.fork():
+        os.close(tell)
         os.wait()
-        return
-    os.setsid()
-    if os.fork():
-        os._exit(0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(null, 0)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
+        said = os.read(told, 20)
+        os.close(told)
+        return int(said)
     try:
-        os.execv(argv[0], argv)  # noqa: S606 - starting it is the purpose
+        os.setsid()
+        if pid := os.fork():
+            os.write(tell, str(pid).encode())
+            os._exit(0)
+        null = os.open(os.devnull, os.O_RDONLY)
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(null, 0)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(argv[0], argv, dict(environ))  # noqa: S606 - starting it is the purpose
     finally:
         os._exit(127)
 
 
-def await_node(paths: list[str], log: str) -> Link:
+def await_node(pid: int, paths: list[str], log: str) -> Link:
     """The node that was just started.
 
     Raises:
-        NodeError: it does not answer within 15 s; its last line says why.
+        NodeError: it ended, or does not answer within 15 s; its last line says why.
     """
     deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and _runs(pid):
         link = Link.dial(paths)
         if link is not None:
             return link
         time.sleep(_POLL_S)
     last = ""
     with contextlib.suppress(OSError, IndexError), open(log) as lines:  # noqa: PTH123
-        last = ": " + lines.read().strip().splitlines()[-1]
-    raise NodeError(f"the node did not start{last}", f"see {log}, or start one: weft node")
+        last = ": " + lines.read().strip().splitlines()[-1].strip()
+    raise NodeError(
+        f"the node did not start{last}", f"see {log}; a first start needs --token, --control-plane"
+    )
 
 
-def node_command(arguments: list[str]) -> list[str]:
-    """How ``weft node`` is started from here."""
-    return [sys.executable, "-m", "weft.cli", "node", *arguments]
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def node_command(mesh: str) -> list[str]:
+    """How ``weft node`` is started from here; how it joins stands in its environment."""
+    return [sys.executable, "-m", "weft.cli", "node", "--mesh", mesh]

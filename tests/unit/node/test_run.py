@@ -19,7 +19,7 @@ from tests.support.envoy import wait_until
 from weft.cli.run import default_name, read_pairs, read_ports
 from weft.errors import UsageError
 from weft.node.run import launcher
-from weft.node.run_node import socket_paths
+from weft.node.run_node import NodeError, await_node, socket_paths, start_node
 
 
 @pytest.fixture
@@ -207,3 +207,28 @@ def test_options() -> None:
             read_ports((wrong,))
     with pytest.raises(UsageError):
         read_pairs("--label", ("app",))
+
+
+def test_a_node_that_cannot_start_says_why(tmp_path: Path) -> None:
+    log = str(tmp_path / "own" / "node.log")
+    failing = [sys.executable, "-c", "raise SystemExit('no token')"]
+    with pytest.raises(NodeError, match="no token"):
+        await_node(start_node(failing, {}, log), [str(tmp_path / "node.sock")], log)
+
+
+def test_a_started_node_is_nobodys_child(tmp_path: Path) -> None:
+    """The wrapper ends what its application leaves behind; the node and its sidecars are not that."""
+    log, path = str(tmp_path / "node.log"), str(tmp_path / "node.sock")
+    serve = "import socket, sys; s = socket.socket(1); s.bind(sys.argv[1]); s.listen(); s.accept()"
+    pid = start_node([sys.executable, "-c", serve, path], {}, log)
+    link = await_node(pid, [path], log)
+    parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    assert int(parent) != os.getpid()
+    link.close()
+
+
+def test_the_join_token_stays_with_us(served: Node) -> None:
+    argv = wrapped(served, ["sh", "-c", "echo ${WEFT_TOKEN-none} ${WEFT_RUN-none}"], user=False)
+    env = environment(served, WEFT_TOKEN="secret")
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "none none\n"
