@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import secrets
+import shutil
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -268,6 +272,20 @@ def test_a_route_to_a_cluster_that_does_not_exist_answers_503(mesh: Mesh) -> Non
 def test_other_destinations_go_into_the_black_hole(mesh: Mesh) -> None:
     with pytest.raises(OSError):
         mesh.client.open(port=1234).ask("/")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nft")
+def test_nothing_loops_where_connections_are_tracked(mesh: Mesh) -> None:
+    """A nat chain makes the kernel track connections, as beside Docker: it then knows an "original
+    destination" of every connection, though nobody redirected it."""
+    table_name = f"weft-test-{secrets.token_hex(4)}"
+    chain = f"add chain inet {table_name} output {{ type nat hook output priority -100; }}"
+    subprocess.run(["nft", "-f", "-"], input=f"add table inet {table_name}\n{chain}\n", text=True, check=True)
+    try:
+        assert mesh.client.open().ask("/by/tracked", host="reviews").body["name"] == "v1"
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", table_name], check=True)
 
 
 def test_http_1_0_is_served(mesh: Mesh) -> None:
