@@ -142,6 +142,10 @@ class Status:
     ) -> None:
         self.proxies = proxies
         self.metrics = metrics or Metrics()
+        # Looking a label up costs more than counting: once here, not for every message.
+        kinds = (*SHORT.values(), "other")
+        self._config_size = {kind: self.metrics.config_size.labels(kind) for kind in kinds}
+        self._push_time = {kind: self.metrics.push_time.labels(kind) for kind in kinds}
         self._clock = clock
         self._on_rejected = on_rejected
         self._known: dict[Connection, _ProxyStatus] = {}
@@ -165,16 +169,14 @@ class Status:
         status.resources = len(response.resources)
         short = SHORT.get(response.type_url, "other")
         self.metrics.pushes.add(short)
-        self.metrics.config_size.labels(short).observe(len(response.payload))
+        self._config_size[short].observe(len(response.payload))
 
     def acknowledged(self, connection: Connection, event: Acknowledged) -> None:
         """The proxy took a response."""
         status = self._type(connection, event.type_url)
         now = self._clock()
         status.acknowledged, status.acknowledged_at = event.nonce, now
-        self.metrics.push_time.labels(SHORT.get(event.type_url, "other")).observe(
-            max(0.0, now - status.sent_at)
-        )
+        self._push_time[SHORT.get(event.type_url, "other")].observe(max(0.0, now - status.sent_at))
         if status.error and not any(url == event.type_url for url, _ in connection.stream.rejected()):
             status.error = ""
 

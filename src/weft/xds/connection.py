@@ -112,8 +112,17 @@ class Connection:
     """Serves one stream; the ``Watcher`` of the store."""
 
     __slots__ = (
-        "_end", "_flushing", "_observer", "_store", "_task", "_timer", "_transport", "peer", "stream",
-    )  # fmt: skip
+        "_end",
+        "_flushing",
+        "_observer",
+        "_revision",
+        "_store",
+        "_task",
+        "_timer",
+        "_transport",
+        "peer",
+        "stream",
+    )
 
     def __init__(
         self, transport: Transport, peer: Peer, shared: Shared, store: ConfigStore, observer: Observer
@@ -127,6 +136,7 @@ class Connection:
         self._flushing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._end: StreamError | None = None
+        self._revision = -1
 
     @property
     def proxy(self) -> str:
@@ -167,9 +177,13 @@ class Connection:
             self._task.cancel()
 
     def wake(self) -> None:
-        """Send whatever is due, soon."""
+        """Send whatever is due. Returns at once; what has to wait for the transport goes on in a task."""
         if self._flushing is None and self._task is not None:
-            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+            response = self._next()
+            if response is None:
+                self._rest()
+            else:
+                self._flushing = asyncio.get_running_loop().create_task(self._flush(response.payload))
 
     def _receive(self, message: discovery_v3.DeltaDiscoveryRequest) -> None:
         try:
@@ -182,28 +196,43 @@ class Connection:
             self._observer.refused(self, event)
         self.wake()
 
-    async def _flush(self) -> None:
-        before = self.stream.revision
+    def _next(self) -> Response | None:
+        """What the protocol wants sent. A fault in it concerns this stream only."""
         try:
-            while (response := self.stream.send()) is not None:
+            response = self.stream.send()
+            if response is not None:
                 self._observer.sent(self, response)
-                payload = response.payload
-                response = None  # only the bytes in flight are held
-                async with asyncio.timeout(WRITE_SECONDS):
-                    await self._transport.write(payload)
-                del payload
-        except TimeoutError:
-            self.end("slow", f"the proxy took no bytes for {WRITE_SECONDS:g} s")
-        except ConnectionError:
-            return  # the reader meets the same and ends the stream
         except Exception:
             # Better a stream that starts anew than one that is silent for ever.
             _log.exception("cannot serve %s", self.proxy)
             self.end("failed", "the control plane failed to serve this stream")
+            return None
+        return response
+
+    async def _flush(self, payload: bytes) -> None:
+        """Write, as long as there is something; only the bytes in flight are held."""
+        try:
+            while True:
+                async with asyncio.timeout(WRITE_SECONDS):
+                    await self._transport.write(payload)
+                response = self._next()
+                if response is None:
+                    break
+                payload = response.payload
+                del response
+        except TimeoutError:
+            self.end("slow", f"the proxy took no bytes for {WRITE_SECONDS:g} s")
+        except ConnectionError:
+            return  # the reader meets the same and ends the stream
         finally:
             self._flushing = None
+        self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is left to send."""
         self._watch_warming()
-        if self.stream.revision != before or not self.stream.open_types():
+        if self.stream.revision != self._revision or not self.stream.open_types():
+            self._revision = self.stream.revision
             self._observer.progressed(self)
 
     def _watch_warming(self) -> None:

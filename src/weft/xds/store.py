@@ -77,14 +77,15 @@ class ConfigStore:
         Publish the endpoints of its clusters first: a cluster without any is told to have none. ``lazy``
         names the clusters that it gets only when it asks for them.
         """
-        self.flush()
         self._snapshots[proxy] = snapshot = Snapshot(revision, bundle.resources, lazy)
-        moved = self._lane_of.get(proxy, self) != lane
         self._lane_of[proxy] = lane
-        for watcher in self._watchers.get(proxy, ()):
-            if moved:
-                watcher.stream.update_endpoints(self.endpoints(lane), self.sequence)
+        watchers = self._watchers.get(proxy, ())
+        for watcher in watchers:
+            # Before it hears of endpoints: those of a cluster that it is about to lose must not vanish first.
             watcher.stream.update(snapshot)
+        self.flush()
+        for watcher in watchers:
+            watcher.stream.update_endpoints(self.endpoints(lane), self.sequence)
             watcher.wake()
 
     def publish_endpoints(self, lane: Lane, put: Mapping[str, Resource], removed: Iterable[str] = ()) -> None:

@@ -47,6 +47,9 @@ class Table(Mapping[str, R]):
     def __getitem__(self, name: str) -> R:
         return self._buckets[hash(name) % _BUCKETS][name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._buckets[hash(name) % _BUCKETS]
+
     def __iter__(self) -> Iterator[str]:
         for bucket in self._buckets:
             yield from bucket
