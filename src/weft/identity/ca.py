@@ -19,15 +19,16 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from weft.errors import WeftError
+from weft.identity.pem import (
+    AuthorityError,
+    read_certificates,
+    read_key,
+    read_request,
+    write_certificates,
+    write_key,
+)
 from weft.identity.pin import spki_sha256
 from weft.names import CONTROL_PLANE_ACCOUNT, CONTROL_PLANE_HOST, ROOT_NAMESPACE, TRUST_DOMAIN
 from weft.spiffe import AdminId, NodeId, SpiffeId
@@ -39,17 +40,6 @@ NODE_LIFETIME: Final = timedelta(days=30)
 BACKDATE: Final = timedelta(minutes=1)
 
 BRING_NEW: Final = "start the control plane with a new signing certificate under the same root"
-
-_CSR_MAX_BYTES: Final = 16 * 1024
-_PEM_MAX_BYTES: Final = 256 * 1024
-
-
-class AuthorityError(WeftError):
-    """Key material cannot be used as an authority."""
-
-
-class RequestError(AuthorityError):
-    """A certificate request cannot be honoured, whoever sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +98,7 @@ class Authority:
         Raises:
             AuthorityError: what does not fit, and what to give instead.
         """
-        key = _read_key(key_pem)
+        key = read_key(key_pem)
         chain, roots = read_certificates(chain_pem), read_certificates(roots_pem)
         if chain[0].public_key() != key.public_key():
             raise AuthorityError(
@@ -230,7 +220,7 @@ class Authority:
         """
         signer, _, roots = pem.partition(b"\n\n")
         chain = read_certificates(signer) if b"BEGIN CERT" in signer else ()
-        authority = cls(trust_domain, _read_key(signer), chain, read_certificates(roots))
+        authority = cls(trust_domain, read_key(signer), chain, read_certificates(roots))
         if authority.issuer.public_key() != authority.key.public_key():
             raise AuthorityError("the stored authority is damaged", hint="restore it from a backup")
         return authority
@@ -263,71 +253,6 @@ class Authority:
         )
         leaf = builder.sign(self.key, hashes.SHA256())
         return write_certificates((leaf, *self.chain))
-
-
-def read_request(csr: str) -> ec.EllipticCurvePublicKey:
-    """The public key of a certificate request (PEM), whose signature proves that the asker holds it.
-
-    Raises:
-        RequestError: too large, not PEM, another kind of key than P-256, or a signature that does not match.
-    """
-    if len(csr) > _CSR_MAX_BYTES:
-        raise RequestError(
-            f"the certificate request has {len(csr)} bytes, more than {_CSR_MAX_BYTES}",
-            hint="send a request for one P-256 key, without further attributes",
-        )
-    try:
-        request = x509.load_pem_x509_csr(csr.encode())
-        key = request.public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise RequestError("the key of the certificate request is not P-256", hint="make a P-256 key")
-        signed = request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise RequestError(
-            "this is not a certificate request", hint="send it as PEM: BEGIN CERTIFICATE REQUEST"
-        ) from error
-    if not signed:
-        raise RequestError(
-            "the signature of the certificate request does not match its key",
-            hint="sign the request with the key that it is for",
-        )
-    return key
-
-
-def read_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
-    """All certificates of a PEM text, in order; at least one.
-
-    Raises:
-        AuthorityError: when there is none, or one cannot be read.
-    """
-    try:
-        if len(pem) > _PEM_MAX_BYTES:
-            raise ValueError("too large")
-        return tuple(x509.load_pem_x509_certificates(pem))
-    except (ValueError, x509.InvalidVersion) as error:
-        raise AuthorityError("these are no certificates", hint="give them as PEM") from error
-
-
-def write_certificates(certificates: Iterable[x509.Certificate]) -> str:
-    """PEM, in order."""
-    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
-
-
-def write_key(key: ec.EllipticCurvePrivateKey) -> str:
-    """PKCS 8, PEM, not encrypted."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-
-
-def _read_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise AuthorityError(
-            "this is no private key that can be read", hint="give it as PEM, not encrypted"
-        ) from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise AuthorityError("the private key is not P-256", hint="make the authority with a P-256 key")
-    return key
 
 
 def _builder(

@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from weft.identity.ca import BRING_NEW, Authority, AuthorityError
+from weft.identity.ca import BRING_NEW, Authority
+from weft.identity.pem import AuthorityError
 from weft.names import TRUST_DOMAIN
 from weft.store.interface import Private
 

@@ -10,9 +10,10 @@ from typing import Any, Final, Self
 from cryptography import x509
 
 from weft.errors import WeftError
-from weft.identity.ca import NODE_LIFETIME, WORKLOAD_LIFETIME, Authority, read_request
+from weft.identity.ca import NODE_LIFETIME, WORKLOAD_LIFETIME, Authority
 from weft.identity.join import JoinToken, TokenError
 from weft.identity.nodes import Node, Nodes, check_node_name
+from weft.identity.pem import read_request
 from weft.identity.pin import spki_sha256
 from weft.identity.tokens import Token, Tokens
 from weft.spiffe import AdminId, NodeId, SpiffeId

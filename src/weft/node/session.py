@@ -22,12 +22,12 @@ from weft.names import CLUSTER_DOMAIN, CONTROL_PLANE_HOST
 from weft.node.enrolment import Membership
 from weft.node.keys import Credential, Keeper, Signed, read_secrets, write_secrets
 from weft.node.link import Endpoint
+from weft.node.names import HeardNames, Names
 from weft.node.registration import Registrations
 from weft.node.remote import Denied, call, explain, trusting_context
 
 log = logging.getLogger(__name__)
 
-Names = Mapping[str, tuple[str, ...]]
 Message = dict[str, Any]
 
 _LEASE_S: Final = 15.0
@@ -66,8 +66,7 @@ class Session:
         self._registrations = Registrations()
         self._answers: dict[str, asyncio.Future[None]] = {}
         self._drains: dict[str, asyncio.Future[bool]] = {}
-        self._names: dict[str, tuple[str, ...]] = {}
-        self._listeners: list[Callable[[Names], None]] = []
+        self._names = HeardNames()
         self._keepers: dict[Path, tuple[Keeper, asyncio.Task[None]]] = {}
         self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16))
         self._context = self._make_context()
@@ -104,13 +103,11 @@ class Session:
     @property
     def names(self) -> Names:
         """The table of names, as it was heard last."""
-        return self._names
+        return self._names.table
 
     def on_names(self, call: Callable[[Names], None]) -> None:
         """Call back with the whole table whenever it changes."""
-        self._listeners.append(call)
-        if self._names:
-            call(dict(self._names))
+        self._names.follow(call)
 
     def refusals(self) -> dict[str, str]:
         """Why instances that run here are not known to the control plane."""
@@ -369,7 +366,7 @@ class Session:
                 self._registrations.heard(self._told)
                 self._told = frozenset()
             case "names":
-                self._merge(message)
+                self._names.hear(message)
             case "bundle":
                 self._trust(str(message["pem"]))
 
@@ -381,19 +378,6 @@ class Session:
             answer.set_exception(Denied(reason, status=409, hint=hint))
         else:
             log.warning("the control plane refuses %s: %s", instance_id, reason)
-
-    def _merge(self, message: Message) -> None:
-        table = {} if message["full"] else dict(self._names)
-        for name in message.get("removed") or ():
-            table.pop(name, None)
-        table.update({name: tuple(addresses) for name, addresses in (message.get("put") or {}).items()})
-        if table != self._names:
-            self._names = table
-            for listener in self._listeners:
-                try:
-                    listener(dict(table))
-                except Exception:  # the session serves others too
-                    log.exception("the names could not be handed on")
 
     def _trust(self, bundle: str) -> None:
         """A new trust bundle: for the node itself, then for each of its Envoys."""

@@ -14,8 +14,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weft.identity.ca import (
-    Authority,
+from weft.identity.ca import Authority
+from weft.identity.pem import (
     AuthorityError,
     RequestError,
     read_certificates,

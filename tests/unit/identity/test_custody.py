@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from weft.identity.ca import Authority, AuthorityError, write_certificates, write_key
+from weft.identity.ca import Authority
 from weft.identity.custody import Custody, read_authority
+from weft.identity.pem import AuthorityError, write_certificates, write_key
 from weft.store.interface import Store
 
 NOW = dt.datetime(2026, 5, 1, 12, 0, tzinfo=dt.UTC)
