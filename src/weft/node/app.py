@@ -280,7 +280,7 @@ class Node:
         await self._close_names(workload)
         with contextlib.suppress(WeftError):
             await self._enforce()
-        await self.places.release(workload.spec)
+        await self.places.release(workload.spec, spare=workload.wrapper)
         self._changed()
 
     async def _adopt(self) -> None:

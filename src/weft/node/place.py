@@ -25,6 +25,7 @@ from weft.node.capture import cgroup, netns, nft
 from weft.node.capture.cgroup import Hierarchy
 from weft.node.capture.choose import Choice, Mode
 from weft.node.layout import Layout, read_json, write_atomic
+from weft.node.process import Process
 from weft.node.spec import Placement, WorkloadSpec
 
 # What each of a workload's eight ports is for. With proxy variables the application's ports start at INBOUND.
@@ -146,6 +147,7 @@ class Places:
         self._live: dict[str, Placement] = {}
         self.network: netns.Network | None = None
         self._making = asyncio.Lock()
+        self._homes: dict[str, Path] = {}
 
     @property
     def cgroup_root(self) -> Path | None:
@@ -182,13 +184,21 @@ class Places:
         self._live[spec.id] = placement
         return placement
 
-    async def release(self, spec: WorkloadSpec) -> None:
-        """Remove what ``take`` made; its processes have ended."""
+    async def release(self, spec: WorkloadSpec, *, spare: Process | None = None) -> None:
+        """Remove what ``take`` made, and whatever processes are left in it.
+
+        ``spare`` is a wrapper that still has an exit code to pass on: it goes back where it came from.
+        """
         placement = self._live.pop(spec.id, None)
         if placement is None:
             return
         if placement.netns is not None:
             await netns.remove_namespace(self.layout, placement.netns.name)
+        home = self._homes.pop(spec.id, None)
+        if spare is not None and placement.app_cgroup is not None and self._hierarchy is not None:
+            with contextlib.suppress(OSError):
+                if spare.alive():
+                    cgroup.enter(home or self._hierarchy.mount, spare.pid)
         for group in (placement.app_cgroup, placement.proxy_cgroup):
             if group is not None:
                 cgroup.remove(group, kill=True)
@@ -239,6 +249,9 @@ class Places:
         assert root is not None
         own = root / f"{spec.namespace}.{spec.name}"
         delegated = self._hierarchy.delegated_to(pid) if pid else None
+        home = self._hierarchy.of_process(pid) if pid else None
+        if home is not None:
+            self._homes[spec.id] = home
         app = delegated / "weft-app" if delegated else own / "app"
         for group in (app, own / "proxy"):
             self.layout.write_record("cgroup", _flat(group), {"path": str(group)})

@@ -153,4 +153,4 @@ def _runs(pid: int) -> bool:
 
 def node_command(mesh: str) -> list[str]:
     """How ``weft node`` is started from here; how it joins stands in its environment."""
-    return [sys.executable, "-m", "weft.cli", "node", "--mesh", mesh]
+    return [sys.executable, "-m", "weft", "node", "--mesh", mesh]
