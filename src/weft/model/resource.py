@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -89,7 +88,7 @@ class Resource(Shape):
     metadata: Metadata
     """Who it is."""
 
-    @cached_property
+    @property
     def key(self) -> Key:
         """Which resource this is."""
         from weft.model.catalog import by_kind

@@ -69,7 +69,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "outlierDetection.consecutiveErrors",
         "outlierDetection.outlierDetectionHttpErrorCodes",
         "proxyProtocol",
-        "retryBudget",
+        "retryBudget.budgetInterval",
         "tls.caCrl",
         "tunnel",
     ),
@@ -96,6 +96,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "gateway.networking.k8s.io/HTTPRoute": (
         *(f"{place}.{field}" for place in _FILTERS for field in ("externalAuth", "extensionRef")),
+        *(
+            f"spec.rules[].backendRefs[].filters[].{field}"
+            for field in ("cors", "requestMirror", "requestRedirect", "urlRewrite.path")
+        ),
         "spec.rules[].sessionPersistence",
         "spec.useDefaultGateways",
     ),
@@ -117,12 +121,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.defaultTrafficPolicy",
         "spec.disableEnvoyListenerLog",
         "spec.discoverySelectors",
-        "spec.dnsRefreshRate",
         "spec.enableEnvoyAccessLogService",
         "spec.enablePrometheusMerge",
         "spec.enableTracing",
         "spec.extensionProviders",
-        "spec.h2UpgradePolicy",
         "spec.hboneIdleTimeout",
         "spec.inboundClusterStatName",
         "spec.inboundTrafficPolicy",
@@ -133,7 +135,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.meshMTLS",
         "spec.outboundClusterStatName",
         "spec.outboundTrafficPolicy.tls",
-        "spec.pathNormalization",
         "spec.proxyHttpPort",
         "spec.proxyInboundListenPort",
         "spec.proxyListenPort",

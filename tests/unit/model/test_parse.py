@@ -302,7 +302,7 @@ def test_bad_input_is_named(text: str, message: str) -> None:
 
 def test_other_kinds_are_skipped_with_a_warning() -> None:
     (found,) = findings("{apiVersion: apps/v1, kind: Deployment, metadata: {name: x}}")
-    assert found == "1:19: kind: weft does not know Deployment of apps/v1: it is skipped"
+    assert found == "1:23: kind: weft does not know Deployment of apps/v1: it is skipped"
 
 
 def test_lists_are_opened_and_keep_their_places() -> None:
