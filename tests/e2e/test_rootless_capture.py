@@ -205,6 +205,20 @@ class TestWhereItListens:
         assert application.returncode == 0
         assert sidecar.seen == []
 
+    def test_an_asyncio_server(self, mesh: tuple[Node, Sidecar]) -> None:
+        """It binds for both families, with SO_REUSEADDR, before it listens; and may begin again."""
+        script = """
+import asyncio
+async def hello(r, w): w.write(b"hello"); w.close()
+async def main():
+    for _ in range(2):
+        s = await asyncio.start_server(hello, None, 18098)
+        r, w = await asyncio.open_connection("127.0.0.1", 18098)
+        print((await r.read()).decode(), len(s.sockets)); w.close(); s.close(); await s.wait_closed()
+asyncio.run(main())
+"""
+        assert call(mesh[0], interpreter(), "-c", script).split() == ["hello", "2"] * 2
+
     def test_twice_the_same_port_is_still_refused(self, mesh: tuple[Node, Sidecar]) -> None:
         script = """
 import errno, socket

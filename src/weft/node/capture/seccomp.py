@@ -168,13 +168,15 @@ class Supervisor:
         kind = _PLAIN
         if sock.family == socket.AF_INET6:
             kind = _SIX_ONLY if sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) else _DUAL
-        error = _bind(sock, kind, to)
-        if error == errno.EADDRINUSE and {kind, self._holders.get(address.port, kind)} == {_PLAIN, _SIX_ONLY}:
+        if {kind, self._holders.get(address.port)} == {_PLAIN, _SIX_ONLY} and not _free(to):
             # The second of a pair for [::] and 0.0.0.0. The first has both now, so this one gets a place
-            # where nobody calls; the application serves both alike.
+            # where nobody calls; the application serves both alike. It must not try: with SO_REUSEADDR two
+            # may bind, and the second fails when it listens.
             error = _bind(sock, kind, (to[0], 0))
-        elif error == 0:
-            self._holders[address.port] = kind
+        else:
+            error = _bind(sock, kind, to)
+            if error == 0:
+                self._holders[address.port] = kind
         if error == 0:
             self._policy.bound(address.port)
         kernel.answer(self._listener, call, error)
@@ -290,6 +292,11 @@ def _bind(sock: socket.socket, kind: str, to: tuple[str, int]) -> int:
     except OSError as error:
         return error.errno or errno.EIO
     return 0
+
+
+def _free(at: tuple[str, int]) -> bool:
+    with socket.socket() as probe:
+        return _bind(probe, _PLAIN, at) == 0
 
 
 def _send_timeout_s(sock: socket.socket) -> float:
