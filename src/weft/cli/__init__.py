@@ -73,9 +73,9 @@ class Commands(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             hint = did_you_mean(args[0], self.list_commands(ctx)) if args else ""
-            if hint:
-                error.message = f"{error.message.rstrip('.')}: {hint}"
-            raise
+            if not hint:
+                raise
+            raise click.UsageError(f"{error.message.rstrip('.')}: {hint}", ctx) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Commands by section."""
