@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from weft import yaml
-from weft.control.api.apply import Applied, Applier, Item
+from weft.control.api.apply import REFUSED, Applied, Applier, Item
 from weft.control.api.objects import Objects, Options
 from weft.control.api.status import ApiError
 from weft.control.api.validation import Validation
@@ -122,7 +122,7 @@ class Directory:
         try:
             applied = await self._applier.apply(items, options, prune=not never_good, yielding=True)
         except ApiError as error:
-            problems.append(Problem("WEFT0006", error.message, Origin(str(self._directory))))
+            problems.append(Problem(REFUSED, error.message, Origin(str(self._directory))))
             return Synced(revision=0, changed=0, problems=tuple(problems), kept=tuple(kept))
         problems += [_placed(parts, found.index, found.problem) for found in applied.found]
         return Synced(

@@ -149,6 +149,19 @@ def test_delete(weft: Weft, tmp_path: Path) -> None:
     weft("delete", "vs", code=2)
 
 
+def test_delete_of_a_file_with_a_namespace_and_what_is_in_it(weft: Weft, tmp_path: Path) -> None:
+    space = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\n"
+    inside = ROUTE.format(name="a", subset="v1").replace("  name: a", "  name: a\n  namespace: shop")
+    (tmp_path / "a.yaml").write_text(space + inside)
+    weft("apply", "a.yaml")
+    assert weft("delete", "-f", "a.yaml").stdout.splitlines() == [
+        "namespace/shop deleted",
+        "virtualservice.networking.istio.io/a deleted",
+    ]
+    assert "nothing found" in weft("get", "vs", "-A").stderr
+    assert "forbidden" in weft("delete", "ns", "default", code=1).stderr
+
+
 def test_diff(weft: Weft) -> None:
     first, second = (ROUTE.format(name="a", subset=subset) for subset in ("v1", "v2"))
     assert "+  name: a" in weft("diff", "-f", "-", stdin=first, code=1).stdout

@@ -480,6 +480,7 @@ async def test_broken_bodies(api: ApiClient) -> None:
             (b"{", "application/json", 400),
             (b"\xff\xfe", "application/json", 400),
             (b"a: b", "application/yaml", 415),
+            (b" " * (8 * 1024 * 1024 + 1), "application/json", 413),
         ):
             headers = {"content-type": content_type}
             async with session.post(f"http://weft{ROUTES}", data=data, headers=headers) as response:

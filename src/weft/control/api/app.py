@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from weft.control.api import discovery, openapi, reviews
@@ -100,12 +100,23 @@ class _Gate:
             await _turn_away(scope, receive, send)
             return
         connection.state.subject = subject or Subject(name="system:anonymous")
-        length = connection.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > _MAX_BODY_BYTES:
-            error = ApiError(413, f"the body is larger than {_MAX_BODY_BYTES} bytes: send it in parts")
-            await reply(error.body(), error.code)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        await self._app(scope, _bounded(receive), send)
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Stops reading a body that is too long, whatever length it claims to have."""
+    read = 0
+
+    async def bounded() -> Message:
+        nonlocal read
+        message = await receive()
+        if message["type"] == "http.request":
+            read += len(message.get("body", b""))
+            if read > _MAX_BODY_BYTES:
+                raise ApiError(413, f"the body is larger than {_MAX_BODY_BYTES} bytes: send it in parts")
+        return message
+
+    return bounded
 
 
 async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ the object).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -41,6 +41,12 @@ from weft.errors import Problem, Severity
 from weft.model.catalog import KindRow, by_kind
 from weft.model.resource import Key
 from weft.store.interface import AlreadyExistsError, ConflictError, NotFoundError, Put, Stored
+
+ADMISSION: Final = "WEFT0020"  # what admission warns of
+SKIPPED: Final = "WEFT0021"  # a kind that is not weft's
+TWICE: Final = "WEFT0022"  # one object, two documents
+FOREIGN: Final = "WEFT0023"  # an object of somebody else's
+REFUSED: Final = "WEFT0024"  # whatever else the API says no to
 
 _ATTEMPTS: Final = 8
 
@@ -146,7 +152,7 @@ class Applier:
                     raise ApiError(409, f"{error.message}: somebody else writes it all the time") from error
                 continue
             more = [
-                Found(index=-1, problem=Problem("WEFT0002", text, severity=Severity.WARNING))
+                Found(index=-1, problem=Problem(ADMISSION, text, severity=Severity.WARNING))
                 for text in warnings
             ]
             return Applied(
@@ -182,7 +188,7 @@ class Applier:
         if row is None:
             what = f"{item.wire.get('apiVersion')} {item.wire.get('kind')}"
             problem = Problem(
-                "WEFT0003", f"{what} is no kind of weft's: skipped", path="kind", severity=Severity.WARNING
+                SKIPPED, f"{what} is no kind of weft's: skipped", path="kind", severity=Severity.WARNING
             )
             plan.found.append(Found(index=index, problem=problem))
             return
@@ -193,9 +199,7 @@ class Applier:
         name = wire["metadata"].get("name", "")
         key = key_of(row, place, name)
         if name and key in seen:
-            problem = Problem(
-                "WEFT0004", f"{key} is given twice", hint="remove one of them", path="metadata.name"
-            )
+            problem = Problem(TWICE, f"{key} is given twice", hint="remove one of them", path="metadata.name")
             plan.found.append(Found(index=index, problem=problem))
             return
         seen[key] = index
@@ -240,34 +244,46 @@ class Applier:
                 plan.outcomes.append(_removed(row, stored))
 
     async def delete(self, items: Sequence[Item], options: Options, *, namespace: str = "default") -> Applied:
-        """Delete what the objects name; what is not there is no error."""
-        writes: dict[Key, Write] = {}
-        outcomes: list[Outcome] = []
-        found: list[Found] = []
-        for index, item in enumerate(items):
-            row = by_kind(str(item.wire.get("apiVersion", "")), str(item.wire.get("kind", "")))
-            metadata = item.wire.get("metadata")
-            if row is None or not isinstance(metadata, dict) or not metadata.get("name"):
-                continue
-            place = (metadata.get("namespace") or namespace) if row.namespaced else ""
-            stored = await self._objects.store.get(key_of(row, place, str(metadata["name"])))
-            if stored is None or stored.key in writes:
-                continue
-            if row.kind == "Namespace" and not row.group:
-                if not options.dry_run:
-                    await self._objects.delete(row, "", stored.key.name, options)
-                outcomes.append(_removed(row, stored))
-                continue
+        """Delete what the objects name, a namespace with all that is in it; all or nothing.
+
+        What is not there is no error.
+        """
+        for attempt in range(_ATTEMPTS):
+            plan = _Plan([], [], [], [])
+            for index, item in enumerate(items):
+                try:
+                    await self._plan_removal(plan, item, options, namespace)
+                except ApiError as error:
+                    plan.found += _problems_of(index, error)
+            result = Applied(
+                revision=self._objects.store.revision,
+                outcomes=tuple(plan.outcomes),
+                found=tuple(plan.found),
+            )
+            if result.refused:
+                return result
             try:
-                writes[stored.key] = self._objects.removal(row, stored, options)
-            except ApiError as error:
-                found += _problems_of(index, error)
+                await self._objects.commit(plan.writes, options)
+            except (ConflictError, NotFoundError) as error:
+                if attempt + 1 == _ATTEMPTS:
+                    raise ApiError(409, f"{error.message}: somebody else writes it all the time") from error
                 continue
-            outcomes.append(_removed(row, stored))
-        result = Applied(revision=self._objects.store.revision, outcomes=tuple(outcomes), found=tuple(found))
-        if not result.refused:
-            await self._objects.commit(list(writes.values()), options)
-        return Applied(revision=self._objects.store.revision, outcomes=result.outcomes, found=result.found)
+            return replace(result, revision=self._objects.store.revision)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _plan_removal(self, plan: _Plan, item: Item, options: Options, namespace: str) -> None:
+        row = by_kind(str(item.wire.get("apiVersion", "")), str(item.wire.get("kind", "")))
+        metadata = item.wire.get("metadata")
+        if row is None or not isinstance(metadata, dict) or not metadata.get("name"):
+            return
+        place = (metadata.get("namespace") or namespace) if row.namespaced else ""
+        stored = await self._objects.store.get(key_of(row, place, str(metadata["name"])))
+        if stored is None:
+            return
+        planned = {write.operation.key for write in plan.writes}
+        writes = await self._objects.removals(row, stored, options)
+        plan.writes += [write for write in writes if write.operation.key not in planned]
+        plan.outcomes.append(_removed(row, stored))
 
     async def handle(self, request: Request) -> Response:
         """The endpoint."""
@@ -329,7 +345,7 @@ def _merged(row: KindRow, old: Wire, wire: Wire) -> Wire:
 
 def _foreign(key: Key, owner: str) -> Problem:
     return Problem(
-        "WEFT0005", f"{key} exists and belongs to {owner}: left alone", severity=Severity.WARNING,
+        FOREIGN, f"{key} exists and belongs to {owner}: left alone", severity=Severity.WARNING,
         hint="delete it, and the file takes over", path="metadata.name",
     )  # fmt: skip
 
@@ -337,7 +353,7 @@ def _foreign(key: Key, owner: str) -> Problem:
 def _problems_of(index: int, error: ApiError) -> list[Found]:
     causes = error.details.get("causes")
     if not causes:
-        return [Found(index=index, problem=Problem("WEFT0006", error.message))]
+        return [Found(index=index, problem=Problem(REFUSED, error.message))]
     return [
         Found(
             index=index,

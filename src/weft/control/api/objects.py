@@ -244,19 +244,13 @@ class Objects:
         Raises:
             ApiError: 403 for a namespace that must stay, 404, 409.
         """
-        if row.kind == "Namespace" and not row.group and name in FIRST_NAMESPACES:
-            raise ApiError(403, f'namespaces "{name}" is forbidden: this namespace may not be deleted')
         for attempt in range(_ATTEMPTS):
             before = await self.read(row, namespace, name)
             if uid is not None and uid != before.uid:
                 raise conflict(row, name, f"the precondition wants uid {uid}, it is {before.uid}")
             if revision is not None and revision != before.revision:
                 raise modified(row, name)
-            writes = [self.removal(row, before, options)]
-            if row.kind == "Namespace" and not row.group:
-                for inside in await self.store.list(namespace=name):
-                    if (inside_row := row_of(inside)) is not None:
-                        writes.insert(-1, self.removal(inside_row, inside, options))
+            writes = await self.removals(row, before, options)
             try:
                 await self.commit(writes, options)
             except (ConflictError, NotFoundError) as error:
@@ -265,6 +259,21 @@ class Objects:
                 continue
             return await self.store.get(before.key) if isinstance(writes[-1].operation, Put) else None
         raise AssertionError("the last attempt returns or raises")
+
+    async def removals(self, row: KindRow, before: Stored, options: Options) -> list[Write]:
+        """The writes that delete an object, the object's own last: a namespace takes along what is in it.
+
+        Raises:
+            ApiError: 403 for a namespace that must stay, 409 for what belongs to somebody else.
+        """
+        writes: list[Write] = []
+        if before.key.kind == "/Namespace":
+            name = before.key.name
+            if name in FIRST_NAMESPACES:
+                raise ApiError(403, f'namespaces "{name}" is forbidden: this namespace may not be deleted')
+            contents = [(row_of(inside), inside) for inside in await self.store.list(namespace=name)]
+            writes += [self.removal(known, inside, options) for known, inside in contents if known]
+        return [*writes, self.removal(row, before, options)]
 
     def removal(self, row: KindRow, before: Stored, options: Options) -> Write:
         """The write that deletes an object, or that marks it while it has finalizers.
