@@ -265,6 +265,30 @@ print(time.monotonic() - began < 0.8)
         wrapper.wait()
         wait_until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in _state(pid))
 
+    def test_without_names_it_runs_and_says_so(self, mesh: tuple[Node, Sidecar]) -> None:
+        served, _ = mesh
+        served.hosts.unlink()
+        done = subprocess.run(
+            wrapped(served, ["curl", "-sS", "http://240.240.0.7:81/"]),
+            env=environment(served),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+        assert done.stdout == "240.240.0.7:81"
+        assert "names of the mesh are not visible here" in done.stderr
+
+    def test_one_in_another_is_refused(self, mesh: tuple[Node, Sidecar]) -> None:
+        served, _ = mesh
+        inner = environment(served)
+        argv = ["env", f"WEFT_RUN={inner['WEFT_RUN']}", *wrapped(served, ["true"])[-6:]]
+        done = subprocess.run(
+            wrapped(served, argv), env=inner, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == 125
+        assert "another supervisor" in done.stderr
+
     def test_names_change_while_it_runs(self, mesh: tuple[Node, Sidecar]) -> None:
         served, _ = mesh
         script = """

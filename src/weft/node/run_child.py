@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -139,6 +140,8 @@ def _become(
         text = f"{what}: {error.strerror}"
     except OSError as error:
         text = f"{what}: {error.strerror or error}"
+        if error.errno == errno.EBUSY:
+            text = f"{what}: another supervisor watches this process, as in `weft run` in `weft run`"
     except BaseException as error:  # a child must never run on in its parent's code
         text = f"{what}: {error}"
     with contextlib.suppress(OSError):

@@ -23,7 +23,8 @@ def cover(hosts: str) -> None:
     """Put ``hosts`` over ``/etc/hosts`` for the calling process and its children. One thread only.
 
     Raises:
-        OSError: user or mount namespaces are not permitted; the process is as before.
+        OSError: user or mount namespaces are not permitted, or the file is not there. The names are then the
+            host's; a namespace that was entered before stays, and changes nothing that can be seen.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     uid, gid = os.geteuid(), os.getegid()
