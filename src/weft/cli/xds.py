@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,8 +55,11 @@ def configuration(
     kinds: Sequence[str] = (),
     *,
     static: bool = False,
+    controller: str = "",
 ) -> dict[str, Any]:
     """What ``weft xds`` prints, as JSON values; warnings go to standard error.
+
+    ``controller``: GatewayClasses of this controller are weft's too.
 
     Raises:
         WeftError: when the files have errors.
@@ -75,6 +79,9 @@ def configuration(
     for problem in refuse_errors(problems):
         click.echo(f"{problem.severity.lower()}: {problem}", err=True)
     world = World.build(resources)
+    if controller:
+        known = world.settings.controllers | {controller}
+        world = World.build(resources, replace(world.settings, controllers=known))
     proxy, found = compile_proxy(world, identity)
     for problem in found:
         click.echo(f"{problem.severity.lower()}: {problem}", err=True)
@@ -120,6 +127,7 @@ def configuration(
 )
 @click.option("--static", is_flag=True, help="One bootstrap that `envoy --mode validate -c` accepts.")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Of documents without one.")
+@click.option("--controller-name", default="", help="Serve GatewayClasses of this controller as well.")
 @click.option("-o", "output", type=click.Choice(["json", "yaml"]), default="json", show_default=True)
 def xds(
     paths: tuple[str, ...],
@@ -129,6 +137,7 @@ def xds(
     kinds: tuple[str, ...],
     static: bool,
     namespace: str,
+    controller_name: str,
     output: str,
 ) -> None:
     """The configuration that a proxy would get, as Envoy's /config_dump.
@@ -138,7 +147,7 @@ def xds(
     """
     wanted = () if "all" in kinds else kinds
     identity = _identity(_name(proxy), _labels(labels), service_account)
-    made = configuration(paths, identity, namespace, wanted, static=static)
+    made = configuration(paths, identity, namespace, wanted, static=static, controller=controller_name)
     if output == "yaml":
         import yaml
 

@@ -138,3 +138,26 @@ def test_a_kind_that_weft_does_not_know_is_a_warning() -> None:
     done = _run("-", "--proxy", PROXY, "--type", "rds", stdin=text)
     assert done.returncode == 0
     assert "Deployment" in done.stderr
+
+
+def test_a_class_of_another_controller_is_served_when_asked_for() -> None:
+    text = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: theirs}
+spec: {controllerName: example.com/controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: shop, namespace: default}
+spec:
+  gatewayClassName: theirs
+  listeners: [{name: http, port: 80, protocol: HTTP}]
+"""
+    router = "router~10.0.0.2~shop.default"
+    label = "gateway.networking.k8s.io/gateway-name=shop"
+    asked = ("-", "--proxy", router, "--labels", label, "--type", "lds")
+    (ignored,) = _dump(*asked, stdin=text)["configs"]
+    assert ignored["dynamic_listeners"] == []
+    (served,) = _dump(*asked, "--controller-name", "example.com/controller", stdin=text)["configs"]
+    assert [row["name"] for row in served["dynamic_listeners"]] == ["0.0.0.0_80"]
