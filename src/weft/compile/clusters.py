@@ -67,7 +67,9 @@ def service_cluster(
     """The cluster of one port and subset. ``router``: a gateway, where nobody knows original destinations."""
     discovery = _discovery(service, policy, router)
     tls, mutual = _tls(service, port, subset.name, policy, peers, settings, discovery)
-    protocol = _protocol(port.protocol, policy, peers, mesh_tls=mutual is not None and tls is not None)
+    protocol = _protocol(
+        port.protocol, policy, peers, settings, mesh_tls=mutual is not None and tls is not None
+    )
     return ir.Cluster(
         name=outbound_cluster(service.host, port.number, subset.name),
         discovery=discovery,
@@ -80,6 +82,7 @@ def service_cluster(
             if discovery is ir.Discovery.ORIGINAL_DST
             else policy.balancing
         ),
+        dns_refresh=settings.dns_refresh,
         connections=policy.connections or default_connections(settings),
         outlier=policy.outlier,
         tls=tls and replace(tls, alpn=_alpn(policy.tls, protocol)),
@@ -143,7 +146,9 @@ def listed_endpoint(port: Port, instance: Instance) -> ir.Endpoint | None:
     )
 
 
-def _protocol(declared: Protocol, policy: Policy, peers: Peers, *, mesh_tls: bool) -> ir.UpstreamProtocol:
+def _protocol(
+    declared: Protocol, policy: Policy, peers: Peers, settings: Settings, *, mesh_tls: bool
+) -> ir.UpstreamProtocol:
     """What is spoken upstream.
 
     Between sidecars an ``http`` port is carried by HTTP/2, if every workload known behind the service has
@@ -157,7 +162,7 @@ def _protocol(declared: Protocol, policy: Policy, peers: Peers, *, mesh_tls: boo
         return ir.UpstreamProtocol.HTTP2
     if policy.client_protocol:
         return ir.UpstreamProtocol.AS_RECEIVED
-    upgrade = policy.upgrade
+    upgrade = policy.upgrade if policy.upgrade is not None else settings.upgrade
     if upgrade is None:
         upgrade = mesh_tls and peers.sidecars is Sidecars.ALL
     return ir.UpstreamProtocol.HTTP2 if upgrade else ir.UpstreamProtocol.HTTP1

@@ -136,14 +136,14 @@ def _chains(
             match=ir.ChainMatch(
                 port=match, transport=option.transport, application_protocols=option.protocols
             ),
-            handler=_http(port, cluster) if option.http else _tcp(cluster),
+            handler=_http(port, cluster, settings) if option.http else _tcp(cluster),
             tls=peer_tls(settings, http=option.http) if option.mutual else None,
         )
         for option in _OPTIONS[port.kind, port.mode]
     )
 
 
-def _http(port: InboundPort, cluster: str) -> ir.HttpHandler:
+def _http(port: InboundPort, cluster: str, settings: Settings) -> ir.HttpHandler:
     passthrough = cluster == INBOUND_PASSTHROUGH_CLUSTER
     host = port.service.host if port.service else ""
     route = ir.Route(
@@ -166,6 +166,7 @@ def _http(port: InboundPort, cluster: str) -> ir.HttpHandler:
         routes=table,
         version=ir.HttpVersion.AUTO,
         client_certificate=ir.ClientCertificate.APPEND_FORWARD,
+        path_normalization=settings.path_normalization,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from weft import ir
 from weft.compile.age import age
 from weft.compile.istio.http_action import retry_of
 from weft.compile.settings import Settings
@@ -17,6 +18,8 @@ from weft.names import ROOT_NAMESPACE
 from weft.yaml import load
 
 CONFIG_MAP: Final = "istio"
+_UPGRADE: Final = {"UPGRADE": True, "DO_NOT_UPGRADE": False}
+_NORMALIZATION: Final = {kind.name: kind for kind in ir.PathNormalization}
 
 
 def settings_of(configs: Mapping[Key, MeshConfig], maps: Mapping[Key, ConfigMap]) -> Settings:
@@ -44,6 +47,7 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
     if spec is None:
         return default
     outbound = spec.outbound_traffic_policy
+    keepalive = spec.tcp_keepalive
     retry = default.retry
     if spec.default_http_retry_policy is not None:
         retry = retry_of(spec.default_http_retry_policy, False)
@@ -52,6 +56,15 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         trust_domains=tuple(spec.trust_domain_aliases or ()),
         root_namespace=spec.root_namespace or default.root_namespace,
         outbound_any=outbound is None or str(outbound.mode or "ALLOW_ANY") != "REGISTRY_ONLY",
+        keepalive=None
+        if keepalive is None
+        else ir.Keepalive(probes=keepalive.probes, time=keepalive.time, interval=keepalive.interval),
+        upgrade=_UPGRADE.get(str(spec.h2_upgrade_policy)),
+        dns_refresh=spec.dns_refresh_rate or default.dns_refresh,
+        path_normalization=_NORMALIZATION.get(
+            str(spec.path_normalization.normalization) if spec.path_normalization else "",
+            default.path_normalization,
+        ),
         auto_mtls=spec.enable_auto_mtls is not False,
         connect_timeout=spec.connect_timeout or default.connect_timeout,
         detection_timeout=spec.protocol_detection_timeout or default.detection_timeout,

@@ -141,7 +141,11 @@ def listener_of(
     chains: list[ir.FilterChain] = []
     if group[0].speaks is Speaks.HTTP:
         chains.append(
-            ir.FilterChain(name=name, match=ir.ChainMatch(), handler=edge_handler(name, group[0].route_name))
+            ir.FilterChain(
+                name=name,
+                match=ir.ChainMatch(),
+                handler=edge_handler(name, group[0].route_name, scene.settings),
+            )
         )
     else:
         for server in group:
@@ -178,7 +182,7 @@ def _server_chains(server: Server, owners: Owners, scene: Scene) -> tuple[ir.Fil
     name = server.route_name
     if server.speaks is Speaks.HTTPS:
         match = ir.ChainMatch(server_names=server.server_names)
-        handler = edge_handler(f"{server.bind or '0.0.0.0'}_{server.port}", name)
+        handler = edge_handler(f"{server.bind or '0.0.0.0'}_{server.port}", name, scene.settings)
         return (ir.FilterChain(name=name, match=match, handler=handler, tls=server.tls),)
     found: list[ir.FilterChain] = []
     for owner in owners:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from weft import ir
+from weft.compile.settings import Settings
 from weft.model.resource import Key
 
 
@@ -59,11 +60,12 @@ class Server:
         return () if "*" in names else names
 
 
-def edge_handler(listener: str, table: str) -> ir.HttpHandler:
+def edge_handler(listener: str, table: str, settings: Settings) -> ir.HttpHandler:
     """HTTP from outside: what clients claim of themselves is not believed."""
     return ir.HttpHandler(
         stat_prefix=f"outbound_{listener}",
         routes=table,
         client_certificate=ir.ClientCertificate.SANITIZE_SET,
         edge=True,
+        path_normalization=settings.path_normalization,
     )

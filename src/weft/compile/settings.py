@@ -20,6 +20,7 @@ class Settings:
 
     ``export_*`` are what a resource without ``exportTo`` is exported to. ``trust_domains`` are other
     domains whose identities are accepted as well. ``controllers`` name the GatewayClasses that are ours.
+    ``upgrade``: HTTP/2 to every ``http`` port (True), to none (False), or between sidecars (None).
     """
 
     trust_domain: str = TRUST_DOMAIN
@@ -27,6 +28,9 @@ class Settings:
     domain: str = CLUSTER_DOMAIN
     root_namespace: str = ROOT_NAMESPACE
     outbound_any: bool = True
+    upgrade: bool | None = None
+    dns_refresh: timedelta = timedelta(seconds=60)
+    path_normalization: ir.PathNormalization = ir.PathNormalization.BASE
     auto_mtls: bool = True
     connect_timeout: timedelta = timedelta(seconds=10)
     keepalive: ir.Keepalive | None = None

@@ -196,6 +196,11 @@ def test_a_consistent_hash_is_on_the_route_and_the_cluster() -> None:
     assert not action.retry.avoid_previous_hosts
 
 
+def test_a_retry_budget_has_istios_defaults() -> None:
+    found = made(rule("{retryBudget: {percent: 30}}")).connections
+    assert (found.retry_budget_percent, found.retry_budget_min_concurrency) == (30, 3)
+
+
 def test_warm_up() -> None:
     found = made(rule("{loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 30s}}}")).balancing
     assert (found.warm_up, found.warm_up_minimum_percent, found.warm_up_aggression) == (

@@ -49,7 +49,11 @@ def edge_of(gateway: Gateway, facts: Facts, port_map: tuple[tuple[int, int], ...
             table = f"http.{port}"
             hosts = tuple(host for item in group for host in hosts_of(item, group, routes, facts, memo))
             tables.append(ir.RouteTable(name=table, virtual_hosts=_merged(hosts)))
-            chains.append(ir.FilterChain(name=name, match=ir.ChainMatch(), handler=edge_handler(name, table)))
+            chains.append(
+                ir.FilterChain(
+                    name=name, match=ir.ChainMatch(), handler=edge_handler(name, table, facts.settings)
+                )
+            )
         else:
             for item in group:
                 table = f"https.{port}.{item.name}.{gateway.metadata.name}.{gateway.metadata.namespace}"
@@ -60,7 +64,7 @@ def edge_of(gateway: Gateway, facts: Facts, port_map: tuple[tuple[int, int], ...
                     ir.FilterChain(
                         name=table,
                         match=ir.ChainMatch(server_names=names),
-                        handler=edge_handler(name, table),
+                        handler=edge_handler(name, table, facts.settings),
                         tls=item.tls,
                     )
                 )

@@ -21,6 +21,7 @@ from weft.model.destination_rule import (
     LoadBalancerSettings,
     OutlierDetection,
     PortTrafficPolicy,
+    RetryBudget,
     TrafficPolicy,
 )
 from weft.model.resource import Key
@@ -35,6 +36,8 @@ _ALGORITHMS: Final = {
     "PASSTHROUGH": ir.Algorithm.PROVIDED,
 }
 _RING: Final = 1024
+_BUDGET_PERCENT: Final = 20.0  # Istio's defaults of a retry budget
+_BUDGET_CONCURRENCY: Final = 3
 
 
 def merge(rules: tuple[DestinationRule, ...], settings: Settings) -> Rule:
@@ -93,6 +96,7 @@ class _Blocks:
     pool: ConnectionPoolSettings | None = None
     outlier: OutlierDetection | None = None
     tls: ClientTLSSettings | None = None
+    budget: RetryBudget | None = None
 
     def overlaid(self, other: _Blocks) -> _Blocks:
         """These, where ``other`` has none of its own."""
@@ -101,13 +105,20 @@ class _Blocks:
             other.pool or self.pool,
             other.outlier or self.outlier,
             other.tls or self.tls,
+            other.budget or self.budget,
         )
 
 
 def _blocks(policy: TrafficPolicy | PortTrafficPolicy | None) -> _Blocks:
     if policy is None:
         return _Blocks()
-    return _Blocks(policy.load_balancer, policy.connection_pool, policy.outlier_detection, policy.tls)
+    return _Blocks(
+        policy.load_balancer,
+        policy.connection_pool,
+        policy.outlier_detection,
+        policy.tls,
+        policy.retry_budget if isinstance(policy, TrafficPolicy) else None,
+    )
 
 
 def _port_blocks(policy: TrafficPolicy | None) -> dict[int, _Blocks]:
@@ -126,7 +137,7 @@ def _policy(blocks: _Blocks, rule: DestinationRule, settings: Settings) -> Polic
     return Policy(
         balancing=load_balancing(balancer),
         hash_on=_hash_on(hashing),
-        connections=connections(blocks.pool, settings) if blocks.pool else None,
+        connections=_connections(blocks, settings),
         outlier=outlier(blocks.outlier),
         tls=client_tls(blocks.tls, rule.metadata.namespace),
         upgrade=upgrade,
@@ -177,6 +188,20 @@ def _hash_on(hashing: ConsistentHashLB | None) -> ir.HashOn | None:
         cookie_attributes=tuple(
             (attribute.name, attribute.value or "") for attribute in cookie.attributes or ()
         ),
+    )
+
+
+def _connections(blocks: _Blocks, settings: Settings) -> ir.Connections | None:
+    pool, budget = blocks.pool, blocks.budget
+    if pool is None and budget is None:
+        return None
+    found = connections(pool or ConnectionPoolSettings(), settings)
+    if budget is None:
+        return found
+    return replace(
+        found,
+        retry_budget_percent=_BUDGET_PERCENT if budget.percent is None else budget.percent,
+        retry_budget_min_concurrency=budget.min_retry_concurrency or _BUDGET_CONCURRENCY,
     )
 
 
