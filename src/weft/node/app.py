@@ -121,15 +121,29 @@ class Node:
                 self.resolver.leave()
                 await self._cancel()
             else:
-                async with asyncio.timeout(_SHUTDOWN_S):
-                    await asyncio.gather(*(self.remove(name) for name in list(self.workloads)))
+                await self._remove_all()
                 await self.resolver.stop()
                 await self._cancel()
                 await self._unroute()
                 await self.places.close()
+                # By the records: whatever resisted above, or was half made, goes now.
+                await sweep(self.layout, keep=False)
                 self.layout.remove_runtime()
         finally:
             self._drop_lock()
+
+    async def _remove_all(self) -> None:
+        try:
+            async with asyncio.timeout(_SHUTDOWN_S):
+                outcomes = await asyncio.gather(
+                    *(self.remove(name) for name in list(self.workloads)), return_exceptions=True
+                )
+        except TimeoutError:
+            log.error("workloads did not end within %g s", _SHUTDOWN_S)
+            return
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                log.error("a workload was not removed whole: %s", outcome)
 
     async def add(
         self,

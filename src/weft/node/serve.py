@@ -173,7 +173,15 @@ class Conversation:
         workload = self.node.find(self._text(request, "id"))
         self._check(workload)
         paths = workload.paths
-        path = paths.proxy_log if request.get("source") == "proxy" else paths.app_log
+        if request.get("source") == "proxy":
+            path = paths.proxy_log
+        elif workload.application is None:
+            raise WeftError(
+                f"the output of {workload.id} goes where 'weft run' was started, not through the node",
+                hint="look there (journalctl -u UNIT), or at its sidecar: weft logs NAME --proxy",
+            )
+        else:
+            path = paths.app_log
         lines = int(request.get("lines", _LOG_LINES))
         if not request.get("follow"):
             for line in await asyncio.to_thread(logfile.tail, path, lines):
