@@ -35,6 +35,7 @@ _PAUSE_FIRST_S: Final = 0.1
 # Well below a lease, so that a control plane that restarts sees its nodes before their leases lapse.
 _PAUSE_MAX_S: Final = 5.0
 _ANSWER_S: Final = 10.0
+_CONNECT_S: Final = 5.0
 _MESSAGE_MAX: Final = 64 * 1024 * 1024
 
 
@@ -274,13 +275,15 @@ class Session:
         member.check(self._clock())
         url = f"{member.api}/weft/v1/nodes/{member.node}/session"
         try:
-            socket = await self._http.ws_connect(
-                url,
-                ssl=self._context,
-                server_hostname=CONTROL_PLANE_HOST,
-                max_msg_size=_MESSAGE_MAX,
-                timeout=aiohttp.ClientWSTimeout(ws_close=1),
-            )
+            # A network that swallows packets must not hold the next try up once it is whole again.
+            async with asyncio.timeout(_CONNECT_S):
+                socket = await self._http.ws_connect(
+                    url,
+                    ssl=self._context,
+                    server_hostname=CONTROL_PLANE_HOST,
+                    max_msg_size=_MESSAGE_MAX,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=1),
+                )
         except aiohttp.WSServerHandshakeError as error:
             raise Denied(
                 f"the control plane refuses node {member.node!r} ({error.status})",

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -398,6 +400,65 @@ class TestSurviving:
                 second = kept.credential.certificate
                 await eventually(lambda: node.membership.credential.certificate != second)
                 await node.certify("shop", "web", tmp_path, None)
+
+
+class Cable:
+    """Carries TCP to a port, until it is pulled: then nothing arrives and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self.carried = 0
+
+    def pull(self) -> None:
+        self._whole.clear()
+
+    def plug_in(self) -> None:
+        self._whole.set()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.carried += 1
+        await self._whole.wait()
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            await asyncio.gather(self._pipe(reader, far_writer), self._pipe(far_reader, writer))
+        except OSError:
+            pass
+        finally:
+            for end in (writer, far_writer):
+                end.close()
+                with contextlib.suppress(OSError):
+                    await end.wait_closed()
+            self.carried -= 1
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while part := await reader.read(65536):
+            await self._whole.wait()
+            writer.write(part)
+            await writer.drain()
+        writer.close()
+
+
+async def test_a_partition_lapses_and_heals(tmp_path: Path) -> None:
+    async with plane(tmp_path / "control", lease_s=0.6) as control:
+        cable = Cable(control.port)
+        server = await asyncio.start_server(cable.carry, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        membership = replace(await joined(control, tmp_path), api=f"https://127.0.0.1:{port}")
+        try:
+            async with session(membership, tmp_path) as node:
+                await node.register(instance())
+                await node.update("shop/web-0", ready=True)
+                await eventually(lambda: _is(control, "True"))
+                cable.pull()
+                await eventually(lambda: _gone(control), what="the lease to lapse")
+                await eventually(lambda: not node.connected, what="the node to notice")
+                cable.plug_in()
+                await eventually(lambda: _is(control, "True"), 20, "the instance to be back")
+            await eventually(lambda: not cable.carried, what="the last connection to be closed")
+        finally:
+            server.close()
 
 
 class TestTold:
