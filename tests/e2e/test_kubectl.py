@@ -169,6 +169,18 @@ def test_api_resources(kubectl: Kubectl) -> None:
     assert "Server Version: v1.32" in kubectl("version").stdout
 
 
+def test_plurals_are_those_of_the_public_definitions(kubectl: Kubectl) -> None:
+    plurals = {line.split()[0] for line in kubectl("api-resources", "--no-headers").stdout.splitlines()}
+    assert {
+        "gateways", "gatewayclasses", "virtualservices", "destinationrules", "serviceentries", "sidecars",
+        "workloadentries", "workloadgroups", "envoyfilters", "proxyconfigs", "peerauthentications",
+        "authorizationpolicies", "requestauthentications", "telemetries", "httproutes", "grpcroutes",
+        "tlsroutes", "tcproutes", "udproutes", "referencegrants", "backendtlspolicies", "listenersets",
+        "services", "endpoints", "endpointslices", "secrets", "configmaps", "serviceaccounts", "namespaces",
+        "workloads", "meshconfigs",
+    } <= plurals  # fmt: skip
+
+
 def test_explain_goes_deep(kubectl: Kubectl) -> None:
     assert "FIELD: host" in kubectl("explain", "virtualservice.spec.http.route.destination.host").stdout
 

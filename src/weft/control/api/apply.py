@@ -10,6 +10,7 @@ the object).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -49,6 +50,7 @@ FOREIGN: Final = "WEFT0023"  # an object of somebody else's
 REFUSED: Final = "WEFT0024"  # whatever else the API says no to
 
 _ATTEMPTS: Final = 8
+_YIELD_EVERY: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,8 @@ class Applier:
             if item.wire.get("kind") == "Namespace" and isinstance(item.wire.get("metadata"), Mapping)
         }
         for index, item in enumerate(items):
+            if index % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)  # thousands of objects must not hold up the proxies' streams
             try:
                 await self._plan_one(plan, seen, index, item, options, namespace, yielding=yielding)
             except ApiError as error:
