@@ -249,7 +249,7 @@ class Resources:
     async def _answer(self, request: Request, target: Target, written: Written, code: int) -> Response:
         seconds = wait_seconds(request.query_params)
         headers: dict[str, str] = {}
-        if seconds is not None:
+        if seconds is not None and not request.query_params.get("dryRun"):
             report = await self._converged(written.stored.revision, seconds)
             headers[CONVERGENCE_HEADER] = msgspec.json.encode(report).decode()
         form = form_of(request.headers.get("accept", ""))

@@ -101,20 +101,21 @@ async def serve_api(
             doors.append((sockets.enter_context(_bind_unix(socket_path)), None))
             sockets.callback(socket_path.unlink, missing_ok=True)
         servers = [_server(app, factory) for _, factory in doors]
-        async with asyncio.TaskGroup() as tasks:
+        ticking: list[asyncio.Task[None]] = []
+        try:
             for server, (door, _) in zip(servers, doors, strict=True):
                 server.config.load()
                 server.lifespan = server.config.lifespan_class(server.config)
                 await server.startup(sockets=[door])
                 await server.on_tick(0)
-                tasks.create_task(server.main_loop())
-            try:
-                yield Serving(host, port if host is not None else None, socket_path)
-            finally:
-                stop.set()
-                for server in servers:
-                    server.should_exit = True
-                await asyncio.gather(*(server.shutdown() for server in servers))
+                ticking.append(asyncio.create_task(server.main_loop(), name="api: clock"))
+            yield Serving(host, port if host is not None else None, socket_path)
+        finally:
+            stop.set()
+            for task in ticking:
+                task.cancel()
+            await asyncio.gather(*ticking, return_exceptions=True)
+            await asyncio.gather(*(server.shutdown() for server in servers if server.started))
 
 
 def _server(app: ASGIApp, factory: Callable[[], ssl.SSLContext] | None) -> _Server:
