@@ -16,7 +16,7 @@ from weft.compile.routes import default_route, foreign_host, service_host, singl
 from weft.compile.rules import Rules
 from weft.compile.service import Labels, Port, Resolution, Service
 from weft.compile.settings import Settings
-from weft.compile.view import View, exported
+from weft.compile.view import Limits, View, admitted, exported
 from weft.model.resource import Key
 from weft.model.virtual_service import VirtualService
 from weft.names import expand_host
@@ -25,7 +25,7 @@ MESH_GATEWAYS = frozenset({istio.MESH})
 
 
 def mesh_virtual_services(
-    resources: Mapping[Key, VirtualService], namespace: str, settings: Settings
+    resources: Mapping[Key, VirtualService], namespace: str, limits: Limits | None, settings: Settings
 ) -> tuple[VirtualService, ...]:
     """Those that hold for the sidecars of a namespace, in the order in which they are asked."""
     found = [
@@ -37,8 +37,16 @@ def mesh_virtual_services(
             resource.metadata.namespace,
             namespace,
         )
+        and any(
+            admitted(limits, resource.metadata.namespace, host) for host in full_hosts(resource, settings)
+        )
     ]
     return tuple(sorted(found, key=lambda resource: age(resource.metadata)))
+
+
+def led_to(resources: tuple[VirtualService, ...], domain: str) -> frozenset[str]:
+    """Full names of all hosts that these may send to."""
+    return frozenset(host for resource in resources for host in istio.destination_hosts(resource, domain))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft import ir
 from weft.compile import clusters, inbound, outbound, routes
 from weft.compile.inbound import InboundPort
 from weft.compile.istio.peer_authentication import PeerModes
+from weft.compile.istio.sidecar import scope_of
 from weft.compile.mesh_listeners import listeners_of
-from weft.compile.mesh_routes import mesh_virtual_services, routing_of, tables_of
+from weft.compile.mesh_routes import led_to, mesh_virtual_services, routing_of, tables_of
 from weft.compile.protocol import Protocol, protocol_of
 from weft.compile.registry import Services
 from weft.compile.rules import clusters_of
 from weft.compile.service import Instance, Labels, Service, target_port
 from weft.compile.settings import Settings
 from weft.compile.world import World
+from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import VirtualService
 
 
 def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     """The whole of a sidecar, its endpoints apart."""
-    memo, settings, attachment = world.memo, world.settings, identity.attachment
+    memo, attachment = world.memo, identity.attachment
     own = itself(world, identity)
     labels, namespace = own.labels, identity.name.namespace
-    view = world.view(namespace)
+    scope = memo(scope_of, world.all(Sidecar), namespace, labels, world.settings.root_namespace)
+    settings = memo(_settings, world.settings, scope.outbound_any)
+    resources = memo(mesh_virtual_services, world.all(VirtualService), namespace, scope.limits, settings)
+    besides = memo(led_to, resources, settings.domain) if scope.limits is not None else frozenset[str]()
+    view = world.view(namespace, scope.limits, besides)
     rules = world.rules(view, labels)
-    resources = memo(mesh_virtual_services, world.all(VirtualService), namespace, settings)
     routing = memo(routing_of, view, resources, settings)
     tables = memo(tables_of, view, routing, rules, labels, settings, memo)
     listeners: tuple[ir.Listener, ...] = ()
@@ -55,6 +60,13 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         ),
         telemetry=ir.Telemetry(access_log=settings.access_log),
     )
+
+
+def _settings(settings: Settings, outbound_any: bool | None) -> Settings:
+    """The mesh's settings, but for what a Sidecar says."""
+    if outbound_any is None or outbound_any == settings.outbound_any:
+        return settings
+    return replace(settings, outbound_any=outbound_any)
 
 
 def itself(world: World, identity: ir.ProxyIdentity) -> Instance:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from weft.compile.hosts import covers
+from weft.compile.hosts import overlaps
 from weft.compile.registry import Services
 from weft.compile.service import Service
 
@@ -32,34 +32,32 @@ def exported(export_to: Iterable[str], owner: str, client: str) -> bool:
     return not own.isdisjoint(export_to)
 
 
+Limits = tuple[tuple[str, str], ...]
+"""(namespace or ``*``, host) pairs of a Sidecar's ``egress.hosts``: nothing else is seen."""
+
+
+def admitted(limits: Limits | None, owner: str, host: str) -> bool:
+    """Whether limits let a resource of a namespace about a host through; wildcards may meet halfway."""
+    if limits is None:
+        return True
+    return any(space in {EVERYWHERE, owner} and overlaps(wanted, host) for space, wanted in limits)
+
+
 def visible_services(
-    services: Services, namespace: str, limits: tuple[EgressHosts, ...] | None
+    services: Services, namespace: str, limits: Limits | None, besides: frozenset[str]
 ) -> tuple[Service, ...]:
-    """One service a host: the client's own namespace first, then Kubernetes', then the oldest."""
+    """One service a host: the client's own namespace first, then Kubernetes', then the oldest.
+
+    ``besides``: hosts that are seen whatever the limits, for a rule that is seen leads there.
+    """
     found: list[Service] = []
     for host in sorted(services.by_host):
         candidates = [
             service
             for service in services.by_host[host]
             if exported(service.export_to, service.namespace, namespace)
-            and (limits is None or any(limit.allows(service, namespace) for limit in limits))
+            and (host in besides or admitted(limits, service.namespace, host))
         ]
         if candidates:
             found.append(min(candidates, key=lambda s: (s.namespace != namespace, not s.kubernetes, s.order)))
     return tuple(found)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EgressHosts:
-    """One entry of a Sidecar's ``egress.hosts``: ``namespace/host``; ``.`` is the own namespace."""
-
-    namespace: str
-    host: str
-
-    def allows(self, service: Service, client: str) -> bool:
-        """Whether the entry lets ``client`` see the service."""
-        return self.admits(service.namespace, client) and covers(self.host, service.host)
-
-    def admits(self, owner: str, client: str) -> bool:
-        """Whether the entry is about resources of ``owner``."""
-        return self.namespace == EVERYWHERE or owner == (client if self.namespace == "." else self.namespace)

@@ -22,7 +22,7 @@ from weft.compile.registry import Instances, Services
 from weft.compile.rules import Rules, rules_of
 from weft.compile.service import Instance, Labels, Service
 from weft.compile.settings import Settings
-from weft.compile.view import View, visible_services
+from weft.compile.view import Limits, View, visible_services
 from weft.compile.vips import assign
 from weft.model.core import ConfigMap, Namespace, Secret
 from weft.model.destination_rule import DestinationRule
@@ -130,12 +130,6 @@ class World:
         """All resources of a kind; the same object in every world in which none of them differs."""
         return _table(self._kinds, kind)
 
-    def get(self, kind: type[R], namespace: str, name: str) -> R | None:
-        """One resource."""
-        return next(
-            (r for key, r in self.all(kind).items() if key.name == name and key.namespace == namespace), None
-        )
-
     def keys(self) -> frozenset[Key]:
         """Keys of all resources."""
         return frozenset(key for table in self._kinds.values() for key in table)
@@ -154,9 +148,11 @@ class World:
         """What clients must know of the workloads behind each service."""
         return self.memo(peers_of, self.services, self.backing, self.settings.trust_domain, self.memo)
 
-    def view(self, namespace: str) -> View:
+    def view(
+        self, namespace: str, limits: Limits | None = None, besides: frozenset[str] = frozenset()
+    ) -> View:
         """What a namespace may call; the same object until that differs."""
-        services = self.memo(visible_services, self.services, namespace, None)
+        services = self.memo(visible_services, self.services, namespace, limits, besides)
         return self.memo(View.of, namespace, services)
 
     @property
