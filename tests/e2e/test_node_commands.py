@@ -186,6 +186,30 @@ def test_from_a_token_to_a_running_service_through_a_killed_agent_to_nothing(joi
     until(lambda: joined.rows() == [], lambda: joined.log("node"))
 
 
+def test_clean_finds_by_name_what_lost_its_record(host: Host) -> None:
+    hierarchy = Hierarchy.find()
+    assert hierarchy is not None
+    group = hierarchy.mount / f"weft-{host.mesh}" / "shop.web" / "app"
+    group.mkdir(parents=True)
+    sleeper = subprocess.Popen(
+        ["sh", "-c", f"echo 0 > {group}/cgroup.procs && exec sleep 300"], start_new_session=True
+    )
+    table = f"weft-{host.mesh}"
+    subprocess.run(["nft", "add", "table", "inet", table], check=True)
+    try:
+        until(lambda: (group / "cgroup.procs").read_text(), lambda: "it did not enter")
+        assert "nothing to clean" in host.weft("clean", "--mesh", host.mesh)
+        said = host.weft("clean", "--mesh", host.mesh, "--all")
+        assert "cgroup" in said
+        assert "nft tables" in said
+        assert sleeper.wait(5) == -signal.SIGKILL
+        assert not group.parents[1].exists()
+        assert table not in subprocess.run(["nft", "list", "tables"], capture_output=True, text=True).stdout
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
 def test_a_host_that_has_not_joined_is_told_how(host: Host) -> None:
     said = host.weft("node", "--mesh", host.mesh, code=2)
     assert "has not joined a mesh yet" in said

@@ -18,13 +18,18 @@ from weft.node.layout import DEFAULT_MESH, Layout
 
 @click.command()
 @click.option("--mesh", help="Only this mesh; default: every mesh of this user.")
-@click.option("--all", "everything", is_flag=True, help="Also identities, slots and stored configuration.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Also identities and slots, and what bears a mesh's name without a record.",
+)
 def clean(mesh: str | None, everything: bool) -> None:
     """Remove what a crash or an uninstall left: rules, cgroups, namespaces, routes, processes, files.
 
     What a living node or control plane holds is left alone.
     """
-    names = [mesh] if mesh else _meshes()
+    names = [mesh] if mesh else _meshes(everything)
     done = 0
     for name in names:
         done += asyncio.run(_clean(Layout.of(name), everything))
@@ -32,8 +37,10 @@ def clean(mesh: str | None, everything: bool) -> None:
         click.echo("nothing to clean")
 
 
-def _meshes() -> list[str]:
-    """Every mesh that has a directory here."""
+def _meshes(everything: bool) -> list[str]:
+    """Every mesh that has a directory here; for root and ``--all`` also a cgroup."""
+    from weft.node.adoption import meshes_by_name
+
     example = Layout.of(DEFAULT_MESH)
     found = {
         path.name
@@ -42,16 +49,20 @@ def _meshes() -> list[str]:
         for path in parent.iterdir()
         if path.is_dir()
     }
+    if everything and os.geteuid() == 0:
+        found |= meshes_by_name()
     return sorted(found)
 
 
 async def _clean(layout: Layout, everything: bool) -> int:
-    from weft.node.adoption import sweep
+    from weft.node.adoption import sweep, sweep_by_name
 
-    if not layout.runtime.is_dir() and not (everything and layout.state.is_dir()):
+    if not layout.runtime.is_dir() and not everything:
         return 0
     with _held(layout):
         done = await sweep(layout, keep=False, say=lambda what: click.echo(f"{layout.mesh}: {what}"))
+        if everything and os.geteuid() == 0:
+            done += await sweep_by_name(layout.mesh, say=lambda what: click.echo(f"{layout.mesh}: {what}"))
         if layout.runtime.is_dir():
             layout.remove_runtime()
         if everything and layout.state.is_dir():

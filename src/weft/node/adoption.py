@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from weft.errors import WeftError
 from weft.node.capture import cgroup, netns, nft
-from weft.node.capture.command import CommandError, run
+from weft.node.capture.command import SEARCH_PATH, CommandError, run
 from weft.node.layout import Layout, Record, read_json
 from weft.node.process import Process
 
@@ -69,6 +70,40 @@ async def sweep(layout: Layout, *, keep: bool, say: Say = log.info) -> list[str]
         for name, _ in list(layout.read_records("network")):
             await _attempt(netns.remove_network(layout, name), f"bridge {name}", removed)
     return done
+
+
+async def sweep_by_name(mesh: str, *, say: Say = log.info) -> list[str]:
+    """Remove what bears a mesh's name, though no record speaks of it: the runtime directory was lost.
+
+    For root only; the caller made sure that no node of the mesh lives.
+    """
+    done: list[str] = []
+
+    def removed(what: str) -> None:
+        done.append(what)
+        say(f"removed {what}")
+
+    hierarchy = cgroup.Hierarchy.find()
+    if hierarchy is not None:
+        group = hierarchy.mount / f"weft-{mesh}"
+        # Before the namespaces: a process in it would keep one alive without a name.
+        if group.is_dir() and await asyncio.to_thread(cgroup.remove, group, kill=True):
+            removed(f"cgroup {group}")
+    if shutil.which("nft", path=SEARCH_PATH):
+        ours = {nft.table_name(mesh), f"{nft.table_name(mesh)}-guard"}
+        if ours & set(await nft.tables()):
+            await _attempt(nft.drop(mesh), "the nft tables", removed)
+    for path in sorted(Path("/run/netns").glob(f"weft-{mesh}-*")):
+        await _attempt(run("ip", "netns", "delete", path.name), f"network namespace {path.name}", removed)
+    return done
+
+
+def meshes_by_name() -> set[str]:
+    """Meshes that have a cgroup on this host, whether or not a record speaks of them."""
+    hierarchy = cgroup.Hierarchy.find()
+    return (
+        {path.name.removeprefix("weft-") for path in hierarchy.mount.glob("weft-*")} if hierarchy else set()
+    )
 
 
 def _worth_adopting(record: Record) -> bool:
