@@ -15,14 +15,17 @@ from weft.compile.settings import Settings
 from weft.compile.view import View, exported
 from weft.compile.world import World
 from weft.errors import Problem, Severity, did_you_mean
+from weft.model.http_route import HTTPRoute
 from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
 from weft.model.resource import Key
+from weft.model.service_entry import ServiceEntry
 from weft.model.virtual_service import VirtualService
 from weft.names import expand_host
 
 NOT_FOUND: Final = "IST0101"
 CLAIMS: Final = "WEFT0101"
+UNHEEDED: Final = "WEFT0102"
 
 
 def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
@@ -30,7 +33,8 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     memo, settings = world.memo, world.settings
     view = world.view(namespace)
     rules = world.rules(view, ())
-    return memo(_all, world.all(VirtualService), view, rules, world.all(Gateway), settings, memo)
+    refused = memo(_unsupported, world.all(Gateway), world.all(ServiceEntry), world.all(HTTPRoute))
+    return refused + memo(_all, world.all(VirtualService), view, rules, world.all(Gateway), settings, memo)
 
 
 def _all(
@@ -49,6 +53,36 @@ def _all(
             targets = targets_of(resource, view, rules, settings, memo)
             found += memo(_problems, resource, targets, gateways, view, settings)
     return tuple(found)
+
+
+def _unsupported(
+    gateways: Mapping[Key, Gateway],
+    entries: Mapping[Key, ServiceEntry],
+    routes: Mapping[Key, HTTPRoute],
+) -> tuple[Problem, ...]:
+    """Values of fields that are otherwise honoured, and have no effect yet."""
+    found: list[Problem] = []
+    for key, gateway in sorted(gateways.items()):
+        for index, server in enumerate(gateway.spec.servers or ()):
+            if server.tls is not None and server.tls.mode == "AUTO_PASSTHROUGH":
+                message = "AUTO_PASSTHROUGH is not supported yet: the port routes by VirtualServices only"
+                found.append(_unheeded(key, message, f"spec.servers[{index}].tls.mode", "use PASSTHROUGH"))
+    for key, entry in sorted(entries.items()):
+        if entry.spec.resolution == "DYNAMIC_DNS":
+            message = "DYNAMIC_DNS is not supported yet: connections go where the client resolved the name to"
+            found.append(_unheeded(key, message, "spec.resolution", "use DNS or NONE"))
+    for key, route in sorted(routes.items()):
+        for index, parent in enumerate(route.spec.parent_refs or ()):
+            if parent.kind is not None and parent.kind != "Gateway":
+                message = (
+                    f"a parent of kind {parent.kind} is not supported yet: the route is not in force there"
+                )
+                found.append(_unheeded(key, message, f"spec.parentRefs[{index}]", "use a VirtualService"))
+    return tuple(found)
+
+
+def _unheeded(key: Key, message: str, path: str, hint: str) -> Problem:
+    return Problem(UNHEEDED, message, None, hint, path, severity=Severity.WARNING, resource=str(key))
 
 
 def _names(gateways: Mapping[Key, Gateway]) -> frozenset[str]:

@@ -1,0 +1,49 @@
+"""Values that are accepted and have no effect yet are told, never ignored in silence."""
+
+# ruff: noqa: E501  (resources stand on one line)
+
+from __future__ import annotations
+
+import pytest
+from tests.support.compiled import identity, world
+
+from weft.compile.proxy import compile_proxy
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (
+            """
+            apiVersion: networking.istio.io/v1
+            kind: Gateway
+            metadata: {name: x}
+            spec: {servers: [{port: {number: 443, name: tls, protocol: TLS}, hosts: ["*.local"], tls: {mode: AUTO_PASSTHROUGH}}]}
+            """,
+            "spec.servers[0].tls.mode",
+        ),
+        (
+            """
+            apiVersion: networking.istio.io/v1
+            kind: ServiceEntry
+            metadata: {name: x}
+            spec: {hosts: ["*.example.com"], resolution: DYNAMIC_DNS, ports: [{number: 443, name: tls, protocol: TLS}]}
+            """,
+            "spec.resolution",
+        ),
+        (
+            """
+            apiVersion: gateway.networking.k8s.io/v1
+            kind: HTTPRoute
+            metadata: {name: x}
+            spec: {parentRefs: [{group: "", kind: Service, name: web}]}
+            """,
+            "spec.parentRefs[0]",
+        ),
+    ],
+)
+def test_values_without_effect(text: str, path: str) -> None:
+    (problem,) = compile_proxy(world(text), identity())[1]
+    assert (problem.code, problem.path) == ("WEFT0102", path)
+    assert problem.resource.endswith(" default/x")
+    assert problem.hint
