@@ -14,9 +14,9 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.support.certificates import TestAuthority
 from websockets.asyncio.client import connect
 
-from tests.support.certificates import TestAuthority
 from weft.app.echo.answer import Asked, Echo
 from weft.app.echo.server import Ports, serving, tls_context
 from weft.errors import WeftError
