@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,6 @@ from weft.node.capture import proxy_env
 from weft.node.capture.cgroup import Hierarchy
 from weft.node.capture.command import SEARCH_PATH
 
-_CLONE_NEWUSER: Final = 0x10000000
 _USERNS_LIMIT: Final = Path("/proc/sys/user/max_user_namespaces")
 _SECCOMP_ACTIONS: Final = Path("/proc/sys/kernel/seccomp/actions_avail")
 _KERNEL_SECCOMP: Final = (5, 19)  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
@@ -62,12 +61,20 @@ def _userns_error() -> str:
             return "user namespaces are turned off (sysctl user.max_user_namespaces is 0)"
     except OSError:
         return "this kernel has no user namespaces"
-    libc = ctypes.CDLL(None, use_errno=True)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if libc.unshare(_CLONE_NEWUSER) == 0 else min(ctypes.get_errno(), 255) or 1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return "" if code == 0 else f"user namespaces are not permitted: {os.strerror(code)}"
+    try:
+        # A program, no fork of our own: a child that some library gives threads again may not unshare.
+        done = subprocess.run(
+            ("unshare", "--user", "true"),
+            env={"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8"},
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"cannot try user namespaces: {error}"
+    said = done.stderr.strip().removeprefix("unshare: ")
+    return "" if done.returncode == 0 else f"user namespaces are not permitted: {said}"
 
 
 def _seccomp_error() -> str:
