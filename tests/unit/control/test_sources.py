@@ -129,6 +129,17 @@ async def test_what_others_made_is_left_alone_and_said(objects: Objects, mesh: P
     assert await value_of(objects, "b") == "1"
 
 
+async def test_two_directories_do_not_take_from_each_other(objects: Objects, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory, value in ((first, "1"), (second, "2")):
+        directory.mkdir()
+        (directory / "a.yaml").write_text(config("a", value))
+    assert (await synced(Directory(objects, first))).problems == ()
+    (problem,) = (await synced(Directory(objects, second))).problems
+    assert f"files:{first}" in problem.message
+    assert await value_of(objects, "a") == "1"
+
+
 async def test_detached_objects_stay_detached(objects: Objects, mesh: Path) -> None:
     (mesh / "a.yaml").write_text(config("a"))
     directory = Directory(objects, mesh)

@@ -216,8 +216,12 @@ class Applier:
                 plan.namespaces.append(place)
         else:
             old = decode(before)
-            if yielding and before.owner is None and not same(old, _merged(row, old, wire)):
-                plan.found.append(Found(index=index, problem=_foreign(key, "the API")))
+            theirs = before.owner not in (None, options.owner) or (
+                before.owner is None and not same(old, _merged(row, old, wire))
+            )
+            if yielding and theirs:
+                owner_name = before.owner or "the API"
+                plan.found.append(Found(index=index, problem=_foreign(key, owner_name)))
                 return
             owner = own(row, before, options)
             checked = check(row, _merged(row, old, wire), options.validation)
