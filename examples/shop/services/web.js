@@ -81,8 +81,13 @@ function serve(name, version, routes) {
  * `sqlite3` process that is asked line by line.
  */
 function database(name) {
-  const folder = process.env.SHOP_DATA || fs.mkdtempSync(path.join(os.tmpdir(), `shop-${name}-`));
-  fs.mkdirSync(folder, { recursive: true });
+  let folder = process.env.SHOP_DATA;
+  if (folder) {
+    fs.mkdirSync(folder, { recursive: true });
+  } else {
+    folder = fs.mkdtempSync(path.join(os.tmpdir(), `shop-${name}-`));
+    process.on("exit", () => fs.rmSync(folder, { recursive: true, force: true }));
+  }
   const file = path.join(folder, `${name}.sqlite`);
   let builtin = null;
   try {

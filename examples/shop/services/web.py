@@ -6,9 +6,11 @@ request it serves on to those it makes.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import sys
@@ -160,6 +162,8 @@ class _Server(ThreadingHTTPServer):
 def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
     class Serve(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Head and body are two writes: Nagle holds the second back for the peer's delayed acknowledgement.
+        disable_nagle_algorithm = True
         # Idle connections end, so that the process can.
         timeout = 60
 
@@ -208,8 +212,12 @@ class Database:
     def __init__(
         self, name: str, schema: str, fill: Callable[[sqlite3.Connection], None] | None = None
     ) -> None:
-        folder = Path(os.environ.get("SHOP_DATA") or tempfile.mkdtemp(prefix=f"shop-{name}-"))
-        folder.mkdir(parents=True, exist_ok=True)
+        if given := os.environ.get("SHOP_DATA"):
+            folder = Path(given)
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = Path(tempfile.mkdtemp(prefix=f"shop-{name}-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
         self._connection = sqlite3.connect(
             folder / f"{name}.sqlite", check_same_thread=False, isolation_level=None
         )

@@ -21,7 +21,7 @@ def find() -> Path:
         WeftError: neither is there.
     """
     here = Path(__file__).resolve()
-    for folder in (here.with_name("shop"), here.parents[3] / "examples" / "shop"):
+    for folder in (here.with_name("shop_files"), here.parents[3] / "examples" / "shop"):
         if (folder / "mesh.yaml").is_file():
             return folder
     raise WeftError("the shop is not here", hint="install weft again, or run it from a clone")

@@ -111,8 +111,8 @@ async def make_network(layout: Layout) -> Network:
     )
     await run(
         *("ip", "-batch", "-"),
-        # An address of its own: else a bridge takes its lowest port's, and whenever a replica comes or goes the
-        # others send to an address that nobody has until their neighbour tables notice.
+        # An address of its own: else a bridge takes its lowest port's, and whenever a replica comes or
+        # goes the others send to one that nobody has until their neighbour tables notice.
         stdin=f"link add {bridge} address {_mac(network.gateway)} type bridge\n"
         f"addr add {network.gateway}/{subnet.prefixlen} dev {bridge}\n"
         f"link set {bridge} up\n",
