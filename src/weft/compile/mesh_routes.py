@@ -104,25 +104,57 @@ def tables_of(
     """A table for each port where some service of the view speaks HTTP, or may."""
     tables: list[ir.RouteTable] = []
     by_port: list[tuple[int, tuple[ir.VirtualHost, ...]]] = []
-    others = _aliases(view)
+    others = memo(_aliases, view)
     for number, served in memo(http_ports, view).items():
-        hosts: list[ir.VirtualHost] = []
+        owners = tuple([routing.services.get(service.host, ()) for service, _ in served])
+        matched = {owner.key for group in owners for owner in group}
         here = {service.host for service, _ in served}
-        for service, port in served:
-            host = _host(service, port, view, routing, rules, labels, settings, others, memo)
-            hosts.append(host)
-            if port.protocol.is_http or not service.addresses:
-                continue
-            tables.append(memo(single, f"{service.host}:{number}", host))
-        matched = {owner.key for service, _ in served for owner in routing.services.get(service.host, ())}
-        for name, owner in routing.foreign:
-            if name not in here and (number == 80 or owner.key in matched):
-                routes = _routes(owner, number, view, rules, labels, settings, memo)
-                if routes:
-                    hosts.append(memo(foreign_host, name, number, routes))
-        by_port.append((number, tuple(hosts)))
-        tables.append(memo(table, str(number), tuple(hosts), settings))
+        foreign = tuple(
+            (name, owner)
+            for name, owner in routing.foreign
+            if name not in here and (number == 80 or owner.key in matched)
+        )
+        part = memo(_port, number, served, owners, foreign, view, rules, labels, settings, others, memo)
+        by_port.append((number, part.hosts))
+        tables += part.tables
     return Tables(tuple(sorted(tables, key=lambda item: item.name)), tuple(by_port))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    tables: tuple[ir.RouteTable, ...]
+    hosts: tuple[ir.VirtualHost, ...]
+
+
+Served = tuple[tuple[Service, Port], ...]
+
+
+def _port(
+    number: int,
+    served: Served,
+    owners: tuple[tuple[VirtualService, ...], ...],
+    foreign: tuple[tuple[str, VirtualService], ...],
+    view: View,
+    rules: Rules,
+    labels: Labels,
+    settings: Settings,
+    others: Mapping[str, tuple[str, ...]],
+    memo: Memo,
+) -> _Part:
+    """One port: its table, and one more for each service whose protocol is looked at."""
+    hosts: list[ir.VirtualHost] = []
+    tables: list[ir.RouteTable] = []
+    for (service, port), asked in zip(served, owners, strict=True):
+        host = _host(service, port, asked, view, rules, labels, settings, others, memo)
+        hosts.append(host)
+        if not port.protocol.is_http and service.addresses:
+            tables.append(memo(single, f"{service.host}:{number}", host))
+    for name, owner in foreign:
+        routes = _routes(owner, number, view, rules, labels, settings, memo)
+        if routes:
+            hosts.append(memo(foreign_host, name, number, routes))
+    tables.append(memo(table, str(number), tuple(hosts), settings))
+    return _Part(tuple(tables), tuple(hosts))
 
 
 def http_ports(view: View) -> Mapping[int, tuple[tuple[Service, Port], ...]]:
@@ -149,8 +181,8 @@ def _aliases(view: View) -> Mapping[str, tuple[str, ...]]:
 def _host(
     service: Service,
     port: Port,
+    owners: tuple[VirtualService, ...],
     view: View,
-    routing: Routing,
     rules: Rules,
     labels: Labels,
     settings: Settings,
@@ -158,7 +190,7 @@ def _host(
     memo: Memo,
 ) -> ir.VirtualHost:
     names = others.get(service.host, ())
-    for owner in routing.services.get(service.host, ()):
+    for owner in owners:
         routes = _routes(owner, port.number, view, rules, labels, settings, memo)
         if routes:
             return memo(service_host, service, port.number, routes, view.namespace, settings.domain, names)
