@@ -106,9 +106,9 @@ def tables_of(
     by_port: list[tuple[int, tuple[ir.VirtualHost, ...]]] = []
     others = memo(_aliases, view)
     for number, served in memo(http_ports, view).items():
-        owners = tuple([routing.services.get(service.host, ()) for service, _ in served])
+        owners = tuple([routing.services.get(service.host, ()) for service, _ in served.ports])
         matched = {owner.key for group in owners for owner in group}
-        here = {service.host for service, _ in served}
+        here = {service.host for service, _ in served.ports}
         foreign = tuple(
             (name, owner)
             for name, owner in routing.foreign
@@ -126,7 +126,11 @@ class _Part:
     hosts: tuple[ir.VirtualHost, ...]
 
 
-Served = tuple[tuple[Service, Port], ...]
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """Services at one port number, in the order of their hosts."""
+
+    ports: tuple[tuple[Service, Port], ...]
 
 
 def _port(
@@ -144,7 +148,7 @@ def _port(
     """One port: its table, and one more for each service whose protocol is looked at."""
     hosts: list[ir.VirtualHost] = []
     tables: list[ir.RouteTable] = []
-    for (service, port), asked in zip(served, owners, strict=True):
+    for (service, port), asked in zip(served.ports, owners, strict=True):
         host = _host(service, port, asked, view, rules, labels, settings, others, memo)
         hosts.append(host)
         if not port.protocol.is_http and service.addresses:
@@ -157,7 +161,7 @@ def _port(
     return _Part(tuple(tables), tuple(hosts))
 
 
-def http_ports(view: View) -> Mapping[int, tuple[tuple[Service, Port], ...]]:
+def http_ports(view: View) -> Mapping[int, Served]:
     """Ports where HTTP is spoken or may be, with who serves there."""
     found: dict[int, list[tuple[Service, Port]]] = {}
     for service in view.services:
@@ -166,7 +170,7 @@ def http_ports(view: View) -> Mapping[int, tuple[tuple[Service, Port], ...]]:
         for port in service.ports:
             if port.protocol.may_be_http:
                 found.setdefault(port.number, []).append((service, port))
-    return {number: tuple(found[number]) for number in sorted(found)}
+    return {number: Served(tuple(found[number])) for number in sorted(found)}
 
 
 def _aliases(view: View) -> Mapping[str, tuple[str, ...]]:

@@ -33,6 +33,8 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     view = world.view(namespace, scope.limits, besides)
     rules = world.rules(view, labels)
     routing = memo(routing_of, view, resources, settings)
+    # HTTP rules come and go without touching a listener.
+    streams = memo(routing_of, view, tuple(r for r in resources if r.spec.tls or r.spec.tcp), settings)
     tables = memo(tables_of, view, routing, rules, labels, settings, memo)
     listeners: tuple[ir.Listener, ...] = ()
     sent = tables.tables
@@ -45,7 +47,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     else:
         listeners = (
             memo(outbound.virtual_outbound, attachment, settings),
-            *memo(listeners_of, view, routing, rules, labels, world.headless(view), settings, memo),
+            *memo(listeners_of, view, streams, rules, labels, world.headless(view), settings, memo),
         )
     modes = world.peer_modes(namespace, labels)
     ports = memo(inbound_ports, own, memo(selecting, world.services, own), modes)
