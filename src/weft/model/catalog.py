@@ -108,7 +108,7 @@ def _row(
     status: bool = True,
 ) -> KindRow:
     lower = kind.lower()
-    many = plural or (f"{lower[:-1]}ies" if lower.endswith("y") else f"{lower}s")
+    many = plural or (f"{lower[:-1]}ies" if lower.endswith("y") and lower[-2] not in "aeiou" else f"{lower}s")
     categories = _CATEGORIES.get(group, ("all",) if kind == "Service" else ())
     return KindRow(
         group,
