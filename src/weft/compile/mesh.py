@@ -70,6 +70,7 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         detection_timeout=spec.protocol_detection_timeout or default.detection_timeout,
         retry=retry,
         access_log=spec.access_log_file or None,
+        tracing=spec.enable_tracing is not False,
         export_services=tuple(spec.default_service_export_to or default.export_services),
         export_virtual_services=tuple(
             spec.default_virtual_service_export_to or default.export_virtual_services

@@ -20,6 +20,7 @@ from weft.compile.rules import Rules, clusters_of
 from weft.compile.server import Server, Speaks, edge_handler
 from weft.compile.service import Labels
 from weft.compile.settings import Settings
+from weft.compile.telemetry import telemetry_of
 from weft.compile.view import View, exported
 from weft.compile.world import World
 from weft.model.istio_gateway import Gateway
@@ -64,7 +65,7 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
             memo(passthrough_cluster, settings),
             memo(blackhole_cluster),
         ),
-        telemetry=ir.Telemetry(access_log=settings.access_log),
+        telemetry=telemetry_of(settings),
     )
 
 

@@ -20,6 +20,7 @@ class Settings:
 
     ``export_*`` are what a resource without ``exportTo`` is exported to. ``trust_domains`` are other
     domains whose identities are accepted as well. ``controllers`` name the GatewayClasses that are ours.
+    ``tracing``: spans are made, and the headers that tie requests together.
     ``upgrade``: HTTP/2 to every ``http`` port (True), to none (False), or between sidecars (None).
     """
 
@@ -37,6 +38,7 @@ class Settings:
     detection_timeout: timedelta = timedelta(0)
     retry: ir.Retry | None = DEFAULT_RETRY
     access_log: str | None = None
+    tracing: bool = True
     export_services: tuple[str, ...] = ("*",)
     export_virtual_services: tuple[str, ...] = ("*",)
     export_destination_rules: tuple[str, ...] = ("*",)

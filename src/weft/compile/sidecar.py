@@ -16,6 +16,7 @@ from weft.compile.registry import Services
 from weft.compile.rules import clusters_of
 from weft.compile.service import Instance, Labels, Service, target_port
 from weft.compile.settings import Settings
+from weft.compile.telemetry import telemetry_of
 from weft.compile.world import World
 from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import VirtualService
@@ -60,7 +61,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
             *memo(clusters_of, view, rules, world.peers, settings, False, memo),
             *receiving.clusters,
         ),
-        telemetry=ir.Telemetry(access_log=settings.access_log),
+        telemetry=telemetry_of(settings),
     )
 
 

@@ -37,6 +37,7 @@ from weft.control.pipeline import Pipeline
 from weft.control.proxies import Entry, Proxies, authorizer
 from weft.control.proxy_routes import ProxyRoutes
 from weft.control.registry import LEASE_S, Registry
+from weft.control.spans import EXPORT, count_spans
 from weft.control.status import Status
 from weft.identity.ca import WORKLOAD_LIFETIME
 from weft.identity.custody import Custody
@@ -179,6 +180,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 config,
                 status,
                 authorizer(authority.trust_domain, _registered(pipeline)),
+                unary={EXPORT: count_spans(status.metrics.spans)},
             )
         )
         api = await stack.enter_async_context(

@@ -74,6 +74,7 @@ class Metrics:
         self.errors = Counter(
             "pilot_total_xds_internal_errors", "Proxies that could not be compiled.", registry
         )
+        self.spans = Counter("weft_spans_received_total", "Spans that proxies sent.", registry)
         self.validated = Counter("galley_validation_passed", "Resources accepted.", registry)
         self.invalid = Counter("galley_validation_failed", "Resources refused.", registry)
 

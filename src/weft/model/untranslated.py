@@ -130,7 +130,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.discoverySelectors",
         "spec.enableEnvoyAccessLogService",
         "spec.enablePrometheusMerge",
-        "spec.enableTracing",
         "spec.extensionProviders",
         "spec.hboneIdleTimeout",
         "spec.inboundClusterStatName",
