@@ -62,6 +62,9 @@ ROUTE_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguratio
 SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
 VIRTUAL_HOST_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
 
+# What a gateway's Secret is called over SDS, before NAMESPACE/NAME (istio pilot/pkg/credentials).
+GATEWAY_SECRET_SCHEME: Final = "kubernetes-gateway://"  # noqa: S105
+
 # ALPN between Istio proxies (pilot/pkg/networking/util): outbound HTTP offers these, TCP offers "istio".
 ALPN_MESH_HTTP1: Final = "istio-http/1.1"
 ALPN_MESH_HTTP10: Final = "istio-http/1.0"

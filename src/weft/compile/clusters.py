@@ -17,6 +17,7 @@ from weft.names import (
     ALPN_MESH_HTTP1,
     ALPN_MESH_TCP,
     BLACKHOLE_CLUSTER,
+    GATEWAY_SECRET_SCHEME,
     INBOUND_PASSTHROUGH_CLUSTER,
     INBOUND_SOURCE,
     PASSTHROUGH_CLUSTER,
@@ -234,7 +235,7 @@ def _originated(service: Service, tls: ClientTls) -> ir.UpstreamTls:
     certificate: ir.SecretRef | None = None
     trust: ir.SecretRef | None
     if tls.credential:
-        name = f"kubernetes-gateway://{tls.credential}"
+        name = f"{GATEWAY_SECRET_SCHEME}{tls.credential}"
         certificate = ir.SecretRef(source=ir.SecretFrom.ADS, name=name) if mutual else None
         trust = ir.SecretRef(source=ir.SecretFrom.ADS, name=f"{name}-cacert")
     else:

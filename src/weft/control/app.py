@@ -28,7 +28,7 @@ from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
 from weft.control.audit import AuditLog
 from weft.control.credentials import Credentials
-from weft.control.entry import ENTRY_KIND
+from weft.control.entry import ENTRY_KIND, PROXY_ANNOTATION
 from weft.control.names import names
 from weft.control.nametable import NameTable
 from weft.control.nodes import OPEN_PATHS, NodeService
@@ -247,6 +247,7 @@ def _registered(pipeline: Pipeline) -> Callable[[str, str], Entry | None]:
         labels = {**(entry.metadata.labels or {}), **(entry.spec.labels or {})}
         return Entry(
             service_account=entry.spec.service_account or "default",
+            kind=(entry.metadata.annotations or {}).get(PROXY_ANNOTATION, "sidecar"),
             labels=tuple(sorted(labels.items())),
             network=entry.spec.network or "",
         )

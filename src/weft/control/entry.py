@@ -24,6 +24,8 @@ SERVICE_LABEL: Final = "weft.dev/service"
 # Istio's: there is a sidecar, peers may use mutual TLS (pkg/model: security.istio.io/tlsMode).
 TLS_MODE_LABEL: Final = "security.istio.io/tlsMode"
 GROUP_ANNOTATION: Final = "istio.io/autoRegistrationGroup"
+# On the entry of a gateway: "router". Only such a proxy may ask for a gateway's configuration and secrets.
+PROXY_ANNOTATION: Final = "weft.dev/proxy"
 # Conditions of a WorkloadEntry. Istio's (pkg/workloadentry): False keeps traffic away. Ours: True, it leaves.
 HEALTHY: Final = "Healthy"
 DRAINING: Final = "Draining"
@@ -80,8 +82,11 @@ def entry_body(instance: Instance, node: str, times: Times, old: Wire | None, no
         "generation": 1,
         "labels": labels,
     }
-    if instance.group:
-        metadata["annotations"] = {GROUP_ANNOTATION: instance.group}
+    annotations = {GROUP_ANNOTATION: instance.group} if instance.group else {}
+    if instance.kind != "sidecar":
+        annotations[PROXY_ANNOTATION] = instance.kind
+    if annotations:
+        metadata["annotations"] = annotations
     spec: Wire = {
         "address": instance.address,
         "ports": dict(sorted(instance.ports.items())),

@@ -19,12 +19,15 @@ import msgspec
 from weft import ir
 from weft.compile.endpoints import endpoint_set
 from weft.compile.proxy import compile_proxy
+from weft.compile.secrets import asked_for
 from weft.compile.settings import Settings
 from weft.compile.world import Host, World
 from weft.control.lanes import Lanes, Place
 from weft.control.proxies import Proxies
+from weft.control.secrets import secrets_for
 from weft.control.status import Status
 from weft.emit.bundle import Bundle, emit
+from weft.emit.packed import Packed
 from weft.errors import Origin, Problem
 from weft.model.parse import parse_object
 from weft.model.resource import Key, Resource
@@ -54,11 +57,13 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What was published for a proxy."""
+    """What was published for a proxy. ``wanted``: the secrets that it asks for, ``secrets`` those it gets."""
 
     proxy: ir.Proxy
     bundle: Bundle
     place: Place
+    wanted: tuple[str, ...]
+    secrets: Mapping[str, Packed]
 
 
 class Pipeline:
@@ -251,16 +256,19 @@ class Pipeline:
             proxy, problems = compile_proxy(self.world, self._identity(connection))
             made = self._made.get(proxy_id)
             # Units that did not change are the same objects, so that this costs next to nothing.
-            if made is None or made.proxy != proxy:
+            same = made is not None and made.proxy == proxy
+            wanted = made.wanted if made is not None and same else asked_for(proxy)
+            secrets, withheld = secrets_for(self.world, proxy.identity.name, wanted)
+            if made is None or not same or made.secrets != secrets:
                 place = self._lanes.require(proxy_id, proxy, self._endpoints)
-                made = self._made[proxy_id] = _Made(proxy, emit(proxy), place)
+                made = self._made[proxy_id] = _Made(proxy, emit(proxy, secrets), place, wanted, secrets)
         except Exception as error:
             # Whatever is wrong with one proxy's configuration must not keep the others from theirs.
             _log.exception("cannot compile %s; it keeps what it has", proxy_id)
             self._status.metrics.errors.add()
             self.problems[proxy_id] = (_failure(proxy_id, error),)
             return
-        self.problems[proxy_id] = problems
+        self.problems[proxy_id] = (*problems, *withheld)
         self._status.awaiting(proxy_id, self.revision, since)
         self._config.publish(proxy_id, made.bundle, self.revision, lane=made.place)
 

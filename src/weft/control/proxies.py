@@ -25,9 +25,10 @@ _NETWORK_LABEL: Final = "topology.istio.io/network"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What the registry knows of a workload whose sidecar connects."""
+    """What the registry knows of a workload whose proxy connects. ``kind``: ``sidecar`` or ``router``."""
 
     service_account: str
+    kind: str = "sidecar"
     labels: tuple[tuple[str, str], ...] = ()
     locality: Locality = NOWHERE
     network: str = ""
@@ -71,6 +72,8 @@ def authorizer(
             )
         if entry is None:
             return claimed
+        if entry.kind != name.kind:
+            return Refusal(f"{name.namespace}/{name.name} is registered as {entry.kind}, not as {name.kind}")
         return ProxyIdentity(
             name=name,
             service_account=account,

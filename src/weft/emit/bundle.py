@@ -12,7 +12,7 @@ from weft.emit.listeners import listener
 from weft.emit.packed import Packed, packed_once
 from weft.emit.routes import route_configuration
 from weft.ir.proxy import Proxy
-from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 
 if TYPE_CHECKING:
     from weft.ir.cluster import Cluster
@@ -43,14 +43,15 @@ def emit_listener(unit: Listener, telemetry: Telemetry) -> Packed:
     return packed_once(unit, unit.name, listener, telemetry)
 
 
-def emit(proxy: Proxy) -> Bundle:
-    """All resources of ``proxy``."""
+def emit(proxy: Proxy, secrets: Mapping[str, Packed] | None = None) -> Bundle:
+    """All resources of ``proxy``, and the ``secrets`` that it may have, by name."""
     return Bundle(
         MappingProxyType(
             {
                 CLUSTER_TYPE: {unit.name: emit_cluster(unit) for unit in proxy.clusters},
                 LISTENER_TYPE: {unit.name: emit_listener(unit, proxy.telemetry) for unit in proxy.listeners},
                 ROUTE_TYPE: {unit.name: emit_routes(unit) for unit in proxy.routes},
+                **({SECRET_TYPE: secrets} if secrets else {}),
             }
         )
     )

@@ -22,7 +22,7 @@ class Packed:
 
     name: str
     version: str
-    body: bytes
+    body: bytes = field(repr=False)
     unit: object = field(default=None, repr=False, compare=False)
 
 

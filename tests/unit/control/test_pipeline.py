@@ -19,7 +19,7 @@ from weft.control.pipeline import Pipeline
 from weft.control.proxies import Proxies
 from weft.control.status import Status
 from weft.model.resource import Key
-from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ProxyName
+from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, SECRET_TYPE, ProxyName
 from weft.protos.wire import from_any
 from weft.store.interface import Delete, Event, GoneError, Put
 from weft.store.sqlite import SqliteStore
@@ -36,9 +36,9 @@ class Proxy(Connection):
 
     __slots__ = ("held", "log", "status")
 
-    def __init__(self, name: str, mesh: Mesh) -> None:
-        node_id = f"sidecar~10.0.0.9~{name}.shop~shop.svc.cluster.local"
-        identity = ir.ProxyIdentity(name=ProxyName.parse(node_id))
+    def __init__(self, name: str, mesh: Mesh, kind: str = "sidecar") -> None:
+        node_id = f"{kind}~10.0.0.9~{name}.shop~shop.svc.cluster.local"
+        identity = ir.ProxyIdentity(name=ProxyName.parse(node_id), labels=(("app", name),))
         super().__init__(
             _NoTransport(), Peer(node_id, Node(node_id), identity), mesh.shared, mesh.config, mesh.status
         )
@@ -108,8 +108,8 @@ class Mesh:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def connect(self, name: str) -> Proxy:
-        proxy = Proxy(name, self)
+    def connect(self, name: str, kind: str = "sidecar") -> Proxy:
+        proxy = Proxy(name, self, kind)
         self.config.attach(proxy)
         for url in (CLUSTER_TYPE, LISTENER_TYPE):
             proxy.stream.receive(Request(url))
@@ -358,3 +358,43 @@ async def test_who_fell_behind_the_store_reads_it_again(mesh: Mesh, monkeypatch:
         assert "outbound|80||gone.shop.svc.cluster.local" not in proxy.held[CLUSTER_TYPE]
         await mesh.converged(await mesh.apply(service("late")))
         assert "outbound|80||late.shop.svc.cluster.local" in proxy.held[CLUSTER_TYPE]
+
+
+async def test_a_secret_that_changes_reaches_the_gateway_that_asked_for_it(mesh: Mesh) -> None:
+    def secret(key: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "edge", "namespace": "shop"},
+            "stringData": {"tls.crt": "certificate", "tls.key": key},
+        }
+
+    gateway = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "edge", "namespace": "shop"},
+        "spec": {
+            "selector": {"app": "edge"},
+            "servers": [
+                {
+                    "port": {"number": 443, "name": "https", "protocol": "HTTPS"},
+                    "hosts": ["*"],
+                    "tls": {"mode": "SIMPLE", "credentialName": "edge"},
+                }
+            ],
+        },
+    }
+    name = "kubernetes-gateway://shop/edge"
+    await mesh.apply(gateway, secret("one"))
+    async with mesh.running():
+        edge, other = mesh.connect("edge", "router"), mesh.connect("other", "router")
+        for proxy in (edge, other):
+            proxy.stream.receive(Request(SECRET_TYPE, subscribe=(name,)))
+            proxy.wake()
+        await mesh.converged(mesh.store.revision)
+        first = edge.held[SECRET_TYPE][name]
+        edge.log.clear()
+        await mesh.converged(await mesh.apply(secret("two")))
+        assert edge.held[SECRET_TYPE][name] != first
+        assert {response.type_url for response in edge.log} == {SECRET_TYPE}
+        assert SECRET_TYPE not in other.held

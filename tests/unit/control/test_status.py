@@ -285,3 +285,13 @@ def test_metadata_that_makes_no_sense_is_refused(metadata: dict[str, object]) ->
     assert isinstance(
         authorizer()(Node(NODE.id, metadata={"SERVICE_ACCOUNT": "web", **metadata}), SPIFFE), Refusal
     )
+
+
+def test_a_sidecar_that_calls_itself_a_gateway_is_refused() -> None:
+    router = Node(NODE.id.replace("sidecar~", "router~"), metadata=NODE.metadata)
+    authorize = authorizer(registered=lambda *_: Entry(service_account="web"))
+    assert isinstance(authorize(NODE, SPIFFE), ir.ProxyIdentity)
+    refusal = authorize(router, SPIFFE)
+    assert refusal == Refusal("shop/web-0 is registered as sidecar, not as router")
+    authorize = authorizer(registered=lambda *_: Entry(service_account="web", kind="router"))
+    assert isinstance(authorize(router, SPIFFE), ir.ProxyIdentity)

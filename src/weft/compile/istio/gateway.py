@@ -13,6 +13,7 @@ from weft.compile.settings import Settings
 from weft.model.istio_gateway import Gateway
 from weft.model.istio_gateway import Server as Resource
 from weft.model.server_tls import ServerTLSSettings
+from weft.names import GATEWAY_SECRET_SCHEME
 
 _VERSIONS: Final = {
     "TLSV1_0": ir.TlsVersion.V1_0,
@@ -145,4 +146,4 @@ def _trust(tls: ServerTLSSettings, namespace: str) -> ir.SecretRef | None:
 
 def secret_name(name: str, namespace: str) -> str:
     """What a Secret is called over SDS."""
-    return f"kubernetes-gateway://{namespace}/{name}"
+    return f"{GATEWAY_SECRET_SCHEME}{namespace}/{name}"
