@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.ports import free_port
+from tests.support.ports import free_ports
 
 SERVICES = Path(__file__).parents[2] / "examples" / "shop" / "services"
 NAMES = (
@@ -54,7 +54,7 @@ def ask(
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Where each service listens."""
     data = tmp_path_factory.mktemp("shop")
-    ports = {name: free_port() for name in NAMES}
+    ports = dict(zip(NAMES, free_ports(len(NAMES)), strict=True))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     environment = {**os.environ, "SHOP_URLS": json.dumps(urls), "SHOP_DATA": str(data), "HOST": "127.0.0.1"}
     environment.pop("HOSTNAME", None)
