@@ -183,6 +183,9 @@ def test_plurals_are_those_of_the_public_definitions(kubectl: Kubectl) -> None:
 
 def test_explain_goes_deep(kubectl: Kubectl) -> None:
     assert "FIELD: host" in kubectl("explain", "virtualservice.spec.http.route.destination.host").stdout
+    explained = kubectl("explain", "virtualservice.spec.http").stdout
+    assert "A rule: requests that match, and what becomes of them." in explained
+    assert "Any of these; every request unless given." in explained
 
 
 def test_typed_creation(kubectl: Kubectl) -> None:

@@ -1,4 +1,4 @@
-"""The kinds as OpenAPI v3, for ``kubectl explain`` and for validation by clients."""
+"""The kinds as OpenAPI v3 schemas, for ``kubectl explain``, validation by clients and the reference pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from weft.model.catalog import KINDS, KindRow
 
-_REF: Final = "#/components/schemas/"
+REF: Final = "#/components/schemas/"
 _META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1."
 _NAMED: Final = {
     "Metadata": f"{_META}ObjectMeta",
@@ -35,8 +35,8 @@ def _package(group: str) -> str:
 
 
 @cache
-def document(group: str, version: str) -> dict[str, Any]:
-    """The OpenAPI document of a group and version; ``paths`` name each kind's collection and object.
+def schemas(group: str, version: str) -> dict[str, Any]:
+    """The schemas of a group and version by name, each with the descriptions of its model.
 
     Raises:
         KeyError: when no kind is served there.
@@ -44,50 +44,15 @@ def document(group: str, version: str) -> dict[str, Any]:
     rows = [row for row in KINDS if row.group == group and version in row.versions]
     if not rows:
         raise KeyError(f"{group}/{version}")
-    root = f"/apis/{group}/{version}" if group else f"/api/{version}"
-    schemas: dict[str, Any] = {}
-    paths: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for row in rows:
-        schemas.update(_schemas(row, version))
-        space = "/namespaces/{namespace}" if row.namespaced else ""
-        kind = {"group": group, "version": version, "kind": row.kind}
-        one, many = f"{root}{space}/{row.plural}/{{name}}", f"{root}{space}/{row.plural}"
-        paths[many] = {
-            "get": _operation("list", kind, f"{definition(row, version)}List"),
-            "post": _operation("post", kind, definition(row, version), body=True),
-        }
-        paths[one] = {
-            "get": _operation("get", kind, definition(row, version)),
-            "put": _operation("put", kind, definition(row, version), body=True),
-            "patch": _operation("patch", kind, definition(row, version)),
-            "delete": _operation("delete", kind, definition(row, version)),
-        }
-    return {
-        "openapi": "3.0.0",
-        "info": {"title": "weft", "version": "v1"},
-        "paths": paths,
-        "components": {"schemas": dict(sorted(schemas.items()))},
-    }
-
-
-def _operation(action: str, kind: dict[str, str], name: str, *, body: bool = False) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": f"{_REF}{name}"}}}
-    found: dict[str, Any] = {
-        "operationId": "".join(
-            (action, kind["group"].title().replace(".", ""), kind["version"], kind["kind"])
-        ),
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": kind,
-        "responses": {"200": {"description": "OK", "content": content}},
-    }
-    if body:
-        found["requestBody"] = {"content": content}
-    return found
+        found.update(_schemas(row, version))
+    return dict(sorted(found.items()))
 
 
 def _schemas(row: KindRow, version: str) -> dict[str, Any]:
     mapping, whole = models_json_schema(
-        [(row.model, "validation")], by_alias=True, ref_template=f"{_REF}{{model}}"
+        [(row.model, "validation")], by_alias=True, ref_template=f"{REF}{{model}}"
     )
     root = definition(row, version)
     raw: dict[str, Any] = whole["$defs"]
@@ -112,8 +77,8 @@ def _schemas(row: KindRow, version: str) -> dict[str, Any]:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"$ref": f"{_REF}{_META}ListMeta"},
-            "items": {"type": "array", "items": {"$ref": f"{_REF}{root}"}},
+            "metadata": {"$ref": f"{REF}{_META}ListMeta"},
+            "items": {"type": "array", "items": {"$ref": f"{REF}{root}"}},
         },
         "x-kubernetes-group-version-kind": [
             {"group": row.group, "version": version, "kind": f"{row.kind}List"}
@@ -146,13 +111,21 @@ def _clean(schema: Any, names: dict[str, str]) -> Any:
         if key == "properties":
             found[key] = {name: _clean(item, names) for name, item in value.items()}
         elif key == "$ref":
-            found[key] = _REF + names[value.rpartition("/")[2]]
+            found[key] = REF + names[value.rpartition("/")[2]]
         elif key == "const":
             found["enum"] = [value]
-        elif key not in {"title", "default"} and not (key == "additionalProperties" and value is False):
+        elif key in {"exclusiveMinimum", "exclusiveMaximum"}:
+            # OpenAPI 3.0 has the limit and a flag where JSON Schema has two limits.
+            found |= {key.removeprefix("exclusive").lower(): value, key: True}
+        elif key not in {"title", "default", "prefixItems"} and not (
+            key == "additionalProperties" and value is False
+        ):
             found[key] = _clean(value, names)
     if found.get("required") == []:
         del found["required"]
+    if "$ref" in found and len(found) > 1:
+        # What stands beside a reference is not read.
+        found = {"allOf": [{"$ref": found.pop("$ref")}], **found}
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from weft.model.catalog import KINDS, KindRow
-from weft.model.openapi import definition, descriptions, document
+from weft.model.openapi import definition, descriptions, schemas
 from weft.model.resource import Resource
 from weft.model.untranslated import FIELDS, listing
 from weft.model.walk import inner
@@ -44,7 +44,7 @@ def index() -> str:
 
 def page(row: KindRow) -> str:
     """One kind: its names, then all of its fields."""
-    schemas = document(row.group, row.versions[0])["components"]["schemas"]
+    known = schemas(row.group, row.versions[0])
     lines = [
         f"{_NOTE}# {row.kind}\n",
         f"{_first_line(row.model)}\n",
@@ -56,8 +56,8 @@ def page(row: KindRow) -> str:
         "| field | type | |\n|---|---|---|",
     ]
     untranslated = FIELDS.get(row.id, ())
-    root = schemas[definition(row, row.versions[0])]
-    for path, schema, text in _fields(row.model, root, schemas, ""):
+    root = known[definition(row, row.versions[0])]
+    for path, schema, text in _fields(row.model, root, known, ""):
         mark = (
             " †"
             if any(path == field or path.startswith((f"{field}.", f"{field}[")) for field in untranslated)
@@ -68,7 +68,7 @@ def page(row: KindRow) -> str:
 
 
 def _fields(
-    model: type[BaseModel], schema: dict[str, Any], schemas: dict[str, Any], path: str
+    model: type[BaseModel], schema: dict[str, Any], known: dict[str, Any], path: str
 ) -> Iterator[tuple[str, dict[str, Any], str]]:
     texts = descriptions(model)
     needed = set(schema.get("required", ()))
@@ -82,14 +82,14 @@ def _fields(
         item = schema["properties"][wire]
         yield here, item, f"{text}{' Required.' if wire in needed else ''}".strip().replace("|", "\\|")
         if found is not None:
-            yield from _fields(found, _resolved(item, schemas), schemas, here + depth)
+            yield from _fields(found, _resolved(item, known), known, here + depth)
 
 
-def _resolved(schema: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+def _resolved(schema: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
     """The schema of the model in a field: behind references, lists and maps."""
     while "properties" not in schema:
         if "$ref" in schema:
-            schema = schemas[schema["$ref"].rpartition("/")[2]]
+            schema = known[schema["$ref"].rpartition("/")[2]]
         elif "allOf" in schema:
             schema = schema["allOf"][0]
         elif "items" in schema:

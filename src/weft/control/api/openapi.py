@@ -5,6 +5,7 @@ kubectl explain walks the schemas; apply, create and diff look which query param
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from functools import cache
@@ -19,8 +20,8 @@ from weft.control.api.negotiate import JSON
 from weft.control.api.resources import reply
 from weft.control.api.status import no_such_path
 from weft.model.catalog import KindRow, group_versions
+from weft.model.openapi import REF, definition, schemas
 
-_REF: Final = "#/components/schemas/"
 _PARAMETERS: Final = [
     {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
     for name in ("dryRun", "fieldManager", "fieldValidation", "pretty")
@@ -66,51 +67,27 @@ async def document(request: Request) -> Response:
 
 def build(group: str, version: str) -> dict[str, Any]:
     """The document of one group and version."""
-    schemas: dict[str, Any] = {}
+    found = copy.deepcopy(schemas(group, version))
     paths: dict[str, Any] = {}
     for row in discovery.rows(group, version):
-        name = _schema_name(row, version)
-        schemas |= _schemas(row, version, name)
-        paths |= _paths(row, version, name)
+        paths |= _paths(row, version)
+        if row.group in _STRATEGIC_GROUPS:
+            for path, key in patch.merge_keys(row.kind).items():
+                _mark_merged(found, definition(row, version), path, key)
     return {
         "openapi": "3.0.0",
         "info": {"title": "weft", "version": discovery.version()["gitVersion"]},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": found},
     }
 
 
-def _schema_name(row: KindRow, version: str) -> str:
-    group = ".".join(reversed(row.group.split("."))) if row.group else "io.k8s.api.core"
-    return f"{group}.{version}.{row.kind}"
-
-
-def _kind(row: KindRow, version: str) -> dict[str, str]:
-    return {"group": row.group, "version": version, "kind": row.kind}
-
-
-def _schemas(row: KindRow, version: str, name: str) -> dict[str, Any]:
-    """The kind's own schema under ``name``, those that it refers to under ``name.Model``."""
-    whole = row.model.model_json_schema(ref_template=f"{_REF}{name}.{{model}}")
-    parts: dict[str, Any] = whole.pop("$defs", {})
-    # A model that refers to itself is itself a definition, and the whole only a reference to it.
-    if (own := str(whole.get("$ref", "")).rpartition(f"{name}.")[2]) in parts:
-        whole = parts.pop(own) | {"title": row.kind}
-    schemas = {f"{name}.{part}": _plain(schema) for part, schema in parts.items()}
-    top = _plain(whole)
-    top["x-kubernetes-group-version-kind"] = [_kind(row, version)]
-    schemas[name] = top
-    for path, key in patch.merge_keys(row.kind).items() if row.group in _STRATEGIC_GROUPS else ():
-        _mark_merged(schemas, name, path, key)
-    return schemas
-
-
-def _mark_merged(schemas: dict[str, Any], name: str, path: tuple[str, ...], key: str | None) -> None:
+def _mark_merged(found: dict[str, Any], name: str, path: tuple[str, ...], key: str | None) -> None:
     """Say in the schema that a list is merged: clients build their patches by it."""
-    schema = schemas[name]
+    schema = found[name]
     for step in path:
         reference = schema.get("$ref") or next((part["$ref"] for part in schema.get("allOf", ())), None)
-        schema = schemas[reference.removeprefix(_REF)] if reference else schema
+        schema = found[reference.removeprefix(REF)] if reference else schema
         schema = schema.get("properties", {}).get(step)
         if schema is None:
             return
@@ -119,47 +96,11 @@ def _mark_merged(schemas: dict[str, Any], name: str, path: tuple[str, ...], key:
         schema["x-kubernetes-patch-merge-key"] = key
 
 
-def _plain(schema: Any) -> Any:
-    """JSON Schema as OpenAPI 3.0 has it: no null types, no constants, references alone."""
-    if isinstance(schema, list):
-        return [_plain(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    options = schema.get("anyOf")
-    if isinstance(options, list):
-        real = [option for option in options if option != {"type": "null"}]
-        if len(real) == 1:
-            rest = {key: value for key, value in schema.items() if key not in {"anyOf", "default"}}
-            return _plain(_joined(real[0], rest))
-    result: dict[str, Any] = {}
-    for key, value in schema.items():
-        match key:
-            case "const":
-                result["enum"] = [value]
-            case "title" | "default" | "prefixItems" | "$defs":
-                continue
-            case "exclusiveMinimum":
-                result |= {"minimum": value, "exclusiveMinimum": True}
-            case "exclusiveMaximum":
-                result |= {"maximum": value, "exclusiveMaximum": True}
-            case "properties":
-                result[key] = {name: _plain(item) for name, item in value.items()}
-            case _:
-                result[key] = _plain(value)
-    if "$ref" in result and len(result) > 1:
-        reference = result.pop("$ref")
-        result = {"allOf": [{"$ref": reference}], **result}
-    return result
-
-
-def _joined(option: dict[str, Any], rest: dict[str, Any]) -> dict[str, Any]:
-    return {**option, **{key: value for key, value in rest.items() if key not in option}}
-
-
-def _paths(row: KindRow, version: str, name: str) -> dict[str, Any]:
-    reference = {"$ref": f"{_REF}{name}"}
+def _paths(row: KindRow, version: str) -> dict[str, Any]:
+    reference = {"$ref": f"{REF}{definition(row, version)}"}
+    kind = {"group": row.group, "version": version, "kind": row.kind}
     answer = {"200": {"description": "OK", "content": {JSON: {"schema": reference}}}}
-    about = {"x-kubernetes-group-version-kind": _kind(row, version), "responses": answer}
+    about = {"x-kubernetes-group-version-kind": kind, "responses": answer}
     body = {"content": {JSON: {"schema": reference}}}
     media = (*_PATCHES, *(_STRATEGIC if row.group in _STRATEGIC_GROUPS else ()))
     change = {"content": {name: {"schema": {"type": "object"}} for name in media}}
