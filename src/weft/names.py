@@ -43,6 +43,8 @@ INBOUND_SOURCE: Final = "127.0.0.6"
 HOST_BLOCK_FIRST_PORT: Final = 15400
 HOST_BLOCK_SIZE: Final = 8
 
+# The controllerName of GatewayClasses that are ours.
+GATEWAY_CONTROLLER: Final = "weft.dev/gateway-controller"
 GATEWAY_NAME_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
 WORKLOAD_LABEL: Final = "weft.dev/workload"
 NODE_LABEL: Final = "weft.dev/node"

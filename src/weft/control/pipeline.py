@@ -22,6 +22,7 @@ from weft.compile.proxy import compile_proxy
 from weft.compile.secrets import asked_for
 from weft.compile.settings import Settings
 from weft.compile.world import Host, World
+from weft.control.entry import ENTRY_KIND
 from weft.control.lanes import Lanes, Place
 from weft.control.proxies import Proxies
 from weft.control.secrets import secrets_for
@@ -276,7 +277,11 @@ class Pipeline:
         return endpoint_set(self.world, cluster)
 
     def _parse(self, stored: Stored) -> Resource | None:
-        resource, problems = parse_object(_decode(stored.body), _origin(stored))
+        wire = _decode(stored.body)
+        if stored.key.kind != ENTRY_KIND:
+            # What we say of an object is no input: writing it must not make a new world.
+            wire.pop("status", None)
+        resource, problems = parse_object(wire, _origin(stored))
         if resource is None and problems:
             self.invalid[stored.key] = problems
             _log.warning("%s cannot be read and is left out: %s", stored.key, problems[0])

@@ -152,6 +152,11 @@ class Status:
         self._published = -1
         self._sequences: dict[int, int] = {}
         self._changed: asyncio.Event | None = None
+        self._listeners: list[Callable[[Connection], None]] = []
+
+    def listen(self, progressed: Callable[[Connection], None]) -> None:
+        """Call ``progressed`` with each proxy that holds more than before, or refuses something."""
+        self._listeners.append(progressed)
 
     # As an observer of streams
 
@@ -195,7 +200,7 @@ class Status:
                     sources(event.culprit),
                 )
             )
-        self._wake()
+        self._tell(connection)
 
     def progressed(self, connection: Connection) -> None:
         """The proxy holds more of what it shall have than before."""
@@ -207,6 +212,11 @@ class Status:
                 now = self._clock()
                 for _, changed_at in done:
                     self.metrics.convergence_time.observe(max(0.0, now - changed_at))
+        self._tell(connection)
+
+    def _tell(self, connection: Connection) -> None:
+        for listener in self._listeners:
+            listener(connection)
         self._wake()
 
     def disconnected(self, connection: Connection) -> None:

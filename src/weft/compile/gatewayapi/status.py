@@ -6,7 +6,8 @@ Conditions bear no time: ``dated`` gives each the time at which it last changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any
 
 from weft.compile.gatewayapi.backends import backend_of
 from weft.compile.gatewayapi.binding import parents_of
@@ -17,20 +18,30 @@ from weft.model.gateway import Gateway
 from weft.model.gateway_class import GatewayClass
 from weft.model.http_route import HTTPRoute
 from weft.model.resource import Key, Metadata
+from weft.names import GATEWAY_CONTROLLER
 
-CONTROLLER: Final = "weft.dev/gateway-controller"
 Status = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a sound Gateway does not serve yet: reason and message of its condition Programmed."""
+
+    reason: str
+    message: str
 
 
 def statuses(
     facts: Facts,
     memo: Memo,
-    controller: str = CONTROLLER,
+    controller: str = GATEWAY_CONTROLLER,
     addresses: Mapping[Key, tuple[str, ...]] | None = None,
+    waiting: Mapping[Key, Waiting] | None = None,
 ) -> dict[Key, Status]:
     """``status`` of every GatewayClass, Gateway and HTTPRoute that is ours, as JSON.
 
-    ``addresses`` are IPs where a Gateway's proxy listens, by the Gateway.
+    ``addresses`` are IPs where a Gateway's proxy listens, by the Gateway; ``waiting`` are the Gateways
+    whose proxies do not have it yet. Without a running mesh there are none, and what is sound is programmed.
     """
     found: dict[Key, Status] = {}
     for key, resource in facts.classes.items():
@@ -38,7 +49,9 @@ def statuses(
             found[key] = class_status(resource)
     for key, gateway in facts.gateways.items():
         if facts.ours(gateway):
-            found[key] = gateway_status(gateway, facts, memo, (addresses or {}).get(key, ()))
+            found[key] = gateway_status(
+                gateway, facts, memo, (addresses or {}).get(key, ()), (waiting or {}).get(key)
+            )
     for key, route in facts.routes.items():
         parents = route_parents(route, facts, memo, controller)
         if parents:
@@ -51,35 +64,48 @@ def class_status(resource: GatewayClass) -> Status:
     return {"conditions": [_condition(resource.metadata, "Accepted", True, "Accepted")]}
 
 
-def gateway_status(gateway: Gateway, facts: Facts, memo: Memo, addresses: Iterable[str] = ()) -> Status:
-    """A Gateway is accepted when one of its listeners can serve."""
+def gateway_status(
+    gateway: Gateway, facts: Facts, memo: Memo, addresses: Iterable[str] = (), waiting: Waiting | None = None
+) -> Status:
+    """A Gateway is accepted when one of its listeners can serve, and programmed when its proxy has it."""
     listeners = listeners_of(gateway, facts)
     counts = _attached(gateway, facts, memo)
     bad = [listener.name for listener in listeners if not listener.sound]
     usable = len(bad) < len(listeners)
-    reason = "ListenersNotValid" if bad else "Accepted"
     message = f"not valid: {', '.join(bad)}" if bad else ""
+    if not usable:
+        programmed = _condition(gateway.metadata, "Programmed", False, "Invalid", message)
+    elif waiting is not None:
+        programmed = _condition(gateway.metadata, "Programmed", False, waiting.reason, waiting.message)
+    else:
+        programmed = _condition(gateway.metadata, "Programmed", True, "Programmed", message)
+    reason = "ListenersNotValid" if bad else "Accepted"
     status: Status = {
         "conditions": [
             _condition(gateway.metadata, "Accepted", usable, reason, message),
-            _condition(
-                gateway.metadata, "Programmed", usable, "Programmed" if usable else "Invalid", message
-            ),
+            programmed,
         ],
         "listeners": [
-            _listener_status(gateway, listener, counts.get(listener.name, 0)) for listener in listeners
+            _listener_status(gateway, listener, counts.get(listener.name, 0), waiting)
+            for listener in listeners
         ],
     }
     found = [{"type": "IPAddress", "value": address} for address in addresses]
     return {**status, "addresses": found} if found else status
 
 
-def _listener_status(gateway: Gateway, listener: Listener, attached: int) -> Status:
-    def condition(kind: str, holds: bool, reason: str) -> Status:
-        return _condition(gateway.metadata, kind, holds, reason, "" if holds else listener.message)
+def _listener_status(gateway: Gateway, listener: Listener, attached: int, waiting: Waiting | None) -> Status:
+    def condition(kind: str, holds: bool, reason: str, message: str = listener.message) -> Status:
+        return _condition(gateway.metadata, kind, holds, reason, "" if holds else message)
 
     conflict = listener.conflict != NO_CONFLICT
     accepted = listener.accepted if not conflict else listener.conflict
+    if not listener.sound:
+        programmed = condition("Programmed", False, "Invalid")
+    elif waiting is not None:
+        programmed = condition("Programmed", False, "Pending", waiting.message)
+    else:
+        programmed = condition("Programmed", True, "Programmed")
     return {
         "name": listener.name,
         "supportedKinds": [{"group": GROUP, "kind": kind} for kind in listener.kinds],
@@ -88,7 +114,7 @@ def _listener_status(gateway: Gateway, listener: Listener, attached: int) -> Sta
             condition("Accepted", accepted == ACCEPTED, accepted),
             condition("Conflicted", conflict, listener.conflict),
             condition("ResolvedRefs", listener.resolved == RESOLVED, listener.resolved),
-            condition("Programmed", listener.sound, "Programmed" if listener.sound else "Invalid"),
+            programmed,
         ],
     }
 

@@ -30,9 +30,9 @@ from weft.control.api.status import (
 )
 from weft.control.api.validation import Validation, check
 from weft.errors import Problem, Severity
-from weft.model.catalog import KindRow, by_id, by_kind
+from weft.model.catalog import GATEWAY_API, KindRow, by_id
 from weft.model.resource import Key, Resource
-from weft.names import ROOT_NAMESPACE
+from weft.names import GATEWAY_CONTROLLER, ROOT_NAMESPACE
 from weft.store.interface import (
     AlreadyExistsError,
     ConflictError,
@@ -45,6 +45,9 @@ from weft.store.interface import (
 )
 
 FIRST_NAMESPACES: Final = ("default", ROOT_NAMESPACE)
+FIRST_CLASSES: Final = [
+    {"metadata": {"name": name}, "spec": {"controllerName": GATEWAY_CONTROLLER}} for name in ("weft", "istio")
+]
 _ATTEMPTS: Final = 8
 
 
@@ -112,8 +115,10 @@ class Objects:
         self._admit = admit
 
     async def start(self) -> None:
-        """Make the namespaces that are always there."""
-        await self.commit(await self.namespaces(FIRST_NAMESPACES), Options(actor="weft"))
+        """Make the namespaces and GatewayClasses that are always there."""
+        writes = await self.namespaces(FIRST_NAMESPACES)
+        writes += await self._missing(row_of_kind(f"{GATEWAY_API}/GatewayClass"), FIRST_CLASSES)
+        await self.commit(writes, Options(actor="weft"))
 
     async def read(self, row: KindRow, namespace: str, name: str) -> Stored:
         """One object.
@@ -296,14 +301,16 @@ class Objects:
 
     async def namespaces(self, names: Sequence[str]) -> list[Write]:
         """The writes that make those namespaces which are missing."""
-        row = by_kind("v1", "Namespace")
-        if row is None:
-            raise LookupError("the catalog has no Namespace")
+        bodies = [{"metadata": {"name": name}} for name in dict.fromkeys(names)]
+        return await self._missing(row_of_kind("/Namespace"), bodies)
+
+    async def _missing(self, row: KindRow, bodies: Sequence[Wire]) -> list[Write]:
         writes: list[Write] = []
-        for name in dict.fromkeys(names):
+        for body in bodies:
+            name = body["metadata"]["name"]
             key = key_of(row, "", name)
             if await self.store.get(key) is None:
-                wire = arrive(row, {"metadata": {"name": name}}, "", name)
+                wire = arrive(row, body, "", name)
                 checked = check(row, born(row, wire, Stamp.now()), Validation.STRICT)
                 put = Put(key=key, uid=checked.wire["metadata"]["uid"], body=encode(checked.wire), expect=0)
                 writes.append(Write(operation=put, resource=checked.resource, before=None))
