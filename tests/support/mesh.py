@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -15,8 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from tests.support.envoy import UnixConnection, ask_admin
 from tests.support.ports import free_port
 
 T = TypeVar("T")
@@ -127,6 +129,42 @@ class Mesh:
     def log(self, workload: str, name: str = "stdout.log") -> str:
         """A log of a workload (``namespace.name``): its sidecar's, with the access log, or ``app.log``."""
         return (self.runtime / "workloads" / workload / name).read_text()
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """What ``weft ps`` says, by ``namespace/name``."""
+        rows = json.loads(self.weft("ps", "--mesh", self.name, "-o", "json"))
+        return {row["id"]: row for row in rows}
+
+    def netns(self, workload: str) -> Path:
+        """The network namespace of a replica (``namespace/name``) of a mesh that root runs."""
+        return Path(f"/proc/{self.rows()[workload]['proxyPid']}/ns/net")
+
+    def admin(self, workload: str, path: str) -> Any:
+        """What the Envoy of a workload (``namespace.name``) itself says: JSON, or else text."""
+        text = ask_admin(self.runtime / "workloads" / workload / "admin.sock", path)
+        return json.loads(text) if text[:1] in "{[" else text
+
+    def requests(self, workload: str, **fields: Any) -> list[dict[str, Any]]:
+        """Lines of a workload's access log (``namespace.name``) that have these fields."""
+        lines = [json.loads(line) for line in self.log(workload).splitlines() if line.startswith("{")]
+        return [line for line in lines if all(line.get(key) == value for key, value in fields.items())]
+
+    def kubectl(self, *argv: str, timeout: float = 60) -> str:
+        """The real kubectl with the kubeconfig that the mesh wrote.
+
+        Raises:
+            subprocess.CalledProcessError: when it fails.
+        """
+        command = ["kubectl", "--kubeconfig", str(self.runtime / "kubeconfig"), *argv]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout).stdout
+
+    def metric(self, name: str) -> float:
+        """A series of the control plane that has no labels."""
+        with UnixConnection(self.runtime / "api.sock") as connection:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     def stop(self, seconds: float = 60) -> int:
         """Ctrl-C; the exit code.

@@ -8,7 +8,7 @@ from typing import Final
 from weft.emit.filters.table import chain
 from weft.emit.routes import route_configuration
 from weft.emit.scalars import boolean, duration, maybe_duration
-from weft.emit.telemetry import http_logs, tracing
+from weft.emit.telemetry import http_logs, request_ids, tracing
 from weft.emit.tls import ads_source
 from weft.ir.listener import ClientCertificate, Direction, HttpHandler, HttpVersion, PathNormalization
 from weft.ir.proxy import Telemetry
@@ -87,6 +87,7 @@ def connection_manager(
         http_filters=chain(direction),
         access_log=http_logs(telemetry, direction, mutual=mutual),
         tracing=tracing(telemetry),
+        request_id_extension=request_ids(telemetry),
     )
     if unit.idle_timeout is not None or unit.max_connection_duration is not None:
         made.common_http_protocol_options.CopyFrom(

@@ -19,6 +19,7 @@ from weft.protos import (
     resource_detectors_v3,
     trace_v3,
     type_v3,
+    uuid_v3,
     well_known,
 )
 from weft.protos.wire import pack
@@ -151,3 +152,16 @@ def tracing(telemetry: Telemetry) -> hcm_v3.HttpConnectionManager.Tracing | None
         spawn_upstream_span=boolean(False),
         provider=trace_v3.Tracing.Http(name="envoy.tracers.opentelemetry", typed_config=pack(config)),
     )
+
+
+def request_ids(telemetry: Telemetry) -> hcm_v3.RequestIDExtension | None:
+    """Request ids as they came, whatever their form.
+
+    Envoy's default writes its own sampling decision into them, and traces no request whose id is no UUID.
+    """
+    if telemetry.tracing_cluster is None:
+        return None
+    apart = uuid_v3.UuidRequestIdConfig(
+        pack_trace_reason=boolean(False), use_request_id_for_trace_sampling=boolean(False)
+    )
+    return hcm_v3.RequestIDExtension(typed_config=pack(apart))

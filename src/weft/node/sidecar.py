@@ -240,6 +240,7 @@ class Sidecar:
             *("--log-level", options.log_level),
             *("--drain-time-s", str(max(1, round(options.drain_s)))),
             *("--drain-strategy", "immediate"),
+            *("--file-flush-interval-msec", "1000"),  # of the access log; as Istio's, Envoy's own is 10 s
             "--disable-hot-restart",  # its shared memory is named host-wide and panics under another uid
         ]
         env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **options.env}
