@@ -24,16 +24,15 @@ from weft.names import (
 from weft.node.capture import cgroup, netns, nft
 from weft.node.capture.cgroup import Hierarchy
 from weft.node.capture.choose import Choice, Mode
+from weft.node.capture.loopback import APPLICATIONS, PEERS
 from weft.node.layout import Layout, read_json, write_atomic
 from weft.node.process import Process
-from weft.node.spec import Placement, WorkloadSpec
+from weft.node.spec import Placement, WorkloadSpec, capture_of
 
 # What each of a workload's eight ports is for. With proxy variables the application's ports start at INBOUND.
 OUTBOUND, INBOUND, DNS, HTTP_PROXY, PROMETHEUS, HEALTH = range(6)
 _BLOCKS_END: Final = 32768  # where Linux' ephemeral ports begin by default
 _SLOTS_FILE: Final = "slots.json"
-# Each workload without a namespace gets an address of 127.64-127: apps; peers see 127.128-191.
-_APP_SECOND, _PEER_SECOND = 64, 128
 
 
 class Slots:
@@ -105,6 +104,26 @@ def _check_ports(ports: Iterable[int]) -> None:
                 ) from None
 
 
+def _check_allowed(ports: Iterable[int]) -> None:
+    """That this user may open them, the application's as well as its sidecar's.
+
+    Raises:
+        WeftError: one is below what the kernel leaves to ordinary users.
+    """
+    for port in ports:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except PermissionError:
+                raise WeftError(
+                    f"port {port} may be opened by root only",
+                    hint=f"let the application listen on 1024 or higher, or allow it: "
+                    f"sysctl net.ipv4.ip_unprivileged_port_start={port}",
+                ) from None
+            except OSError:
+                continue  # somebody has it there: another address may be free
+
+
 def _block(slot: int) -> int:
     return HOST_BLOCK_FIRST_PORT + slot * HOST_BLOCK_SIZE
 
@@ -113,16 +132,14 @@ def _block_free(slot: int) -> bool:
     return _free("0.0.0.0", range(_block(slot), _block(slot) + HOST_BLOCK_SIZE))
 
 
-def _second(mesh: str, base: int) -> int:
-    """A part of 127/8 for each mesh and user, so that two of them on a machine seldom meet."""
-    digest = hashlib.sha256(f"{mesh}/{os.getuid()}".encode()).digest()
-    return base + digest[0] % 64
-
-
 def loopback(mesh: str, slot: int, *, peer: bool) -> str:
-    """The address of a slot: where the application listens, or (``peer``) where its sidecar does."""
-    second = _second(mesh, _PEER_SECOND if peer else _APP_SECOND)
-    return f"127.{second}.{slot // 250}.{slot % 250 + 1}"
+    """The address of a slot: where the application listens, or (``peer``) where its sidecar does.
+
+    Each mesh and user has a part of its own, so that two of them on a machine seldom meet.
+    """
+    part = PEERS if peer else APPLICATIONS
+    digest = hashlib.sha256(f"{mesh}/{os.getuid()}".encode()).digest()
+    return f"127.{part[digest[0] % len(part)]}.{slot // 250}.{slot % 250 + 1}"
 
 
 def host_address() -> str:
@@ -177,7 +194,7 @@ class Places:
             placement = await self._namespace(spec, choice, proxy_uid)
         elif choice.mode is Mode.NFT:
             placement = self._host(spec, choice, pid)
-        elif choice.mode is Mode.SECCOMP:
+        elif choice.mode is Mode.SECCOMP or spec.own_network:
             placement = self._private(spec, choice)
         else:
             placement = self._shared(spec, choice)
@@ -317,12 +334,19 @@ class Places:
         )
 
     def _private(self, spec: WorkloadSpec, choice: Choice) -> Placement:
+        """An address for the application alone; its sidecar takes its ports at another.
+
+        By seccomp the application's binds are moved there; otherwise it is told, as HOST and PORT.
+        """
         mesh = self.layout.mesh
-        own = (OUTBOUND_PORT, INBOUND_PORT)
+        ports = sorted(set(spec.ports.values()))
+        _check_allowed(ports)
+        # A wrapper that comes back has its application there still; what `weft up` runs ended with its node.
+        own = (OUTBOUND_PORT, INBOUND_PORT, *(ports if spec.own_network else ()))
 
         def usable(slot: int) -> bool:
             at = loopback(mesh, slot, peer=True)
-            return _free(loopback(mesh, slot, peer=False), own) and _free(at, spec.ports.values())
+            return _free(loopback(mesh, slot, peer=False), own) and _free(at, ports)
 
         slot = self._slots.take(spec.id, usable, live=self._live)
         app = loopback(mesh, slot, peer=False)
@@ -330,18 +354,19 @@ class Places:
             address = loopback(mesh, slot, peer=True)
         else:
             address = spec.address or self.advertise
-            for port in spec.ports.values():
+            for port in ports:
                 if not _free(address, (port,)):
                     raise WeftError(
                         f"port {port} is in use on {address}",
                         hint=f"stop what listens there (ss -ltnp 'sport = :{port}'), or use another port",
                     )
         attachment = Attachment(
-            capture=Capture.SECCOMP,
+            capture=capture_of(choice.mode),
             outbound_address=app,
             inbound_address=address,
             app_address=app,
-            inbound_ports=tuple((port, port) for port in sorted(set(spec.ports.values()))),
+            inbound_ports=tuple((port, port) for port in ports),
+            http_proxy_port=OUTBOUND_PORT if choice.mode is Mode.ENV else None,
         )
         return Placement(choice=choice, address=address, attachment=attachment)
 
@@ -354,7 +379,7 @@ class Places:
 
         block = _block(self._slots.take(spec.id, usable, live=self._live))
         attachment = Attachment(
-            capture=Capture.PROXY_ENV if choice.mode is Mode.ENV else Capture.NONE,
+            capture=capture_of(choice.mode),
             outbound_address="127.0.0.1",
             outbound_port=block + OUTBOUND,
             inbound_port=block + INBOUND,
@@ -362,8 +387,9 @@ class Places:
             inbound_ports=tuple((port, block + HEALTH + 1 + index) for index, port in enumerate(ports)),
             http_proxy_port=block + HTTP_PROXY if choice.mode is Mode.ENV else None,
         )
-        address = "127.0.0.1" if spec.own_network else spec.address or self.advertise
-        return Placement(choice=choice, address=address, attachment=attachment, block=block)
+        return Placement(
+            choice=choice, address=spec.address or self.advertise, attachment=attachment, block=block
+        )
 
 
 def _flat(group: Path) -> str:

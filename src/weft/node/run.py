@@ -174,7 +174,8 @@ class Wrapper:
         seccomp = ready.get("capture") == "seccomp"
         if not self.plan.quiet:
             limits = "; ".join(ready.get("limits") or ())
-            say(f"{ready.get('id')} is in the mesh at {ready.get('address')}, capture {ready.get('capture')}")
+            capture = f"{ready.get('capture')} ({ready.get('because') or 'the best there is'})"
+            say(f"{ready.get('id')} is in the mesh at {ready.get('address')}, capture {capture}")
             say(f"  covers {ready.get('covers')}; not covered: {limits or 'nothing known'}")
         environ = {**self.environ, **(ready.get("env") or {})}
         for name in ready.get("unset") or ():

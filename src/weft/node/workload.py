@@ -204,8 +204,12 @@ class Workload:
 
     def app_env(self) -> dict[str, str]:
         """What the application's environment gets."""
-        port = self.placement.attachment.http_proxy_port
-        return proxy_env.variables(port) if port else {}
+        attachment = self.placement.attachment
+        proxy, app = attachment.http_proxy_port, attachment.app_address
+        found = proxy_env.variables(proxy, address=attachment.outbound_address, own=app) if proxy else {}
+        if self.spec.own_network and app and self.placement.mode is not Mode.SECCOMP:
+            found |= proxy_env.listen(app, self.spec.ports.values())
+        return found
 
     def unset(self) -> tuple[str, ...]:
         """What its environment loses."""
@@ -378,8 +382,7 @@ class Workload:
                 Place(address="127.0.0.1", port=where.block + place.HEALTH),
                 Place(address="127.0.0.1", port=where.block + place.PROMETHEUS),
             )
-        if where.mode is Mode.SECCOMP and where.attachment.app_address:
-            own = where.attachment.app_address
+        if own := where.attachment.app_address:
             return Place(address=own, port=HEALTH_PORT), Place(address=own, port=PROMETHEUS_PORT)
         return None, None
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from weft.errors import WeftError
@@ -36,6 +38,26 @@ def test_a_lesser_choice_says_why_and_every_choice_what_it_lacks() -> None:
     assert "nft is not installed" in str(choice)
     for mode in Mode:
         assert choose(str(mode), ROOT, own_network=mode is Mode.NETNS).limits
+
+
+def test_without_rewriting_an_application_must_listen_where_it_is_told() -> None:
+    assert any("$HOST:$PORT" in limit for limit in choose("env", USER, own_network=True).limits)
+    assert not any("$HOST:$PORT" in limit for limit in choose("env", USER, own_network=False).limits)
+    assert not any("$HOST:$PORT" in limit for limit in choose("seccomp", USER, own_network=True).limits)
+
+
+@pytest.mark.parametrize(
+    ("machine", "error", "said"),
+    [("x86_64", "", False), ("aarch64", "", True), ("riscv64", "riscv64", False)],
+)
+def test_a_machine_that_was_not_tested_says_so(
+    monkeypatch: pytest.MonkeyPatch, machine: str, error: str, said: bool
+) -> None:
+    kernel = os.uname_result(("Linux", "host", "6.18.0", "#1", machine))
+    monkeypatch.setattr(os, "uname", lambda: kernel)
+    assert error in Host.look().seccomp_error
+    limits = choose("seccomp", USER, own_network=False).limits
+    assert any("not tested on aarch64" in limit for limit in limits) is said
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ from typing import Final
 
 from weft.errors import WeftError
 from weft.node.capture import proxy_env
+from weft.node.capture.bpf import MACHINES
 from weft.node.capture.cgroup import Hierarchy
 from weft.node.capture.command import SEARCH_PATH
 
 _USERNS_LIMIT: Final = Path("/proc/sys/user/max_user_namespaces")
 _SECCOMP_ACTIONS: Final = Path("/proc/sys/kernel/seccomp/actions_avail")
+_TESTED: Final = "x86_64"
 _KERNEL_SECCOMP: Final = (5, 19)  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 
 
@@ -82,7 +84,7 @@ def _seccomp_error() -> str:
     version = (int(release[0]), int("".join(filter(str.isdigit, release[1])) or 0))
     if version < _KERNEL_SECCOMP:
         return "seccomp user notification needs Linux 5.19 or newer"
-    if os.uname().machine != "x86_64":
+    if os.uname().machine not in MACHINES:
         return f"seccomp capture is not available on {os.uname().machine}"
     try:
         actions = _SECCOMP_ACTIONS.read_text().split()
@@ -102,7 +104,7 @@ _LIMITS: Final[dict[Mode, tuple[str, ...]]] = {
     Mode.NETNS: ("UDP other than DNS goes out directly", "IPv6 ends inside the namespace"),
     Mode.NFT: ("UDP other than DNS goes out directly", "root on this host can go around it"),
     Mode.SECCOMP: (
-        "UDP and io_uring are not captured",
+        "UDP is not captured; io_uring is refused, so that programs use connect()",
         "getpeername() shows the sidecar",
         "it is no boundary between processes of one machine: STRICT holds between hosts only",
     ),
@@ -125,8 +127,13 @@ class Choice:
         return f"capture: {self.mode}{why}. Covers {self.covers}. Not covered: {'; '.join(self.limits)}."
 
 
-def _choice(mode: Mode, because: str = "") -> Choice:
-    return Choice(mode=mode, covers=_COVERS[mode], limits=_LIMITS[mode], because=because)
+def _choice(mode: Mode, because: str, *, own_network: bool) -> Choice:
+    limits = _LIMITS[mode]
+    if mode is Mode.SECCOMP and os.uname().machine != _TESTED:
+        limits = (*limits, f"it was not tested on {os.uname().machine}")
+    if mode in {Mode.ENV, Mode.NONE} and own_network:
+        limits = (proxy_env.ADDRESS_LIMIT, *limits)
+    return Choice(mode=mode, covers=_COVERS[mode], limits=limits, because=because)
 
 
 def lacks(mode: Mode, host: Host) -> tuple[str, str]:
@@ -164,7 +171,7 @@ def choose(wanted: str, host: Host, *, own_network: bool) -> Choice:
         for mode in order:
             problem, _ = lacks(mode, host)
             if not problem:
-                return _choice(mode, because)
+                return _choice(mode, because, own_network=own_network)
             because = problem
     try:
         mode = redirect if wanted == "nft" else Mode(wanted)
@@ -175,4 +182,4 @@ def choose(wanted: str, host: Host, *, own_network: bool) -> Choice:
     problem, remedy = lacks(mode, host)
     if problem:
         raise WeftError(f"capture {wanted} is not possible here: {problem}", hint=remedy)
-    return _choice(mode)
+    return _choice(mode, "as asked", own_network=own_network)

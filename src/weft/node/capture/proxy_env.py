@@ -11,20 +11,28 @@ _UNSET: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 LIMITS: Final = (
     "only HTTP in clear text of programs that read http_proxy: curl, wget, Python's urllib and requests,"
-    " Go's net/http; not Node's fetch, Java, or Python's http.client",
-    "what the application listens on is reachable without the mesh",
+    " Go's net/http; not Node's http and fetch, Java, or Python's http.client",
+    "what the application listens on is reachable on this host without the mesh",
     "TCP and HTTPS connections go out directly",
 )
+# `weft up` without a network namespace and without rewriting of binds.
+ADDRESS_LIMIT: Final = "programs must listen on $HOST:$PORT, an address of their own that they are told"
 
 
-def variables(port: int, *, address: str = "127.0.0.1", bypass: Iterable[str] = ()) -> dict[str, str]:
+def variables(port: int, *, address: str, own: str = "") -> dict[str, str]:
     """The environment that sends an application's HTTP through its sidecar's proxy port.
 
-    ``bypass`` are hosts it shall reach directly; loopback always is.
+    Loopback is reached directly, and ``own``, the application's address.
     """
     url = f"http://{address}:{port}"
-    direct = ",".join(("localhost", "127.0.0.1", "::1", *bypass))
+    direct = ",".join(dict.fromkeys(("localhost", "127.0.0.1", "::1", *filter(None, (own,)))))
     return {**dict.fromkeys(_NAMES, url), "no_proxy": direct, "NO_PROXY": direct}
+
+
+def listen(address: str, ports: Iterable[int]) -> dict[str, str]:
+    """The environment that says where to listen: HOST, and PORT for the first of ``ports``."""
+    first = next(iter(ports), None)
+    return {"HOST": address} | ({"PORT": str(first)} if first is not None else {})
 
 
 def unset() -> tuple[str, ...]:

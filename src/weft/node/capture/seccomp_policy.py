@@ -17,8 +17,8 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
-# 127.64.0.0/10 holds addresses of applications, 127.128.0.0/10 those where their sidecars listen.
-_APPLICATIONS: Final = range(64, 128)
+from weft.node.capture.loopback import APPLICATIONS
+
 _MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 _LOOPBACK6: Final = b"\0" * 15 + b"\1"
 _PORT_AND_V4: Final = struct.Struct("!H4s")
@@ -102,7 +102,7 @@ class Policy:
             return Steer((self.app_address, to.port), announce=False)
         if to.host or to.ip == self._app:
             return None
-        if len(to.ip) == 4 and to.ip[0] == 127 and to.ip[1] in _APPLICATIONS:
+        if len(to.ip) == 4 and to.ip[0] == 127 and to.ip[1] in APPLICATIONS:
             return errno.ECONNREFUSED  # as if nobody listened
         return Steer(self.outbound, announce=True)
 
