@@ -1,0 +1,242 @@
+"""The way of a request through a running shop, each step shown by what others than weft say of it:
+Envoy's access logs and admin interface, the certificates themselves, the application."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.certificates import TestAuthority
+from tests.support.mesh import SHOP, Mesh, up, wait_until
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.getuid() != 0 or shutil.which("nft") is None, reason="needs root and nft"),
+]
+
+GATEWAY = "istio-system.istio-ingressgateway"
+IDENTITY = "spiffe://cluster.local/ns/shop/sa/"
+GATEWAY_IDENTITY = "spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account"
+TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-(0[01])")
+PORT = 8080
+
+ECHO = f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: echo, namespace: shop}}
+spec:
+  selector: {{app: echo}}
+  ports: [{{name: http, port: {PORT}}}]
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {{name: echo, namespace: shop, labels: {{app: echo}}}}
+spec:
+  command: [{sys.executable}, -m, weft, echo, --name, echo, --namespace, shop]
+  ports: [{{name: http, port: {PORT}}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    echo = tmp_path_factory.mktemp("flow") / "echo.yaml"
+    echo.write_text(ECHO)
+    with up(SHOP / "mesh.yaml", SHOP / "gateway.yaml", echo) as mesh:
+        yield mesh
+
+
+def order(shop: Mesh, agent: str) -> None:
+    """Buy something at the front door: orders asks users, catalog, inventory and payments in turn."""
+    connection = http.client.HTTPConnection("127.0.0.1", shop.gateway_port, timeout=20)
+    try:
+        body = json.dumps({"user": "ada", "items": {"book-tea": 1}})
+        connection.request("POST", "/api/orders", body, {"user-agent": agent})
+        answer = connection.getresponse()
+        assert answer.status == 201, answer.read()
+        answer.read()
+    finally:
+        connection.close()
+
+
+def one(mesh: Mesh, workload: str, **fields: Any) -> dict[str, Any]:
+    """The only line of an access log with these fields; it is written a moment after the answer."""
+    lines = wait_until(lambda: mesh.requests(workload, **fields), f"{workload} logs {fields}")
+    assert len(lines) == 1
+    return lines[0]
+
+
+def address(shop: Mesh, workload: str) -> str:
+    found: str = shop.rows()[workload]["address"]
+    return found
+
+
+def trace_of(line: dict[str, Any]) -> str:
+    found = TRACEPARENT.fullmatch(line["traceparent"] or "")
+    assert found, line
+    return found[1]
+
+
+def test_a_request_from_the_client_to_the_second_service_and_who_proved_what(shop: Mesh) -> None:
+    order(shop, "flow-test")
+
+    at_gateway = one(shop, GATEWAY, user_agent="flow-test")
+    request_id = at_gateway["request_id"]
+    into_orders = one(shop, "shop.orders-v1-0", request_id=request_id, reporter="destination")
+    from_orders = one(
+        shop, "shop.orders-v1-0", request_id=request_id, reporter="source", authority="payments:8080"
+    )
+    into_payments = one(shop, "shop.payments-v1-0", request_id=request_id, reporter="destination")
+
+    # client -> gateway: plain, as the shop's Gateway says; gateway -> orders: mutual TLS
+    assert at_gateway["downstream_tls_version"] is None
+    assert at_gateway["upstream_cluster"] == "outbound|8080||orders.shop.svc.cluster.local"
+    assert at_gateway["upstream_host"] == f"{address(shop, 'shop/orders-v1-0')}:{PORT}"
+    assert at_gateway["upstream_tls_version"] == "TLSv1.3"
+    assert at_gateway["upstream_local_principal"] == GATEWAY_IDENTITY
+    assert at_gateway["upstream_peer_principal"] == f"{IDENTITY}orders"
+
+    # the sidecar of orders saw the gateway's certificate, and spoke plainly to its application
+    assert into_orders["downstream_tls_version"] == "TLSv1.3"
+    assert into_orders["downstream_peer_principal"] == GATEWAY_IDENTITY
+    assert into_orders["downstream_local_principal"] == f"{IDENTITY}orders"
+    assert into_orders["requested_server_name"] == "outbound_.8080_._.orders.shop.svc.cluster.local"
+    assert into_orders["upstream_cluster"] == "inbound|8080||"
+    assert into_orders["upstream_tls_version"] is None
+
+    # orders called a name; its sidecar took the plain connection and made it mutual TLS
+    assert from_orders["downstream_tls_version"] is None
+    assert from_orders["downstream_local_address"].startswith("240.240.")
+    assert from_orders["upstream_cluster"] == "outbound|8080||payments.shop.svc.cluster.local"
+    assert from_orders["upstream_host"] == f"{address(shop, 'shop/payments-v1-0')}:{PORT}"
+    assert from_orders["upstream_tls_version"] == "TLSv1.3"
+    assert from_orders["upstream_local_principal"] == f"{IDENTITY}orders"
+    assert from_orders["upstream_peer_principal"] == f"{IDENTITY}payments"
+
+    # the sidecar of payments saw the certificate of orders
+    assert into_payments["downstream_tls_version"] == "TLSv1.3"
+    assert into_payments["downstream_peer_principal"] == f"{IDENTITY}orders"
+    assert into_payments["downstream_local_principal"] == f"{IDENTITY}payments"
+    assert into_payments["upstream_cluster"] == "inbound|8080||"
+    assert into_payments["response_code"] == 200
+
+    # one trace all along
+    assert len({trace_of(line) for line in (into_orders, from_orders, into_payments)}) == 1
+
+
+def test_every_envoy_holds_the_certificate_of_its_own_service_account_and_no_other(shop: Mesh) -> None:
+    serials = set()
+    for row in shop.rows().values():
+        certificates = shop.admin(f"{row['namespace']}.{row['name']}", "/certs")["certificates"]
+        chains = [chain for one in certificates for chain in one["cert_chain"]]
+        names = {name["uri"] for chain in chains[:1] for name in chain["subject_alt_names"]}
+        assert names == {f"spiffe://cluster.local/ns/{row['namespace']}/sa/{row['serviceAccount']}"}
+        serials |= {one["cert_chain"][0]["serial_number"] for one in certificates if one["cert_chain"]}
+        assert any(one["ca_cert"] for one in certificates)
+    assert len(serials) == len(shop.rows())
+
+
+def test_an_application_is_given_the_tracing_headers_and_its_callers_identity(shop: Mesh) -> None:
+    reply = shop.weft("call", "--mesh", shop.name, "--from", "front-v1-0.shop", f"http://echo:{PORT}/traced")
+    headers = {name.lower(): values for name, values in json.loads(reply)["headers"].items()}
+    assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", headers["x-request-id"][0])
+    assert TRACEPARENT.fullmatch(headers["traceparent"][0])
+    assert f"URI={IDENTITY}front" in headers["x-forwarded-client-cert"][0]
+    assert f"By={IDENTITY}default" in headers["x-forwarded-client-cert"][0]
+
+
+def test_a_callers_trace_goes_on_and_its_spans_reach_the_control_plane(shop: Mesh) -> None:
+    before = shop.metric("weft_spans_received_total")
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    reply = shop.weft(
+        "call", "--mesh", shop.name, "--from", "front-v1-0.shop", f"http://echo:{PORT}/traced",
+        "-H", f"traceparent: 00-{trace}-{parent}-01", "-H", "x-request-id: mine-1",
+    )  # fmt: skip
+    headers = {name.lower(): values for name, values in json.loads(reply)["headers"].items()}
+    found = TRACEPARENT.fullmatch(headers["traceparent"][0])
+    assert found is not None
+    assert (found[1], found[3]) == (trace, "01")
+    assert found[2] != parent, "the sidecars' spans lie between"
+    assert headers["x-request-id"] == ["mine-1"]
+    # One span by each of the two sidecars; Envoy sends them every five seconds.
+    wait_until(lambda: shop.metric("weft_spans_received_total") >= before + 2, "two spans arrived")
+
+
+def test_a_plaintext_caller_without_a_sidecar_is_refused(shop: Mesh) -> None:
+    where = address(shop, "shop/payments-v1-0")
+    with socket.create_connection((where, PORT), timeout=5) as plain:
+        plain.settimeout(5)
+        try:
+            plain.sendall(b"GET /charges HTTP/1.1\r\nhost: payments\r\n\r\n")
+            answer = plain.recv(100)
+        except ConnectionError:
+            answer = b""
+        assert answer == b""
+    # It is no matter of routes or readiness: with a sidecar the same address answers.
+    reply = shop.weft(
+        "call", "--mesh", shop.name, "--from", "orders-v1-0.shop", f"http://payments:{PORT}/charges"
+    )
+    assert "cents" in json.loads(reply)
+
+
+@pytest.mark.parametrize("certificate", ["none", "of another authority"])
+def test_a_caller_who_cannot_prove_who_it_is_is_refused(shop: Mesh, certificate: str, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["istio"])
+    if certificate != "none":
+        pair = TestAuthority().issue(f"{IDENTITY}orders")
+        (tmp_path / "pair.pem").write_text(pair.certificate + pair.key)
+        context.load_cert_chain(tmp_path / "pair.pem")
+    sni = f"outbound_.{PORT}_._.payments.shop.svc.cluster.local"
+    # In TLS 1.3 the client hears of the refusal with its first read.
+    answer = b""
+    with (
+        socket.create_connection((address(shop, "shop/payments-v1-0"), PORT), timeout=5) as plain,
+        contextlib.suppress(ssl.SSLError, ConnectionError),
+        context.wrap_socket(plain, server_hostname=sni) as caller,
+    ):
+        caller.sendall(b"GET /charges HTTP/1.1\r\nhost: payments\r\n\r\n")
+        answer = caller.recv(100)
+    assert answer == b""
+
+
+def test_kubectl_and_the_commands_show_the_running_mesh(shop: Mesh) -> None:
+    names = set(shop.kubectl("get", "workloads", "-n", "shop", "-o", "name").split())
+    assert {"workload.weft.dev/orders-v1", "workload.weft.dev/echo"} <= names
+    assert shop.kubectl("get", "service", "payments", "-n", "shop", "-o", "name") == "service/payments\n"
+    entries = shop.kubectl("get", "workloadentries", "-n", "shop", "-o", "json")
+    addresses = {entry["spec"]["address"] for entry in json.loads(entries)["items"]}
+    assert address(shop, "shop/orders-v1-0") in addresses
+
+    rows = json.loads(shop.weft("proxy", "status", "-o", "json"))
+    assert {f"{row['namespace']}/{row['name']}" for row in rows} == set(shop.rows())
+    for row in rows:
+        states = {kind: state["status"] for kind, state in row["types"].items()}
+        assert set(states.values()) <= {"SYNCED", "NOT SENT"}, states
+        assert states["cds"] == states["lds"] == "SYNCED"
+
+    assert all(row["ready"] and row["state"] == "running" for row in shop.rows().values())
+    assert "orders v1 listens on 8080" in shop.weft("logs", "--mesh", shop.name, "orders-v1-0.shop")
+    assert "virtualservice" in shop.weft("get", "virtualservice", "-n", "shop", "-o", "name")
+
+
+def test_the_answer_of_call_says_who_answered(shop: Mesh) -> None:
+    done = json.loads(
+        shop.weft(
+            "call", "--mesh", shop.name, "--from", "front-v1-0.shop", f"http://recommendations:{PORT}/healthz",
+            "--count", "20", "-o", "json",
+        )
+    )  # fmt: skip
+    assert done["summary"]["statuses"] == {"200": 20}
+    assert set(done["summary"]["answeredBy"]) == {"recommendations-v1-0", "recommendations-v2-0"}
