@@ -40,7 +40,7 @@ def picture(product: dict[str, Any]) -> str:
         "book": '<path d="M28 26h36a6 6 0 0 1 6 6v46H34a6 6 0 0 1-6-6z"/>',
     }
     return (
-        f'<svg viewBox="0 0 96 100" aria-hidden="true"><rect width="96" height="100" fill="{paper}"/>'
+        f'<svg viewBox="0 0 96 100" aria-hidden="true" style="background:{paper}">'
         f'<g fill="{ink}" stroke="{ink}">{shapes.get(product["shape"], shapes["box"])}</g></svg>'
     )
 

@@ -26,7 +26,7 @@ from weft.app.fleet import Fleet
 from weft.app.gateways import EdgeProxy, edge_proxies, place_ports
 from weft.app.nodesocket import NodeSocket
 from weft.app.replicas import Replica, replicas
-from weft.app.view import View, row
+from weft.app.view import Row, View, progress, row
 from weft.client import ApiClient, RefusedError, Resource, Server
 from weft.errors import WeftError
 from weft.model.catalog import GATEWAY_API, NETWORKING, WEFT
@@ -42,6 +42,7 @@ _PRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _NODE_STOP_S: Final = 60.0
 _CONTROL_STOP_S: Final = 10.0
 _NODE_READY_S: Final = 30.0
+_CHANGES_S: Final = 1.0
 
 Objects = Sequence[Mapping[str, Any]]
 
@@ -87,6 +88,8 @@ class Up:
         self.ready = asyncio.Event()
         self.urls: dict[int, str] = {}
         self._change = ""
+        self._revision = 0
+        self._rows: list[Row] = []
         self._port_maps: dict[str, dict[int, int]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -104,6 +107,7 @@ class Up:
                 parts = [
                     tasks.create_task(self._reconcile(client), name="reconcile"),
                     tasks.create_task(self._show(), name="view"),
+                    tasks.create_task(self._follow_changes(client), name="changes"),
                     tasks.create_task(self._outlast(control), name="control plane"),
                     tasks.create_task(self._outlast(node), name="node"),
                 ]
@@ -115,6 +119,7 @@ class Up:
                 self._view.say("stopping: workloads drain, then everything is removed")
                 for part in parts:
                     part.cancel()
+        self._view.say("stopped")
 
     # The parts
 
@@ -185,7 +190,8 @@ class Up:
         if first and not any(_is_mesh_config(one) for one in wanted):
             wanted.insert(0, ACCESS_LOG)
         answer = await client.apply(wanted, namespace=self._options.namespace, strict=True)
-        self._change = f"revision {answer.get('revision', '?')}, {len(wanted)} objects"
+        self._revision = int(answer.get("revision") or 0)
+        self._change = f"revision {self._revision}, {len(wanted)} objects"
 
     async def _follow(self, client: ApiClient, again: Callable[[], AsyncIterator[Objects]]) -> None:
         async for objects in again():
@@ -249,13 +255,28 @@ class Up:
         async with aclosing(self.node.events({"op": "watch"})) as events:
             async for event in events:
                 now = datetime.datetime.now(datetime.UTC)
-                rows = [row(one, now) for one in event.get("workloads") or ()]
+                rows = self._rows = [row(one, now) for one in event.get("workloads") or ()]
                 self._view.show(rows, self._change)
                 if rows and self.fleet.settled and all(one.ready for one in rows) and not self.ready.is_set():
                     self.ready.set()
                     self._view.say(f"everything is ready: {len(rows)} proxies. Ctrl-C ends it.")
                     for url in self.urls.values():
                         self._view.say(f"  open {url}")
+
+    async def _follow_changes(self, client: ApiClient) -> None:
+        """Say how far the newest revision got, whoever made it; from the first time that all is ready."""
+        await self.ready.wait()
+        while True:
+            with contextlib.suppress(WeftError):  # a control plane that is gone is another's concern
+                state = await client.raw("GET", f"/weft/v1/convergence/{self._revision}")
+                if state["latest"] > self._revision:
+                    self._revision = state["latest"]
+                    state = await client.raw("GET", f"/weft/v1/convergence/{self._revision}")
+                change = progress(state)
+                if change != self._change:
+                    self._change = change
+                    self._view.show(self._rows, change)
+            await asyncio.sleep(_CHANGES_S)
 
     async def _load(self, command: Callable[[str], Sequence[str]]) -> None:
         await self.ready.wait()

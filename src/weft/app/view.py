@@ -6,9 +6,17 @@ import datetime
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 Workload = Mapping[str, Any]
+
+# From so many columns on there is room for namespace and capture too.
+_WIDE: Final = 100
+# Lines that are no rows: the head, its rule, what is hidden, the last change, one for the cursor.
+_AROUND: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,15 @@ def remaining(not_after: str | None, now: datetime.datetime) -> str:
     if hours >= 48:
         return f"{hours // 24}d"
     return f"{hours}h{rest // 60:02}m" if hours else f"{rest // 60}m{rest % 60:02}s"
+
+
+def progress(state: Mapping[str, Any]) -> str:
+    """One line on a revision, from the API's answer to ``/weft/v1/convergence/REVISION``."""
+    total, missing, rejected = state["total"], state["missing"], state["rejected"]
+    text = f"revision {state['revision']}: live on {total - len(missing)} of {total} proxies"
+    if rejected:
+        return f"{text}; {rejected[0]['proxy']} refuses {rejected[0]['name']} (weft proxy status)"
+    return text
 
 
 class View(Protocol):
@@ -104,47 +121,69 @@ class Lines:
 
 
 class Table:
-    """For terminals: a table that is drawn in place; what is said scrolls above it."""
+    """For terminals: a table that is drawn in place; what is said scrolls above it.
 
-    def __init__(self) -> None:
+    It fits its terminal: narrow ones show fewer columns, low ones the rows that need attention first.
+    ``console`` is for tests.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._console = Console()
-        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="visible")
+        self._console = console or Console()
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop", transient=True)
         self._live.start()
 
     def say(self, text: str) -> None:
         """One line above the table."""
-        self._console.print(text, highlight=False, markup=False)
+        # Not `markup=False`: it would hold for the table too, which is drawn again in the same breath.
+        from rich.text import Text
+
+        self._console.print(Text(text), soft_wrap=True)
 
     def show(self, rows: Sequence[Row], change: str) -> None:
         """Draw the table anew."""
-        from rich import box
-        from rich.table import Table as RichTable
-
-        table = RichTable(box=box.SIMPLE_HEAD, caption=change or None, caption_justify="left", pad_edge=False)
-        for title in ("WORKLOAD", "NAMESPACE", "STATE", "ADDRESS", "CAPTURE", "CERTIFICATE", "RESTARTS"):
-            table.add_column(title, justify="right" if title == "RESTARTS" else "left", no_wrap=True)
-        for r in sorted(rows, key=lambda r: (r.kind == "workload", r.namespace, r.name)):
-            style = "green" if r.ready else "red" if r.state == "failed" else "yellow"
-            state = "ready" if r.ready else r.state
-            if r.message and not r.ready:
-                state = f"{state}: {r.message[:40]}"
-            table.add_row(
-                r.name,
-                r.namespace,
-                f"[{style}]●[/] {state}",
-                r.address,
-                r.capture,
-                r.certificate,
-                str(r.restarts),
-            )
-        self._live.update(table, refresh=True)
+        self._live.update(draw(rows, change, *self._console.size), refresh=True)
 
     def close(self) -> None:
-        """Keep the last table on the screen and give the cursor back."""
+        """Take the table away, what was said stays, and give the cursor back."""
         self._live.stop()
+
+
+def draw(rows: Sequence[Row], change: str, width: int, height: int) -> RenderableType:
+    """The table for a terminal of so many columns and lines."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    wide = width >= _WIDE
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    for title in ("WORKLOAD", *(("NAMESPACE",) if wide else ()), "STATE", "ADDRESS"):
+        table.add_column(title, no_wrap=True, overflow="ellipsis")
+    if wide:
+        table.add_column("CAPTURE", no_wrap=True)
+    table.add_column("CERT", no_wrap=True)
+    table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
+    ordered = sorted(rows, key=lambda r: (r.kind == "workload", r.namespace, r.name))
+    room = max(1, height - _AROUND)
+    hidden = 0
+    if len(ordered) > room:
+        # What is not ready must be seen; the rest is counted.
+        ordered.sort(key=lambda r: r.ready)
+        hidden = len(ordered) - room + 1
+    for r in ordered[: len(ordered) - hidden]:
+        style = "green" if r.ready else "red" if r.state == "failed" else "yellow"
+        state = Text.assemble(("● ", style), "ready" if r.ready else r.state)
+        note = r.message if not r.ready else f"restarts: {r.restarts}" if r.restarts else ""
+        name = (r.name, *((r.namespace,) if wide else ()))
+        capture = (r.capture,) if wide else ()
+        table.add_row(
+            *map(Text, name), state, Text(r.address), *capture, r.certificate, Text(note, style="dim")
+        )
+    below = [f"and {hidden} more, {sum(r.ready for r in ordered[-hidden:])} of them ready"] if hidden else []
+    return Group(table, *(Text(line) for line in (*below, *([change] if change else []))))
 
 
 def view(*, terminal: bool) -> View:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,5 +40,17 @@ def demo(port_maps: tuple[str, ...], capture: str, mesh: str, rate: float, gatew
         capture=capture,
         load=shop.load(folder, rate) if rate > 0 else None,
     )
-    click.echo(f"the shop is in {folder}; change it with: weft apply {folder}/scenarios/canary-90-10.yaml")
+    click.echo(f"the shop is in {_near(folder)}; change it from another terminal:")
+    click.echo(f"  {_command()} apply {_near(folder / 'scenarios' / 'canary-90-10.yaml')}")
     serve(objects, options)
+
+
+def _near(path: Path) -> Path:
+    """As a person would type it from here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _command() -> str:
+    """``weft``, or where it is when the shell would not find it."""
+    return "weft" if shutil.which("weft") else str(_near(Path(sys.argv[0]).absolute()))

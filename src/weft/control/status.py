@@ -86,7 +86,8 @@ class Rejected:
 class Convergence:
     """How far a revision has come. ``missing`` are the proxies that do not run it yet.
 
-    ``published`` tells whether everything that it changes was made and is on its way.
+    ``published`` tells whether everything that it changes was made and is on its way, ``latest`` which
+    revision is the newest of those.
     """
 
     revision: int
@@ -94,6 +95,7 @@ class Convergence:
     total: int
     missing: tuple[str, ...]
     rejected: tuple[Rejected, ...]
+    latest: int = 0
 
     @property
     def done(self) -> bool:
@@ -104,6 +106,7 @@ class Convergence:
         """For the API."""
         return {
             "revision": self.revision,
+            "latest": self.latest,
             "converged": self.done,
             "published": self.published,
             "total": self.total,
@@ -261,7 +264,8 @@ class Status:
             or connection.stream.revision < revision
             or not connection.stream.has_endpoints(sequence)
         )
-        return Convergence(revision, published, len(connections), missing, tuple(self.rejections(revision)))
+        rejected = tuple(self.rejections(revision))
+        return Convergence(revision, published, len(connections), missing, rejected, max(0, self._published))
 
     async def wait_converged(self, revision: int, timeout: float) -> Convergence:
         """Wait until nobody is missing, somebody refuses a resource, or ``timeout`` seconds are over."""
