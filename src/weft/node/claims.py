@@ -35,16 +35,28 @@ class Caller:
         return self.uid in {0, os.geteuid()}
 
     def unit(self) -> str:
-        """The systemd unit it belongs to, from its cgroup; empty when there is none."""
+        """The unit of the system's systemd it belongs to, from its cgroup; empty when there is none."""
         try:
-            lines = Path(f"/proc/{self.pid}/cgroup").read_text().splitlines()
+            text = Path(f"/proc/{self.pid}/cgroup").read_text()
         except OSError:
             return ""
-        for line in lines:
-            for part in reversed(line.partition("::")[2].split("/")):
-                if part.endswith((".service", ".scope")):
-                    return part
-        return ""
+        return unit_of(text)
+
+
+def unit_of(cgroup: str) -> str:
+    """The unit in the text of ``/proc/PID/cgroup`` (cgroups(7)).
+
+    The outermost one below the slices, as systemd itself reads it (cg_path_get_unit): further inside people
+    name what they like, in a delegated cgroup or with ``systemd-run --user``.
+    """
+    for line in cgroup.splitlines():
+        hierarchy, _, path = line.partition("::")
+        if hierarchy != "0":
+            continue  # cgroup v1: not systemd's tree
+        for part in path.split("/"):
+            if part and not part.endswith(".slice"):
+                return part if part.endswith((".service", ".scope")) else ""
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

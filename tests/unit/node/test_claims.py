@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from weft.errors import UsageError, WeftError
-from weft.node.claims import Caller, Claim, check_claim, read_claims
+from weft.node.claims import Caller, Claim, check_claim, read_claims, unit_of
 
 
 def test_the_kernel_says_who_calls() -> None:
@@ -26,6 +26,27 @@ def test_others_need_a_claim_that_covers_both_names() -> None:
     with pytest.raises(WeftError):
         check_claim(claims, Caller(1, 4243, 4242), "shop", "web")
     check_claim((), Caller(1, 0, 0), "istio-system", "any")
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "unit"),
+    [
+        ("0::/system.slice/orders.service\n", "orders.service"),
+        ("0::/system.slice/system-orders.slice/orders@1.service/weft-app\n", "orders@1.service"),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", "session-3.scope"),
+        # What follows anybody may name: systemd-run --user --unit=orders, or mkdir in a delegated cgroup.
+        (
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/orders.service\n",
+            "user@1000.service",
+        ),
+        ("0::/system.slice/other.service/orders.service\n", "other.service"),
+        ("0::/weft-default/shop.web/app/orders.service\n", ""),
+        ("1:name=x:/orders.service\n0::/\n", ""),
+        ("", ""),
+    ],
+)
+def test_a_unit_is_what_systemd_made_not_what_its_user_named(cgroup: str, unit: str) -> None:
+    assert unit_of(cgroup) == unit
 
 
 def test_a_configuration_is_read_whole(tmp_path: Path) -> None:
