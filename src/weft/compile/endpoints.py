@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from weft import ir
 from weft.compile.clusters import listed_endpoint
 from weft.compile.inbound import PeerMode
 from weft.compile.istio.destination_rule import find_subset
+from weft.compile.istio.peer_authentication import PeerModes, modes_of
+from weft.compile.memo import Memo
 from weft.compile.service import Instance, Labels, Port, Resolution, Service
 from weft.compile.world import World
+from weft.model.peer_authentication import PeerAuthentication
+from weft.model.resource import Key
 from weft.names import ClusterName
 
 
@@ -28,7 +33,8 @@ def endpoint_set(world: World, cluster: str) -> ir.EndpointSet:
         members = world.backends(service)
         if labels is None or not members:
             continue
-        refusing = tuple(number for number, member in enumerate(members) if not _mutual(world, member, port))
+        rules, root = world.all(PeerAuthentication), world.settings.root_namespace
+        refusing = world.memo(_refusing, members, port, rules, root, world.memo)
         return world.memo(_endpoint_set, cluster, members, port, labels, refusing)
     return world.memo(_nothing, cluster)
 
@@ -60,12 +66,24 @@ def _endpoint_set(
     return ir.EndpointSet(cluster=cluster, endpoints=tuple(found))
 
 
-def _mutual(world: World, member: Instance, port: Port) -> bool:
-    """Whether a workload takes mTLS at a port at all: PeerAuthentication may turn it off."""
-    if not member.mesh:
-        return True
-    modes = world.peer_modes(member.namespace, member.labels)
+def _refusing(
+    members: tuple[Instance, ...],
+    port: Port,
+    rules: Mapping[Key, PeerAuthentication],
+    root: str,
+    memo: Memo,
+) -> tuple[int, ...]:
+    """The places of members that take no mTLS at a port at all: PeerAuthentication may turn it off."""
+    return tuple(
+        number
+        for number, member in enumerate(members)
+        if member.mesh
+        and _plain(port, member, memo(modes_of, rules, member.namespace, member.labels, root, memo))
+    )
+
+
+def _plain(port: Port, member: Instance, modes: PeerModes) -> bool:
     if not modes.ports:
-        return modes.default is not PeerMode.DISABLE
+        return modes.default is PeerMode.DISABLE
     endpoint = listed_endpoint(port, member)
-    return endpoint is None or modes.of(endpoint.port) is not PeerMode.DISABLE
+    return endpoint is not None and modes.of(endpoint.port) is PeerMode.DISABLE

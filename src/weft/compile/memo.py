@@ -20,13 +20,20 @@ _VALUES: Final = (str, int, float, bytes, timedelta, frozenset, Enum, Attachment
 _BY_VALUE: Final[dict[type, bool]] = {}
 
 
+def _keys(values: tuple[object, ...]) -> list[object]:
+    # By far the most frequent of all calls: objects of a kind that was met before are judged right here.
+    known = _BY_VALUE.get
+    return [
+        id(value) if (by_value := known(type(value))) is False else value if by_value else _key(value)
+        for value in values
+    ]
+
+
 def _key(value: object) -> object:
     kind = type(value)
     if kind is tuple:
-        return tuple([_key(part) for part in cast("tuple[object, ...]", value)])
-    by_value = _BY_VALUE.get(kind)
-    if by_value is None:
-        by_value = _BY_VALUE.setdefault(kind, isinstance(value, _VALUES))
+        return tuple(_keys(cast("tuple[object, ...]", value)))
+    by_value = _BY_VALUE.setdefault(kind, isinstance(value, _VALUES))
     return value if by_value else id(value)
 
 
@@ -45,7 +52,7 @@ class Memo:
     def __call__(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """``function(*args)``, computed at most once. ``function`` must be pure; keywords are refused."""
         assert not kwargs, "inputs are positional, so that the key is the inputs"
-        key = (function, *[_key(value) for value in args])
+        key = (function, *_keys(args))
         found = self._young.get(key)
         if found is None:
             found = self._old.pop(key, None) or (args, function(*args, **kwargs))

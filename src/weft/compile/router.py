@@ -61,7 +61,7 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         listeners=tuple(listeners),
         routes=tuple(tables),
         clusters=(
-            *memo(clusters_of, view, rules, world.peers, settings, True, memo),
+            *memo(clusters_of, view, rules, world.peers, settings, True, memo).all,
             memo(passthrough_cluster, settings),
             memo(blackhole_cluster),
         ),

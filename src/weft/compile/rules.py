@@ -47,6 +47,13 @@ def _rules(view: View, found: tuple[Rule, ...]) -> Rules:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Clusters:
+    """Clusters of a view; the same object as long as they are the same."""
+
+    all: tuple[Cluster, ...]
+
+
 def clusters_of(
     view: View,
     rules: Rules,
@@ -54,7 +61,7 @@ def clusters_of(
     settings: Settings,
     router: bool,
     memo: Memo,
-) -> tuple[Cluster, ...]:
+) -> Clusters:
     """A cluster for every port and subset of every service of a view."""
     found: list[Cluster] = []
     for service in view.services:
@@ -66,7 +73,7 @@ def clusters_of(
             settings,
             router,
         )
-    return tuple(found)
+    return memo(Clusters, tuple(found))
 
 
 _NOBODY = Peers()

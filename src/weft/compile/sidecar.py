@@ -13,7 +13,7 @@ from weft.compile.mesh_listeners import listeners_of
 from weft.compile.mesh_routes import led_to, mesh_virtual_services, routing_of, tables_of
 from weft.compile.protocol import Protocol, protocol_of
 from weft.compile.registry import Services
-from weft.compile.rules import clusters_of
+from weft.compile.rules import Clusters, clusters_of
 from weft.compile.service import Instance, Labels, Service, target_port
 from weft.compile.settings import Settings
 from weft.compile.telemetry import telemetry_of
@@ -57,10 +57,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         identity=identity,
         listeners=(*listeners, *receiving.listeners),
         routes=sent,
-        clusters=(
-            *memo(clusters_of, view, rules, world.peers, settings, False, memo),
-            *receiving.clusters,
-        ),
+        clusters=memo(_joined, memo(clusters_of, view, rules, world.peers, settings, False, memo), receiving),
         telemetry=telemetry_of(settings),
     )
 
@@ -133,6 +130,10 @@ def inbound_ports(own: Instance, services: tuple[Service, ...], modes: PeerModes
 class _Receiving:
     listeners: tuple[ir.Listener, ...]
     clusters: tuple[ir.Cluster, ...]
+
+
+def _joined(sending: Clusters, receiving: _Receiving) -> tuple[ir.Cluster, ...]:
+    return (*sending.all, *receiving.clusters)
 
 
 def _receiving(

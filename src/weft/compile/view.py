@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from weft.compile.hosts import overlaps
+from weft.compile.memo import Memo
 from weft.compile.registry import Services
 from weft.compile.service import Service
 
@@ -61,3 +62,10 @@ def visible_services(
         if candidates:
             found.append(min(candidates, key=lambda s: (s.namespace != namespace, not s.kubernetes, s.order)))
     return tuple(found)
+
+
+def view_of(
+    services: Services, namespace: str, limits: Limits | None, besides: frozenset[str], memo: Memo
+) -> View:
+    """What a namespace may call; the same object as long as that is the same."""
+    return memo(View.of, namespace, memo(visible_services, services, namespace, limits, besides))

@@ -15,14 +15,14 @@ from weft.compile.gatewayapi.facts import Facts
 from weft.compile.hosts import is_wildcard
 from weft.compile.istio import service_entry
 from weft.compile.istio.destination_rule import RuleIndex
-from weft.compile.istio.peer_authentication import PeerModes, peer_modes
+from weft.compile.istio.peer_authentication import PeerModes, modes_of
 from weft.compile.memo import Memo
 from weft.compile.mesh import settings_of
 from weft.compile.registry import Instances, Services
 from weft.compile.rules import Rules, rules_of
 from weft.compile.service import Instance, Labels, Service
 from weft.compile.settings import Settings
-from weft.compile.view import Limits, View, visible_services
+from weft.compile.view import Limits, View, view_of
 from weft.compile.vips import assign
 from weft.model.core import ConfigMap, Namespace, Secret
 from weft.model.destination_rule import DestinationRule
@@ -152,8 +152,7 @@ class World:
         self, namespace: str, limits: Limits | None = None, besides: frozenset[str] = frozenset()
     ) -> View:
         """What a namespace may call; the same object until that differs."""
-        services = self.memo(visible_services, self.services, namespace, limits, besides)
-        return self.memo(View.of, namespace, services)
+        return self.memo(view_of, self.services, namespace, limits, besides, self.memo)
 
     @property
     def rule_index(self) -> RuleIndex:
@@ -190,9 +189,8 @@ class World:
 
     def peer_modes(self, namespace: str, labels: Labels) -> PeerModes:
         """Which connections a workload with these labels takes."""
-        rules = self.memo(_near, self.all(PeerAuthentication), namespace, self.settings.root_namespace)
-        modes = self.memo(peer_modes, rules, namespace, frozenset(labels), self.settings.root_namespace)
-        return self.memo(PeerModes, modes.default, modes.ports)
+        rules = self.all(PeerAuthentication)
+        return self.memo(modes_of, rules, namespace, labels, self.settings.root_namespace, self.memo)
 
     def _services_after(
         self,
@@ -302,9 +300,3 @@ def _wanted(
 
 def _headless(view: View) -> tuple[Service, ...]:
     return tuple(service for service in view.services if service.headless)
-
-
-def _near(
-    rules: Mapping[Key, PeerAuthentication], namespace: str, root: str
-) -> tuple[PeerAuthentication, ...]:
-    return tuple(rule for key, rule in rules.items() if key.namespace in {namespace, root})

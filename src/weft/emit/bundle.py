@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from weft.emit.clusters import cluster
 from weft.emit.listeners import listener
@@ -43,14 +44,42 @@ def emit_listener(unit: Listener, telemetry: Telemetry) -> Packed:
     return packed_once(unit, unit.name, listener, telemetry)
 
 
+class _Table(dict[str, Packed]):
+    """Resources by name. Holds the units that they were made of, so that these keep their identity."""
+
+    __slots__ = ("__weakref__", "units")
+
+    def __init__(self, units: tuple[Cluster, ...] | tuple[RouteTable, ...], resources: Iterable[Packed]):
+        super().__init__((resource.name, resource) for resource in resources)
+        self.units = units
+
+
+# By the very tuple of units: proxies that have the same one share a table, and none is made twice.
+_tables: Final[WeakValueDictionary[int, _Table]] = WeakValueDictionary()
+
+
+def _clusters(units: tuple[Cluster, ...]) -> Mapping[str, Packed]:
+    known = _tables.get(id(units))
+    if known is None:
+        known = _tables[id(units)] = _Table(units, map(emit_cluster, units))
+    return known
+
+
+def _routes(units: tuple[RouteTable, ...]) -> Mapping[str, Packed]:
+    known = _tables.get(id(units))
+    if known is None:
+        known = _tables[id(units)] = _Table(units, map(emit_routes, units))
+    return known
+
+
 def emit(proxy: Proxy, secrets: Mapping[str, Packed] | None = None) -> Bundle:
     """All resources of ``proxy``, and the ``secrets`` that it may have, by name."""
     return Bundle(
         MappingProxyType(
             {
-                CLUSTER_TYPE: {unit.name: emit_cluster(unit) for unit in proxy.clusters},
+                CLUSTER_TYPE: _clusters(proxy.clusters),
                 LISTENER_TYPE: {unit.name: emit_listener(unit, proxy.telemetry) for unit in proxy.listeners},
-                ROUTE_TYPE: {unit.name: emit_routes(unit) for unit in proxy.routes},
+                ROUTE_TYPE: _routes(proxy.routes),
                 **({SECRET_TYPE: secrets} if secrets else {}),
             }
         )

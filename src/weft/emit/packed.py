@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
 from weft.protos.wire import any_of
@@ -52,3 +52,31 @@ def packed_once(unit: object, name: str, build: Callable[..., Message], *context
     if made.unit is unit:
         _by_unit[key] = made
     return made
+
+
+U = TypeVar("U")
+R = TypeVar("R")
+
+
+class Once(Generic[U, R]):
+    """Results of ``build`` by the very unit that they are of, for results that nobody else holds.
+
+    Bounded by two generations: what is asked for moves into the young one; when that is full, the old one
+    is forgotten. Units are held as long as their result, so that an identity is never used twice.
+    """
+
+    def __init__(self, build: Callable[[U], R], capacity: int = 20_000) -> None:
+        self._build = build
+        self._capacity = capacity
+        self._young: dict[int, tuple[U, R]] = {}
+        self._old: dict[int, tuple[U, R]] = {}
+
+    def __call__(self, unit: U) -> R:
+        """``build(unit)``."""
+        found = self._young.get(id(unit))
+        if found is None:
+            found = self._old.pop(id(unit), None) or (unit, self._build(unit))
+            if len(self._young) >= self._capacity:
+                self._old, self._young = self._young, {}
+            self._young[id(unit)] = found
+        return found[1]

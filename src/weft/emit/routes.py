@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from weft.emit.filters.table import per_route
+from weft.emit.packed import Once
 from weft.emit.scalars import (
     boolean,
     duration,
@@ -300,12 +301,23 @@ def _virtual_host(unit: VirtualHost) -> route_v3.VirtualHost:
 
 
 def route_configuration(unit: RouteTable) -> route_v3.RouteConfiguration:
-    """One route table."""
-    return route_v3.RouteConfiguration(
+    """One route table. Virtual hosts that another table had, too, are not built again."""
+    made = route_v3.RouteConfiguration(
         name=unit.name,
-        virtual_hosts=[_virtual_host(host) for host in unit.virtual_hosts],
         internal_only_headers=unit.internal_only_headers,
         ignore_port_in_host_matching=unit.ignore_port_in_host,
         validate_clusters=boolean(False),
         max_direct_response_body_size_bytes=uint32(unit.max_direct_response_body_bytes),
     )
+    made.MergeFromString(b"".join([_hosts(host) for host in unit.virtual_hosts]))
+    return made
+
+
+def _table_of_one(unit: VirtualHost) -> bytes:
+    """A virtual host as a part of a serialised table: such parts may simply be strung together."""
+    return route_v3.RouteConfiguration(virtual_hosts=[_virtual_host(unit)]).SerializeToString(
+        deterministic=True
+    )
+
+
+_hosts: Final = Once(_table_of_one)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from weft.compile.age import age
 from weft.compile.inbound import PeerMode
+from weft.compile.memo import Memo
+from weft.compile.service import Labels
 from weft.model.peer_authentication import MutualTLS, PeerAuthentication
+from weft.model.resource import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,21 @@ class PeerModes:
     def of(self, port: int) -> PeerMode:
         """The mode of a port."""
         return next((mode for number, mode in self.ports if number == port), self.default)
+
+
+def modes_of(
+    rules: Mapping[Key, PeerAuthentication], namespace: str, labels: Labels, root: str, memo: Memo
+) -> PeerModes:
+    """The modes of a workload with these labels; the same object until they differ."""
+    near = memo(_near, rules, namespace, root)
+    modes = memo(peer_modes, near, namespace, frozenset(labels), root)
+    return memo(PeerModes, modes.default, modes.ports)
+
+
+def _near(
+    rules: Mapping[Key, PeerAuthentication], namespace: str, root: str
+) -> tuple[PeerAuthentication, ...]:
+    return tuple(rule for key, rule in rules.items() if key.namespace in {namespace, root})
 
 
 def peer_modes(
