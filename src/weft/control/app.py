@@ -39,6 +39,7 @@ from weft.control.proxy_routes import ProxyRoutes
 from weft.control.registry import LEASE_S, Registry
 from weft.control.spans import EXPORT, count_spans
 from weft.control.status import Status
+from weft.control.statuses import Statuses
 from weft.identity.ca import WORKLOAD_LIFETIME
 from weft.identity.custody import Custody
 from weft.identity.nodes import Nodes
@@ -130,9 +131,11 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         config, proxies = ConfigStore(), Proxies()
         status = Status(proxies)
         table = NameTable()
+        statuses = Statuses(store, status)
 
-        def heard(world: World, _revision: int) -> None:
+        def heard(world: World, revision: int) -> None:
             table.set(names(world))
+            statuses.heard(world, revision)
 
         pipeline = Pipeline(store, config, proxies, status, on_world=heard)
 
@@ -167,6 +170,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         running = [
             tasks.create_task(pipeline.run(readiness.guard("configuration")), name="pipeline"),
+            tasks.create_task(statuses.run(), name="statuses"),
             tasks.create_task(registry.keep(), name="registry"),
             tasks.create_task(credentials.keep(), name="credentials"),
         ]

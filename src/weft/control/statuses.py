@@ -1,0 +1,309 @@
+"""What weft says of objects in their ``status``: gateways, routes and classes, and how many replicas run.
+
+After a new world, or when a gateway's proxy got further, each status is made anew and written where it
+differs from the stored one, outside history. The world leaves status out, so that no write here comes back
+as a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from weft.compile.gatewayapi.status import Status as Wire
+from weft.compile.gatewayapi.status import Waiting, dated, statuses
+from weft.compile.world import World
+from weft.control.entry import DRAINING, HEALTHY, PROXY_ANNOTATION, stamp
+from weft.control.status import Status
+from weft.model.catalog import GATEWAY_API, by_id
+from weft.model.gateway import Gateway
+from weft.model.resource import Key
+from weft.model.workload import Workload
+from weft.model.workload_entry import WorkloadEntry
+from weft.names import GATEWAY_CONTROLLER, GATEWAY_NAME_LABEL, LISTENER_TYPE, WORKLOAD_LABEL
+from weft.store.interface import ConflictError, NotFoundError, Put, Store, Stored
+from weft.xds.connection import Connection
+
+_log = logging.getLogger(__name__)
+
+QUIET_SECONDS: Final = 0.1
+_SLICE_SECONDS: Final = 0.02
+_ATTEMPTS: Final = 8
+_GATEWAY: Final = f"{GATEWAY_API}/Gateway"
+_ROUTER: Final = "router"
+
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A status for one generation of one object. Two are equal when nothing is to be written."""
+
+    uid: str | None
+    generation: int | None
+    status: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What is registered: by Workload (all, ready), and by Gateway the addresses of its proxies."""
+
+    replicas: Mapping[tuple[str, str], tuple[int, int]]
+    addresses: Mapping[Key, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, entries: Iterable[WorkloadEntry]) -> _Running:
+        replicas: dict[tuple[str, str], tuple[int, int]] = {}
+        addresses: dict[Key, set[str]] = {}
+        for entry in entries:
+            metadata = entry.metadata
+            labels = metadata.labels or {}
+            if (name := labels.get(WORKLOAD_LABEL)) is not None:
+                total, ready = replicas.get((metadata.namespace, name), (0, 0))
+                replicas[metadata.namespace, name] = (total + 1, ready + _is_ready(entry))
+            kind = (metadata.annotations or {}).get(PROXY_ANNOTATION)
+            if kind == _ROUTER and GATEWAY_NAME_LABEL in labels:
+                key = Key(_GATEWAY, metadata.namespace, labels[GATEWAY_NAME_LABEL])
+                addresses.setdefault(key, set()).update({entry.spec.address or ""} - {""})
+        return cls(replicas, {key: tuple(sorted(found)) for key, found in addresses.items()})
+
+
+class Statuses:
+    """Writes them. Give it every world (``heard``) and let ``run`` run as a task.
+
+    Args:
+        clock: for ``lastTransitionTime``.
+        quiet: seconds. Changes are gathered for so long.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        status: Status,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        quiet: float = QUIET_SECONDS,
+    ) -> None:
+        self._store = store
+        self._proxies = status.proxies
+        self._clock = clock
+        self._quiet = quiet
+        self._wake = asyncio.Event()
+        self._world: World | None = None
+        self._entries: Mapping[Key, WorkloadEntry] | None = None
+        self._running = _Running({}, {})
+        # By Gateway, its generation and since when (revision) proxies are to have it.
+        self._since: dict[Key, tuple[int | None, int]] = {}
+        self._made_of: tuple[object, ...] = ()
+        self._said: dict[Key, _Said] = {}
+        self._breath = 0.0
+        status.listen(self._progressed)
+        status.proxies.listen(self._came_or_went)
+
+    def heard(self, world: World, revision: int) -> None:
+        """A new world; proxies that are at ``revision`` have it."""
+        old = self._since
+        self._since = {}
+        for key, gateway in world.all(Gateway).items():
+            generation = gateway.metadata.generation
+            known = old.get(key)
+            same = known is not None and known[0] == generation
+            self._since[key] = known if known is not None and same else (generation, revision)
+        self._world = world
+        self._wake.set()
+
+    def _progressed(self, connection: Connection) -> None:
+        if connection.peer.identity.name.kind == _ROUTER:
+            self._wake.set()
+
+    def _came_or_went(self, proxy: str) -> None:
+        if proxy.startswith(_ROUTER):
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(self._quiet)
+            self._wake.clear()
+            try:
+                await self.write()
+            except Exception:
+                # What cannot be said of one object must not end the control plane.
+                _log.exception("status could not be written; it is tried again with the next change")
+
+    async def write(self) -> None:
+        """Write what is not in the store yet, now."""
+        if self._world is None:
+            return
+        self._breath = time.monotonic()
+        world = self._world
+        entries, facts = world.all(WorkloadEntry), world.gateway_facts
+        if entries is not self._entries:
+            self._entries, self._running = entries, _Running.of(entries.values())
+        gateways = [gateway for gateway in facts.gateways.values() if facts.ours(gateway)]
+        since = self._since
+        waiting: dict[Key, Waiting] = {}
+        for gateway in gateways:
+            why = await self._waiting(gateway.key, *since[gateway.key])
+            if why is not None:
+                waiting[gateway.key] = why
+        made_of = (facts, self._running, waiting, world.all(Workload))
+        if _same(made_of, self._made_of):
+            return
+        said: dict[Key, _Said] = {}
+        found = statuses(facts, world.memo, addresses=self._running.addresses, waiting=waiting)
+        # A route that no longer names a Gateway of ours loses what we said of it.
+        unsaid: dict[Key, Wire] = {key: {"parents": []} for key in facts.routes if key not in found}
+        for key, status in (*found.items(), *unsaid.items(), *_workloads(world, self._running)):
+            wanted = _wanted(world, key, status)
+            if wanted is not None:
+                said[key] = wanted
+                if self._said.get(key) != wanted:
+                    await self._put(key, wanted)
+            await self._breathe()
+        self._said, self._made_of = said, made_of
+
+    async def _breathe(self) -> None:
+        if time.monotonic() - self._breath >= _SLICE_SECONDS:
+            await asyncio.sleep(0)
+            self._breath = time.monotonic()
+
+    async def _waiting(self, key: Key, generation: int | None, revision: int) -> Waiting | None:
+        """Why a Gateway does not serve yet, None when it does.
+
+        Once programmed it stays so while a proxy is registered for it: losing the control plane takes
+        nothing from a proxy. What is stored tells, so that a restart forgets none.
+        """
+        if key not in self._running.addresses:
+            return Waiting("AddressNotAssigned", "no proxy runs for this Gateway: see 'weft gateway'")
+        streams = [one for one in self._proxies.connections() if _serves(one, key)]
+        for stream in streams:
+            for type_url, rejection in stream.stream.rejected():
+                if type_url == LISTENER_TYPE:
+                    name = rejection.resource.name
+                    return Waiting("Invalid", f"the proxy refuses the listener {name}: {rejection.error}")
+        if any(one.stream.revision >= revision for one in streams):
+            return None
+        stored = await self._store.get(key)
+        if stored is not None and _programmed(_decode(stored.body), generation):
+            return None
+        return Waiting("Pending", "the proxy has not taken this Gateway yet")
+
+    async def _put(self, key: Key, wanted: _Said) -> None:
+        now = stamp(self._clock())
+        for _ in range(_ATTEMPTS):
+            stored = await self._store.get(key)
+            if stored is None:
+                return
+            put = _successor(stored, wanted, now)
+            if put is None:
+                return
+            try:
+                await self._store.update(put, actor="weft")
+            except ConflictError:
+                continue  # somebody was quicker: look at what is there now
+            except NotFoundError:
+                return
+            return
+        _log.warning("%s changes all the time: its status stays as it is", key)
+
+
+def _successor(stored: Stored, wanted: _Said, now: str) -> Put | None:
+    """The write that is needed; none when the object is another one by now (its world is on the way)."""
+    wire = _decode(stored.body)
+    metadata = wire["metadata"]
+    if (metadata.get("uid"), metadata.get("generation")) != (wanted.uid, wanted.generation):
+        return None
+    old = wire.get("status")
+    status = _over(old or {}, wanted.status, now)
+    if status == old or (old is None and status == {"parents": []}):
+        return None
+    # Whoever owns the object keeps it: status is ours to write, whosesoever the rest is.
+    return Put(
+        key=stored.key, uid=stored.uid, body=msgspec.json.encode({**wire, "status": status}),
+        owner=stored.owner, source=stored.source, expect=stored.revision, record=False,
+    )  # fmt: skip
+
+
+def _over(old: Wire, new: Wire, now: str) -> Wire:
+    """``new`` with the times of ``old``; what other controllers say of a route's parents stays."""
+    if "parents" not in new:
+        return dated(new, old, now)
+    parents = old.get("parents") or []
+    own = [one for one in parents if one.get("controllerName") == GATEWAY_CONTROLLER]
+    others = [one for one in parents if one.get("controllerName") != GATEWAY_CONTROLLER]
+    made = dated(new, {**old, "parents": own}, now)
+    return {**made, "parents": [*made["parents"], *others]}
+
+
+def _wanted(world: World, key: Key, status: Wire) -> _Said | None:
+    row = by_id(key.kind)
+    resource = world.all(row.model).get(key) if row is not None else None
+    if resource is None:
+        return None
+    return _Said(resource.metadata.uid, resource.metadata.generation, status)
+
+
+def _workloads(world: World, running: _Running) -> Iterator[tuple[Key, Wire]]:
+    for key, workload in world.all(Workload).items():
+        replicas = workload.spec.replicas
+        wanted = 1 if replicas is None else replicas
+        total, ready = running.replicas.get((key.namespace, key.name), (0, 0))
+        enough = ready >= wanted
+        yield (
+            key,
+            {
+                "replicas": total,
+                "readyReplicas": ready,
+                "observedGeneration": workload.metadata.generation or 0,
+                "conditions": [
+                    {
+                        "type": "Ready",
+                        "status": str(enough),
+                        "reason": "ReplicasReady" if enough else "ReplicasNotReady",
+                        "message": f"{ready} of {wanted} replicas are ready",
+                        "observedGeneration": workload.metadata.generation or 0,
+                    }
+                ],
+            },
+        )
+
+
+def _is_ready(entry: WorkloadEntry) -> bool:
+    said = {one.type: one.status for one in (entry.status.conditions or ())} if entry.status else {}
+    return said.get(HEALTHY, "True") == "True" and said.get(DRAINING) != "True"
+
+
+def _serves(connection: Connection, gateway: Key) -> bool:
+    """Whether a connected proxy is one of a Gateway's."""
+    identity = connection.peer.identity
+    return (
+        identity.name.kind == _ROUTER
+        and identity.name.namespace == gateway.namespace
+        and (GATEWAY_NAME_LABEL, gateway.name) in identity.labels
+    )
+
+
+def _programmed(wire: Wire, generation: int | None) -> bool:
+    conditions = (wire.get("status") or {}).get("conditions") or ()
+    return any(
+        (one.get("type"), one.get("status"), one.get("observedGeneration"))
+        == ("Programmed", "True", generation)
+        for one in conditions
+    )
+
+
+def _same(new: tuple[object, ...], old: tuple[object, ...]) -> bool:
+    """Frozen inputs are compared by identity, what is made anew each time by value."""
+    return len(new) == len(old) and all(
+        a is b or (isinstance(a, dict) and isinstance(b, dict) and a == b)
+        for a, b in zip(new, old, strict=True)
+    )
