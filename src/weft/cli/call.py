@@ -59,12 +59,14 @@ def call(
         rows = {"replies": [reply.to_json() for reply in replies], "summary": found}
         click.echo(json.dumps(rows, indent=2))
     else:
+        # A single reply's body may go into a pipe; of many, the sums are what was asked for.
+        alone = count == 1
         statuses = ", ".join(f"{number} x {status}" for status, number in found["statuses"].items())
         failed = f"{found['failed']} without an answer" if found["failed"] else ""
-        click.echo("; ".join(part for part in (statuses, failed) if part), err=True)
+        click.echo("; ".join(part for part in (statuses, failed) if part), err=alone)
         if found["p50Ms"] is not None:
-            click.echo(f"p50 {found['p50Ms']} ms, p99 {found['p99Ms']} ms", err=True)
+            click.echo(f"p50 {found['p50Ms']} ms, p99 {found['p99Ms']} ms", err=alone)
         for who, number in found["answeredBy"].items():
-            click.echo(f"{number:>6}  {who}", err=True)
+            click.echo(f"{number:>6}  {who}", err=alone)
     sys.stdout.flush()
     return 1 if found["failed"] else 0
