@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from weft.cli.documents import refuse_errors
 from weft.cli.server import (
+    UNCHANGED,
     connect,
     files_option,
     namespace_option,
     place,
     read_objects,
-    refuse_errors,
     server_option,
     show,
     warn,
@@ -66,7 +67,9 @@ def apply(
     elif parts:
         answer = connect(server, lambda client: send(client, parts, namespace, dry_run=bool(dry_run),
                                                      force=force, wait=wait, seconds=seconds))  # fmt: skip
-        warnings += warn(place(problem, index, parts) for index, problem in answer["found"])
+        told = {str(problem) for problem in problems}
+        answered = (place(problem, index, parts) for index, problem in answer["found"])
+        warnings += warn(problem for problem in answered if str(problem) not in told)
         _print(answer, output, dry_run=bool(dry_run))
         if wait:
             _report(answer.get("convergence") or {}, timeout)
@@ -84,14 +87,15 @@ async def send(
         WeftError: with every problem at its file and line, when the API refuses.
     """
     from weft.client.api import RefusedError, problem_of, problems_of
+    from weft.model.local import localize
 
     try:
         answer = await client.apply(
-            [part.data for part in parts], namespace=namespace, dry_run=dry_run, force=force, wait=wait,
+            [localize(part) for part in parts], namespace=namespace, dry_run=dry_run, force=force, wait=wait,
             seconds=seconds, delete=delete, whole=True,
         )  # fmt: skip
     except RefusedError as refused:
-        refuse_errors(place(problem, index, parts) for index, problem in problems_of(refused))
+        refuse_errors((place(problem, index, parts) for index, problem in problems_of(refused)), UNCHANGED)
         raise
     answer["found"] = [(entry["index"], problem_of(entry)) for entry in answer["warnings"]]
     return answer
@@ -123,13 +127,19 @@ def _print(answer: dict[str, Any], output: str | None, *, dry_run: bool) -> None
 
 
 def _report(report: dict[str, Any], timeout: str) -> None:
+    total = int(report.get("total", 0))
     if report.get("converged"):
-        count = report.get("proxies", 0)
-        click.echo(f"live on {count} prox{'y' if count == 1 else 'ies'}", err=True)
+        click.echo(f"live on {total} prox{'y' if total == 1 else 'ies'}", err=True)
         return
+    if rejected := report.get("rejected"):
+        lines = [f"{one['proxy']} refuses {one['name']}: {one['error']}" for one in rejected]
+        raise WeftError(
+            "refused by a proxy:\n  " + "\n  ".join(lines),
+            hint="the rest of the change is live; correct what it came from, see weft proxy status",
+        )
     missing = [str(name) for name in report.get("missing", ())]
     raise WeftError(
-        f"not live everywhere after {timeout}: {len(missing)} missing"
+        f"not live everywhere after {timeout}: {len(missing)} of {total} missing"
         + (f": {', '.join(missing)}" if missing else ""),
         hint="the change is accepted and goes on; see weft proxy status",
     )

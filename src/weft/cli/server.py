@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from weft.errors import Problem, Severity, UsageError, WeftError, did_you_mean
+from weft.cli.documents import read_parts, refuse_errors
+from weft.errors import Problem, Severity, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from weft.client import ApiClient, Resource
@@ -44,43 +45,20 @@ def connect(server: str | None, work: Callable[[ApiClient], Awaitable[_T]]) -> _
     return asyncio.run(main())
 
 
-def read_objects(paths: Sequence[str], namespace: str) -> tuple[list[Part], list[Problem]]:
+UNCHANGED: Final = "nothing was changed"
+
+
+def read_objects(paths: Sequence[str], namespace: str) -> tuple[list[Part], tuple[Problem, ...]]:
     """Every object of the files and what to warn of. All files are read and checked before anything is done.
 
     Raises:
         UsageError: when there is no path, or one cannot be read.
         WeftError: with every error of every file.
     """
-    from weft.model.files import read_paths
-    from weft.model.parse import parse, unwrap
-
     if not paths:
         raise UsageError("no files are given", hint="name files or directories, or - for standard input")
-    documents, problems = read_paths(paths)
-    found, parts = list(problems), []
-    for document in documents:
-        inner, wrong = unwrap(document)
-        found += wrong
-        for part in inner:
-            resource, problems = parse(part, namespace)
-            found += problems
-            if resource is not None:
-                parts.append(part)
-    refuse_errors(found)
-    return parts, found
-
-
-def refuse_errors(problems: Iterable[Problem]) -> None:
-    """Raise when there are errors among the problems.
-
-    Raises:
-        WeftError: with all of them, sorted by place.
-    """
-    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
-    if errors:
-        errors.sort(key=lambda problem: (problem.where is None, problem.where or 0))
-        what = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
-        raise WeftError(f"{what}, nothing was changed", problems=errors)
+    read, problems = read_parts(paths, namespace)
+    return [part for part, _ in read], refuse_errors(problems, UNCHANGED)
 
 
 def warn(problems: Iterable[Problem]) -> int:

@@ -71,8 +71,8 @@ def read(paths: Sequence[str], namespace: str) -> list[Mapping[str, Any]]:
     Raises:
         WeftError: with every error of every file.
     """
-    from weft.app.local import localize
     from weft.cli.server import read_objects, warn
+    from weft.model.local import localize
 
     if not paths:
         return []

@@ -14,18 +14,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from weft import yaml
 from weft.control.api.apply import REFUSED, Applied, Applier, Item
 from weft.control.api.objects import Objects, Options
 from weft.control.api.status import ApiError
 from weft.control.api.validation import Validation
-from weft.errors import Origin, Problem, Severity, WeftError
+from weft.errors import Origin, Problem, Severity, UsageError, WeftError
+from weft.model.files import SUFFIXES, read_file
+from weft.model.local import localize
 from weft.model.parse import Part, parse, unwrap
+from weft.yaml import SYNTAX
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.5
-SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 
 Stamp = tuple[int, int, int]
 Report = Callable[["Synced"], None]
@@ -115,7 +116,7 @@ class Directory:
         kept: list[str],
     ) -> Synced:
         parts = [part for path in sorted(good) for part in good[path]]
-        items = [Item(wire=part.data, source=str(part.where())) for part in parts]
+        items = [Item(wire=localize(part), source=str(part.where())) for part in parts]
         # A broken file that was never good (the control plane restarted): what it made must not be pruned.
         never_good = any(path not in good for path in kept)
         options = Options(owner=self._owner, actor=self._owner, validation=Validation.STRICT)
@@ -132,10 +133,9 @@ class Directory:
 
 def _read(path: str) -> tuple[tuple[Part, ...], tuple[Problem, ...]]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        return (), (Problem(yaml.SYNTAX, f"cannot be read: {error}", Origin(path), "save it as UTF-8"),)
-    documents, problems = yaml.load(text, path)
+        documents, problems = read_file(path)
+    except UsageError as error:
+        return (), (Problem(SYNTAX, error.message, Origin(path), error.hint),)
     parts: list[Part] = []
     found = list(problems)
     for document in documents:

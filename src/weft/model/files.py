@@ -24,14 +24,20 @@ def read_paths(paths: Iterable[str]) -> tuple[tuple[Document, ...], tuple[Proble
     documents: list[Document] = []
     problems: list[Problem] = []
     for file in _files(paths):
-        text = decode(_bytes(file), file)
-        if isinstance(text, Problem):
-            problems.append(text)
-            continue
-        found, wrong = load(text, file)
+        found, wrong = read_file(file)
         documents += found
         problems += wrong
     return tuple(documents), tuple(problems)
+
+
+def read_file(file: str) -> tuple[tuple[Document, ...], tuple[Problem, ...]]:
+    """All documents of one file, or of ``-``.
+
+    Raises:
+        UsageError: when it does not exist, may not be read, or is larger than ``MAX_BYTES``.
+    """
+    text = decode(_bytes(file), file)
+    return ((), (text,)) if isinstance(text, Problem) else load(text, file)
 
 
 def decode(data: bytes, file: str) -> str | Problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -113,6 +114,36 @@ def test_other_kinds_are_skipped_with_a_warning(weft: Weft) -> None:
     assert "-:2:1: kind" in skipped.stderr
     weft("apply", "-", "--strict", stdin=deployment, code=1)
     weft("apply", "-", stdin="---\n# nothing\n")
+
+
+WORKLOAD = """apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata:
+  name: web
+spec:
+  workingDir: web
+  command: [{program}, "-c", "true"]
+"""
+
+
+def test_apply_says_where_a_workload_is_from_its_file(weft: Weft, tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    (folder / "web").mkdir(parents=True)
+    (folder / "a.yaml").write_text(WORKLOAD.format(program="sh"))
+    weft("apply", "shop/a.yaml")
+    spec = json.loads(weft("get", "workload/web", "-o", "json").stdout)["spec"]
+    assert spec["workingDir"] == str(folder / "web")
+    assert spec["command"] == [shutil.which("sh"), "-c", "true"]
+
+
+def test_a_program_that_is_nowhere_is_refused_at_its_line(weft: Weft) -> None:
+    refused = weft("apply", "-", stdin=WORKLOAD.format(program="no-such-program"), code=1).stderr
+    assert "-:7:13: spec.command[0]: 'no-such-program' is no absolute path" in refused
+
+
+def test_what_is_not_translated_is_said_once(weft: Weft) -> None:
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}], externalIPs: [192.0.2.1]}\n"
+    assert weft("apply", "-", stdin=service).stderr.count("spec.externalIPs") == 1
 
 
 def test_wait_reports_convergence(weft: Weft) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,6 @@ def key(name: str, namespace: str = "default") -> Key:
 
 
 async def value_of(objects: Objects, name: str) -> str | None:
-    import json
-
     stored = await objects.store.get(key(name))
     return None if stored is None else json.loads(stored.body)["data"]["key"]
 
@@ -84,6 +83,28 @@ async def test_a_broken_file_keeps_its_last_good_state(objects: Objects, mesh: P
     (mesh / "a.yaml").write_text(config("a", "3"))
     assert (await synced(directory)).kept == ()
     assert await value_of(objects, "a") == "3"
+
+
+async def test_files_are_read_as_everywhere(objects: Objects, mesh: Path) -> None:
+    (mesh / "utf-16.yaml").write_bytes(config("a", "ü").encode("utf-16"))
+    (mesh / "latin-1.yaml").write_bytes(config("b", "ü").encode("latin-1"))
+    done = await synced(Directory(objects, mesh))
+    assert await value_of(objects, "a") == "ü"
+    assert done.kept == (f"{mesh}/latin-1.yaml",)
+    (problem,) = done.problems
+    assert f"{mesh}/latin-1.yaml:7:9" in str(problem)
+
+
+async def test_a_workload_counts_from_the_folder_of_its_file(objects: Objects, mesh: Path) -> None:
+    (mesh / "a.yaml").write_text(
+        "apiVersion: weft.dev/v1alpha1\nkind: Workload\nmetadata: {name: web}\n"
+        "spec: {command: [./serve], workingDir: web}\n"
+    )
+    await synced(Directory(objects, mesh))
+    stored = await objects.store.get(Key("weft.dev/Workload", "default", "web"))
+    assert stored is not None
+    spec = json.loads(stored.body)["spec"]
+    assert spec == {"command": [f"{mesh}/web/serve"], "workingDir": f"{mesh}/web"}
 
 
 async def test_a_file_that_is_broken_from_the_start_prunes_nothing(objects: Objects, mesh: Path) -> None:

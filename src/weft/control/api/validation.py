@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from weft.control.api.status import ApiError, cause_text, invalid
 from weft.errors import Origin, Problem, Severity
 from weft.model.catalog import KindRow
 from weft.model.parse import UNKNOWN_FIELD, parse_object
 from weft.model.resource import Resource
+from weft.model.untranslated import findings
+from weft.model.workload import Workload
 from weft.yaml import Path, join
 
 Wire = dict[str, Any]
+
+RELATIVE: Final = "WEFT0025"  # a path that means something only beside a file
 
 
 class Validation(StrEnum):
@@ -60,10 +64,27 @@ def check(row: KindRow, wire: Wire, validation: Validation) -> Checked:
     else:
         unknown = []
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    errors += _relative(resource)
     if resource is None or errors:
         raise _refusal(row, wire, errors or problems)
+    problems = (*problems, *findings(resource))
     dropped = () if validation is Validation.IGNORE else _as_warnings(unknown)
     return Checked(wire=wire, resource=resource, problems=(*dropped, *problems))
+
+
+def _relative(resource: Resource | None) -> Iterator[Problem]:
+    """Paths of a Workload that mean something only beside its file; the API knows no files."""
+    if not isinstance(resource, Workload):
+        return
+    directory, program = resource.spec.working_dir, resource.spec.command[0]
+    if directory is not None and not directory.startswith("/"):
+        hint = "write the whole path, or use weft apply, which reads it from the file's folder"
+        message = f"{directory!r} is a relative path, and the API knows no folder that it counts from"
+        yield Problem(RELATIVE, message, hint=hint, path="spec.workingDir")
+    if not program.startswith("/"):
+        hint = "write the whole path, or use weft apply where the program is on PATH"
+        message = f"{program!r} is no absolute path, and no such program was found"
+        yield Problem(RELATIVE, message, hint=hint, path="spec.command[0]")
 
 
 def _as_warnings(unknown: Sequence[Problem]) -> tuple[Problem, ...]:
