@@ -93,7 +93,11 @@ async def sweep_by_name(mesh: str, *, say: Say = log.info) -> list[str]:
         ours = {nft.table_name(mesh), f"{nft.table_name(mesh)}-guard"}
         if ours & set(await nft.tables()):
             await _attempt(nft.drop(mesh), "the nft tables", removed)
+    # "a-b" begins with "a-" and is another mesh, which may live.
+    others = tuple(f"weft-{other}-" for other in meshes_by_name() if other.startswith(f"{mesh}-"))
     for path in sorted(Path("/run/netns").glob(f"weft-{mesh}-*")):
+        if path.name.startswith(others):
+            continue
         await _attempt(run("ip", "netns", "delete", path.name), f"network namespace {path.name}", removed)
     return done
 

@@ -10,8 +10,10 @@ shall outlive the agent.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import sys
 import time
 
@@ -65,6 +67,15 @@ def _become(uid: int, gid: int, bind_service: bool) -> None:
         _check(raised, "raise net_bind_service")
 
 
+def _open_log(path: str) -> int:
+    """The directory may be the proxy's own: what lies there must not lead root to another file."""
+    out = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    found = os.fstat(out)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise OSError(errno.EPERM, f"{path} is no file of its own")
+    return out
+
+
 def _execute(plan: dict[str, object]) -> None:
     os.umask(0o077 if plan.get("private") else 0o022)
     log = plan.get("log")
@@ -74,7 +85,7 @@ def _execute(plan: dict[str, object]) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)
     if log:
-        out = os.open(str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        out = _open_log(str(log))
         if isinstance(uid, int) and os.getuid() == 0:
             os.fchown(out, uid, int(str(gid)))
         os.dup2(out, 1)

@@ -195,10 +195,17 @@ class Layout:
             self.runtime.parent.rmdir()
 
 
-def read_json(path: Path) -> Record | None:
-    """An object in JSON, or None when there is none to be read."""
+def read_json(path: Path, *, owner: int | None = None) -> Record | None:
+    """An object in JSON that this user (or ``owner``) wrote, or None when there is none to be read.
+
+    In a directory of the proxy's only what we wrote is believed: which process to end, say.
+    """
     try:
-        found = json.loads(path.read_bytes())
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_uid not in {os.getuid(), owner}:
+                return None
+            found = json.loads(file.read())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -230,7 +237,9 @@ def write_atomic(path: Path, body: bytes, *, mode: int = 0o600, owner: int | Non
         OSError: when the directory cannot be written.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    # Nothing that lies there is opened: in a directory of the proxy's, a pipe would hold us up for ever.
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(body)

@@ -1,16 +1,38 @@
-"""Log files that other processes append to: reading their end, following them, keeping them small."""
+"""Log files that other processes append to: reading their end, following them, keeping them small.
+
+They may lie in a directory of the proxy's own user: root follows no link there, and waits for no pipe.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 LIMIT_BYTES: Final = 8 * 1024 * 1024
 _FOLLOW_POLL_S: Final = 0.2
 _BLOCK: Final = 64 * 1024
+
+
+def _open(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+    """A regular file.
+
+    Raises:
+        OSError: there is none, or what is there is a link, a pipe, a directory.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise OSError(f"{path} is no file of its own")
+        return os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "r+b")
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def tail(path: Path, lines: int) -> list[str]:
@@ -21,7 +43,7 @@ def tail(path: Path, lines: int) -> list[str]:
 def _tail(path: Path, lines: int) -> tuple[list[str], int]:
     """And how long the file was then."""
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             size = end = file.seek(0, 2)
             body = b""
             while end > 0 and body.count(b"\n") <= lines:
@@ -43,12 +65,12 @@ async def follow(path: Path, lines: int) -> AsyncIterator[str]:
     while True:
         await asyncio.sleep(_FOLLOW_POLL_S)
         try:
-            size = path.stat().st_size
-            if size < offset:
-                offset, rest = 0, b""
-            if size == offset:
-                continue
-            with path.open("rb") as file:
+            with _open(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < offset:
+                    offset, rest = 0, b""
+                if size == offset:
+                    continue
                 file.seek(offset)
                 fresh = file.read()
         except OSError:
@@ -66,10 +88,13 @@ def bound(path: Path, limit: int = LIMIT_BYTES) -> bool:
     the cut (microseconds) are lost, which a bounded log may.
     """
     try:
-        if path.stat().st_size <= limit:
+        if path.lstat().st_size <= limit:
             return False
-        shutil.copyfile(path, path.with_name(path.name + ".1"))
-        with path.open("r+b") as file:
+        old = path.with_name(path.name + ".1")
+        with _open(path, os.O_RDWR) as file:
+            old.unlink(missing_ok=True)
+            with _open(old, os.O_RDWR | os.O_CREAT | os.O_EXCL) as copy:
+                shutil.copyfileobj(file, copy)
             file.truncate(0)
     except OSError:
         return False

@@ -76,7 +76,7 @@ class Resolver:
 
     def read_names(self) -> dict[str, tuple[str, ...]]:
         """The table that an earlier agent published last; empty when there was none."""
-        found = read_json(self._layout.dns / TABLE_NAME) or {}
+        found = read_json(self._layout.dns / TABLE_NAME, owner=self._owner) or {}
         return {str(name): tuple(addresses) for name, addresses in dict(found.get("names", {})).items()}
 
     async def start(self) -> None:

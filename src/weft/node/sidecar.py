@@ -17,7 +17,7 @@ from typing import Final
 
 from weft.errors import WeftError
 from weft.node.admin import AdminError, ask
-from weft.node.layout import WorkloadPaths, write_atomic
+from weft.node.layout import WorkloadPaths, read_json, write_atomic
 from weft.node.logfile import tail
 from weft.node.process import Launched, Plan, Process, launch
 
@@ -127,10 +127,7 @@ class Sidecar:
 
     async def adopt(self) -> bool:
         """Take over the Envoy that an earlier agent started; False when there is none to take over."""
-        try:
-            process = Process.parse(json.loads(self.paths.pid_file.read_bytes()))
-        except (OSError, ValueError):
-            return False
+        process = Process.parse(read_json(self.paths.pid_file))
         if process is None or not process.alive():
             return False
         self._process, self._since = process, time.monotonic()

@@ -9,7 +9,8 @@ import pytest
 
 from weft.errors import WeftError
 from weft.node import logfile
-from weft.node.layout import Layout, write_atomic
+from weft.node.layout import Layout, read_json, write_atomic
+from weft.node.process import LaunchError, Plan, launch
 
 
 @pytest.fixture
@@ -127,3 +128,57 @@ async def test_following_sees_new_lines_and_survives_a_cut(log: Path) -> None:
         os.truncate(log, 0)
         writer.write(b"new\n")
         assert await anext(lines) == "new"
+
+
+@pytest.mark.parametrize("trap", ["link", "hard link", "pipe"])
+async def test_a_trap_in_a_proxys_directory_leads_root_nowhere(log: Path, tmp_path: Path, trap: str) -> None:
+    """A proxy that was taken over owns its directory; root writes, cuts and reads logs there."""
+    treasure = tmp_path / "treasure"
+    treasure.write_text("root's own\n" * 100)
+    match trap:
+        case "link":
+            log.symlink_to(treasure)
+        case "hard link":
+            log.hardlink_to(treasure)
+        case "pipe":
+            os.mkfifo(log)
+    assert not logfile.bound(log, 10)
+    assert logfile.tail(log, 3) == []
+    with pytest.raises(LaunchError, match="cannot execute"):
+        await launch(Plan(argv=("true",), env={"PATH": "/usr/bin:/bin"}, log=log))
+    assert treasure.read_text() == "root's own\n" * 100
+
+
+def test_a_trap_where_a_log_is_kept_is_replaced(log: Path, tmp_path: Path) -> None:
+    treasure = tmp_path / "treasure"
+    treasure.write_text("mine")
+    log.write_text("x" * 100)
+    (tmp_path / "app.log.1").symlink_to(treasure)
+    assert logfile.bound(log, 10)
+    assert (treasure.read_text(), (tmp_path / "app.log.1").read_text()) == ("mine", "x" * 100)
+
+
+def test_a_pipe_in_the_way_of_a_file_holds_nobody_up(tmp_path: Path) -> None:
+    target = tmp_path / "sds.json"
+    os.mkfifo(tmp_path / f".sds.json.{os.getpid()}.tmp")
+    write_atomic(target, b"{}")
+    assert target.read_bytes() == b"{}"
+
+
+def test_only_what_we_wrote_is_believed(tmp_path: Path) -> None:
+    note, link, pipe = tmp_path / "envoy.pid", tmp_path / "link", tmp_path / "pipe"
+    write_atomic(note, b'{"pid": 1}')
+    assert read_json(note) == {"pid": 1}
+    link.symlink_to(note)
+    os.mkfifo(pipe)
+    assert read_json(link) is None
+    assert read_json(pipe) is None
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_a_note_that_the_proxy_wrote_is_not_believed(tmp_path: Path) -> None:
+    note = tmp_path / "envoy.pid"
+    write_atomic(note, b'{"pid": 1}', owner=4242)
+    assert read_json(note) is None
+    assert read_json(note, owner=4242) == {"pid": 1}
