@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +31,8 @@ def find() -> Path:
 def fit(objects: Objects) -> tuple[list[Mapping[str, Any]], list[str]]:
     """The shop as this machine can run it, and what had to be changed, for people.
 
-    Python services run in the interpreter of weft; where there is no Node (or no SQLite for it), Python twins
-    of its services do.
+    Where there is no Node (or no SQLite for it), Python twins of its services run. Which ``python3`` that is:
+    see ``own_python_first``.
     """
     node = shutil.which("node")
     usable = node is not None and (shutil.which("sqlite3") is not None or _has_sqlite(node))
@@ -45,12 +46,20 @@ def fit(objects: Objects) -> tuple[list[Mapping[str, Any]], list[str]]:
         if made.get("kind") == "Workload":
             command = made["spec"]["command"]
             program = Path(command[0]).name
-            if program.startswith("python"):
-                command[0] = sys.executable
-            elif program == "node" and not usable:
-                command[:] = [sys.executable, command[1].removesuffix(".js") + ".py", *command[2:]]
+            if program == "node" and not usable:
+                command[:] = ["python3", command[1].removesuffix(".js") + ".py", *command[2:]]
         fitted.append(made)
     return fitted, said
+
+
+def own_python_first() -> None:
+    """Have ``python3`` mean weft's own interpreter for what this process starts: it is new enough.
+
+    By the path and not in the objects, so that applying the shop's file again changes nothing.
+    """
+    folder = Path(sys.executable).parent
+    if (folder / "python3").exists():
+        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def load(folder: Path, rate: float) -> Callable[[str], Sequence[str]]:

@@ -28,10 +28,12 @@ def demo(port_maps: tuple[str, ...], capture: str, mesh: str, rate: float, gatew
     from weft.app.up import UpOptions
     from weft.cli.up import read, serve
 
+    command = _command()
     folder = shop.find()
     front = "gateway-api.yaml" if gateway_api else "gateway.yaml"
     objects: Sequence[Mapping[str, Any]] = read([str(folder / "mesh.yaml"), str(folder / front)], "default")
     objects, said = shop.fit(objects)
+    shop.own_python_first()
     for line in said:
         click.echo(line)
     options = UpOptions(
@@ -41,7 +43,7 @@ def demo(port_maps: tuple[str, ...], capture: str, mesh: str, rate: float, gatew
         load=shop.load(folder, rate) if rate > 0 else None,
     )
     click.echo(f"the shop is in {_near(folder)}; change it from another terminal:")
-    click.echo(f"  {_command()} apply {_near(folder / 'scenarios' / 'canary-90-10.yaml')}")
+    click.echo(f"  {command} apply {_near(folder / 'scenarios' / 'canary-90-10.yaml')}")
     serve(objects, options)
 
 
