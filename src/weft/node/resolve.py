@@ -76,7 +76,7 @@ def refuse(packet: bytes, code: int = _SERVFAIL) -> bytes:
 
 @dataclass(slots=True)
 class Names:
-    """The table of the mesh: fully qualified name -> IPv4 addresses, and the answers made of it."""
+    """The table of the mesh: fully qualified name -> IP addresses, and the answers made of it."""
 
     table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     domain: str = CLUSTER_DOMAIN
@@ -84,12 +84,16 @@ class Names:
     _reverse: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.table = {name.rstrip(".").lower(): tuple(ips) for name, ips in self.table.items()}
+        # One name with something odd must not cost a host all the others: it is left out, no more.
+        self.table = {
+            name.rstrip(".").lower(): tuple(ip for ip in ips if _packed(ip))
+            for name, ips in self.table.items()
+        }
         for name, addresses in self.table.items():
-            if name.startswith("*."):
+            if not _is_plain(name):
                 continue
             for address in addresses:
-                self._reverse.setdefault(ipaddress.IPv4Address(address).reverse_pointer, name)
+                self._reverse.setdefault(ipaddress.ip_address(address).reverse_pointer, name)
 
     def find(self, name: str, namespace: str) -> tuple[str, ...] | None:
         """The addresses of a name as a workload of ``namespace`` means it; None: not a name of the mesh.
@@ -149,8 +153,9 @@ class Names:
         if not addresses and question.name not in self.table:
             return self._pack(question, [], code=_NXDOMAIN)
         # Other types exist for this name, with nothing in them: NXDOMAIN for AAAA would kill the A as well.
-        wanted = addresses if question.type in {_A, _ANY} else ()
-        return self._pack(question, [(_A, _ttl(address), _packed(address)) for address in wanted])
+        wanted = {_A, _AAAA} if question.type == _ANY else {question.type}
+        found = [(_kind(address), _ttl(address), _packed(address)) for address in addresses]
+        return self._pack(question, [answer for answer in found if answer[0] in wanted])
 
     @staticmethod
     def _pack(question: Question, answers: list[tuple[int, int, bytes]], code: int = 0) -> bytes:
@@ -162,11 +167,24 @@ class Names:
 
 
 def _packed(address: str) -> bytes:
-    return ipaddress.IPv4Address(address).packed
+    """The bytes of an address; none when it is none, or means something on one link only."""
+    try:
+        return b"" if "%" in address else ipaddress.ip_address(address).packed
+    except ValueError:
+        return b""
+
+
+def _kind(address: str) -> int:
+    return _AAAA if ":" in address else _A
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name can stand in an answer: no wildcard, labels of at most 63 bytes."""
+    return name.isascii() and all(0 < len(part) < 64 and part != "*" for part in name.split("."))
 
 
 def _ttl(address: str) -> int:
-    return _TTL_VIRTUAL_S if ipaddress.IPv4Address(address) in _VIRTUAL else _TTL_INSTANCE_S
+    return _TTL_VIRTUAL_S if ipaddress.ip_address(address) in _VIRTUAL else _TTL_INSTANCE_S
 
 
 def read_resolvers(text: str) -> tuple[str, ...]:

@@ -60,6 +60,30 @@ def test_a_short_name_means_the_askers_namespace() -> None:
     assert addresses(ask("orders.billing")) == ["240.240.0.8"]
 
 
+def test_each_family_of_addresses_is_answered_and_odd_ones_cost_no_other_name() -> None:
+    names = Names(
+        {
+            "both.example.com": ("192.0.2.1", "fd00::1"),
+            "odd.example.com": ("10.0.0.0/8", "unix:///run/x", "fe80::1%eth0", ""),
+            f"{'x' * 70}.example.com": ("192.0.2.2",),
+            "catalog.shop.svc.cluster.local": ("240.240.0.7",),
+        }
+    )
+
+    def found(name: str, kind: str) -> list[str]:
+        answer = names.answer(bytes(DNSRecord.question(name, kind).pack()), "shop")
+        assert answer is not None
+        return addresses(DNSRecord.parse(answer))
+
+    assert found("both.example.com", "A") == ["192.0.2.1"]
+    assert found("both.example.com", "AAAA") == ["fd00::1"]
+    assert found("both.example.com", "ANY") == ["192.0.2.1", "fd00::1"]
+    assert found("odd.example.com", "A") == []
+    assert found("catalog", "A") == ["240.240.0.7"]
+    reverse = names.answer(bytes(DNSRecord.question("2.2.0.192.in-addr.arpa", "PTR").pack()), "shop")
+    assert reverse is None
+
+
 def test_the_answer_repeats_the_case_of_the_question() -> None:
     record = ask("cAtAlOg.shop")
     assert record is not None
