@@ -32,7 +32,7 @@ def _keys(values: tuple[object, ...]) -> list[object]:
 def _key(value: object) -> object:
     kind = type(value)
     if kind is tuple:
-        return tuple(_keys(cast("tuple[object, ...]", value)))
+        return tuple(_keys(cast("tuple[object, ...]", value))) if value else value
     by_value = _BY_VALUE.setdefault(kind, isinstance(value, _VALUES))
     return value if by_value else id(value)
 

@@ -107,12 +107,12 @@ def tables_of(
     others = memo(_aliases, view)
     for number, served in memo(http_ports, view).items():
         owners = tuple([routing.services.get(service.host, ()) for service, _ in served.ports])
-        matched = {owner.key for group in owners for owner in group}
+        matched = {id(owner) for group in owners for owner in group}
         here = {service.host for service, _ in served.ports}
         foreign = tuple(
             (name, owner)
             for name, owner in routing.foreign
-            if name not in here and (number == 80 or owner.key in matched)
+            if name not in here and (number == 80 or id(owner) in matched)
         )
         part = memo(_port, number, served, owners, foreign, view, rules, labels, settings, others, memo)
         by_port.append((number, part.hosts))

@@ -31,6 +31,8 @@ class Instances:
         """The smallest bucket that holds all workloads which ``selector`` selects."""
         if not selector:
             return self.by_namespace.get(namespace, _EMPTY)
+        if len(selector) == 1:
+            return self.by_label.get((namespace, *selector[0]), _EMPTY)
         buckets = (self.by_label.get((namespace, *pair), _EMPTY) for pair in selector)
         return min(buckets, key=len)
 
