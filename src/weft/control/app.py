@@ -27,6 +27,7 @@ from weft.control.api.kubeconfig import kubeconfig, write_kubeconfig
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
 from weft.control.audit import AuditLog
+from weft.control.cells import cells
 from weft.control.credentials import Credentials
 from weft.control.entry import ENTRY_KIND, PROXY_ANNOTATION
 from weft.control.names import names
@@ -163,6 +164,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             authenticate=authenticator(lambda: authority.trust_domain),
             stop=stop,
             converged=proxy_routes.converged,
+            cells=cells(lambda: pipeline.world),
             routes=[*_readyz(readiness), *nodes.routes(), *proxy_routes.routes()],
             open_paths=OPEN_PATHS | {"/readyz"},
         )

@@ -23,7 +23,8 @@ WEFT: Final = "weft.dev"
 class Column:
     """A column of ``kubectl get``. ``path`` is kubectl's JSONPath; priority 1 shows with ``-o wide`` only.
 
-    The name stands before these columns, the age after them.
+    The name stands before these columns, the age after them. ``of`` is the path of the number that the
+    first one is out of, as in ``1/2``; if they are not there, they are 0 and 1.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Column:
     type: str = "string"
     priority: int = 0
     description: str = ""
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +278,7 @@ KINDS: Final[tuple[KindRow, ...]] = (
         "Workload",
         ("wl",),
         "workload",
-        Column("Replicas", ".spec.replicas", "integer"),
-        Column("Ready", ".status.readyReplicas", "integer"),
+        Column("Ready", ".status.readyReplicas", of=".spec.replicas"),
         Column("Command", ".spec.command", priority=1),
         names="label",
     ),

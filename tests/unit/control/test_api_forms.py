@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from weft.compile.world import World
 from weft.control.api.negotiate import discovery_form, form_of
 from weft.control.api.resources import warning_value
 from weft.control.api.selectors import field_selector, label_selector
 from weft.control.api.status import ApiError
-from weft.control.api.table import age, look
-from weft.model.catalog import KINDS
+from weft.control.api.table import age, look, render_list, renderer
+from weft.control.cells import cells
+from weft.model.catalog import KINDS, by_kind
 
 
 @pytest.mark.parametrize(
@@ -133,3 +136,42 @@ def test_look() -> None:
 
 def test_a_warning_is_one_quoted_ascii_line() -> None:
     assert warning_value('say "hi"\n \\ → ü') == '299 - "say \\"hi\\" \\\\ ? ?"'
+
+
+@pytest.mark.parametrize(
+    ("wire", "ready"),
+    [
+        ({"spec": {}}, "0/1"),
+        ({"spec": {"replicas": 3}, "status": {"readyReplicas": 2}}, "2/3"),
+    ],
+)
+def test_replicas_are_counted_out_of_those_that_shall_be(wire: dict[str, Any], ready: str) -> None:
+    row = by_kind("weft.dev/v1alpha1", "Workload")
+    assert row is not None
+    shown = renderer(row, "Table", "None")({"metadata": {"name": "web"}, **wire}, True)
+    columns = [column["name"] for column in shown["columnDefinitions"]]
+    assert shown["rows"][0]["cells"][columns.index("Ready")] == ready
+
+
+@pytest.mark.parametrize(
+    ("spec", "address", "kind"),
+    [
+        ({}, "240.240.1.2", "ClusterIP"),
+        ({"clusterIP": "None"}, "None", "ClusterIP"),
+        ({"clusterIP": "10.0.0.1", "type": "NodePort"}, "10.0.0.1", "NodePort"),
+        ({"type": "ExternalName", "externalName": "example.com"}, None, "ExternalName"),
+    ],
+)
+def test_a_service_shows_the_address_that_its_name_has(
+    spec: dict[str, Any], address: str | None, kind: str
+) -> None:
+    row = by_kind("v1", "Service")
+    assert row is not None
+    world = World.build(vips={("shop", "web"): "240.240.1.2"})
+    wire = {"metadata": {"name": "web", "namespace": "shop"}, "spec": spec}
+    shown = render_list(row, "v1", [wire], {}, "Table", "Object", cells(lambda: world))
+    columns = [column["name"] for column in shown["columnDefinitions"]]
+    line = shown["rows"][0]
+    assert line["cells"][columns.index("Cluster-IP")] == address
+    assert line["cells"][columns.index("Type")] == kind
+    assert line["object"] == wire

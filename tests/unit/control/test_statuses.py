@@ -85,10 +85,13 @@ class World:
         """The revision once the pipeline has seen all writes and nothing writes any more."""
         while True:
             revision = self.store.revision
-            await eventually(lambda at=revision: self.mesh.pipeline.revision >= at)
+            await self._reached(revision)
             await self.statuses.write()
             if self.store.revision == revision:
                 return revision
+
+    async def _reached(self, revision: int) -> None:
+        await eventually(lambda: self.mesh.pipeline.revision >= revision)
 
     def connect(self, labels: tuple[tuple[str, str], ...] = ((GATEWAY_NAME_LABEL, "edge"),)) -> Proxy:
         return self.mesh.connect("edge-weft", "router", labels)

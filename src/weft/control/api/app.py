@@ -20,6 +20,7 @@ from weft.control.api.objects import Objects
 from weft.control.api.resources import Converged, Resources, reply
 from weft.control.api.status import ApiError, no_such_path
 from weft.control.api.subject import Authenticate, Role, Subject, unix_peer
+from weft.control.api.table import NO_CELLS, Cells
 from weft.errors import WeftError
 
 log = logging.getLogger(__name__)
@@ -35,14 +36,14 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 def create_app(
     objects: Objects, *, authenticate: Authenticate, stop: asyncio.Event,
     converged: Converged | None = None, routes: Sequence[BaseRoute] = (),
-    open_paths: frozenset[str] = frozenset(),
+    open_paths: frozenset[str] = frozenset(), cells: Cells = NO_CELLS,
 ) -> ASGIApp:  # fmt: skip
     """The application. ``stop`` ends watches; ``open_paths`` of ``routes`` are served to anybody.
 
     ``request.state.subject`` is who calls, for every path that is not open.
     """
     converged = converged or _at_once
-    resources = Resources(objects, converged, stop)
+    resources = Resources(objects, converged, stop, cells)
     applier = Applier(objects, converged)
     paths: dict[str, Endpoint] = {
         "/api": resources.core,

@@ -111,8 +111,11 @@ def wait_seconds(parameters: Mapping[str, str]) -> float | None:
 class Resources:
     """The handlers. ``stop`` ends the watches."""
 
-    def __init__(self, objects: Objects, converged: Converged, stop: asyncio.Event) -> None:
+    def __init__(
+        self, objects: Objects, converged: Converged, stop: asyncio.Event, cells: table.Cells = table.NO_CELLS
+    ) -> None:
         self._objects = objects
+        self._cells = cells
         self._converged = converged
         self._stop = stop
 
@@ -182,7 +185,8 @@ class Resources:
     async def _get(self, request: Request, target: Target) -> Response:
         query = request.query_params
         form = form_of(request.headers.get("accept", ""))
-        render = table.renderer(target.row, form, query.get("includeObject", "Metadata"))
+        include = query.get("includeObject", "Metadata")
+        render = table.renderer(target.row, form, include, self._cells)
         if target.name is not None:
             _allow(request, "get")
             stored = await self._objects.read(target.row, target.namespace or "", target.name)
@@ -196,8 +200,8 @@ class Resources:
         wires, metadata = await listing.page(
             self._store, target.row, target.version, target.namespace, selects, query
         )
-        include = query.get("includeObject", "Metadata")
-        return reply(table.render_list(target.row, target.version, wires, metadata, form, include))
+        listed = table.render_list(target.row, target.version, wires, metadata, form, include, self._cells)
+        return reply(listed)
 
     def _watch(
         self, query: Mapping[str, str], target: Target, selects: Predicate, render: table.Render
@@ -253,7 +257,8 @@ class Resources:
             report = await self._converged(written.stored.revision, seconds)
             headers[CONVERGENCE_HEADER] = msgspec.json.encode(report).decode()
         form = form_of(request.headers.get("accept", ""))
-        render = table.renderer(target.row, form, request.query_params.get("includeObject", "Metadata"))
+        include = request.query_params.get("includeObject", "Metadata")
+        render = table.renderer(target.row, form, include, self._cells)
         response = reply(render(present(written.stored, target.row, target.version), True), code, headers)
         for warning in written.warnings:
             response.headers.append("warning", warning_value(warning))

@@ -13,6 +13,11 @@ from weft.model.catalog import Column, KindRow
 
 Render = Callable[[Wire, bool], Mapping[str, Any]]
 
+Cells = Mapping[tuple[str, str], Callable[[Wire], str | None]]
+"""By kind (catalog id) and column: what is shown where the object itself says nothing."""
+
+NO_CELLS: Final[Cells] = {}
+
 _NAME: Final = {
     "name": "Name", "type": "string", "format": "name", "priority": 0,
     "description": "Unique among the objects of its kind and namespace.",
@@ -39,7 +44,7 @@ def columns(row: KindRow) -> list[dict[str, Any]]:
     return [_NAME, *own, _AGE]
 
 
-def renderer(row: KindRow, form: str, include: str) -> Render:
+def renderer(row: KindRow, form: str, include: str, cells: Cells = NO_CELLS) -> Render:
     """What turns one object into its form: ``Object``, ``Table`` or ``Metadata``."""
     if form == "Object":
         return lambda wire, _: wire
@@ -48,17 +53,18 @@ def renderer(row: KindRow, form: str, include: str) -> Render:
 
     def as_table(wire: Wire, first: bool) -> Wire:
         metadata = {"resourceVersion": wire["metadata"].get("resourceVersion", "")}
-        return _table(row, [wire], metadata, include, with_columns=first)
+        return _table(row, [wire], metadata, include, cells, with_columns=first)
 
     return as_table
 
 
 def render_list(
-    row: KindRow, version: str, wires: Sequence[Wire], metadata: Mapping[str, Any], form: str, include: str
-) -> Wire:
+    row: KindRow, version: str, wires: Sequence[Wire], metadata: Mapping[str, Any], form: str, include: str,
+    cells: Cells = NO_CELLS,
+) -> Wire:  # fmt: skip
     """A list in its form."""
     if form == "Table":
-        return _table(row, wires, metadata, include, with_columns=True)
+        return _table(row, wires, metadata, include, cells, with_columns=True)
     if form == "Metadata":
         return {
             "apiVersion": "meta.k8s.io/v1",
@@ -83,12 +89,13 @@ def partial(wire: Wire) -> Wire:
 
 
 def _table(
-    row: KindRow, wires: Sequence[Wire], metadata: Mapping[str, Any], include: str, *, with_columns: bool
-) -> Wire:
+    row: KindRow, wires: Sequence[Wire], metadata: Mapping[str, Any], include: str, cells: Cells, *,
+    with_columns: bool,
+) -> Wire:  # fmt: skip
     now = datetime.now(UTC)
     rows: list[Wire] = []
     for wire in wires:
-        line: Wire = {"cells": _cells(row, wire, now)}
+        line: Wire = {"cells": _cells(row, wire, now, cells)}
         if include == "Object":
             line["object"] = wire
         elif include != "None":
@@ -103,13 +110,18 @@ def _table(
     }
 
 
-def _cells(row: KindRow, wire: Wire, now: datetime) -> list[Any]:
+def _cells(row: KindRow, wire: Wire, now: datetime, cells: Cells) -> list[Any]:
     metadata = wire["metadata"]
     own = [_cell(column, wire) for column in row.columns]
+    for number, column in enumerate(row.columns):
+        if own[number] is None and (row.id, column.name) in cells:
+            own[number] = cells[row.id, column.name](wire)
     return [metadata["name"], *own, age(metadata.get("creationTimestamp", ""), now)]
 
 
 def _cell(column: Column, wire: Wire) -> Any:
+    if column.of:
+        return f"{next(look(wire, column.path), 0)}/{next(look(wire, column.of), 1)}"
     found = list(look(wire, column.path))
     if not found:
         return 0 if column.name in _COUNTED else None
