@@ -18,6 +18,7 @@ Wire = dict[str, Any]
 ENTRY_KIND: Final = "networking.istio.io/WorkloadEntry"
 GROUP_KIND: Final = "networking.istio.io/WorkloadGroup"
 SERVICE_KIND: Final = "/Service"
+NAMESPACE_KIND: Final = "/Namespace"
 
 # Selects the instances that were started with --service.
 SERVICE_LABEL: Final = "weft.dev/service"
@@ -145,6 +146,22 @@ def service_body(instance: Instance, times: Times) -> bytes:
             "creationTimestamp": times.created,
         },
         "spec": {"selector": {SERVICE_LABEL: instance.service}, "ports": ports},
+    }
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def namespace_body(name: str, times: Times) -> bytes:
+    """A Namespace, with the label that selectors of the Gateway API rely on."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": name,
+            "uid": times.uid,
+            "creationTimestamp": times.created,
+            "labels": {"kubernetes.io/metadata.name": name},
+        },
+        "status": {"phase": "Active"},
     }
     return json.dumps(body, separators=(",", ":")).encode()
 

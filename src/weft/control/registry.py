@@ -18,10 +18,12 @@ from typing import Any, Final
 from weft.control.entry import (
     ENTRY_KIND,
     GROUP_KIND,
+    NAMESPACE_KIND,
     SERVICE_KIND,
     Times,
     entry_body,
     from_group,
+    namespace_body,
     node_of,
     owner_of,
     service_body,
@@ -30,7 +32,16 @@ from weft.identity.nodes import Node
 from weft.identity.server import Issuer, Refused
 from weft.instance import Instance
 from weft.model.resource import Key
-from weft.store.interface import AlreadyExistsError, Delete, NotFoundError, Put, Store, Stored, StoreError
+from weft.store.interface import (
+    AlreadyExistsError,
+    Delete,
+    NotFoundError,
+    Operation,
+    Put,
+    Store,
+    Stored,
+    StoreError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -106,20 +117,26 @@ class Registry:
                 node, or somebody by hand, has the name.
         """
         async with self._lock:
-            key = Key(ENTRY_KIND, instance.namespace, instance.name)
-            claim = self._claims.get(instance.id)
-            if claim is not None and claim.node != node.name:
-                raise _taken(instance.id, claim.node, "stop the other one first, or use another --name")
-            if instance.group:
-                instance = await self._filled(instance)
-            self._issuer.entitled(node, instance.namespace, instance.service_account)
-            stored = await self._store.get(key)
-            if stored is not None and node_of(stored) != node.name:
-                raise _taken(instance.id, node_of(stored), "delete that WorkloadEntry, or use another --name")
-            await self._offer(instance)
-            await self._write(key, stored, node.name, instance)
+            instance, put = await self._admit(node, instance)
+            await self._transact(put, node.name)
             self._claims[instance.id] = _Claim(node.name, instance, None)
             return instance
+
+    async def _admit(self, node: Node, instance: Instance) -> tuple[Instance, list[Operation]]:
+        """The instance with what its group adds, and what has to be written; nothing if it is known."""
+        claim = self._claims.get(instance.id)
+        if claim is not None and claim.node != node.name:
+            raise _taken(instance.id, claim.node, "stop the other one first, or use another --name")
+        if instance.group:
+            instance = await self._filled(instance)
+        self._issuer.entitled(node, instance.namespace, instance.service_account)
+        key = Key(ENTRY_KIND, instance.namespace, instance.name)
+        stored = await self._store.get(key)
+        if stored is not None and node_of(stored) != node.name:
+            raise _taken(instance.id, node_of(stored), "delete that WorkloadEntry, or use another --name")
+        await self._settle(instance.namespace)
+        await self._offer(instance)
+        return instance, self._entry(key, stored, node.name, instance)
 
     async def replay(
         self, node: Node, instances: Iterable[Instance], gone: Iterable[str] = ()
@@ -127,16 +144,24 @@ class Registry:
         """A node's state, at the start of its session.
 
         What has ``gone`` is removed. What is not named has a lease: an agent that was started anew may not
-        have found all of its workloads yet, and they serve on meanwhile.
+        have found all of its workloads yet, and they serve on meanwhile. All come back in one step: a sidecar
+        must not be told that its neighbours are missing because it was registered before them.
         """
         outcome: dict[str, Instance | Refused] = {}
         for instance_id in gone:
             await self.deregister(node.name, instance_id)
-        for instance in instances:
-            try:
-                outcome[instance.id] = await self.register(node, instance)
-            except Refused as refusal:
-                outcome[instance.id] = refusal
+        async with self._lock:
+            puts: list[Operation] = []
+            for instance in instances:
+                try:
+                    outcome[instance.id], put = await self._admit(node, instance)
+                    puts += put
+                except Refused as refusal:
+                    outcome[instance.id] = refusal
+            await self._transact(puts, node.name)
+            for instance_id, result in outcome.items():
+                if not isinstance(result, Refused):
+                    self._claims[instance_id] = _Claim(node.name, result, None)
         until = self._now() + self.lease_s
         for instance_id in set(self.instances(node.name)) - outcome.keys():
             self._claims[instance_id].until = until
@@ -205,14 +230,17 @@ class Registry:
                 for known, claim in self._claims.items()
                 if claim.until is not None and claim.until <= now
             ]
+            if not over:
+                return
             for instance_id in over:
                 node = self._claims[instance_id].node
                 log.warning("%s lapsed: node %s was not heard of for %g s", instance_id, node, self.lease_s)
-                try:
-                    await self._remove(instance_id)
-                except StoreError as error:
-                    log.error("%s stays for another lease: %s", instance_id, error)
-                    self._claims[instance_id] = _Claim(node, None, now + self.lease_s)
+            try:
+                await self._remove(*over)
+            except StoreError as error:
+                log.error("%s stay for another lease: %s", ", ".join(over), error)
+                for instance_id in over:
+                    self._claims[instance_id].until = now + self.lease_s
 
     def _own(self, node: str, instance_id: str) -> Instance:
         claim = self._claims.get(instance_id)
@@ -231,6 +259,18 @@ class Registry:
                 hint="apply it first, or run without --group",
             )
         return from_group(instance, json.loads(group.body))
+
+    async def _settle(self, namespace: str) -> None:
+        """Make the namespace that an instance lives in, unless there is one."""
+        key = Key(NAMESPACE_KIND, "", namespace)
+        if await self._store.get(key) is not None:
+            return
+        times = Times.new(self._clock())
+        put = Put(key=key, uid=times.uid, body=namespace_body(namespace, times), expect=0)
+        try:
+            await self._store.create(put, actor="registration")
+        except AlreadyExistsError:
+            log.debug("somebody else made %s at the same time", key)
 
     async def _offer(self, instance: Instance) -> None:
         """Make the Service that the instance is to be known by, unless there is one."""
@@ -254,24 +294,40 @@ class Registry:
 
     async def _write(self, key: Key, stored: Stored | None, node: str, instance: Instance) -> int:
         """The entry's revision after it; nothing is written when nothing changes."""
+        revision = await self._transact(self._entry(key, stored, node, instance), node)
+        return revision if revision is not None else stored.revision if stored else 0
+
+    def _entry(self, key: Key, stored: Stored | None, node: str, instance: Instance) -> list[Operation]:
         old: dict[str, Any] | None = json.loads(stored.body) if stored else None
         times = Times.of(old) if old else Times.new(self._clock())
         body = entry_body(instance, node, times, old, self._clock())
         owner = owner_of(node)
         if stored is not None and old == body and stored.owner == owner:
-            return stored.revision
+            return []
         encoded = json.dumps(body, separators=(",", ":")).encode()
-        put = Put(key=key, uid=times.uid, body=encoded, owner=owner, record=False)
-        return await self._store.transact([put], actor=owner)
+        return [Put(key=key, uid=times.uid, body=encoded, owner=owner, record=False)]
 
-    async def _remove(self, instance_id: str) -> None:
-        claim = self._claims.pop(instance_id)
-        namespace, _, name = instance_id.partition("/")
-        delete = Delete(key=Key(ENTRY_KIND, namespace, name), record=False)
+    async def _transact(self, operations: list[Operation], node: str) -> int | None:
+        return await self._store.transact(operations, actor=owner_of(node)) if operations else None
+
+    async def _remove(self, *instance_ids: str) -> None:
+        """All at once, so that nobody sees a node half gone; what is not stored any more is no error."""
+        held = [_key(instance_id) for instance_id in instance_ids]
+        deletes: list[Operation] = [
+            Delete(key=key, record=False) for key in held if await self._store.get(key) is not None
+        ]
         try:
-            await self._store.transact([delete], actor=owner_of(claim.node))
+            await self._transact(deletes, self._claims[instance_ids[0]].node)
         except NotFoundError:
-            log.debug("%s was deleted by somebody else", instance_id)
+            return await self._remove(*instance_ids)  # somebody deleted one meanwhile
+        for instance_id in instance_ids:
+            del self._claims[instance_id]
+        return None
+
+
+def _key(instance_id: str) -> Key:
+    namespace, _, name = instance_id.partition("/")
+    return Key(ENTRY_KIND, namespace, name)
 
 
 def _id(key: Key) -> str:

@@ -19,6 +19,7 @@ from weft.identity.scope import EVERYTHING
 from weft.identity.server import Issuer, Refused
 from weft.identity.tokens import Tokens
 from weft.instance import Instance
+from weft.model.parse import parse_object
 from weft.model.resource import Key
 from weft.store.interface import Action, Put
 from weft.store.sqlite import SqliteStore
@@ -181,7 +182,7 @@ async def test_registrations_are_owned_and_no_history(registry: Registry, store:
     await registry.register(HOST1, instance())
     assert (await store.list(ENTRY))[0].owner == owner_of("host1")
     await registry.deregister("host1", "shop/web-0")
-    assert not await store.history()
+    assert not await store.history(Key(ENTRY, "shop", "web-0"))
 
 
 async def test_only_its_node_removes_it(registry: Registry, store: SqliteStore) -> None:
@@ -221,6 +222,17 @@ async def test_an_existing_service_is_left_alone(registry: Registry, store: Sqli
     assert stored.body == mine
 
 
+async def test_the_namespace_of_an_instance_exists(registry: Registry, store: SqliteStore) -> None:
+    await registry.register(HOST1, instance())
+    await registry.register(HOST1, instance("web-1"))
+    (stored,) = await store.list("/Namespace")
+    resource, problems = parse_object(json.loads(stored.body))
+    assert resource is not None
+    assert not problems
+    assert resource.metadata.name == "shop"
+    assert resource.metadata.labels == {"kubernetes.io/metadata.name": "shop"}
+
+
 async def test_a_service_has_the_applications_ports_where_the_sidecars_differ(
     registry: Registry, store: SqliteStore
 ) -> None:
@@ -246,7 +258,8 @@ async def test_watchers_see_one_event_for_each_change(registry: Registry, store:
     seen = []
     async with asyncio.timeout(10):
         async for event in store.watch(0):
-            seen.append(event.action)
+            if event.stored.key.kind == ENTRY:
+                seen.append(event.action)
             if event.action is Action.DELETED:
                 break
     assert seen == [Action.CREATED, Action.UPDATED, Action.DELETED]
