@@ -93,8 +93,16 @@ def _peers(
         sidecars = Sidecars.ALL if accounts else Sidecars.NONE
     else:
         sidecars = Sidecars.SOME if carrying else Sidecars.NONE
-    identities = tuple(str(SpiffeId(trust_domain, *account)) for account in sorted(accounts))
+    identities = tuple(filter(None, (_identity(trust_domain, *account) for account in sorted(accounts))))
     return memo(_share, identities, sidecars)
+
+
+def _identity(trust_domain: str, namespace: str, account: str) -> str:
+    """Empty for a service account that no identity can have: nobody can bear it, so nobody is let in for it."""
+    try:
+        return str(SpiffeId(trust_domain, namespace, account))
+    except ValueError:
+        return ""
 
 
 def _running(

@@ -131,7 +131,7 @@ class HTTPRequestRedirectFilter(Shape):
     path: HTTPPathModifier | None = None
     port: Port | None = None
     scheme: Literal["http", "https"] | None = None
-    status_code: Int | None = None
+    status_code: Literal[301, 302, 303, 307, 308] | None = None
 
 
 class HTTPURLRewriteFilter(Shape):

@@ -330,11 +330,18 @@ def _base64(value: object) -> str:
 Base64 = Annotated[str, BeforeValidator(_base64), WithJsonSchema({"type": "string", "format": "byte"})]
 
 
-def _ip(value: str) -> str:
+def is_ip(value: str) -> bool:
+    """Whether a text is an IPv4 or IPv6 address."""
     try:
         ipaddress.ip_address(value)
-    except ValueError as error:
-        raise ValueError(f"{_short(value)} is not an IP address") from error
+    except ValueError:
+        return False
+    return True
+
+
+def _ip(value: str) -> str:
+    if not is_ip(value):
+        raise ValueError(f"{_short(value)} is not an IP address")
     return value
 
 

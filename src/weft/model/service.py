@@ -9,7 +9,18 @@ from pydantic import Field
 
 from weft.model.base import Flaw, Shape, twice
 from weft.model.resource import Condition, Resource
-from weft.model.scalars import AnyText, Bool, DnsLabel, Int, IntOrString, IpAddress, Labels, Port, Text
+from weft.model.scalars import (
+    AnyText,
+    Bool,
+    DnsLabel,
+    Int,
+    IntOrString,
+    IpAddress,
+    Labels,
+    Port,
+    Text,
+    is_ip,
+)
 
 Protocol = Literal["TCP", "UDP", "SCTP"]
 
@@ -77,6 +88,11 @@ class ServiceSpec(Shape):
         headless = self.cluster_ip == "None"
         if not ports and not headless and self.type != "ExternalName":
             yield Flaw(("ports",), "a Service needs ports", "add ports, or write 'clusterIP: None'")
+        given: list[tuple[tuple[str | int, ...], str | None]] = [(("clusterIP",), self.cluster_ip)]
+        given += [(("clusterIPs", number), address) for number, address in enumerate(self.cluster_ips or ())]
+        for path, address in given:
+            if address and address != "None" and not is_ip(address):
+                yield Flaw(path, f"{address!r} is not an IP address", "leave it out, or write 'None'")
         if self.type == "ExternalName" and not self.external_name:
             yield Flaw(("externalName",), "a Service of type ExternalName needs externalName")
         if len(ports) > 1:

@@ -82,3 +82,17 @@ def test_listed_addresses_of_a_service_without_a_selector() -> None:
         ("192.0.2.2", 8080, "unhealthy"),
     ]
     assert [e.address for e in endpoint_set(world(bare, old), NAME).endpoints] == ["192.0.2.9"]
+
+
+def test_a_service_account_that_cannot_be_costs_nobody_the_configuration() -> None:
+    entry = """
+        apiVersion: networking.istio.io/v1
+        kind: WorkloadEntry
+        metadata: {name: odd}
+        spec: {address: 10.0.0.9, serviceAccount: "reviews@", labels: {app: web}}
+    """
+    of = world(service("web"), instance("web-1", "web", "10.0.0.1"), entry)
+    tls = next(cluster for cluster in proxy(of).clusters if cluster.name == NAME).tls
+    assert tls is not None
+    assert tls.peer_names
+    assert not [name for name in tls.peer_names if "@" in name.value]

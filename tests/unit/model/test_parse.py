@@ -360,3 +360,22 @@ def test_the_catalog_finds_kinds_by_every_name() -> None:
             assert by_kind(row.api_version_of(version), row.kind) is row
             assert by_plural(row.group, version, row.plural) is row
     assert join(("spec", "http", 0, "a.b/c")) == 'spec.http[0]["a.b/c"]'
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "path"),
+    [
+        # Each of these went as far as the bytes for Envoy, and stopped there for every proxy.
+        ("v1/Service", {"clusterIP": "./*", "ports": [{"port": 80}]}, "spec.clusterIP"),
+        ("v1/Service", {"clusterIPs": ["10.0.0.1", "x"], "ports": [{"port": 80}]}, "spec.clusterIPs[1]"),
+        (
+            "gateway.networking.k8s.io/v1/HTTPRoute",
+            {"rules": [{"filters": [{"type": "RequestRedirect", "requestRedirect": {"statusCode": 10**30}}]}]},
+            "spec.rules[0].filters[0].requestRedirect.statusCode",
+        ),
+    ],
+)
+def test_what_no_proxy_could_be_told_is_refused(kind: str, spec: dict[str, Any], path: str) -> None:
+    version, _, name = kind.rpartition("/")
+    _, problems = parse_object({"apiVersion": version, "kind": name, "metadata": {"name": "x"}, "spec": spec})
+    assert path in [problem.path for problem in problems if problem.severity is Severity.ERROR]
