@@ -29,11 +29,11 @@ def demo(port_maps: tuple[str, ...], capture: str, mesh: str, rate: float, gatew
     from weft.cli.up import read, serve
 
     command = _command()
+    shop.own_python_first()
     folder = shop.find()
     front = "gateway-api.yaml" if gateway_api else "gateway.yaml"
     objects: Sequence[Mapping[str, Any]] = read([str(folder / "mesh.yaml"), str(folder / front)], "default")
     objects, said = shop.fit(objects)
-    shop.own_python_first()
     for line in said:
         click.echo(line)
     options = UpOptions(
