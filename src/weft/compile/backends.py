@@ -98,7 +98,7 @@ def _peers(
 
 
 def _identity(trust_domain: str, namespace: str, account: str) -> str:
-    """Empty for a service account that no identity can have: nobody can bear it, so nobody is let in for it."""
+    """Empty for a service account that no identity can have: nobody bears it, nobody is let in for it."""
     try:
         return str(SpiffeId(trust_domain, namespace, account))
     except ValueError:

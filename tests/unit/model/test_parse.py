@@ -370,7 +370,11 @@ def test_the_catalog_finds_kinds_by_every_name() -> None:
         ("v1/Service", {"clusterIPs": ["10.0.0.1", "x"], "ports": [{"port": 80}]}, "spec.clusterIPs[1]"),
         (
             "gateway.networking.k8s.io/v1/HTTPRoute",
-            {"rules": [{"filters": [{"type": "RequestRedirect", "requestRedirect": {"statusCode": 10**30}}]}]},
+            {
+                "rules": [
+                    {"filters": [{"type": "RequestRedirect", "requestRedirect": {"statusCode": 10**30}}]}
+                ]
+            },
             "spec.rules[0].filters[0].requestRedirect.statusCode",
         ),
     ],
