@@ -209,6 +209,7 @@ class Pipeline:
             else:
                 removed.append(key)
             await self._breathe()
+        self._dismiss(removed)
         before = self.world
         world = before.replace(put, removed, vips)
         await self._keep_vips(world)
@@ -222,6 +223,18 @@ class Pipeline:
             await self._publish(batch)
         self._config.flush()
         self._status.published(batch.revision, self._config.sequence)
+
+    def _dismiss(self, removed: list[Key]) -> None:
+        """Part with proxies whose registration is gone: they keep what they have, and come back with it.
+
+        A host that was cut off would else be told, the moment it is reached again, that all its workloads
+        are missing.
+        """
+        gone = set(removed)
+        for connection in self._proxies.streams():
+            name = connection.peer.identity.name
+            if Key(ENTRY_KIND, name.namespace, name.name) in gone:
+                connection.end("denied", f"{name.namespace}/{name.name} is not registered any more")
 
     async def _publish(self, batch: _Batch) -> None:
         left = await self._lanes.refresh(self._endpoints, self._breathe, strangers=False)

@@ -217,6 +217,10 @@ class Proxies:
         """The newest stream of every proxy, in the order of their ids."""
         return [self._streams[proxy][-1] for proxy in sorted(self._streams)]
 
+    def streams(self) -> tuple[Connection, ...]:
+        """Every stream."""
+        return tuple(stream for known in self._streams.values() for stream in known)
+
     def __contains__(self, proxy: object) -> bool:
         return proxy in self._streams
 

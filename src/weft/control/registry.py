@@ -18,12 +18,10 @@ from typing import Any, Final
 from weft.control.entry import (
     ENTRY_KIND,
     GROUP_KIND,
-    NAMESPACE_KIND,
     SERVICE_KIND,
     Times,
     entry_body,
     from_group,
-    namespace_body,
     node_of,
     owner_of,
     service_body,
@@ -134,7 +132,6 @@ class Registry:
         stored = await self._store.get(key)
         if stored is not None and node_of(stored) != node.name:
             raise _taken(instance.id, node_of(stored), "delete that WorkloadEntry, or use another --name")
-        await self._settle(instance.namespace)
         await self._offer(instance)
         return instance, self._entry(key, stored, node.name, instance)
 
@@ -259,18 +256,6 @@ class Registry:
                 hint="apply it first, or run without --group",
             )
         return from_group(instance, json.loads(group.body))
-
-    async def _settle(self, namespace: str) -> None:
-        """Make the namespace that an instance lives in, unless there is one."""
-        key = Key(NAMESPACE_KIND, "", namespace)
-        if await self._store.get(key) is not None:
-            return
-        times = Times.new(self._clock())
-        put = Put(key=key, uid=times.uid, body=namespace_body(namespace, times), expect=0)
-        try:
-            await self._store.create(put, actor="registration")
-        except AlreadyExistsError:
-            log.debug("somebody else made %s at the same time", key)
 
     async def _offer(self, instance: Instance) -> None:
         """Make the Service that the instance is to be known by, unless there is one."""

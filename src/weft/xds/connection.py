@@ -171,14 +171,14 @@ class Connection:
             self._observer.disconnected(self)
 
     def end(self, reason: str, message: str) -> None:
-        """End the stream from this side."""
+        """End the stream from this side. Nothing that is not on its way is sent any more."""
         if self._task is not None and self._end is None:
             self._end = StreamError(reason, message)
             self._task.cancel()
 
     def wake(self) -> None:
         """Send whatever is due. Returns at once; what has to wait for the transport goes on in a task."""
-        if self._flushing is None and self._task is not None:
+        if self._flushing is None and self._task is not None and self._end is None:
             response = self._next()
             if response is None:
                 self._rest()
@@ -215,7 +215,7 @@ class Connection:
             while True:
                 async with asyncio.timeout(WRITE_SECONDS):
                     await self._transport.write(payload)
-                response = self._next()
+                response = self._next() if self._end is None else None
                 if response is None:
                     break
                 payload = response.payload
