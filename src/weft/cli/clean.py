@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,11 +66,23 @@ async def _clean(layout: Layout, everything: bool) -> int:
             done += await sweep_by_name(layout.mesh, say=lambda what: click.echo(f"{layout.mesh}: {what}"))
         if layout.runtime.is_dir():
             layout.remove_runtime()
+        if layout.runtime.is_dir() and not _answers(layout.runtime / "api.sock"):
+            # Logs, and the control plane of a `weft up` that was killed.
+            shutil.rmtree(layout.runtime)
+            with contextlib.suppress(OSError):
+                layout.runtime.parent.rmdir()
+            click.echo(f"{layout.mesh}: removed {layout.runtime}")
+            done.append(str(layout.runtime))
         if everything and layout.state.is_dir():
             shutil.rmtree(layout.state)
             click.echo(f"{layout.mesh}: removed {layout.state}")
             done.append(str(layout.state))
     return len(done)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 @contextlib.contextmanager

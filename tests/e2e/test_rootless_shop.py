@@ -1,0 +1,185 @@
+"""The shop as an ordinary user runs it, by seccomp and by proxy variables."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.mesh import SHOP, Mesh, Output, leftovers, up, wait_until
+from tests.support.user import User, ordinary_user
+
+GATEWAY = "istio-system.istio-ingressgateway"
+PRINCIPAL = "spiffe://cluster.local/ns/shop/sa/"
+CALLEES = ("users", "catalog", "inventory", "payments", "notifications")
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[User]:
+    with ordinary_user() as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=["seccomp", "env"])
+def shop(request: pytest.FixtureRequest, user: User) -> Iterator[Mesh]:
+    asked = () if request.param == "seccomp" else ("--capture", request.param)
+    files = (SHOP / "mesh.yaml", SHOP / "gateway.yaml")
+    with up(*files, *asked, prefix=user.prefix, env=user.env, runtime_root=user.runtime_root) as mesh:
+        mesh.output.wait_for(f"capture: {request.param}")
+        yield mesh
+
+
+def ask(mesh: Mesh, path: str, body: Any = None) -> Any:
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(mesh.url + path, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read().decode()
+
+
+def lines(mesh: Mesh, workload: str, **fields: Any) -> list[dict[str, Any]]:
+    """Access log lines of a workload that have these fields."""
+    found = [json.loads(line) for line in mesh.log(workload).splitlines() if line.startswith("{")]
+    return [line for line in found if all(line.get(key) == value for key, value in fields.items())]
+
+
+class TestTheShop:
+    def test_it_says_how_it_captures_and_what_that_lacks(self, shop: Mesh) -> None:
+        text = shop.output.text
+        assert "not covered: " in text
+        if "capture: env" in text:
+            assert "$HOST:$PORT" in text
+        else:
+            assert "not root" in text
+            assert "no boundary between processes" in text
+
+    def test_all_of_it_belongs_to_the_user(self, shop: Mesh, user: User) -> None:
+        """Not one process has another uid, so not one can have rights that the user lacks."""
+        rows = json.loads(shop.weft("ps", "--mesh", shop.name, "-o", "json"))
+        assert len(rows) == 10
+        for pid in [row["proxyPid"] for row in rows] + [row["pid"] for row in rows if row["pid"]]:
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert f"Uid:\t{user.uid}\t{user.uid}\t{user.uid}\t{user.uid}" in status
+            assert "CapEff:\t0000000000000000" in status
+
+    def test_an_order_goes_from_principal_to_principal(self, shop: Mesh) -> None:
+        placed = json.loads(ask(shop, "/api/orders", {"user": "ada", "items": {"book-tea": 1}}))
+        assert placed["cents"] == 3200
+        assert {step["service"] for step in placed["trail"]} == set(CALLEES)
+
+        def first() -> list[dict[str, Any]]:
+            return lines(shop, GATEWAY, method="POST", response_code=201)
+
+        (edge,) = wait_until(first, "the order in the gateway's log")
+        assert edge["upstream_peer_principal"] == f"{PRINCIPAL}orders"
+        assert edge["upstream_tls_version"] == "TLSv1.3"
+        journey = {"reporter": "destination", "request_id": edge["request_id"]}
+        (taken,) = wait_until(lambda: lines(shop, "shop.orders-v1-0", **journey), "it in that of orders")
+        assert taken["downstream_peer_principal"] == edge["upstream_local_principal"]
+        assert taken["downstream_tls_version"] == "TLSv1.3"
+        for callee in CALLEES:
+            workload = f"shop.{callee}-v1-0"
+            (hop,) = wait_until(partial(lines, shop, workload, **journey), f"it in that of {callee}")
+            assert hop["downstream_peer_principal"] == f"{PRINCIPAL}orders"
+            assert hop["downstream_local_principal"] == f"{PRINCIPAL}{callee}"
+            assert hop["downstream_tls_version"] == "TLSv1.3"
+            # What it left by is the other end of that connection.
+            (left,) = lines(
+                shop,
+                "shop.orders-v1-0",
+                reporter="source",
+                request_id=edge["request_id"],
+                upstream_peer_principal=f"{PRINCIPAL}{callee}",
+            )
+            assert left["upstream_local_principal"] == f"{PRINCIPAL}orders"
+
+    def test_the_page_has_parts_of_four_services(self, shop: Mesh) -> None:
+        page = ask(shop, "/")
+        assert "The tea atlas" in page
+        assert "recommendations v" in page
+        assert "Ada" in page
+        (asked,) = wait_until(
+            lambda: lines(shop, GATEWAY, path="/", response_code=200), "the page in the gateway's log"
+        )
+        journey = {"reporter": "destination", "request_id": asked["request_id"]}
+        for callee in ("catalog", "users"):
+            workload = f"shop.{callee}-v1-0"
+            (hop,) = wait_until(partial(lines, shop, workload, **journey), f"it in that of {callee}")
+            assert hop["downstream_peer_principal"] == f"{PRINCIPAL}front"
+
+    def test_every_replica_has_the_same_port_and_an_address_of_its_own(self, shop: Mesh) -> None:
+        rows = json.loads(shop.weft("ps", "--mesh", shop.name, "-o", "json"))
+        services = [row for row in rows if row["kind"] == "sidecar"]
+        assert {tuple(row["ports"].values()) for row in services} == {(8080,)}
+        assert len({row["address"] for row in services}) == len(services) == 9
+
+    def test_nothing_speaks_to_a_sidecar_without_a_certificate(self, shop: Mesh) -> None:
+        rows = json.loads(shop.weft("ps", "--mesh", shop.name, "-o", "json"))
+        (users,) = [row for row in rows if row["id"] == "shop/users-v1-0"]
+        with pytest.raises(OSError, match=r"reset|closed|Remote end"):
+            urllib.request.urlopen(f"http://{users['address']}:8080/users", timeout=5)
+
+    def test_weft_call_asks_as_a_workload(self, shop: Mesh) -> None:
+        """Without root there is nothing to enter: it says to the sidecar where it wants to go."""
+        said = shop.weft(
+            "call", "--mesh", shop.name, "--from", "shop/front-v1-0", "http://users:8080/users/ada?by=call"
+        )
+        assert '"id": "ada"' in said
+        (hop,) = wait_until(
+            lambda: lines(shop, "shop.users-v1-0", reporter="destination", path="/users/ada?by=call"),
+            "the call in the log of users",
+        )
+        assert hop["downstream_peer_principal"] == f"{PRINCIPAL}front"
+
+    def test_ctrl_c_leaves_nothing(self, shop: Mesh, user: User) -> None:
+        assert shop.stop() == 0
+        assert user.processes() == {}
+        assert leftovers(shop.name) == []
+        assert not user.runtime_root.exists()
+        # The cache of Envoy's descriptors is kept on purpose; databases of the shop are not.
+        assert {path.name for path in user.home.iterdir()} <= {"run", ".cache"}
+
+
+def start(user: User, mesh: str) -> tuple[subprocess.Popen[str], Output]:
+    """``weft up`` of a gateway, and nothing that says where its port shall be."""
+    process = subprocess.Popen(
+        user.weft("up", str(SHOP / "gateway.yaml"), "--mesh", mesh),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env={**os.environ, **user.env},
+    )  # fmt: skip
+    return process, Output(process)
+
+
+class TestAfterKill9:
+    def test_the_next_start_cleans_up_and_so_does_clean(self, user: User) -> None:
+        mesh = f"k{os.getpid()}"
+        process, output = start(user, mesh)
+        moved = output.wait_for(r"gateway port 80 is open on (\d+) \((.*)\)")
+        assert "not allowed without root" in moved[2] or int(moved[1]) == 80
+        output.wait_for("everything is ready")
+        first = {pid for pid, line in user.processes().items() if "envoy" in line.split()[0]}
+        assert first
+        process.kill()
+        process.wait()
+
+        process, output = start(user, mesh)
+        output.wait_for("everything is ready")
+        second = {pid for pid, line in user.processes().items() if "envoy" in line.split()[0]}
+        assert second
+        assert not first & second
+        process.kill()
+        process.wait()
+
+        # What the kernel ends with its parent needs a moment; `clean` must find the rest.
+        wait_until(
+            lambda: not any(" weft " in f"{line} " for line in user.processes().values()), "the agents' end"
+        )
+        done = user.run("clean", "--mesh", mesh)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert wait_until(lambda: not user.processes(), "the end of all processes")
+        assert not (user.runtime_root / mesh).exists()
