@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import struct
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ _H2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _H2_DATA, _H2_HEADERS, _H2_SETTINGS, _H2_GOAWAY, _H2_PING = 0, 1, 4, 7, 6
 _H2_END_STREAM, _H2_END_HEADERS = 1, 4
 _SERVING: Final = b"\x08\x01"
+_SOON_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +162,14 @@ async def check(probe: Probe, target: Target) -> str:
         return str(error) or type(error).__name__
 
 
-async def watch(probe: Probe, target: Target) -> AsyncIterator[tuple[bool, str]]:
-    """Yield ``(healthy, why not)`` at each crossing of a threshold, for ever."""
+async def watch(probe: Probe, target: Target, *, eager: bool = False) -> AsyncIterator[tuple[bool, str]]:
+    """Yield ``(healthy, why not)`` at each crossing of a threshold, for ever.
+
+    ``eager``: until it is healthy the first time it is asked more often than its period says, so that a
+    start does not wait for one. Not for liveness: it would end what only starts slowly.
+    """
     await asyncio.sleep(probe.initial_delay_s)
+    began, starting = time.monotonic(), eager
     healthy: bool | None = None
     good = bad = 0
     while True:
@@ -172,10 +179,10 @@ async def watch(probe: Probe, target: Target) -> AsyncIterator[tuple[bool, str]]
             healthy = False
             yield False, problem
         elif not problem and healthy is not True and good >= probe.success_threshold:
-            healthy = True
+            healthy, starting = True, False
             yield True, ""
-        # Until it is ready the first time, look more often: a start should not wait for a whole period.
-        await asyncio.sleep(min(probe.period_s, 0.2) if healthy is None else probe.period_s)
+        soon = max(_SOON_S, (time.monotonic() - began) / 10)
+        await asyncio.sleep(min(probe.period_s, soon) if starting else probe.period_s)
 
 
 async def accepts(target: Target, port: int) -> bool:

@@ -400,7 +400,7 @@ class Workload:
     async def _watch_readiness(self) -> None:
         target = self.target()
         if self.spec.readiness is not None:
-            async for healthy, why in watch(self.spec.readiness, target):
+            async for healthy, why in watch(self.spec.readiness, target, eager=True):
                 self._app_ready, self.message = healthy, "" if healthy else f"not ready: {why}"
                 self._say()
             return

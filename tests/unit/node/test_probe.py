@@ -154,6 +154,32 @@ async def test_a_probe_changes_its_mind_only_at_the_thresholds() -> None:
     assert verdicts == [False, True]
 
 
+async def test_a_start_is_noticed_long_before_a_period_is_over_even_after_failures() -> None:
+    asked = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await reader.readuntil(b"\r\n\r\n")
+        asked += 1
+        writer.write(b"HTTP/1.1 %s\r\n\r\n" % (b"200 OK" if asked > 4 else b"503 x"))
+        writer.close()
+
+    async with listening(handle) as port:
+        probe = Probe(handler=HttpGet(port=port), period_s=3600, failure_threshold=2)
+        verdicts: list[bool] = []
+        async with asyncio.timeout(20):
+            async for healthy, _ in watch(probe, Target(), eager=True):
+                verdicts.append(healthy)
+                if healthy:
+                    break
+        assert verdicts == [False, True]
+        # A probe that may end the application keeps to its period.
+        asked = 0
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(watch(probe, Target())), 0.7)
+        assert asked == 1
+
+
 def test_kubernetes_own_words_and_defaults() -> None:
     probe = Probe.parse(
         {
