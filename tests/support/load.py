@@ -32,17 +32,20 @@ def enter_network(netns: Path) -> None:
 
 @dataclass
 class Load:
-    """What became of the requests. ``answers`` counts statuses and ``servers`` who answered."""
+    """What became of the requests: ``answers`` counts statuses, ``servers`` who answered; ``errors`` are
+    requests without an answer, ``failures`` those and the answers of 500 and above.
+    """
 
     answers: Counter[int] = field(default_factory=Counter)
     servers: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    errors: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def count(self) -> int:
         """Requests so far."""
-        return sum(self.answers.values()) + len(self.failures)
+        return self.answers.total() + self.errors
 
     def note(self, status: int, server: str) -> None:
         """Remember an answer."""
@@ -57,6 +60,7 @@ class Load:
     def fail(self, error: Exception) -> None:
         """Remember a request without an answer."""
         with self._lock:
+            self.errors += 1
             self.failures.append(f"{time.strftime('%H:%M:%S')} {error!r}")
 
     def wait_for(self, more: int, seconds: float = 30) -> None:
