@@ -90,13 +90,20 @@ class Mesh:
     store: SqliteStore
     config: ConfigStore = field(default_factory=ConfigStore)
     proxies: Proxies = field(default_factory=Proxies)
+    trust_domain: str = ""
     shared: Shared = field(default_factory=Shared)
 
     def __post_init__(self) -> None:
         self.status = Status(self.proxies)
         self.heard: list[Callable[[World, int], None]] = []
         self.pipeline = Pipeline(
-            self.store, self.config, self.proxies, self.status, on_world=self._tell, quiet=0.005
+            self.store,
+            self.config,
+            self.proxies,
+            self.status,
+            trust_domain=self.trust_domain,
+            on_world=self._tell,
+            quiet=0.005,
         )
 
     def _tell(self, world: World, revision: int) -> None:

@@ -18,6 +18,7 @@ from weft.errors import Problem, Severity, did_you_mean
 from weft.model.http_route import HTTPRoute
 from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
+from weft.model.mesh_config import MeshConfig
 from weft.model.resource import Key
 from weft.model.service_entry import ServiceEntry
 from weft.model.virtual_service import VirtualService
@@ -33,7 +34,8 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     memo, settings = world.memo, world.settings
     view = world.view(namespace)
     rules = world.rules(view, ())
-    refused = memo(_unsupported, world.all(Gateway), world.all(ServiceEntry), world.all(HTTPRoute))
+    refused = memo(_foreign, world.all(MeshConfig), settings)
+    refused += memo(_unsupported, world.all(Gateway), world.all(ServiceEntry), world.all(HTTPRoute))
     return refused + memo(_all, world.all(VirtualService), view, rules, world.all(Gateway), settings, memo)
 
 
@@ -53,6 +55,20 @@ def _all(
             targets = targets_of(resource, view, rules, settings, memo)
             found += memo(_problems, resource, targets, gateways, view, settings)
     return tuple(found)
+
+
+def _foreign(configs: Mapping[Key, MeshConfig], settings: Settings) -> tuple[Problem, ...]:
+    """Trust domains that are named, and are not the one that identities are signed in."""
+    return tuple(
+        _unheeded(
+            key,
+            f"identities are signed in the trust domain {settings.trust_domain}, whatever this says",
+            "spec.trustDomain",
+            "start the control plane with --trust-domain, or leave it out",
+        )
+        for key, config in sorted(configs.items())
+        if config.spec.trust_domain not in {None, settings.trust_domain}
+    )
 
 
 def _unsupported(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from weft import ir
@@ -44,6 +44,15 @@ class Settings:
     export_destination_rules: tuple[str, ...] = ("*",)
     ingress_class: str = "istio"
     controllers: frozenset[str] = frozenset({"weft.dev/gateway-controller", "istio.io/gateway-controller"})
+
+    def signed_in(self, trust_domain: str) -> Settings:
+        """These, where an authority signs identities of ``trust_domain``; the empty one says nothing.
+
+        What a MeshConfig names changes no certificate: to believe it would have every peer refused.
+        """
+        if not trust_domain or trust_domain == self.trust_domain:
+            return self
+        return replace(self, trust_domain=trust_domain)
 
     @property
     def accepted_trust_domains(self) -> tuple[str, ...]:

@@ -55,13 +55,24 @@ _NONE: Final[Kind] = {}
 class World:
     """An immutable snapshot. Build the first one with ``build``, all others with ``replace``."""
 
-    __slots__ = ("_kinds", "_lists", "given", "instances", "memo", "services", "settings", "vips")
+    __slots__ = (
+        "_kinds",
+        "_lists",
+        "given",
+        "instances",
+        "memo",
+        "services",
+        "settings",
+        "trust_domain",
+        "vips",
+    )
 
     def __init__(
         self,
         kinds: Mapping[type[Resource], Kind],
         settings: Settings,
         given: Settings | None,
+        trust_domain: str,
         vips: Mapping[Host, str],
         services: Services,
         instances: Instances,
@@ -72,6 +83,7 @@ class World:
         self._lists = lists
         self.settings = settings
         self.given = given
+        self.trust_domain = trust_domain
         self.vips = vips
         self.services = services
         self.instances = instances
@@ -83,13 +95,17 @@ class World:
         resources: Iterable[Resource] = (),
         settings: Settings | None = None,
         vips: Mapping[Host, str] | None = None,
+        *,
+        trust_domain: str = "",
     ) -> World:
         """A world of these resources.
 
         ``settings`` None: from the MeshConfig or the ConfigMap ``istio`` among the resources. ``vips``
         are virtual addresses given before; what lacks one gets one, the same in every world alike.
+        ``trust_domain``: that of the authority, whatever a MeshConfig says.
         """
-        empty = cls({}, settings or Settings(), settings, {}, Services(), Instances(), {}, Memo())
+        first = (settings or Settings()).signed_in(trust_domain)
+        empty = cls({}, first, settings, trust_domain, {}, Services(), Instances(), {}, Memo())
         return empty.replace(resources, (), vips)
 
     def replace(
@@ -112,6 +128,7 @@ class World:
                     table[key] = resource
             kinds[kind] = table
         settings = self.given or settings_of(_table(kinds, MeshConfig), _table(kinds, ConfigMap))
+        settings = settings.signed_in(self.trust_domain)
         again = settings != self.settings
         settings = settings if again else self.settings
         known = assign(_wanted(kinds, changes), {**self.vips, **(vips or {})})
@@ -119,6 +136,7 @@ class World:
             kinds,
             settings,
             self.given,
+            self.trust_domain,
             known,
             self._services_after(kinds, changes, settings, known, again),
             self._instances_after(changes),

@@ -138,7 +138,9 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             table.set(names(world))
             statuses.heard(world, revision)
 
-        pipeline = Pipeline(store, config, proxies, status, on_world=heard)
+        pipeline = Pipeline(
+            store, config, proxies, status, trust_domain=authority.trust_domain, on_world=heard
+        )
 
         async def drained(_key: Key, revision: int) -> None:
             await pipeline.endpoints_acknowledged(revision, _DRAIN_S)
@@ -200,6 +202,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             )
         )
         served.update(xds=xds_port, api=api.port or 0)
+        registry.opened()
         monitoring = await stack.enter_async_context(
             serve_api(
                 app,

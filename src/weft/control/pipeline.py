@@ -72,6 +72,7 @@ class Pipeline:
 
     Args:
         on_world: called after each new world, before it is compiled (DNS names, analysis).
+        trust_domain: of the authority that signs identities.
         identity: who a connected proxy is, when more is known than at its connection.
         quiet, cap: seconds. Changes are gathered until none came for ``quiet``, for ``cap`` at most.
     """
@@ -84,12 +85,13 @@ class Pipeline:
         status: Status,
         *,
         settings: Settings | None = None,
+        trust_domain: str = "",
         on_world: Callable[[World, int], None] | None = None,
         identity: Callable[[Connection], ir.ProxyIdentity] | None = None,
         quiet: float = QUIET_SECONDS,
         cap: float = CAP_SECONDS,
     ) -> None:
-        self.world = World.build((), settings)
+        self.world = World.build((), settings, trust_domain=trust_domain)
         self.revision = -1
         self.problems: dict[str, tuple[Problem, ...]] = {}
         """By proxy, what of its configuration could not be honoured; a failure to compile is one, too."""

@@ -13,7 +13,7 @@ from tests.support.streams import CLUSTER, Mesh, key
 from weft import ir
 from weft.compile.proxy import compile_proxy
 from weft.control import pipeline as module
-from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, SECRET_TYPE
+from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, SECRET_TYPE, ProxyName
 from weft.store.interface import Delete, Event, GoneError
 from weft.store.sqlite import SqliteStore
 from weft.xds.messages import Request
@@ -280,3 +280,28 @@ async def test_a_secret_that_changes_reaches_the_gateway_that_asked_for_it(mesh:
         assert edge.held[SECRET_TYPE][name] != first
         assert {response.type_url for response in edge.log} == {SECRET_TYPE}
         assert SECRET_TYPE not in other.held
+
+
+async def test_peers_are_expected_in_the_trust_domain_that_the_authority_signs_in(tmp_path: Path) -> None:
+    config = {
+        "apiVersion": "weft.dev/v1alpha1",
+        "kind": "MeshConfig",
+        "metadata": {"name": "default", "namespace": "istio-system"},
+        "spec": {"trustDomain": "elsewhere.example", "accessLogFile": "/dev/stdout"},
+    }
+    async with SqliteStore.open(tmp_path / "store") as store:
+        mesh = Mesh(store, trust_domain="corp.example")
+        await mesh.apply(service(), entry("web-0", "10.0.0.1"))
+        async with mesh.running():
+            mesh.connect("web")
+            await mesh.converged(await mesh.apply(config))
+            settings = mesh.pipeline.world.settings
+            assert settings.accepted_trust_domains == ("corp.example",)
+            made, problems = compile_proxy(
+                mesh.pipeline.world,
+                ir.ProxyIdentity(name=ProxyName.parse("sidecar~10.0.0.9~web.shop~shop.svc.cluster.local")),
+            )
+            tls = next(cluster for cluster in made.clusters if cluster.name == CLUSTER).tls
+            assert tls is not None
+            assert [name.value for name in tls.peer_names] == ["spiffe://corp.example/ns/shop/sa/web"]
+            assert "spec.trustDomain" in [problem.path for problem in problems]
