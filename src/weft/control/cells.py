@@ -13,9 +13,9 @@ Wire = dict[str, Any]
 
 
 def cells(world: Callable[[], World]) -> Cells:
-    """A Service's virtual address, which its name resolves to, and Kubernetes' default type.
+    """A Service's virtual address, which its name resolves to, and what Kubernetes shows by default.
 
-    Both are no part of the object: what is stored is what the user wrote.
+    They are no part of the object: what is stored is what the user wrote.
     """
 
     def cluster_ip(wire: Wire) -> str | None:
@@ -27,4 +27,6 @@ def cells(world: Callable[[], World]) -> Cells:
     return {
         (SERVICE_KIND, "Cluster-IP"): cluster_ip,
         (SERVICE_KIND, "Type"): lambda _: "ClusterIP",
+        (SERVICE_KIND, "External-IP"): lambda _: "<none>",
+        (SERVICE_KIND, "Selector"): lambda _: "<none>",
     }
