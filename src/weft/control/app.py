@@ -203,6 +203,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         )
         served.update(xds=xds_port, api=api.port or 0)
         registry.opened()
+        registry.opened()
         monitoring = await stack.enter_async_context(
             serve_api(
                 app,

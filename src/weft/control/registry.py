@@ -18,10 +18,12 @@ from typing import Any, Final
 from weft.control.entry import (
     ENTRY_KIND,
     GROUP_KIND,
+    NAMESPACE_KIND,
     SERVICE_KIND,
     Times,
     entry_body,
     from_group,
+    namespace_body,
     node_of,
     owner_of,
     service_body,
@@ -88,12 +90,23 @@ class Registry:
         self._wake = asyncio.Event()
 
     async def restore(self) -> None:
-        """Take over what an earlier control plane knew; each instance gets a whole lease."""
+        """Take over what an earlier control plane knew; each instance gets a whole lease.
+
+        Before the ports are open; call ``opened`` then.
+        """
         until = self._now() + self.lease_s
         for stored in await self._store.list(ENTRY_KIND):
             node = node_of(stored)
             if node:
                 self._claims.setdefault(_id(stored.key), _Claim(node, None, until))
+        self._wake.set()
+
+    def opened(self) -> None:
+        """Nodes can come back from now on: what nobody has claimed yet has its lease from here."""
+        until = self._now() + self.lease_s
+        for claim in self._claims.values():
+            if claim.until is not None:
+                claim.until = until
         self._wake.set()
 
     def instances(self, node: str) -> tuple[str, ...]:
@@ -132,6 +145,7 @@ class Registry:
         stored = await self._store.get(key)
         if stored is not None and node_of(stored) != node.name:
             raise _taken(instance.id, node_of(stored), "delete that WorkloadEntry, or use another --name")
+        await self._settle(instance.namespace)
         await self._offer(instance)
         return instance, self._entry(key, stored, node.name, instance)
 
@@ -256,6 +270,18 @@ class Registry:
                 hint="apply it first, or run without --group",
             )
         return from_group(instance, json.loads(group.body))
+
+    async def _settle(self, namespace: str) -> None:
+        """Make the namespace that an instance lives in, unless there is one."""
+        key = Key(NAMESPACE_KIND, "", namespace)
+        if await self._store.get(key) is not None:
+            return
+        times = Times.new(self._clock())
+        put = Put(key=key, uid=times.uid, body=namespace_body(namespace, times), expect=0)
+        try:
+            await self._store.create(put, actor="registration")
+        except AlreadyExistsError:
+            log.debug("somebody else made %s at the same time", key)
 
     async def _offer(self, instance: Instance) -> None:
         """Make the Service that the instance is to be known by, unless there is one."""

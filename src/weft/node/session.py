@@ -262,7 +262,8 @@ class Session:
                 if self.error is None or self.error.message != error.message:
                     log.warning("no session with the control plane: %s; traffic goes on", error)
                 self.error = error
-            pause = min(_PAUSE_FIRST_S * 2.0 ** min(failures, 16), _PAUSE_MAX_S)
+            # Several tries a lease: within one, nobody is taken for gone.
+            pause = min(_PAUSE_FIRST_S * 2.0 ** min(failures, 16), _PAUSE_MAX_S, self._lease_s / 4)
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause)
 
     async def _connect(self) -> None:
