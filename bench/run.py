@@ -1,7 +1,8 @@
 """Run benchmarks and record what they measured: ``make bench`` or ``make bench ARGS="cli compile"``.
 
 Each benchmark is a script beside this one that prints one JSON object as its last line. The record goes to
-``bench/results/<date>-<benchmark>.json`` with the machine's description.
+``bench/results/<date>-<benchmark>.json`` with the machine's description and the load average before and
+after: what else ran there.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def main() -> int:
     failed = 0
     for name in names:
         print(f"{name}: {BENCHMARKS[name]}", flush=True)
+        before = os.getloadavg()[0]
         done = subprocess.run(
             [sys.executable, str(HERE / f"{name}.py")], stdout=subprocess.PIPE, text=True, check=False
         )
@@ -68,7 +70,13 @@ def main() -> int:
             continue
         figures = json.loads(done.stdout.strip().splitlines()[-1])
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        record = {"benchmark": name, "date": today, "machine": machine(), "figures": figures}
+        record = {
+            "benchmark": name,
+            "date": today,
+            "machine": machine(),
+            "load_average_1min": {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)},
+            "figures": figures,
+        }
         (HERE / "results").mkdir(exist_ok=True)
         (HERE / "results" / f"{today}-{name}.json").write_text(json.dumps(record, indent=2) + "\n")
         print(json.dumps(figures, indent=2))
