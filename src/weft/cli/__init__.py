@@ -115,12 +115,26 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except Exception as error:
+        refusal = _refusal(error)
+        if refusal is not None:
+            report(refusal)
+            sys.exit(refusal.exit_code)
         if os.environ.get("WEFT_DEBUG"):
             raise SystemExit(_traceback(error)) from error
         click.echo(f"weft itself failed: {type(error).__name__}: {error}", err=True)
         click.echo("  set WEFT_DEBUG=1 for the traceback, and please report it", err=True)
         status = 3
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refusal(error: BaseException) -> WeftError | None:
+    """The WeftError that a task group failed with, when nothing else did."""
+    if isinstance(error, WeftError):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    found = [_refusal(one) for one in error.exceptions]
+    return found[0] if all(found) else None
 
 
 def _traceback(error: Exception) -> int:

@@ -81,6 +81,8 @@ def control_plane(
 
 
 def _run(options: object, verbose: int) -> None:
+    # gRPC would write lines of its own about what is raised, and said, anyway.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import uvloop
 
     from weft.control.app import ControlOptions
