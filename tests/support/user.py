@@ -52,12 +52,12 @@ class User:
         return [*self.prefix, *WEFT, *argv]
 
     def run(
-        self, *argv: str, stdin: str | None = None, timeout: float = 60, **env: str
+        self, *argv: str, stdin: str | None = None, timeout: float = 60, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """``weft …`` as this user, with what it said."""
         return subprocess.run(
             self.weft(*argv), input=stdin, capture_output=True, text=True, timeout=timeout, cwd=self.home,
-            env={**os.environ, **self.env, **env}, check=False,
+            env={**os.environ, **self.env, **(env or {})}, check=False,
         )  # fmt: skip
 
     def write(self, name: str, text: str) -> Path:

@@ -138,6 +138,11 @@ def _become(
     except FileNotFoundError as error:
         code = NOT_FOUND if code == NOT_EXECUTABLE else code
         text = f"{what}: {error.strerror}"
+    except PermissionError as error:
+        text = f"{what}: {error.strerror}"
+        if what == command[0] and not _visible(what, os.environ.get("PATH", os.defpath)):
+            # A directory of PATH that may not be entered is no reason, as for shells.
+            code, text = NOT_FOUND, f"{what}: {os.strerror(errno.ENOENT)}"
     except OSError as error:
         text = f"{what}: {error.strerror or error}"
         if error.errno == errno.EBUSY:
@@ -147,3 +152,9 @@ def _become(
     with contextlib.suppress(OSError):
         report.send(f"failed {code} {text}\n".encode())
     os._exit(code)
+
+
+def _visible(program: str, path: str) -> bool:
+    """Whether a file of this name can be seen, itself or in a directory of ``path``."""
+    places = [program] if "/" in program else [f"{directory}/{program}" for directory in path.split(":")]
+    return any(os.path.exists(place) for place in places)  # noqa: PTH110 - no pathlib here

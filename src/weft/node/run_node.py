@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any, Final
 _START_S: Final = 15.0
 _POLL_S: Final = 0.02
 _DEFAULT_MESH: Final = "default"
+_PEER: Final = struct.Struct("3i")  # pid, uid and gid: unix(7), SO_PEERCRED
 
 
 class NodeError(Exception):
@@ -49,10 +51,10 @@ class Link:
 
     @classmethod
     def dial(cls, paths: list[str]) -> Link | None:
-        """The first node that answers, or None.
+        """The first node that answers, or None. It must be root's or our own: it says what we execute.
 
         Raises:
-            NodeError: a node listens, but not for us.
+            NodeError: a node listens, but not for us, or somebody else does.
         """
         for path in paths:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -64,6 +66,10 @@ class Link:
             except OSError:
                 sock.close()
                 continue
+            owner = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[1]
+            if owner not in {0, os.getuid()}:
+                sock.close()
+                raise NodeError(f"{path} is served by uid {owner}", "remove it, or set XDG_RUNTIME_DIR")
             return cls(sock, path)
         return None
 
@@ -135,12 +141,19 @@ def await_node(pid: int, paths: list[str], log: str) -> Link:
         if link is not None:
             return link
         time.sleep(_POLL_S)
-    last = ""
-    with contextlib.suppress(OSError, IndexError), open(log) as lines:  # noqa: PTH123
-        last = ": " + lines.read().strip().splitlines()[-1].strip()
     raise NodeError(
-        f"the node did not start{last}", f"see {log}; a first start needs --token, --control-plane"
+        f"the node did not start{_why(log)}",
+        f"its first start needs --token and --control-plane (weft token create); see {log}",
     )
+
+
+def _why(log: str) -> str:
+    """The last error in a log, else its last line."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError), open(log) as said:  # noqa: PTH123
+        lines = said.read().strip().splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return "".join(f": {line.strip()}" for line in (errors or lines)[-1:])
 
 
 def _runs(pid: int) -> bool:
