@@ -26,6 +26,9 @@ from weft.node.sidecar import envoy_binary
 _KERNEL_MIN: Final = (5, 10)
 _DISK_MIN_MB: Final = 512
 _FILES_MIN: Final = 4096
+_WATCHES: Final = Path("/proc/sys/fs/inotify/max_user_instances")
+_WATCHES_EACH: Final = 2  # an Envoy with one worker; all run as one user
+_SIDECARS_MIN: Final = 50
 _CONNTRACK_SHARE: Final = 0.8
 _CERTIFICATE_SOON_S: Final = 86400
 _ENVOY_S: Final = 10.0
@@ -49,7 +52,7 @@ async def check_host(layout: Layout) -> list[Finding]:
     """The host as it is, before anything runs."""
     host = Host.look()
     findings = [_kernel(), _user(host), *_captures(host)]
-    tests: tuple[Callable[[], Finding], ...] = (_conntrack, _files)
+    tests: tuple[Callable[[], Finding], ...] = (_conntrack, _files, _watches)
     findings += [test() for test in tests]
     findings += [_disk(layout), _ports(layout), _clock(layout), await _envoy()]
     return findings
@@ -167,6 +170,17 @@ def _files() -> Finding:
             "open files", "warn", f"at most {hard} a process", "LimitNOFILE=65536 in the unit, or ulimit -n"
         )
     return _ok("open files", f"{soft} a process, at most {hard}")
+
+
+def _watches() -> Finding:
+    try:
+        most = int(_WATCHES.read_text()) // _WATCHES_EACH
+    except (OSError, ValueError):
+        return _ok("file watches", "the limit cannot be read")
+    said = f"enough for {most} sidecars"
+    if most < _SIDECARS_MIN:
+        return Finding("file watches", "warn", said, "sysctl fs.inotify.max_user_instances=8192")
+    return _ok("file watches", f"{said} (fs.inotify.max_user_instances)")
 
 
 def _disk(layout: Layout) -> Finding:

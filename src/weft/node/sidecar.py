@@ -286,7 +286,8 @@ class Sidecar:
         )
 
     def _last(self) -> str:
-        lines = tail(self.paths.proxy_log, 40)
+        # Before a backtrace stands what went wrong.
+        lines = [line for line in tail(self.paths.proxy_log, 80) if "[backtrace]" not in line]
         return next(
             (line for line in reversed(lines) if "][critical]" in line or "][error]" in line), ""
         ) or (lines[-1] if lines else "it said nothing")
