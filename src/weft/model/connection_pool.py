@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from weft.model.base import Shape
-from weft.model.scalars import Bool, PositiveDuration, ProtoDuration, ProtoInt, UInt
+from weft.model.scalars import Bool, Count, PositiveDuration, ProtoDuration, UInt
 
 
 class HTTP2KeepAlive(Shape):
@@ -19,16 +19,16 @@ class HTTPSettings(Shape):
     """Limits for HTTP."""
 
     h2_upgrade_policy: Literal["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"] | None = None
-    http1_max_pending_requests: ProtoInt | None = None
+    http1_max_pending_requests: Count | None = None
     """At most so many wait for a connection."""
     http2_keep_alive: HTTP2KeepAlive | None = None
-    http2_max_requests: ProtoInt | None = None
+    http2_max_requests: Count | None = None
     """At most so many at a time."""
     idle_timeout: PositiveDuration | None = None
     """When an idle connection is closed; 1h unless said otherwise."""
-    max_concurrent_streams: ProtoInt | None = None
-    max_requests_per_connection: ProtoInt | None = None
-    max_retries: ProtoInt | None = None
+    max_concurrent_streams: Count | None = None
+    max_requests_per_connection: Count | None = None
+    max_retries: Count | None = None
     """At most so many retries at a time."""
     use_client_protocol: Bool | None = None
 
@@ -48,7 +48,7 @@ class TCPSettings(Shape):
     """How long connecting may take; 10s unless said otherwise."""
     idle_timeout: ProtoDuration | None = None
     max_connection_duration: PositiveDuration | None = None
-    max_connections: ProtoInt | None = None
+    max_connections: Count | None = None
     """At most so many at a time, from each client."""
     tcp_keepalive: TcpKeepalive | None = None
 

@@ -11,7 +11,17 @@ from weft.model.base import Flaw, Shape, at_most_one, twice
 from weft.model.connection_pool import ConnectionPoolSettings
 from weft.model.istio import IstioStatus, LabelsSelector, PortSelector
 from weft.model.resource import Resource
-from weft.model.scalars import Bool, Float, PositiveDuration, ProtoDuration, ProtoInt, Text, UInt
+from weft.model.scalars import (
+    Bool,
+    Count,
+    Float,
+    PositiveDuration,
+    ProtoDuration,
+    ProtoInt,
+    Text,
+    UInt,
+    UInt64,
+)
 
 
 class CookieAttribute(Shape):
@@ -33,13 +43,13 @@ class HTTPCookie(Shape):
 class MagLev(Shape):
     """Maglev's table."""
 
-    table_size: Annotated[ProtoInt, Field(ge=0)] | None = None
+    table_size: UInt64 | None = None
 
 
 class RingHash(Shape):
     """The hash ring."""
 
-    minimum_ring_size: Annotated[ProtoInt, Field(ge=0)] | None = None
+    minimum_ring_size: UInt64 | None = None
 
 
 class ConsistentHashLB(Shape):
@@ -49,7 +59,7 @@ class ConsistentHashLB(Shape):
     http_header_name: Text | None = None
     http_query_parameter_name: Text | None = None
     maglev: MagLev | None = None
-    minimum_ring_size: Annotated[ProtoInt, Field(ge=0)] | None = None
+    minimum_ring_size: UInt64 | None = None
     ring_hash: RingHash | None = None
     use_source_ip: Bool | None = None
 
@@ -141,9 +151,9 @@ class OutlierDetection(Shape):
     consecutive_local_origin_failures: UInt | None = None
     interval: PositiveDuration | None = None
     """How often endpoints are looked at; 10s unless said otherwise."""
-    max_ejection_percent: ProtoInt | None = None
+    max_ejection_percent: Annotated[Count, Field(le=100)] | None = None
     """The share that may be set aside; 10 unless said otherwise."""
-    min_health_percent: ProtoInt | None = None
+    min_health_percent: Annotated[Count, Field(le=100)] | None = None
     outlier_detection_http_error_codes: tuple[Annotated[ProtoInt, Field(ge=100, le=599)], ...] | None = None
     split_external_local_origin_errors: Bool | None = None
 

@@ -241,7 +241,7 @@ class HTTPRouteMatch(Shape):
 class HTTPRouteRetry(Shape):
     """When and how often a request is tried again."""
 
-    attempts: Annotated[Int, Field(ge=1)] | None = None
+    attempts: Annotated[Int, Field(ge=1, le=2**31 - 1)] | None = None
     backoff: GatewayDuration | None = None
     codes: tuple[Annotated[Int, Field(ge=400, le=599)], ...] | None = None
     """Statuses that are tried again."""

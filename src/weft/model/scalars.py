@@ -46,10 +46,14 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-ProtoInt = Annotated[int, Strict(), BeforeValidator(_whole)]
-UInt = Annotated[ProtoInt, Field(ge=0, le=4294967295)]
+# By protobuf's types: what does not fit into a proxy's numbers is refused where it was written.
+_Whole = Annotated[int, Strict(), BeforeValidator(_whole)]
+ProtoInt = Annotated[_Whole, Field(ge=-(2**31), le=2**31 - 1)]
+Count = Annotated[_Whole, Field(ge=0, le=2**31 - 1)]
+UInt = Annotated[_Whole, Field(ge=0, le=2**32 - 1)]
+UInt64 = Annotated[_Whole, Field(ge=0, le=2**64 - 1)]
 Port = Annotated[Int, Field(ge=1, le=65535)]
-ProtoPort = Annotated[ProtoInt, Field(ge=1, le=65535)]
+ProtoPort = Annotated[_Whole, Field(ge=1, le=65535)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -369,6 +369,21 @@ def test_the_catalog_finds_kinds_by_every_name() -> None:
         ("v1/Service", {"clusterIP": "./*", "ports": [{"port": 80}]}, "spec.clusterIP"),
         ("v1/Service", {"clusterIPs": ["10.0.0.1", "x"], "ports": [{"port": 80}]}, "spec.clusterIPs[1]"),
         (
+            "networking.istio.io/v1/DestinationRule",
+            {"host": "a", "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": -1}}}},
+            "spec.trafficPolicy.connectionPool.tcp.maxConnections",
+        ),
+        (
+            "networking.istio.io/v1/DestinationRule",
+            {"host": "a", "trafficPolicy": {"outlierDetection": {"maxEjectionPercent": 101}}},
+            "spec.trafficPolicy.outlierDetection.maxEjectionPercent",
+        ),
+        (
+            "networking.istio.io/v1/VirtualService",
+            {"hosts": ["a"], "http": [{"route": [{"destination": {"host": "a"}, "weight": 2**63}]}]},
+            "spec.http[0].route[0].weight",
+        ),
+        (
             "gateway.networking.k8s.io/v1/HTTPRoute",
             {
                 "rules": [
