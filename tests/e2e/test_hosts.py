@@ -11,11 +11,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.cluster import MEMBER, PYTHON, Cluster, Machine, Member, cluster
-from tests.support.mesh import WEFT, wait_until
+from cryptography import x509
+from tests.support.certificates import Pair, TestAuthority
+from tests.support.cluster import Cluster, Machine, Member, cluster
+from tests.support.mesh import WEFT, leftovers, wait_until
 
 from weft.node.capture.cgroup import Hierarchy
 
@@ -29,6 +32,7 @@ pytestmark = [
 
 WEB, API = 8080, 8081
 ALL = {"10.77.0.1", "10.77.0.2", "10.77.0.3"}
+VIRTUAL = "240.240.0.0/16"
 PRINCIPAL = "spiffe://cluster.local/ns/shop/sa/"
 
 # "near" and "far" are the same workloads, chosen by where they run.
@@ -98,11 +102,6 @@ def shop() -> Iterator[Shop]:
         yield shop
 
 
-def outside(machine: Machine, address: str, port: int) -> str:
-    """What a plain request from a process that is not in the mesh brings."""
-    return machine.host.run(PYTHON, str(MEMBER), "dial", address, str(port))
-
-
 def logged(machine: Machine, workload: str, **fields: Any) -> list[dict[str, Any]]:
     """Lines of an access log, which is written a moment after the answer."""
     return wait_until(lambda: machine.requests(workload, **fields), f"{workload} logs {fields}", 20)
@@ -157,9 +156,9 @@ def test_who_is_refused(shop: Shop) -> None:
     b, c = mesh["b"], mesh["c"]
     assert shop.api["c"].dial("web.shop", WEB).startswith("HTTP/1.1 200")
     # From outside the mesh: on another host, on the workload's own host, by its address and by loopback.
-    assert outside(c, b.address, WEB) == ""
-    assert outside(b, b.address, WEB) == ""
-    assert outside(b, "127.0.0.1", WEB) == ""
+    assert c.outside("dial", b.address, str(WEB)) == ""
+    assert b.outside("dial", b.address, str(WEB)) == ""
+    assert b.outside("dial", "127.0.0.1", str(WEB)) == ""
     # One workload's way out is not another's, nor anybody's.
     ways = {
         member.id: json.loads(
@@ -170,7 +169,7 @@ def test_who_is_refused(shop: Shop) -> None:
         for member in (shop.web["a"], shop.api["a"])
     }
     assert shop.api["a"].dial("127.0.0.1", ways["shop/web-a"]) == ""
-    assert outside(mesh["a"], "127.0.0.1", ways["shop/web-a"]) == ""
+    assert mesh["a"].outside("dial", "127.0.0.1", str(ways["shop/web-a"])) == ""
     assert len(set(ways.values())) == 2
 
 
@@ -290,6 +289,118 @@ def test_run_passes_streams_exit_codes_and_signals(shop: Shop) -> None:
     wait_until(lambda: set(b.rows()) == {"shop/web-b"}, "nothing of them is left")
 
 
+EDGE = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: [shop.example.com]
+    tls: {mode: SIMPLE, credentialName: edge}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge, namespace: shop}
+spec:
+  hosts: [shop.example.com]
+  gateways: [edge]
+  http: [{route: [{destination: {host: web, port: {number: 8080}}}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: shop}
+spec:
+  gatewayClassName: weft
+  listeners:
+  - name: https
+    port: 8443
+    protocol: HTTPS
+    hostname: api.example.com
+    tls: {certificateRefs: [{name: api, namespace: vault}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: edge, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  rules: [{backendRefs: [{name: web, port: 8080}]}]
+"""
+GRANT = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: edge, namespace: vault}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: shop}]
+  to: [{group: "", kind: Secret, name: api}]
+"""
+
+
+def secret(name: str, namespace: str, pair: Pair) -> str:
+    """A TLS Secret in YAML, which JSON is."""
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {"name": name, "namespace": namespace},
+            "stringData": {"tls.crt": pair.certificate, "tls.key": pair.key},
+        }
+    )
+
+
+def secrets_of(machine: Machine, workload: str) -> set[str]:
+    """Names of the secrets that an Envoy got from the control plane."""
+    dump = json.loads(machine.admin(workload, "/config_dump?resource=dynamic_active_secrets"))
+    return {one["name"] for one in dump.get("configs", ()) if one["name"].startswith("kubernetes-gateway:")}
+
+
+def test_a_gateway_ends_tls_with_the_secrets_it_may_have(shop: Shop, tmp_path: Path) -> None:
+    mesh, b, c = shop.mesh, shop.mesh["b"], shop.mesh["c"]
+    authority = TestAuthority()
+    roots = tmp_path / "roots.pem"
+    roots.write_text(authority.pem)
+
+    def dial(port: int, host: str) -> str:
+        return c.outside("tls", b.address, str(port), host, str(roots))
+
+    first, second, api = (authority.issue(f"{name}.example.com") for name in ("shop", "shop", "api"))
+    mesh.apply(EDGE)
+    mesh.apply(secret("edge", "shop", first))
+    mesh.apply(secret("api", "vault", api))
+    ports = ("--port-map", "443=18443", "--port-map", "8443=18444")
+    gateway = b.start("gateway", "gateway", "edge", "-n", "shop", "--mesh", b.mesh, *ports)
+    b.wait_started(gateway, "gateway", lambda: bool(b.rows().get("shop/edge", {}).get("ready")))
+    mine = f"{serial(first)} 200 "
+    wait_until(lambda: dial(18443, "shop.example.com").startswith(mine), "it serves TLS")
+    answered = dial(18443, "shop.example.com").removeprefix(mine)
+    assert secrets_of(b, "shop/edge") == {"kubernetes-gateway://shop/edge"}
+
+    # A certificate of another namespace: refused, until that namespace grants it.
+    assert "Refused" in dial(18444, "api.example.com")
+    mesh.apply(GRANT, "--wait")
+    wait_until(lambda: dial(18444, "api.example.com").startswith(f"{serial(api)} 200 "), "the grant counts")
+
+    # A new certificate is shown at once; no sidecar ever gets one.
+    mesh.apply(secret("edge", "shop", second))
+    wait_until(lambda: dial(18443, "shop.example.com").startswith(f"{serial(second)} 200 "), "it is replaced")
+    for member in shop.members:
+        assert secrets_of(member.machine, member.id) == set()
+    web = next(member for member in shop.web.values() if member.name == answered)
+    called = logged(web.machine, web.id, authority="shop.example.com", reporter="destination")
+    assert {line["downstream_peer_principal"] for line in called} == {f"{PRINCIPAL}edge"}
+
+    gateway.terminate()
+    assert gateway.wait(30) == 0
+    assert "shop/edge" not in b.rows()
+
+
+def serial(pair: Pair) -> int:
+    """The serial number of a certificate."""
+    return x509.load_pem_x509_certificate(pair.certificate.encode()).serial_number
+
+
 def test_a_new_version_is_rolled_out_under_load(shop: Shop) -> None:
     mesh = shop.mesh
     with shop.api["a"].load(f"http://web.shop:{WEB}/v1", 4) as outcome:
@@ -306,3 +417,22 @@ def test_a_new_version_is_rolled_out_under_load(shop: Shop) -> None:
         )
     assert outcome["failed"] == []
     assert set(outcome["by"]) == {"web-a", "web-b", "web-c", "web-b2", "web-c2"}
+
+
+def test_what_a_crash_leaves_is_cleaned_away(shop: Shop) -> None:
+    c = shop.mesh["c"]
+    found = leftovers(c.mesh)
+    assert any("run/weft" in one for one in found)
+    rules = c.host.run("nft", "list", "tables")
+    assert f"weft-{c.mesh}" in rules
+    mine = [child for child in c.children if child.poll() is None]
+    for child in mine:
+        child.kill()
+        child.wait()
+    c.weft("clean", "--mesh", c.mesh)
+    assert leftovers(c.mesh) == []
+    assert c.host.run("nft", "list", "tables") == ""
+    assert VIRTUAL not in c.host.run("ip", "route", "show", "table", "all")
+    # The others notice, and go on.
+    shop.wait_endpoints("a", ALL - {c.address})
+    assert shop.api["a"].get(f"http://web.shop:{WEB}/")[0] == 200

@@ -144,6 +144,10 @@ class Machine:
         lines = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if all(line.get(key) == value for key, value in fields.items())]
 
+    def outside(self, *argv: str) -> str:
+        """What ``member.py`` prints as a process of this host that is not in the mesh."""
+        return self.host.run(PYTHON, str(MEMBER), *argv)
+
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(_ANSWER_S)

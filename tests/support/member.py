@@ -10,7 +10,8 @@ answered by one line on standard output:
 - ``{"stop": true}`` -> ``{"sent", "failed": [reasons], "by": {body: count}}``
 - ``{"exit": CODE}``
 
-``member.py dial ADDRESS PORT`` prints what a plain HTTP request from where it runs brings.
+``member.py dial ADDRESS PORT`` prints what a plain HTTP request from where it runs brings, ``member.py tls
+ADDRESS PORT HOST CA`` one over TLS, with the serial number of the certificate before it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -140,10 +142,28 @@ def dial(address: str, port: int) -> str:
         return ""
 
 
+def dial_tls(address: str, port: int, host: str, authorities: str) -> str:
+    """Serial number of the server's certificate, status and body of a request; else what went wrong."""
+    context = ssl.create_default_context(cafile=authorities)
+    try:
+        with socket.create_connection((address, port), timeout=_TIMEOUT_S) as plain:
+            connection = http.client.HTTPConnection(host, port)
+            connection.sock = wrapped = context.wrap_socket(plain, server_hostname=host)
+            connection.request("GET", "/", headers={"host": host})
+            answer = connection.getresponse()
+            serial = int(str((wrapped.getpeercert() or {})["serialNumber"]), 16)
+            return f"{serial} {answer.status} {answer.read().decode()}"
+    except (OSError, http.client.HTTPException) as error:
+        return repr(error)
+
+
 def main() -> None:
     """Serve, and do what standard input says, until it ends; then only serve."""
     if sys.argv[1] == "dial":
         sys.stdout.write(dial(sys.argv[2], int(sys.argv[3])))
+        return
+    if sys.argv[1] == "tls":
+        sys.stdout.write(dial_tls(sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]))
         return
     name, port = sys.argv[1], int(sys.argv[2])
     latency_s = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
