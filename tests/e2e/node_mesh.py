@@ -26,6 +26,7 @@ from weft.names import (
     service_host,
 )
 from weft.node.keys import Credential, Signed, write_secrets
+from weft.node.inquiry import Ask
 from weft.node.link import Endpoint, Instance
 from weft.xds.connection import Connection, Node
 from weft.xds.messages import Acknowledged, Refused
@@ -90,6 +91,9 @@ class MiniMesh:
 
     def on_names(self, call: Callable[[Mapping[str, tuple[str, ...]]], None]) -> None:
         self._calls.append(call)
+
+    def on_admin(self, ask: Ask) -> None:
+        pass
 
     async def certify(
         self, namespace: str, service_account: str, directory: Path, owner: int | None

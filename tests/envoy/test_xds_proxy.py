@@ -29,6 +29,7 @@ from tests.envoy.xds import (
     listener,
     routes,
 )
+from weft.client import ApiClient, RefusedError, Server
 from weft.control.api.serve import serve_api
 from weft.control.api.subject import Role, Subject
 from weft.control.proxies import Proxies
@@ -90,7 +91,7 @@ async def mesh(directory: Path, role: Role = Role.ADMIN) -> AsyncIterator[Mesh]:
             return await proxy.get(path, method)
 
         app = Starlette(
-            routes=ProxyRoutes(status, ask).routes(),
+            routes=ProxyRoutes(status, control.store, ask).routes(),
             middleware=[Middleware(As, subject=Subject(name="me", role=role))],
         )
         async with serve_api(app, socket_path=socket, stop=asyncio.Event()), backend("a") as a:
@@ -158,6 +159,20 @@ async def test_config_prints_what_envoy_runs(tmp_path: Path) -> None:
         assert "say which proxy" in await running.weft("config", "cluster", code=2)
 
 
+async def test_the_control_plane_shows_what_it_made(tmp_path: Path) -> None:
+    async with mesh(tmp_path) as running, ApiClient(Server(socket_path=running.socket)) as client:
+        dump = await client.raw("GET", "/debug/config_dump?proxyID=app.default")
+        parts = {part["@type"].rpartition(".")[2]: part for part in dump["configs"]}
+        (made,) = parts["ClustersConfigDump"]["dynamic_active_clusters"]
+        assert made["cluster"]["name"] == NAME
+        (made,) = parts["EndpointsConfigDump"]["dynamic_endpoint_configs"]
+        assert made["endpoint_config"]["cluster_name"] == NAME
+        for path, code in (("/debug/config_dump", 400), ("/debug/config_dump?proxyID=nobody", 404)):
+            with pytest.raises(RefusedError) as refused:
+                await client.raw("GET", path)
+            assert refused.value.code == code
+
+
 async def test_log_level_is_changed_in_envoy(tmp_path: Path) -> None:
     async with mesh(tmp_path) as running:
         assert "http: debug" in await running.weft("log", "app", "http:debug")
@@ -177,18 +192,13 @@ async def test_readers_may_look_and_no_more_and_nobody_stops_an_envoy(tmp_path: 
 
 
 async def post(socket: Path, path: str, asked: str) -> Any:
-    from weft.client import ApiClient, Server
-
     async with ApiClient(Server(socket_path=socket)) as client:
         return await client.raw("POST", path, {"method": "POST", "path": asked})
 
 
 async def test_monitoring_shows_syncz_and_series(tmp_path: Path) -> None:
-    async with mesh(tmp_path) as running:
-        from weft.client import ApiClient, Server
-
-        async with ApiClient(Server(socket_path=running.socket)) as client:
-            (row,) = await client.raw("GET", "/debug/syncz")
-            assert (row["proxy"], row["cds_status"]) == (PROXY, "SYNCED")
-            report = await client.raw("GET", "/weft/v1/convergence/1?timeout=1s")
-            assert (report["converged"], report["total"]) == (True, 1)
+    async with mesh(tmp_path) as running, ApiClient(Server(socket_path=running.socket)) as client:
+        (row,) = await client.raw("GET", "/debug/syncz")
+        assert (row["proxy"], row["cds_status"]) == (PROXY, "SYNCED")
+        report = await client.raw("GET", "/weft/v1/convergence/1?timeout=1s")
+        assert (report["converged"], report["total"]) == (True, 1)

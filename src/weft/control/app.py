@@ -160,7 +160,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             return Addresses(xds=f"{_url_host(host)}:{served['xds']}", api=api, domain=domain)
 
         nodes = NodeService(issuer, registry, table, addresses)
-        proxy_routes = ProxyRoutes(status)
+        proxy_routes = ProxyRoutes(status, config, nodes.ask)
         app = create_app(
             objects,
             authenticate=authenticator(lambda: authority.trust_domain),

@@ -78,6 +78,18 @@ class NodeService:
         """The nodes whose session stands."""
         return tuple(sorted(self._sessions))
 
+    async def ask(self, workload: str, method: str, path: str) -> tuple[int, bytes]:
+        """What the Envoy of a workload (``namespace/name``) answers at its admin interface: status and body.
+
+        Raises:
+            LookupError: no connected node runs it, or its Envoy does not answer.
+            TimeoutError: the node does not answer.
+        """
+        for name, session in self._sessions.items():
+            if workload in self.registry.instances(name):
+                return await session.inquiries.ask(workload, method, path)
+        raise LookupError("no node that is connected runs it")
+
     async def _bundle(self, request: Request) -> Response:
         """Open to all: it is public, and a node that joins checks it against its token."""
         authority = self.issuer.authority

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from weft.control.inquiries import Inquiries
 from weft.control.nametable import NameTable
 from weft.control.registry import Registry
 from weft.errors import WeftError
@@ -55,7 +56,7 @@ class Hub:
 
 
 class Session:
-    """One node's WebSocket. ``heard``: monotonic seconds of its last message."""
+    """One node's WebSocket. ``heard``: monotonic seconds of its last message. ``inquiries``: of Envoys."""
 
     def __init__(self, hub: Hub, node: Node, key: str, socket: WebSocket, addresses: Addresses) -> None:
         self.heard = time.monotonic()
@@ -69,6 +70,7 @@ class Session:
         self._closing = asyncio.Event()
         self._draining: set[asyncio.Task[None]] = set()
         self._close = (CLOSE_SILENT, "")
+        self.inquiries = Inquiries(self.send)
 
     def send(self, message: Message) -> None:
         """Queue a message. A node that takes none for so long is cut off: it comes back and gets it all."""
@@ -102,6 +104,7 @@ class Session:
         except Exception:
             log.exception("the session of node %s failed", self._node.name)
         finally:
+            self.inquiries.close()
             for part in (*parts, *self._draining):
                 part.cancel()
             await asyncio.gather(*parts, *self._draining, return_exceptions=True)
@@ -144,6 +147,8 @@ class Session:
                     await registry.deregister(node, about)
                 case "ping":
                     self.send({"type": "pong"})
+                case "admin":
+                    self.inquiries.hear(message)
                 case "proxies":
                     self._hub.loaded(node, message)
                 # Other types are a newer node's: it must do without an answer.

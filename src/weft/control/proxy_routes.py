@@ -1,13 +1,15 @@
 """What the API tells of proxies: who has which configuration, and what their Envoys' admin interfaces say.
 
 ``GET /weft/v1/proxies``, ``GET /weft/v1/proxies/NAME``, ``GET /weft/v1/convergence/REVISION?timeout=10s``,
-``POST /weft/v1/proxies/NAME/admin`` with ``{"method", "path"}``, ``GET /debug/syncz``, ``GET /metrics``.
+``POST /weft/v1/proxies/NAME/admin`` with ``{"method", "path"}``, ``GET /debug/syncz``,
+``GET /debug/config_dump?proxyID=NAME``, ``GET /metrics``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,14 +17,19 @@ from starlette.routing import Route
 
 from weft.control.api.subject import Role, Subject
 from weft.control.status import Status
+from weft.emit.bundle import Bundle
+from weft.emit.dump import config_dump
+from weft.emit.packed import Packed
+from weft.names import CLUSTER_TYPE
 from weft.units import parse_duration
 from weft.xds.connection import Connection
+from weft.xds.store import ConfigStore
 
 Ask = Callable[[str, str, str], Awaitable[tuple[int, bytes]]]
 """Asks the Envoy of a workload (``namespace/name``, method, path) through the session of its node.
 
 Raises:
-    LookupError: when no node that is connected runs it.
+    LookupError: when no node that is connected runs it, or its Envoy does not answer; with the reason.
     TimeoutError: when its node does not answer.
 """
 
@@ -34,10 +41,11 @@ _WRITABLE: Final = frozenset({"/logging"})
 
 
 class ProxyRoutes:
-    """The handlers. ``ask`` None: Envoys can only be asked on their own host."""
+    """The handlers. ``config``: what proxies shall have; ``ask``: reaches what they run."""
 
-    def __init__(self, status: Status, ask: Ask | None = None) -> None:
+    def __init__(self, status: Status, config: ConfigStore, ask: Ask) -> None:
         self._status = status
+        self._config = config
         self._ask = ask
 
     def routes(self) -> list[Route]:
@@ -54,6 +62,7 @@ class ProxyRoutes:
         """For the monitoring port too."""
         return [
             Route("/debug/syncz", self._syncz, methods=["GET"]),
+            Route("/debug/config_dump", self._dump, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
         ]
 
@@ -69,7 +78,7 @@ class ProxyRoutes:
     async def _one(self, request: Request) -> Response:
         if (no := _refusal(request, "get")) is not None:
             return no
-        found = self._find(request)
+        found = self._find(request.path_params["name"])
         return found if isinstance(found, Response) else JSONResponse(self._status.table([found])[0])
 
     async def _convergence(self, request: Request) -> Response:
@@ -84,7 +93,7 @@ class ProxyRoutes:
     async def _admin(self, request: Request) -> Response:
         if (no := _refusal(request, "update")) is not None:
             return no
-        found = self._find(request)
+        found = self._find(request.path_params["name"])
         if isinstance(found, Response):
             return found
         try:
@@ -95,19 +104,16 @@ class ProxyRoutes:
         target = path.partition("?")[0]
         if target not in (_READABLE if method == "GET" else _WRITABLE if method == "POST" else ()):
             return _status(403, f"{method} {target} may not be asked of a proxy")
-        if self._ask is None:
-            return _status(501, "this control plane cannot reach the admin interface of proxies")
         name = found.peer.identity.name
         try:
             status, answer = await self._ask(f"{name.namespace}/{name.name}", method, path)
-        except LookupError:
-            return _status(503, f"the node of {name.namespace}/{name.name} is not connected")
+        except LookupError as error:
+            return _status(503, f"the proxy {name.name}.{name.namespace} cannot be asked: {error.args[0]}")
         except TimeoutError:
             return _status(504, f"the node of {name.namespace}/{name.name} does not answer")
         return JSONResponse({"status": status, "body": answer.decode(errors="replace")})
 
-    def _find(self, request: Request) -> Connection | Response:
-        name = request.path_params["name"]
+    def _find(self, name: str) -> Connection | Response:
         found = self._status.proxies.find(name)
         if len(found) == 1:
             return found[0]
@@ -130,6 +136,26 @@ class ProxyRoutes:
             }
             rows.append({"proxy": row["proxy"], "istio_version": row["version"], **types})
         return JSONResponse(rows)
+
+    async def _dump(self, request: Request) -> Response:
+        """What a proxy shall have, as Envoy would show it; the bytes of secrets are in no dump."""
+        if (no := _refusal(request, "update")) is not None:
+            return no
+        name = request.query_params.get("proxyID", "")
+        if not name:
+            return _status(400, "say which proxy: /debug/config_dump?proxyID=NAME.NAMESPACE")
+        found = self._find(name)
+        if isinstance(found, Response):
+            return found
+        proxy = found.peer.id
+        snapshot = self._config.snapshot(proxy)
+        if snapshot is None:
+            return _status(404, f"nothing has been made for {proxy} yet")
+        table = self._config.endpoints_of(proxy)
+        bundle = Bundle(cast("Mapping[str, Mapping[str, Packed]]", snapshot.resources))
+        endpoints = [cast("Packed", table[one]) for one in bundle.resources[CLUSTER_TYPE] if one in table]
+        # Reading a large one takes a while.
+        return JSONResponse(await asyncio.to_thread(config_dump, bundle, endpoints, None))
 
     async def _metrics(self, request: Request) -> Response:
         if (no := _refusal(request, "get")) is not None:

@@ -96,12 +96,16 @@ def _secrets(bundle: Bundle) -> Json:
 
 
 def config_dump(
-    bundle: Bundle, endpoints: Iterable[Packed], bootstrap: Json, kinds: Iterable[str] = ()
+    bundle: Bundle, endpoints: Iterable[Packed], bootstrap: Json | None, kinds: Iterable[str] = ()
 ) -> Json:
-    """``{"configs": […]}``; ``kinds`` picks parts by ``bootstrap|cds|eds|lds|rds|secrets``, none is all."""
+    """``{"configs": […]}``; ``kinds`` picks parts by ``bootstrap|cds|eds|lds|rds|secrets``, none is all.
+
+    Without a ``bootstrap`` that part is left out.
+    """
     resources = bundle.resources
+    first = {"@type": f"{_ADMIN}BootstrapConfigDump", "bootstrap": bootstrap}
     parts = {
-        "bootstrap": {"@type": f"{_ADMIN}BootstrapConfigDump", "bootstrap": bootstrap},
+        **({"bootstrap": first} if bootstrap is not None else {}),
         "cds": _clusters(resources[CLUSTER_TYPE]),
         "eds": _endpoints(endpoints),
         "lds": _listeners(resources[LISTENER_TYPE]),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from weft.errors import WeftError
 
+_TARGET: Final = re.compile(r"/[!-~]*")
 _BODY_MAX: Final = 256 * 1024 * 1024
 
 
@@ -35,6 +37,9 @@ async def ask(socket: Path, path: str, *, method: str = "GET", timeout: float = 
     Raises:
         AdminError: when nobody listens, the time is over, or the answer is no HTTP.
     """
+    if not _TARGET.fullmatch(path) or not method.isalpha():
+        # Spaces and line ends would make a second request of it.
+        raise AdminError(f"{method} {path!r} is no request", hint="as GET /stats?filter=http")
     try:
         async with asyncio.timeout(timeout):
             return await _exchange(socket, path, method)

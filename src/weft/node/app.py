@@ -16,6 +16,7 @@ from typing import Any, Final
 from weft import __version__
 from weft.errors import WeftError
 from weft.node import logfile
+from weft.node.admin import Reply, ask
 from weft.node.adoption import sweep
 from weft.node.capture import netns, nft
 from weft.node.capture.choose import Choice, Host, Mode, choose
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 VIRTUAL_ADDRESSES: Final = "240.240.0.0/16"
 _HOUSEKEEPING_S: Final = 5.0
 _SHUTDOWN_S: Final = 60.0
+_ADMIN_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +99,9 @@ class Node:
         self._take_lock()
         try:
             self.link.on_names(self._hear_names)
-            await sweep(self.layout, keep=self.options.keep_workloads)
-            if self.options.keep_workloads:
+            self.link.on_admin(self.ask)
+            await sweep(self.layout, keep=self.options.adopt)
+            if self.options.adopt:
                 # Until the control plane speaks, the names of before are better than none.
                 self._names = self.resolver.read_names()
                 await self._adopt()
@@ -226,6 +229,15 @@ class Node:
 
     def status(self) -> dict[str, Any]:
         """The answer to ``status`` (docs/reference/node-socket.md)."""
+    async def ask(self, name: str, method: str, path: str) -> Reply:
+        """What the admin interface of a workload's Envoy answers.
+
+        Raises:
+            WeftError: it does not run here, or its Envoy does not answer.
+        """
+        workload = self.find(name)
+        return await ask(workload.paths.admin_socket, path, method=method, timeout=_ADMIN_S)
+
         return {
             "node": self.options.name,
             "version": __version__,

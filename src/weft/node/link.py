@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from weft.node.inquiry import Ask
+
 Instance = dict[str, Any]
 
 
@@ -37,6 +39,9 @@ class Link(Protocol):
 
     def on_names(self, call: Callable[[Mapping[str, tuple[str, ...]]], None]) -> None:
         """Call back with the whole table whenever it changes."""
+
+    def on_admin(self, ask: Ask) -> None:
+        """Let the control plane ask the Envoys of this node."""
 
     async def certify(
         self, namespace: str, service_account: str, directory: Path, owner: int | None

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 from weft.errors import InternalError, UsageError, WeftError
 from weft.node import logfile
-from weft.node.admin import ask
 from weft.node.app import Node
 from weft.node.capture.choose import Mode
 from weft.node.claims import Caller, Claim, check_claim
@@ -207,7 +206,7 @@ class Conversation:
         workload = self.node.find(self._text(request, "id"))
         self._check(workload)
         method = str(request.get("method") or "GET").upper()
-        reply = await ask(workload.paths.admin_socket, self._text(request, "path"), method=method, timeout=30)
+        reply = await self.node.ask(workload.id, method, self._text(request, "path"))
         body = reply.body.decode(errors="replace")
         await self._say({"event": "reply", "status": reply.status, "body": body})
 

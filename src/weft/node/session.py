@@ -20,6 +20,7 @@ from weft.errors import WeftError
 from weft.instance import Instance
 from weft.names import CLUSTER_DOMAIN, CONTROL_PLANE_HOST
 from weft.node.enrolment import Membership
+from weft.node.inquiry import Ask, reply_to
 from weft.node.keys import Credential, Keeper, Signed, read_secrets, write_secrets
 from weft.node.link import Endpoint
 from weft.node.names import HeardNames, Names
@@ -68,6 +69,8 @@ class Session:
         self._answers: dict[str, asyncio.Future[None]] = {}
         self._drains: dict[str, asyncio.Future[bool]] = {}
         self._names = HeardNames()
+        self._ask: Ask | None = None
+        self._inquiries: set[asyncio.Task[None]] = set()
         self._keepers: dict[Path, tuple[Keeper, asyncio.Task[None]]] = {}
         self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16))
         self._context = self._make_context()
@@ -110,6 +113,10 @@ class Session:
         """Call back with the whole table whenever it changes."""
         self._names.follow(call)
 
+    def on_admin(self, ask: Ask) -> None:
+        """Let the control plane ask the Envoys of this node."""
+        self._ask = ask
+
     def refusals(self) -> dict[str, str]:
         """Why instances that run here are not known to the control plane."""
         return self._registrations.refusals()
@@ -132,6 +139,7 @@ class Session:
         """Let go. What is registered stays for a lease; certificates stay where they are."""
         tasks = [task for _, task in self._keepers.values()]
         self._keepers.clear()
+        tasks += self._inquiries
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -371,6 +379,10 @@ class Session:
                 self._told = frozenset()
             case "names":
                 self._names.hear(message)
+            case "admin":
+                task = asyncio.create_task(reply_to(message, self._ask, self._send), name="admin")
+                self._inquiries.add(task)
+                task.add_done_callback(self._inquiries.discard)
             case "bundle":
                 self._trust(str(message["pem"]))
 

@@ -173,6 +173,10 @@ class ConfigStore:
         """The endpoint sets of a lane by cluster, as streams were told."""
         return self._lanes.get(lane) or Table()
 
+    def endpoints_of(self, proxy: str) -> Table[Resource]:
+        """The endpoint sets that ``proxy`` may have, of all clusters."""
+        return self.endpoints(self._lane_of[proxy]) if proxy in self._lane_of else Table()
+
     def watchers(self) -> Iterator[Watcher]:
         """All connected streams."""
         for known in tuple(self._watchers.values()):

@@ -142,7 +142,8 @@ def test_a_program_that_is_nowhere_is_refused_at_its_line(weft: Weft) -> None:
 
 
 def test_what_is_not_translated_is_said_once(weft: Weft) -> None:
-    service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}], externalIPs: [192.0.2.1]}\n"
+    spec = "{ports: [{port: 80}], externalIPs: [192.0.2.1]}"
+    service = f"apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {spec}\n"
     assert weft("apply", "-", stdin=service).stderr.count("spec.externalIPs") == 1
 
 

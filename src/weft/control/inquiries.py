@@ -1,0 +1,71 @@
+"""Questions to the Envoys of a node, asked through its session (docs/reference/node-protocol.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+TIMEOUT_S: Final = 30.0
+# A configuration dump of a large mesh has some tens of megabytes.
+_ANSWER_MAX: Final = 128 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Inquiry:
+    answer: asyncio.Future[tuple[int, bytes]]
+    parts: list[str] = field(default_factory=list)
+    size: int = 0
+
+
+class Inquiries:
+    """Those of one session. ``send`` queues a message for the node."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], timeout_s: float = TIMEOUT_S) -> None:
+        self._send = send
+        self._timeout_s = timeout_s
+        self._numbers = itertools.count(1)
+        self._open: dict[str, _Inquiry] = {}
+
+    async def ask(self, workload: str, method: str, path: str) -> tuple[int, bytes]:
+        """What the admin interface of a workload's Envoy answers: status and body.
+
+        Raises:
+            LookupError: the node does not run it, its Envoy does not answer, or the session has ended.
+            TimeoutError: the node does not answer.
+        """
+        number = str(next(self._numbers))
+        inquiry = self._open[number] = _Inquiry(asyncio.get_running_loop().create_future())
+        try:
+            self._send({"type": "admin", "id": number, "workload": workload, "method": method, "path": path})
+            async with asyncio.timeout(self._timeout_s):
+                return await inquiry.answer
+        finally:
+            del self._open[number]
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """A part of an answer, or why there is none; answers that nobody waits for any more are dropped."""
+        inquiry = self._open.get(str(message.get("id")))
+        if inquiry is None or inquiry.answer.done():
+            return
+        if error := message.get("error"):
+            inquiry.answer.set_exception(LookupError(str(error)))
+            return
+        part, status = message.get("body"), message.get("status")
+        if not isinstance(part, str) or not (status is None or isinstance(status, int)):
+            inquiry.answer.set_exception(LookupError("the node's answer cannot be read"))
+            return
+        inquiry.parts.append(part)
+        inquiry.size += len(part)
+        if inquiry.size > _ANSWER_MAX:
+            inquiry.answer.set_exception(LookupError("the answer is larger than 128 MiB"))
+        elif status is not None:
+            inquiry.answer.set_result((status, "".join(inquiry.parts).encode()))
+
+    def close(self) -> None:
+        """The session has ended."""
+        for inquiry in self._open.values():
+            if not inquiry.answer.done():
+                inquiry.answer.set_exception(LookupError("its node went away"))

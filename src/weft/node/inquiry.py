@@ -1,0 +1,38 @@
+"""Answers the control plane's questions to the Envoys of this node (docs/reference/node-protocol.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from weft.errors import WeftError
+from weft.node.admin import Reply
+
+Message = dict[str, Any]
+Ask = Callable[[str, str, str], Awaitable[Reply]]
+"""Asks the Envoy of a workload (``namespace/name``, method, path).
+
+Raises:
+    WeftError: it does not run here, or does not answer.
+"""
+
+# A long answer goes in parts, so that heartbeats pass between them and no message is too large.
+PART_CHARACTERS: Final = 1 << 20
+
+
+async def reply_to(message: Message, ask: Ask | None, send: Callable[[Message], Awaitable[None]]) -> None:
+    """Ask what ``message`` says and send what was answered; the last part bears the status."""
+    about = {"type": "admin", "id": message.get("id")}
+    try:
+        if ask is None:
+            raise WeftError("this node runs no proxies")
+        workload, method, path = (str(message.get(key) or "") for key in ("workload", "method", "path"))
+        reply = await ask(workload, method, path)
+    except WeftError as error:
+        await send({**about, "error": error.message})
+        return
+    body = reply.body.decode(errors="replace")
+    while len(body) > PART_CHARACTERS:
+        await send({**about, "body": body[:PART_CHARACTERS]})
+        body = body[PART_CHARACTERS:]
+    await send({**about, "body": body, "status": reply.status})
