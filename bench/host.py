@@ -38,6 +38,7 @@ class Host:
     mesh: str
     directory: Path
     rootless: bool
+    url: str
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
@@ -128,12 +129,13 @@ class Host:
 async def host(*, rootless: bool = False, node: bool = True, capture: str = "auto") -> AsyncIterator[Host]:
     """A control plane and, with ``node``, a node that has joined it."""
     with tempfile.TemporaryDirectory(prefix="weft-b", dir="/tmp") as base:
-        made = Host(f"b{secrets.token_hex(3)}", Path(base), rootless)
+        ports = {name: str(free_port()) for name in ("xds", "api", "monitoring")}
+        url = f"https://127.0.0.1:{ports['api']}"
+        made = Host(f"b{secrets.token_hex(3)}", Path(base), rootless, url)
         if rootless:
             for directory in (made.directory, made.directory / "run", made.directory / "state"):
                 directory.mkdir(mode=0o700, exist_ok=True)
                 os.chown(directory, USER, USER)
-        ports = {name: str(free_port()) for name in ("xds", "api", "monitoring")}
         try:
             made.start(
                 "control", "control-plane", "--mesh", made.mesh, "--listen", "127.0.0.1",
@@ -146,7 +148,7 @@ async def host(*, rootless: bool = False, node: bool = True, capture: str = "aut
                     token = (await client.raw("POST", "/weft/v1/tokens", {"node": "bench"}))["token"]
                 made.start(
                     "node", "node", "--mesh", made.mesh, "--name", "bench", "--advertise", "127.0.0.1",
-                    "--server", f"https://127.0.0.1:{ports['api']}", "--capture", capture, "--ephemeral",
+                    "--server", url, "--capture", capture, "--ephemeral",
                     WEFT_TOKEN=str(token),
                 )  # fmt: skip
                 await made.wait("node", made.node.path.exists)

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "cli": "weft --help: time to the prompt",
     "compile": "first compile of 1,000 services, one changed resource",
     "xds_streams": "one endpoint change to 1,000 simulated mTLS streams",
+    "control_plane": "memory and speed of the control plane at 1,000 services, 1,000 proxies",
     "sidecar": "weft run to a ready sidecar; memory of control plane, node and wrapper",
     "routes": "one route change to 100 real Envoys",
     "path": "the two-sidecar path against hand-written Envoys",
