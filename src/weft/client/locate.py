@@ -45,6 +45,9 @@ def locate(
 ) -> Server:
     """``given`` (``--server``), else ``WEFT_SERVER``, else the socket of the mesh that runs here.
 
+    Of the last only a socket that the caller or root made, unless its directory is named: in /tmp anybody
+    may make one.
+
     A server is ``https://host:15017`` (with ``WEFT_CA_FILE``, ``WEFT_CERT_FILE`` and ``WEFT_KEY_FILE``)
     or a socket's path.
 
@@ -55,10 +58,12 @@ def locate(
     text = given or environ.get(SERVER_VARIABLE)
     if text:
         return _parse(text, environ)
-    directories = runtime_directories(environ, os.getuid() if uid is None else uid)
+    uid = os.getuid() if uid is None else uid
+    directories = runtime_directories(environ, uid)
+    named = RUNTIME_VARIABLE in environ
     for directory in directories:
-        found = [directory / SOCKET_NAME] if (directory / SOCKET_NAME).exists() else []
-        found += sorted(directory.glob(f"*/{SOCKET_NAME}"))
+        sockets = (directory / SOCKET_NAME, *sorted(directory.glob(f"*/{SOCKET_NAME}")))
+        found = [path for path in sockets if path.exists() and (named or path.lstat().st_uid in {0, uid})]
         if len(found) > 1:
             meshes = ", ".join(path.parent.name for path in found)
             raise UsageError(

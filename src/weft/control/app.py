@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,6 +42,7 @@ from weft.control.registry import LEASE_S, Registry
 from weft.control.spans import EXPORT, count_spans
 from weft.control.status import Status
 from weft.control.statuses import Statuses
+from weft.errors import WeftError
 from weft.identity.ca import WORKLOAD_LIFETIME
 from weft.identity.custody import Custody
 from weft.identity.nodes import Nodes
@@ -111,7 +113,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
     Raises:
         WeftError: a port is taken, the state cannot be read.
     """
-    options.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_runtime(options.runtime)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore.open(options.state / "control"))
         authority = await Custody(store.private("authority"), _now, trust_domain=options.trust_domain).open()
@@ -203,7 +205,6 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         )
         served.update(xds=xds_port, api=api.port or 0)
         registry.opened()
-        registry.opened()
         monitoring = await stack.enter_async_context(
             serve_api(
                 app,
@@ -237,6 +238,23 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         )
         stack.callback(listening.kubeconfig.unlink, missing_ok=True)
         yield listening
+
+
+def _make_runtime(path: Path) -> None:
+    """The directory of the sockets. Whoever owns it, or the one above, could put others in their place.
+
+    Raises:
+        WeftError: it belongs to another user, or cannot be made.
+    """
+    hint = "remove it, set XDG_RUNTIME_DIR, or choose another --runtime-dir"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (path.parent, path):
+            owner = directory.stat().st_uid if directory == path.parent else directory.lstat().st_uid
+            if owner not in {0, os.geteuid()}:
+                raise WeftError(f"{directory} belongs to uid {owner}", hint=hint)
+    except OSError as error:
+        raise WeftError(f"cannot use {path}: {error.strerror}", hint=hint) from error
 
 
 def _asked(connection: HTTPConnection, listen: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,21 @@ def test_the_mesh_that_runs_here(tmp_path: Path) -> None:
     environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
     assert locate(None, environ=environ, uid=1000).socket_path == mesh / "api.sock"
     assert locate(None, environ={"WEFT_RUNTIME_DIR": str(mesh)}).socket_path == mesh / "api.sock"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_a_socket_that_another_user_put_there_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("weft.client.locate")
+    monkeypatch.setattr(module, "runtime_directories", lambda environ, uid: (tmp_path / "weft",))
+    mesh = tmp_path / "weft" / "default"
+    mesh.mkdir(parents=True)
+    (mesh / "api.sock").touch()
+    os.chown(mesh / "api.sock", 4242, 4242)
+    with pytest.raises(WeftError, match="no control plane runs here"):
+        locate(None, environ={}, uid=4243)
 
 
 def test_several_meshes_ask_for_a_choice(tmp_path: Path) -> None:

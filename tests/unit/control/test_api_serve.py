@@ -14,6 +14,7 @@ from weft.client import ApiClient, Server
 from weft.control.api.app import create_app, same_user
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
+from weft.control.app import ControlOptions, control_plane
 from weft.errors import WeftError
 
 
@@ -84,3 +85,17 @@ async def test_a_stranger_on_the_socket_is_not_let_in(objects: Objects, tmp_path
 
 async def _nobody() -> None:
     return None
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+@pytest.mark.parametrize("whose", ["the directory", "the one above"])
+async def test_a_directory_of_another_user_gets_no_sockets(tmp_path: Path, whose: str) -> None:
+    runtime = tmp_path / "weft-4242" / "default"
+    runtime.mkdir(parents=True)
+    os.chown(runtime if whose == "the directory" else runtime.parent, 4242, 4242)
+    options = ControlOptions(runtime=runtime, state=tmp_path / "state", listen="127.0.0.1")
+    with pytest.raises(WeftError, match="belongs to uid 4242"):
+        async with control_plane(options, asyncio.Event()):
+            pass
+    assert list(runtime.iterdir()) == []

@@ -19,7 +19,7 @@ from tests.support.envoy import wait_until
 from weft.cli.run import default_name, read_pairs, read_ports
 from weft.errors import UsageError
 from weft.node.run import launcher
-from weft.node.run_node import NodeError, await_node, socket_paths, start_node
+from weft.node.run_node import Link, NodeError, await_node, socket_paths, start_node
 
 
 @pytest.fixture
@@ -232,3 +232,26 @@ def test_the_join_token_stays_with_us(served: Node) -> None:
     env = environment(served, WEFT_TOKEN="secret")
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "none none\n"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_a_node_of_another_user_is_not_obeyed(tmp_path: Path) -> None:
+    """Its answer would say what we execute, and anybody may make a directory in /tmp."""
+    path = tmp_path / "node.sock"
+    script = (
+        "import os, socket, sys\n"
+        "served = socket.socket(socket.AF_UNIX)\n"
+        "served.bind(sys.argv[1])\n"
+        "os.setresuid(4242, 4242, 4242)\n"
+        "served.listen()\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as stranger:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        with pytest.raises(NodeError, match="served by uid 4242"):
+            Link.dial([str(path)])
