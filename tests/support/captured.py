@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import weft.node.run
+from tests.support.mesh import ROOT
+from tests.support.user import road
 
 NOBODY = 65534
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -35,7 +37,15 @@ def as_user(*argv: str) -> list[str]:
     if os.getuid():
         return list(argv)
     nothing = [f"--{which}=-all" for which in ("inh-caps", "ambient-caps", "bounding-set")]
-    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *nothing, *argv]
+    return [
+        *road(ROOT),
+        "setpriv",
+        f"--reuid={NOBODY}",
+        f"--regid={NOBODY}",
+        "--clear-groups",
+        *nothing,
+        *argv,
+    ]
 
 
 class Sidecar:

@@ -85,7 +85,30 @@ def as_uid(uid: int) -> tuple[str, ...]:
     """The command as this user, with no group and no rights of ours."""
     if os.getuid() == uid:
         return ()
-    return ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--bounding-set=-all")
+    drop = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--bounding-set=-all")
+    return (*road(ROOT), *drop)
+
+
+def road(root: Path) -> tuple[str, ...]:
+    """Makes a clone reachable for other users, under its own name, where a directory on the way is closed.
+
+    In a mount namespace of the command's own the closed directory is covered by an empty one, in which the
+    clone's parts are mounted again; the machine sees nothing of it.
+    """
+    way = (*reversed(root.parents), root)
+    closed = next((folder for folder in way if not folder.stat().st_mode & 0o001), None)
+    if closed is None or os.getuid():
+        return ()
+    script = (
+        "root=$1 closed=$2; shift 2; aside=$(mktemp -d); "
+        "for part in src tests examples .venv; do "
+        'mkdir "$aside/$part" && mount --bind "$root/$part" "$aside/$part" || exit 9; done; '
+        'mount -t tmpfs -o mode=755 weft-test "$closed" || exit 9; '
+        "for part in src tests examples .venv; do "
+        'mkdir -p "$root/$part" && mount --move "$aside/$part" "$root/$part" && rmdir "$aside/$part" || exit 9; '
+        'done; rmdir "$aside"; exec "$@"'
+    )
+    return ("unshare", "--mount", "sh", "-c", script, "sh", str(root), str(closed))
 
 
 def interpreter(uid: int) -> str:
