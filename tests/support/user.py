@@ -105,7 +105,8 @@ def road(root: Path) -> tuple[str, ...]:
         'mkdir "$aside/$part" && mount --bind "$root/$part" "$aside/$part" || exit 9; done; '
         'mount -t tmpfs -o mode=755 weft-test "$closed" || exit 9; '
         "for part in src tests examples .venv; do "
-        'mkdir -p "$root/$part" && mount --move "$aside/$part" "$root/$part" && rmdir "$aside/$part" || exit 9; '
+        'mkdir -p "$root/$part" && mount --move "$aside/$part" "$root/$part" && '
+        'rmdir "$aside/$part" || exit 9; '
         'done; rmdir "$aside"; exec "$@"'
     )
     return ("unshare", "--mount", "sh", "-c", script, "sh", str(root), str(closed))
