@@ -10,6 +10,8 @@ import click
 
 from weft.names import API_PORT, MONITORING_PORT, TRUST_DOMAIN, XDS_PORT
 
+_PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
+
 
 @click.command("control-plane")
 @click.option(
@@ -31,6 +33,9 @@ from weft.names import API_PORT, MONITORING_PORT, TRUST_DOMAIN, XDS_PORT
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="DIR", help="Apply and follow a directory."
 )
+@click.option("--ca-cert", type=_PEM, help="An authority of your own: its chain, the one that signs first.")
+@click.option("--ca-key", type=_PEM, help="Its private key, P-256.")
+@click.option("--ca-root", type=_PEM, help="The roots to trust; default: --ca-cert.")
 @click.option("--trust-domain", default=TRUST_DOMAIN, show_default=True, help="Of all identities.")
 @click.option("--certificate-lifetime", default="24h", show_default=True, help="Of workload certificates.")
 @click.option(
@@ -47,6 +52,9 @@ def control_plane(
     runtime_dir: Path | None,
     state_dir: Path | None,
     config: Path | None,
+    ca_cert: Path | None,
+    ca_key: Path | None,
+    ca_root: Path | None,
     trust_domain: str,
     certificate_lifetime: str,
     lease: str,
@@ -57,13 +65,16 @@ def control_plane(
     Needs no root. The API's Unix socket and a kubeconfig are made in the runtime directory.
     """
     from weft.client.locate import runtime_directories, state_directory
-    from weft.control.app import ControlOptions
+    from weft.control.app import ControlOptions, OwnAuthority
     from weft.units import parse_duration
 
     try:
         lifetime, lease_time = parse_duration(certificate_lifetime), parse_duration(lease)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    own = OwnAuthority(key=ca_key, chain=ca_cert, roots=ca_root or ca_cert) if ca_key and ca_cert else None
+    if own is None and (ca_key or ca_cert or ca_root):
+        raise click.UsageError("an authority of your own needs --ca-cert and --ca-key")
     options = ControlOptions(
         runtime=runtime_dir or runtime_directories(os.environ, os.getuid())[0] / mesh,
         state=state_dir or state_directory(os.environ, os.getuid()) / mesh,
@@ -76,6 +87,7 @@ def control_plane(
         config=config,
         certificate_lifetime=lifetime,
         lease_s=lease_time.total_seconds(),
+        own_authority=own,
     )
     _run(options, verbose)
 

@@ -43,8 +43,8 @@ from weft.control.spans import EXPORT, count_spans
 from weft.control.status import Status
 from weft.control.statuses import Statuses
 from weft.errors import WeftError
-from weft.identity.ca import WORKLOAD_LIFETIME
-from weft.identity.custody import Custody
+from weft.identity.ca import WORKLOAD_LIFETIME, Authority
+from weft.identity.custody import Custody, read_authority
 from weft.identity.nodes import Nodes
 from weft.identity.server import Issuer
 from weft.identity.tokens import Tokens
@@ -64,6 +64,15 @@ _DRAIN_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OwnAuthority:
+    """PEM files of an authority that the operator brings: its key, its chain, the roots to trust."""
+
+    key: Path
+    chain: Path
+    roots: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlOptions:
     """``listen``: the address of the ports. ``advertise``: names and addresses that nodes dial, the first
     is what they are told; none means what they dialled. Port 0 takes a free one.
@@ -80,6 +89,7 @@ class ControlOptions:
     config: Path | None = None
     certificate_lifetime: timedelta = WORKLOAD_LIFETIME
     lease_s: float = LEASE_S
+    own_authority: OwnAuthority | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +126,14 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
     _make_runtime(options.runtime)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore.open(options.state / "control"))
-        authority = await Custody(store.private("authority"), _now, trust_domain=options.trust_domain).open()
+        authority = await _authority(options, store)
         hosts = ("localhost", "127.0.0.1", "::1", socket.gethostname(), *options.advertise)
         if options.listen not in {"0.0.0.0", "::", ""}:
             hosts = (*hosts, options.listen)
         credentials = Credentials(lambda: authority, hosts)
 
         audit = AuditLog(options.state / "audit.log")
+        stack.callback(audit.close)
         issuer = Issuer(
             lambda: authority,
             Tokens(store.private("tokens"), _now),
@@ -148,7 +159,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             await pipeline.endpoints_acknowledged(revision, _DRAIN_S)
 
         registry = Registry(store, issuer, drained, lease_s=options.lease_s)
-        objects = Objects(store)
+        objects = Objects(store, committed=audit.changes)
         await objects.start()
         await registry.restore()
 
@@ -255,6 +266,13 @@ def _make_runtime(path: Path) -> None:
                 raise WeftError(f"{directory} belongs to uid {owner}", hint=hint)
     except OSError as error:
         raise WeftError(f"cannot use {path}: {error.strerror}", hint=hint) from error
+
+
+async def _authority(options: ControlOptions, store: SqliteStore) -> Authority:
+    given, domain = None, options.trust_domain
+    if (own := options.own_authority) is not None:
+        given = read_authority(own.key, own.chain, own.roots, now=_now(), trust_domain=domain)
+    return await Custody(store.private("authority"), _now, trust_domain=domain).open(given)
 
 
 def _asked(connection: HTTPConnection, listen: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from weft.control.api.objects import Write
+from weft.store.interface import Put
 
 
 class AuditLog:
@@ -21,6 +24,21 @@ class AuditLog:
         """Record what happened. Times are written in ISO 8601, UTC."""
         line = json.dumps({"event": event, **about}, default=_text, separators=(",", ":"))
         os.write(self._descriptor, line.encode() + b"\n")
+
+    def changes(self, writes: Sequence[Write], actor: str, revision: int) -> None:
+        """Record who changed what through the API, a line for each object; never what is in it."""
+        for write in writes:
+            key, before = write.operation.key, write.before
+            if isinstance(write.operation, Put):
+                now = write.operation
+                if before is not None and (before.body, before.owner) == (now.body, now.owner):
+                    continue
+                verb = "update" if before is not None else "create"
+            else:
+                verb = "delete"
+            what = {"kind": key.kind, "namespace": key.namespace, "name": key.name}
+            about = {"time": datetime.now(UTC), "actor": actor, "verb": verb, **what, "revision": revision}
+            self.write("change", about)
 
     def close(self) -> None:
         """Release the file."""

@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 LIFETIME: Final = timedelta(days=30)
 ADMIN_LIFETIME: Final = timedelta(days=365)
+# How often the clock is looked at: one long sleep does not pass while a laptop is suspended.
+_STEP: Final = timedelta(seconds=30)
 
 
 def _now() -> datetime:
@@ -44,8 +46,8 @@ class Credentials:
         self._hosts = tuple(hosts)
         self._lifetime = lifetime
         self._now = now
-        self._contexts: list[ssl.SSLContext] = []
         self._current = self._make()
+        self._fresh = self._fresh_context()
 
     def current(self) -> Certificates:
         """Chain, key and roots in PEM, for gRPC; called from other threads."""
@@ -53,26 +55,27 @@ class Credentials:
 
     def context(self) -> ssl.SSLContext:
         """TLS for the API: a client certificate is verified if one is sent. It is kept up to date."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_mode = ssl.CERT_OPTIONAL
-        context.set_alpn_protocols(["http/1.1"])
-        self._load(context)
-        self._contexts.append(context)
+        context = self._fresh_context()
+        # Roots can be added to a context and never removed: each handshake goes on with the newest one.
+        context.sni_callback = self._freshen
         return context
+
+    def _freshen(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._fresh
 
     def renew(self) -> None:
         """Make a new certificate now; connections that stand are not touched."""
         self._current = self._make()
-        for context in self._contexts:
-            self._load(context)
+        self._fresh = self._fresh_context()
 
     async def keep(self) -> None:
-        """Renew at half-life, for ever."""
+        """Renew at half-life and when the authority's bundle changes, for ever."""
+        step = min(_STEP, self._lifetime / 20)
         while True:
-            await asyncio.sleep(self._lifetime.total_seconds() / 2)
-            self.renew()
-            _log.info("the control plane's certificate was renewed")
+            await asyncio.sleep(step.total_seconds())
+            if self._now() >= self._renew_at or self._current.roots != self._authority().bundle.encode():
+                self.renew()
+                _log.info("the control plane's certificate was renewed")
 
     def admin(self, name: str) -> tuple[str, str]:
         """A certificate (chain, PEM) and key of an administrator, for a kubeconfig."""
@@ -91,11 +94,19 @@ class Credentials:
         return chain, pem.decode()
 
     def _make(self) -> Certificates:
-        authority = self._authority()
-        chain, key = authority.serve(self._hosts, now=self._now(), lifetime=self._lifetime)
+        authority, now = self._authority(), self._now()
+        chain, key = authority.serve(self._hosts, now=now, lifetime=self._lifetime)
+        self._renew_at = now + self._lifetime / 2
         return Certificates(chain.encode(), key.encode(), authority.bundle.encode())
 
-    def _load(self, context: ssl.SSLContext) -> None:
+    def _fresh_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.set_alpn_protocols(["http/1.1"])
+        # A resumed session would keep a client whose root is trusted no more.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
         # OpenSSL's Python binding reads keys from files only; this one is in memory.
         descriptor = os.memfd_create("weft-server-key", os.MFD_CLOEXEC)
         try:
@@ -104,3 +115,4 @@ class Credentials:
         finally:
             os.close(descriptor)
         context.load_verify_locations(cadata=self._current.roots.decode())
+        return context

@@ -64,6 +64,10 @@ Admit = Callable[[Sequence[Proposal]], Awaitable[Sequence[Problem]]]
 """Looks at a whole transaction; an error among its findings refuses it, the rest become warnings."""
 
 
+Committed = Callable[[Sequence["Write"], str, int], None]
+"""Hears of what was stored: the writes, who wrote, and the revision."""
+
+
 async def admit_all(_: Sequence[Proposal]) -> Sequence[Problem]:
     """Finds nothing wrong."""
     return ()
@@ -110,9 +114,15 @@ class Write:
 class Objects:
     """Reads and writes of resources over a store."""
 
-    def __init__(self, store: Store, admit: Admit = admit_all) -> None:
+    def __init__(
+        self,
+        store: Store,
+        admit: Admit = admit_all,
+        committed: Committed = lambda writes, actor, revision: None,
+    ) -> None:
         self.store = store
         self._admit = admit
+        self._committed = committed
 
     async def start(self) -> None:
         """Make the namespaces and GatewayClasses that are always there."""
@@ -336,7 +346,8 @@ class Objects:
             key = writes[-1].operation.key
             raise invalid(row_of_kind(key.kind), key.name, errors)
         if not options.dry_run:
-            await self.store.transact([write.operation for write in writes], actor=options.actor)
+            operations = [write.operation for write in writes]
+            self._committed(writes, options.actor, await self.store.transact(operations, actor=options.actor))
         return tuple(str(problem) for problem in problems)
 
     async def _written(self, write: Write, options: Options, warnings: tuple[str, ...]) -> Written:
