@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.mesh import SHOP, Mesh, Output, leftovers, up, wait_until
-from tests.support.user import User, ordinary_user
+from tests.support.user import User, interpreter, ordinary_user
 
 GATEWAY = "istio-system.istio-ingressgateway"
 PRINCIPAL = "spiffe://cluster.local/ns/shop/sa/"
@@ -145,41 +147,74 @@ class TestTheShop:
         assert {path.name for path in user.home.iterdir()} <= {"run", ".cache"}
 
 
-def start(user: User, mesh: str) -> tuple[subprocess.Popen[str], Output]:
-    """``weft up`` of a gateway, and nothing that says where its port shall be."""
+WORKLOAD = """
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {{name: web}}
+spec:
+  command: [{python}, -m, http.server, "8080"]
+  ports: [{{name: http, port: 8080}}]
+"""
+
+
+@contextmanager
+def started(user: User, mesh: str) -> Iterator[tuple[subprocess.Popen[str], Output]]:
+    """``weft up`` of a gateway and a workload, and nothing that says where the gateway's port shall be."""
+    file = user.write("web.yaml", WORKLOAD.format(python=interpreter(user.uid)))
     process = subprocess.Popen(
-        user.weft("up", str(SHOP / "gateway.yaml"), "--mesh", mesh),
+        user.weft("up", str(SHOP / "gateway.yaml"), str(file), "--mesh", mesh),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env={**os.environ, **user.env},
     )  # fmt: skip
-    return process, Output(process)
+    try:
+        output = Output(process)
+        output.wait_for("everything is ready: 2 proxies")
+        yield process, output
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def envoys(user: User) -> set[int]:
+    return {pid for pid, line in user.processes().items() if line.split()[0].endswith("envoy")}
+
+
+def kill_agents(user: User) -> None:
+    """``weft up``, its control plane and its node, at once: none can clean up after another."""
+    agents = [pid for pid, line in user.processes().items() if " -m weft " in line]
+    assert len(agents) == 3
+    for pid in agents:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in agents:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not set(agents) & set(user.processes()), "the end of the agents")
 
 
 class TestAfterKill9:
-    def test_the_next_start_cleans_up_and_so_does_clean(self, user: User) -> None:
+    def test_of_weft_up_alone_the_others_end_in_order(self, user: User) -> None:
+        with started(user, f"k{os.getpid()}") as (process, output):
+            moved = output.wait_for(r"gateway port 80 is open on (\d+) \((.*)\)")
+            assert "not allowed without root" in moved[2] or int(moved[1]) == 80
+            process.kill()
+            wait_until(lambda: not user.processes(), "the end of all processes")
+
+    def test_of_all_at_once_the_next_start_cleans_up_and_so_does_clean(self, user: User) -> None:
         mesh = f"k{os.getpid()}"
-        process, output = start(user, mesh)
-        moved = output.wait_for(r"gateway port 80 is open on (\d+) \((.*)\)")
-        assert "not allowed without root" in moved[2] or int(moved[1]) == 80
-        output.wait_for("everything is ready")
-        first = {pid for pid, line in user.processes().items() if "envoy" in line.split()[0]}
-        assert first
-        process.kill()
-        process.wait()
-
-        process, output = start(user, mesh)
-        output.wait_for("everything is ready")
-        second = {pid for pid, line in user.processes().items() if "envoy" in line.split()[0]}
-        assert second
-        assert not first & second
-        process.kill()
-        process.wait()
-
-        # What the kernel ends with its parent needs a moment; `clean` must find the rest.
-        wait_until(
-            lambda: not any(" weft " in f"{line} " for line in user.processes().values()), "the agents' end"
-        )
+        with started(user, mesh):
+            first = envoys(user)
+            assert len(first) == 2
+            kill_agents(user)
+            assert envoys(user) == first, "sidecars survive their agent"
+        with started(user, mesh):
+            second = envoys(user)
+            assert len(second) == 2
+            assert not first & second
+            kill_agents(user)
         done = user.run("clean", "--mesh", mesh)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert wait_until(lambda: not user.processes(), "the end of all processes")
+        assert "removed workload default.web-0" in done.stdout
+        wait_until(lambda: not user.processes(), "the end of all processes")
         assert not (user.runtime_root / mesh).exists()
+        assert user.run("clean", "--mesh", mesh).stdout == "nothing to clean\n"
