@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weft.errors import UsageError
+from weft.errors import UsageError, WeftError
 from weft.names import API_PORT
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from weft.node.app import NodeOptions
     from weft.node.claims import Claim
     from weft.node.enrolment import Membership
@@ -46,6 +48,7 @@ _CONNECT_S = 5.0
 @click.option("--locality", default="", metavar="REGION/ZONE/SUBZONE", help="Where this host is.")
 @click.option("--network", default="", help="Hosts of one network reach each other directly.")
 @click.option("--ephemeral", is_flag=True, help="Remove every workload at the end; keep nothing.")
+@click.option("--adopt", is_flag=True, help="With --ephemeral: take over what one that was killed left.")
 @click.option("--proxy-log-level", default="warning", show_default=True)
 @click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
 def node(
@@ -59,6 +62,7 @@ def node(
     locality: str,
     network: str,
     ephemeral: bool,
+    adopt: bool,
     proxy_log_level: str,
     verbose: int,
 ) -> None:
@@ -80,17 +84,18 @@ def node(
         locality=locality,
         network=network,
         keep_workloads=not ephemeral,
+        adopt=adopt or not ephemeral,
         log_level=proxy_log_level,
     )
     claims = read_claims(config) if config else ()
     layout = Layout.of(mesh)
     if ephemeral:
         layout = replace(layout, state=layout.runtime / "state")
-    asyncio.run(_serve(layout, options, claims, server, token))
+    asyncio.run(_serve(layout, options, claims, membership(layout, options, server, token, named=bool(name))))
 
 
 async def _serve(
-    layout: Layout, options: NodeOptions, claims: tuple[Claim, ...], server: str | None, token: str | None
+    layout: Layout, options: NodeOptions, claims: tuple[Claim, ...], joining: Awaitable[Membership]
 ) -> None:
     from weft.node.app import Node
     from weft.node.capture.choose import Host, choose
@@ -100,9 +105,10 @@ async def _serve(
     from weft.runtime import notify_ready, stop_on_signals
 
     layout.prepare(proxy_uid=proxy_uid())
-    membership = await _membership(layout, options, server, token)
+    member = await joining
+    options = replace(options, name=member.node)
     address = options.advertise or _own_address()
-    session = Session(membership, layout.state, addresses=(address,), capture=options.capture)
+    session = Session(member, layout.state, addresses=(address,), capture=options.capture)
     running = asyncio.create_task(session.run(), name="session")
     try:
         async with stop_on_signals() as stop:
@@ -129,26 +135,58 @@ def _own_address() -> str:
     return host_address()
 
 
-async def _membership(
-    layout: Layout, options: NodeOptions, server: str | None, token: str | None
+async def membership(
+    layout: Layout, options: NodeOptions, server: str | None, token: str | None, *, named: bool
 ) -> Membership:
-    from datetime import UTC, datetime
+    """Who this node is: as it joined before, or as it joins now. ``named``: its name was asked for.
 
+    An expired membership is no reason to stop: what runs here is adopted and goes on without a session.
+
+    Raises:
+        UsageError: it has not joined, or has under another name.
+        WeftError: it cannot join.
+    """
     from weft.node.enrolment import Membership, join
 
     url = _url(server) if server else None
-    known = None if not options.keep_workloads and token else Membership.load(layout.state)
-    if known is not None and (url is None or url == known.api or token is None):
-        known.check(datetime.now(UTC))
-        return known
-    if url is None or token is None:
-        lacks = "--server" if url is None else "--join"
+    known = None if not options.adopt and token else Membership.load(layout.state)
+    if known is not None and named and known.node != options.name:
         raise UsageError(
-            f"this host has not joined a mesh yet, and {lacks} is missing",
-            hint="weft node --server https://HOST:15017 --join TOKEN (weft token create)",
+            f"this host joined the mesh as node {known.node!r}, not as {options.name!r}",
+            hint=f"leave --name out, or move {layout.state} away and join again",
         )
     address = options.advertise or _own_address()
-    return await join(url, token, options.name, (address,), layout.state)
+    if known is None:
+        if url is None or token is None:
+            lacks = "--server" if url is None else "--join"
+            raise UsageError(
+                f"this host has not joined a mesh yet, and {lacks} is missing",
+                hint="weft node --server https://HOST:15017 --join TOKEN (weft token create)",
+            )
+        return await join(url, token, options.name, (address,), layout.state)
+    wanted = url or known.api
+    expired = _expired(known)
+    if token is not None and (expired or wanted != known.api):
+        try:
+            return await join(wanted, token, known.node, (address,), layout.state)
+        except WeftError as error:
+            if not expired:
+                raise
+            expired = error
+    if expired:
+        hint = f" ({expired.hint})" if expired.hint else ""
+        click.echo(f"warning: {expired.message}{hint}; what runs here is adopted and goes on", err=True)
+    return replace(known, api=wanted)
+
+
+def _expired(known: Membership) -> WeftError | None:
+    from datetime import UTC, datetime
+
+    try:
+        known.check(datetime.now(UTC))
+    except WeftError as error:
+        return error
+    return None
 
 
 def _url(server: str) -> str:

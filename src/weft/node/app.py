@@ -40,7 +40,8 @@ _ADMIN_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOptions:
-    """``keep_workloads``: at the end leave what runs to the next agent (a service that is restarted).
+    """``keep_workloads``: at the end leave what runs to the next agent (a service that is restarted);
+    ``adopt``: at the start take over what an earlier one left, else it is removed.
 
     ``advertise``: the address that peers reach this host by; None finds it.
     """
@@ -51,6 +52,7 @@ class NodeOptions:
     locality: str = ""
     network: str = ""
     keep_workloads: bool = False
+    adopt: bool = False
     log_level: str = "warning"
     drain_s: float = 10.0
     ready_s: float = 30.0
