@@ -16,6 +16,9 @@ from tests.support.dial import Connection
 from tests.support.envoy import Envoy, running_envoy, short_directory
 from tests.support.ports import free_port
 from weft import ir
+from weft.compile.endpoints import endpoint_set
+from weft.compile.proxy import compile_proxy
+from weft.compile.world import World
 from weft.emit.bootstrap import Settings, environment
 from weft.emit.bundle import emit
 from weft.emit.static import static_bootstrap
@@ -75,6 +78,24 @@ def run_proxy(
     bootstrap = static_bootstrap(emit(proxy), endpoints, settings, secrets)
     with short_directory(f"weft-{name}-") as directory:
         authority.write_identity(directory, spiffe(name))
+        with running_envoy(directory, bootstrap, environment(settings)) as envoy:
+            yield envoy
+
+
+@contextmanager
+def run_compiled(world: World, identity: ir.ProxyIdentity, authority: TestAuthority) -> Iterator[Envoy]:
+    """The proxy of an identity, as the world has it."""
+    proxy, problems = compile_proxy(world, identity)
+    assert not problems
+    endpoints = [
+        endpoint_set(world, cluster.name)
+        for cluster in proxy.clusters
+        if cluster.discovery is ir.Discovery.EDS
+    ]
+    settings = Settings(name=identity.name, metadata={"LABELS": dict(identity.labels)})
+    with short_directory("weft-yaml-") as directory:
+        authority.write_identity(directory, spiffe(identity.service_account))
+        bootstrap = static_bootstrap(emit(proxy), endpoints, settings)
         with running_envoy(directory, bootstrap, environment(settings)) as envoy:
             yield envoy
 

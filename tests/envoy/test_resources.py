@@ -5,26 +5,20 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.envoy.mesh import Client, Running, spiffe
+from tests.envoy.mesh import Client, Running, run_compiled, spiffe
 from tests.support.backend import HttpBackend, serving
 from tests.support.certificates import TestAuthority
 from tests.support.dial import Connection
-from tests.support.envoy import Envoy, running_envoy, short_directory
 from tests.support.ports import free_port
 from weft import ir
 from weft.cli.documents import read_resources, refuse_errors
-from weft.compile.endpoints import endpoint_set
-from weft.compile.proxy import compile_proxy
 from weft.compile.world import World
-from weft.emit.bootstrap import Settings, environment
-from weft.emit.bundle import emit
-from weft.emit.static import static_bootstrap
 from weft.names import ProxyName
 
 VIP = "10.96.0.10"
@@ -114,24 +108,6 @@ spec:
 """
 
 
-@contextmanager
-def run(world: World, identity: ir.ProxyIdentity, authority: TestAuthority) -> Iterator[Envoy]:
-    """The proxy of an identity, as the world has it."""
-    proxy, problems = compile_proxy(world, identity)
-    assert not problems
-    endpoints = [
-        endpoint_set(world, cluster.name)
-        for cluster in proxy.clusters
-        if cluster.discovery is ir.Discovery.EDS
-    ]
-    settings = Settings(name=identity.name, metadata={"LABELS": dict(identity.labels)})
-    with short_directory("weft-yaml-") as directory:
-        authority.write_identity(directory, spiffe(identity.service_account))
-        bootstrap = static_bootstrap(emit(proxy), endpoints, settings)
-        with running_envoy(directory, bootstrap, environment(settings)) as envoy:
-            yield envoy
-
-
 @dataclass(frozen=True, slots=True)
 class Mesh:
     client: Client
@@ -175,7 +151,9 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
                 app_address=application,
             )
             identity = _sidecar(f"reviews-{name}", "reviews", attachment, address)
-            sidecars[name] = Running(stack.enter_context(run(world, identity, authority)), (address, 9080))
+            sidecars[name] = Running(
+                stack.enter_context(run_compiled(world, identity, authority)), (address, 9080)
+            )
         outbound = free_port()
         attachment = ir.Attachment(
             capture=ir.Capture.SECCOMP,
@@ -184,7 +162,9 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
             inbound_address=f"{base}.3",
             app_address=f"{base}.103",
         )
-        client = stack.enter_context(run(world, _sidecar("web", "web", attachment, f"{base}.3"), authority))
+        client = stack.enter_context(
+            run_compiled(world, _sidecar("web", "web", attachment, f"{base}.3"), authority)
+        )
         edge = free_port()
         router = ir.ProxyIdentity(
             name=ProxyName("router", "127.0.0.1", "ingress", "istio-system"),
@@ -193,7 +173,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
             attachment=ir.Attachment(capture=ir.Capture.NONE),
             port_map=((80, edge),),
         )
-        stack.enter_context(run(world, router, authority))
+        stack.enter_context(run_compiled(world, router, authority))
         yield Mesh(
             Client(Running(client, ("127.0.0.1", outbound))),
             backends["v1"],

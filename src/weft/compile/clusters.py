@@ -263,11 +263,11 @@ def _originated(service: Service, tls: ClientTls) -> ir.UpstreamTls:
     )
 
 
-def passthrough_cluster(settings: Settings) -> ir.Cluster:
-    """Where the client wanted to go, unknown to the mesh."""
+def passthrough_cluster(settings: Settings, *, named: bool = False) -> ir.Cluster:
+    """Where the client wanted to go, unknown to the mesh. ``named``: clients use an explicit proxy."""
     return ir.Cluster(
         name=PASSTHROUGH_CLUSTER,
-        discovery=ir.Discovery.ORIGINAL_DST,
+        discovery=ir.Discovery.NAMED if named else ir.Discovery.ORIGINAL_DST,
         protocol=ir.UpstreamProtocol.AS_RECEIVED,
         balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
         connections=default_connections(settings),

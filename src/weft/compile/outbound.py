@@ -6,7 +6,6 @@ from typing import Final
 
 from weft import ir
 from weft.compile.inbound import PLAIN_HTTP, blackhole
-from weft.compile.routes import HTTP_PROXY_TABLE
 from weft.compile.settings import Settings
 from weft.names import ALPN_MESH_TCP, BLACKHOLE_CLUSTER, PASSTHROUGH_CLUSTER, VIRTUAL_OUTBOUND
 
@@ -84,20 +83,4 @@ def port_listener(
         inspect_tls=any(chain.match.server_names for chain in chains),
         inspect_http=bool(table),
         inspect_timeout=settings.detection_timeout,
-    )
-
-
-def http_proxy(attachment: ir.Attachment, port: int) -> ir.Listener:
-    """The explicit proxy of applications that honour ``http_proxy``."""
-    own = attachment.outbound_address
-    address = "127.0.0.1" if own == ANYWHERE else own
-    name = f"{address}_{port}"
-    handler = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=HTTP_PROXY_TABLE)
-    return ir.Listener(
-        name=name,
-        direction=ir.Direction.OUTBOUND,
-        address=address,
-        port=port,
-        receive=ir.Receive.BOUND,
-        chains=(ir.FilterChain(name=name, match=ir.ChainMatch(), handler=handler),),
     )

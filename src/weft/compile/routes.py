@@ -14,7 +14,6 @@ from weft.compile.service import Port, Resolution, Service
 from weft.compile.settings import Settings
 from weft.names import ALLOW_ANY, BLOCK_ALL, PASSTHROUGH_CLUSTER, outbound_cluster
 
-HTTP_PROXY_TABLE: Final = "http_proxy"
 NO_TIMEOUT: Final = timedelta(0)
 
 
@@ -85,7 +84,7 @@ def catch_all(settings: Settings) -> ir.VirtualHost:
 
 def table(name: str, hosts: tuple[ir.VirtualHost, ...], settings: Settings) -> ir.RouteTable:
     """The table of a port. No domain stands twice: a service's own name goes before another's alias."""
-    kept = _unique(hosts)
+    kept = unique(hosts)
     return ir.RouteTable(name=name, virtual_hosts=(*kept, catch_all(settings)))
 
 
@@ -94,23 +93,8 @@ def single(name: str, host: ir.VirtualHost) -> ir.RouteTable:
     return ir.RouteTable(name=name, virtual_hosts=(replace(host, domains=("*",)),))
 
 
-def proxy_table(
-    hosts: tuple[tuple[int, tuple[ir.VirtualHost, ...]], ...], settings: Settings
-) -> ir.RouteTable:
-    """All ports at once, for applications that use ``http_proxy``: names bear the port, but for 80."""
-    merged: list[ir.VirtualHost] = []
-    for port, group in hosts:
-        for host in group:
-            ported = tuple(f"{domain}:{port}" for domain in host.domains)
-            merged.append(replace(host, domains=(*host.domains, *ported) if port == 80 else ported))
-    return ir.RouteTable(
-        name=HTTP_PROXY_TABLE,
-        virtual_hosts=(*_unique(merged), catch_all(settings)),
-        ignore_port_in_host=False,
-    )
-
-
-def _unique(hosts: Iterable[ir.VirtualHost]) -> tuple[ir.VirtualHost, ...]:
+def unique(hosts: Iterable[ir.VirtualHost]) -> tuple[ir.VirtualHost, ...]:
+    """Virtual hosts by name, each domain once: a service's own name goes before another's alias."""
     hosts = sorted(hosts, key=lambda host: host.name)
     owners = {host.domains[0].lower() for host in hosts}
     seen: set[str] = {"*"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from weft import ir
-from weft.compile import clusters, inbound, outbound, routes
+from weft.compile import clusters, explicit_proxy, inbound, outbound
 from weft.compile.inbound import InboundPort
 from weft.compile.istio.peer_authentication import PeerModes
 from weft.compile.istio.sidecar import scope_of
@@ -40,9 +40,10 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     listeners: tuple[ir.Listener, ...] = ()
     sent = tables.tables
     if attachment.capture is ir.Capture.PROXY_ENV:
-        sent = (memo(routes.proxy_table, tables.hosts, settings),)
+        tunnels = memo(explicit_proxy.tunnels_of, view, settings)
+        sent = (memo(explicit_proxy.table, tables.hosts, tunnels, settings),)
         if attachment.http_proxy_port is not None:
-            listeners = (memo(outbound.http_proxy, attachment, attachment.http_proxy_port),)
+            listeners = (memo(explicit_proxy.listener, attachment, attachment.http_proxy_port),)
     elif attachment.capture is ir.Capture.NONE:
         sent = ()
     else:
@@ -50,6 +51,9 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
             memo(outbound.virtual_outbound, attachment, settings),
             *memo(listeners_of, view, streams, rules, labels, world.headless(view), settings, memo),
         )
+    sending = memo(clusters_of, view, rules, world.peers, settings, False, memo)
+    if attachment.capture is ir.Capture.PROXY_ENV:
+        sending = memo(_named, sending)
     modes = world.peer_modes(namespace, labels)
     ports = memo(inbound_ports, own, memo(selecting, world.services, own), modes)
     receiving = memo(_receiving, attachment, settings, own.address, ports, modes)
@@ -57,7 +61,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         identity=identity,
         listeners=(*listeners, *receiving.listeners),
         routes=sent,
-        clusters=memo(_joined, memo(clusters_of, view, rules, world.peers, settings, False, memo), receiving),
+        clusters=memo(_joined, sending, receiving),
         telemetry=telemetry_of(settings),
     )
 
@@ -136,6 +140,10 @@ def _joined(sending: Clusters, receiving: _Receiving) -> tuple[ir.Cluster, ...]:
     return (*sending.all, *receiving.clusters)
 
 
+def _named(sending: Clusters) -> Clusters:
+    return Clusters(explicit_proxy.named(sending.all))
+
+
 def _receiving(
     attachment: ir.Attachment,
     settings: Settings,
@@ -145,7 +153,7 @@ def _receiving(
 ) -> _Receiving:
     """The inbound side. Where nothing redirects packets, each port has a listener of its own."""
     fixed = (
-        clusters.passthrough_cluster(settings),
+        clusters.passthrough_cluster(settings, named=attachment.capture is ir.Capture.PROXY_ENV),
         clusters.blackhole_cluster(),
     )
     apps = tuple(

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from weft.emit.endpoints import load_assignment
+from weft.emit.filters.forward_proxy import name_cache
 from weft.emit.scalars import (
     duration,
     maybe_uint32,
@@ -23,11 +24,19 @@ from weft.ir.cluster import (
     OutlierDetection,
     UpstreamProtocol,
 )
-from weft.protos import cluster_v3, core_v3, http_protocols_v3, tcp_protocols_v3, type_v3
+from weft.protos import (
+    cluster_v3,
+    core_v3,
+    forward_proxy_cluster_v3,
+    http_protocols_v3,
+    tcp_protocols_v3,
+    type_v3,
+)
 from weft.protos.wire import pack
 
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TCP_OPTIONS: Final = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"
+_FORWARD_PROXY: Final = "envoy.clusters.dynamic_forward_proxy"
 _NO_LIMIT: Final = 2**32 - 1
 _DNS_RETRY_FIRST: Final = timedelta(seconds=1)
 _DNS_RETRY_LAST: Final = timedelta(seconds=10)
@@ -154,6 +163,15 @@ def _discover(made: cluster_v3.Cluster, cluster: Cluster) -> None:
             return
         case Discovery.ORIGINAL_DST:
             made.type = kind.ORIGINAL_DST
+            return
+        case Discovery.NAMED:
+            config = forward_proxy_cluster_v3.ClusterConfig(
+                dns_cache_config=name_cache(),
+                # What is verified is for ``Cluster.tls`` to say; Envoy would insist on all of it.
+                allow_insecure_cluster_options=True,
+            )
+            made.cluster_type.name = _FORWARD_PROXY
+            made.cluster_type.typed_config.CopyFrom(pack(config))
             return
         case Discovery.BLACK_HOLE:
             made.type = kind.STATIC

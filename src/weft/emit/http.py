@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from weft.emit.filters.table import chain
-from weft.emit.routes import route_configuration
+from weft.emit.routes import CONNECT, route_configuration
 from weft.emit.scalars import boolean, duration, maybe_duration
 from weft.emit.telemetry import http_logs, request_ids, tracing
 from weft.emit.tls import ads_source
@@ -84,11 +84,13 @@ def connection_manager(
         preserve_external_request_id=unit.preserve_external_request_id,
         http_protocol_options=core_v3.Http1ProtocolOptions(accept_http_10=True),
         upgrade_configs=[hcm_v3.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
-        http_filters=chain(direction),
+        http_filters=chain(unit, direction),
         access_log=http_logs(telemetry, direction, mutual=mutual),
         tracing=tracing(telemetry),
         request_id_extension=request_ids(telemetry),
     )
+    if unit.explicit_proxy:
+        made.upgrade_configs.add(upgrade_type=CONNECT)
     if unit.idle_timeout is not None or unit.max_connection_duration is not None:
         made.common_http_protocol_options.CopyFrom(
             core_v3.HttpProtocolOptions(

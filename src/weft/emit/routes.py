@@ -45,6 +45,7 @@ from weft.protos import (
 )
 from weft.protos.wire import pack
 
+CONNECT: Final = "CONNECT"
 _NEVER: Final = timedelta(0)
 _HOST_SELECTIONS: Final = 5  # Istio's host_selection_retry_max_attempts
 _PRIORITY_UPDATES: Final = 2  # Istio's: other localities after every second try
@@ -100,7 +101,10 @@ def _match(test: RequestMatch) -> route_v3.RouteMatch:
         headers=[_header(header) for header in test.headers],
         query_parameters=[_query(query) for query in test.query],
     )
-    _path(made, test.path)
+    if test.connect:
+        made.connect_matcher.SetInParent()
+    else:
+        _path(made, test.path)
     if test.grpc:
         made.grpc.SetInParent()
     return made
@@ -227,6 +231,8 @@ def _forward(action: Forward, path: PathMatch) -> route_v3.RouteAction:
     if action.missing_status is not None:
         code = route_v3.RouteAction.ClusterNotFoundResponseCode
         made.cluster_not_found_response_code = code.Value(_MISSING[action.missing_status])
+    if action.tunnel:
+        made.upgrade_configs.add(upgrade_type=CONNECT).connect_config.SetInParent()
     if not action.websocket:
         made.upgrade_configs.add(upgrade_type="websocket", enabled=boolean(False))
     return made

@@ -14,7 +14,8 @@ from weft.ir.tls import UpstreamTls
 class Discovery(StrEnum):
     """``EDS``: endpoints come in their own lane. ``ORIGINAL_DST``: where the client wanted to go.
 
-    ``BLACK_HOLE``: a static cluster without endpoints.
+    ``NAMED``: the host that the request names, looked up in DNS; its clients come by a listener with
+    ``HttpHandler.explicit_proxy``. ``BLACK_HOLE``: a static cluster without endpoints.
     """
 
     EDS = "eds"
@@ -22,11 +23,12 @@ class Discovery(StrEnum):
     STRICT_DNS = "strict_dns"
     LOGICAL_DNS = "logical_dns"
     ORIGINAL_DST = "original_dst"
+    NAMED = "named"
     BLACK_HOLE = "black_hole"
 
 
 class Algorithm(StrEnum):
-    """Envoy's load-balancing policies; ``PROVIDED`` is the cluster's own (ORIGINAL_DST)."""
+    """Envoy's load-balancing policies; ``PROVIDED`` is the cluster's own (ORIGINAL_DST, NAMED)."""
 
     ROUND_ROBIN = "round_robin"
     LEAST_REQUEST = "least_request"

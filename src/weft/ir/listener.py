@@ -54,6 +54,7 @@ class HttpHandler:
 
     ``routes`` is a table's name (RDS) or a table of its own (inbound). ``trusted_hops`` counts the
     proxies in front whose ``x-forwarded-for`` is believed; ``edge`` sanitises what clients claim.
+    ``explicit_proxy``: clients name the host themselves (``http_proxy``), and may ask for tunnels (CONNECT).
     """
 
     stat_prefix: str
@@ -61,6 +62,7 @@ class HttpHandler:
     version: HttpVersion = HttpVersion.AUTO
     client_certificate: ClientCertificate = ClientCertificate.SANITIZE
     edge: bool = False
+    explicit_proxy: bool = False
     trusted_hops: int = 0
     server_name: str = ""
     idle_timeout: timedelta | None = None

@@ -72,9 +72,10 @@ EVERY_PATH = PathMatch(test=PathTest.PREFIX, value="/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestMatch:
-    """All tests must hold."""
+    """All tests must hold. ``connect``: it is a CONNECT, which has no path; others never match it."""
 
     path: PathMatch = EVERY_PATH
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()
     grpc: bool = False
+    connect: bool = False

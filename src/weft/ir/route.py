@@ -98,7 +98,8 @@ class Forward:
     """Send the request on. ``timeout`` 0 means none; None means Envoy's silence (no timeout in Istio).
 
     ``missing_status`` (404, 500 or 503) is answered when a destination's cluster does not exist; None is
-    Envoy's 503. The Gateway API wants 500 there.
+    Envoy's 503. The Gateway API wants 500 there. ``tunnel``: what follows the request is bytes for the
+    destination (a CONNECT ends here).
     """
 
     destinations: tuple[Destination, ...]
@@ -113,6 +114,7 @@ class Forward:
     mirrors: tuple[Mirror, ...] = ()
     websocket: bool = True
     missing_status: int | None = None
+    tunnel: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from weft_stubs import file_log_v3 as file_log_v3
     from weft_stubs import formatter_cel_v3 as formatter_cel_v3
     from weft_stubs import formatter_req_without_query_v3 as formatter_req_without_query_v3
+    from weft_stubs import forward_proxy_cache_v3 as forward_proxy_cache_v3
+    from weft_stubs import forward_proxy_cluster_v3 as forward_proxy_cluster_v3
+    from weft_stubs import forward_proxy_v3 as forward_proxy_v3
     from weft_stubs import grpc_stats_v3 as grpc_stats_v3
     from weft_stubs import hcm_v3 as hcm_v3
     from weft_stubs import health_check_v3 as health_check_v3

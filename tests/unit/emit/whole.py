@@ -127,6 +127,15 @@ def _clusters() -> tuple[ir.Cluster, ...]:
             source_address="127.0.0.6",
         ),
         ir.Cluster(
+            name="named",
+            discovery=ir.Discovery.NAMED,
+            protocol=ir.UpstreamProtocol.HTTP1,
+            balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
+            # Neither the certificate nor its name is looked at, which Envoy allows on demand only.
+            tls=ir.UpstreamTls(sni_from_host=True),
+            mutual=ir.MutualTls.ALWAYS,
+        ),
+        ir.Cluster(
             name="BlackHoleCluster",
             discovery=ir.Discovery.BLACK_HOLE,
             protocol=ir.UpstreamProtocol.TCP,
@@ -216,6 +225,11 @@ def _routes() -> ir.RouteTable:
             for index, (path, action) in enumerate(zip(paths, actions, strict=True))
         ),
     )
+    tunnel = ir.Route(
+        name="tunnel",
+        match=ir.RequestMatch(connect=True),
+        action=ir.Forward(destinations=(ir.Destination(cluster="named"),), tunnel=True),
+    )
     hosts = (
         ir.VirtualHost(
             name="a",
@@ -225,7 +239,7 @@ def _routes() -> ir.RouteTable:
             response_headers=EDITS,
             require_tls=True,
         ),
-        ir.VirtualHost(name="allow_any", domains=("*",), routes=routes[1:2]),
+        ir.VirtualHost(name="allow_any", domains=("*",), routes=(routes[1], tunnel)),
     )
     return ir.RouteTable(name="80", virtual_hosts=hosts, internal_only_headers=("x-internal",))
 
@@ -246,6 +260,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         alpn=("h2", "http/1.1"),
     )
     named = ir.HttpHandler(stat_prefix="outbound", routes="80")
+    explicit = ir.HttpHandler(stat_prefix="outbound", routes="80", explicit_proxy=True)
     inline = ir.HttpHandler(
         stat_prefix="inbound",
         routes=ir.RouteTable(name="inbound|80||", virtual_hosts=table.virtual_hosts[1:]),
@@ -301,6 +316,14 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
             inspect_timeout=timedelta(0),
             additional_addresses=("::",),
             source=ir.Source(path="/apis/x"),
+        ),
+        ir.Listener(
+            name="127.0.0.1_15403",
+            direction=ir.Direction.OUTBOUND,
+            address="127.0.0.1",
+            port=15403,
+            receive=ir.Receive.BOUND,
+            chains=(chain("explicit", explicit),),
         ),
         ir.Listener(
             name="virtualInbound",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from weft.emit.filters import cors, fault, router
+from weft.emit.filters import cors, fault, forward_proxy, router
 from weft.ir.listener import Direction
 from weft.protos import hcm_v3
 from weft.protos.wire import pack
@@ -14,6 +14,7 @@ from weft.protos.wire import pack
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+    from weft.ir.listener import HttpHandler
     from weft.ir.route import Route
     from weft.protos import well_known
 
@@ -23,27 +24,33 @@ _EVERYWHERE: Final = frozenset(Direction)
 
 @dataclass(frozen=True, slots=True)
 class HttpFilter:
-    """One filter: where it runs, what it does everywhere, what a route may add."""
+    """One filter: where it runs, what it does everywhere, what a route may add.
+
+    ``wanted``: whether a connection manager needs it, unless all do.
+    """
 
     name: str
     directions: frozenset[Direction]
     base: Callable[[], Message]
     per_route: Callable[[Route], Message | None] | None = None
+    wanted: Callable[[HttpHandler], bool] | None = None
 
 
 FILTERS: Final = (
     HttpFilter(fault.NAME, _CLIENT_SIDE, fault.base, fault.per_route),  # fail first: spend nothing
     HttpFilter(cors.NAME, _CLIENT_SIDE, cors.base, cors.per_route),  # a preflight never reaches a service
+    # Names are looked up for what was not answered before.
+    HttpFilter(forward_proxy.NAME, _CLIENT_SIDE, forward_proxy.base, wanted=forward_proxy.wanted),
     HttpFilter(router.NAME, _EVERYWHERE, router.base),  # terminal: always last
 )
 
 
-def chain(direction: Direction) -> list[hcm_v3.HttpFilter]:
+def chain(unit: HttpHandler, direction: Direction) -> list[hcm_v3.HttpFilter]:
     """The filters of a connection manager, in order."""
     return [
         hcm_v3.HttpFilter(name=row.name, typed_config=pack(row.base()))
         for row in FILTERS
-        if direction in row.directions
+        if direction in row.directions and (row.wanted is None or row.wanted(unit))
     ]
 
 
