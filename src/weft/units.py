@@ -25,7 +25,10 @@ def parse_duration(text: object) -> timedelta:
             return timedelta(0)
         if body and "".join(part[0] for part in _PART.finditer(body)) == body:
             us = sum(float(part["number"]) * _US[part["unit"]] for part in _PART.finditer(body))
-            return timedelta(microseconds=round(-us if text.startswith("-") else us))
+            try:
+                return timedelta(microseconds=round(-us if text.startswith("-") else us))
+            except OverflowError:
+                raise ValueError(f"{text[:40]!r} is longer than anybody can wait") from None
     raise ValueError(f"{text!r} is not a duration: write a number and a unit, like '250ms'")
 
 

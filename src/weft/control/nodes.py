@@ -20,6 +20,7 @@ from weft.control.nametable import NameTable
 from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, Hub, Message, Session
 from weft.control.registry import Registry
 from weft.errors import WeftError
+from weft.identity.nodes import check_node_name
 from weft.identity.scope import EVERYTHING, Scope
 from weft.identity.server import EnrollRequest, Issuer, Refused, SignRequest, caller_of, key_of
 from weft.identity.tokens import LIFETIME, Token
@@ -120,7 +121,7 @@ class NodeService:
         text, token = await self.issuer.tokens.create(
             self.issuer.authority.pin,
             scope=Scope.of(str(pattern) for pattern in allow) if allow else EVERYTHING,
-            node=str(body.get("node") or ""),
+            node=check_node_name(str(body["node"])) if body.get("node") else "",
             lifetime=_lifetime(lifetime),
             uses=uses,
         )
@@ -258,7 +259,7 @@ async def _body(request: Request) -> object:
             raise Refused("the request is larger than 64 KiB", status=413)
     try:
         return json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused("the request is no JSON", status=400) from error
 
 

@@ -125,7 +125,7 @@ class Session:
                 message = json.loads(text)
                 if not isinstance(message, dict):
                     raise Refused("a message is a JSON object", status=400)
-            except (ValueError, Refused) as error:
+            except (ValueError, RecursionError, Refused) as error:
                 return self._end(CLOSE_UNREADABLE, str(error)[:100])
             await self._handle(message)
 

@@ -99,7 +99,7 @@ class ProxyRoutes:
         try:
             body = await request.json()
             method, path = str(body.get("method", "GET")).upper(), str(body["path"])
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return _status(400, 'expected {"method": "GET", "path": "/config_dump"}')
         target = path.partition("?")[0]
         if target not in (_READABLE if method == "GET" else _WRITABLE if method == "POST" else ()):

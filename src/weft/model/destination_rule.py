@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from weft import units
 from weft.model.base import Flaw, Shape, at_most_one, twice
 from weft.model.connection_pool import ConnectionPoolSettings
 from weft.model.istio import IstioStatus, LabelsSelector, PortSelector
@@ -38,6 +39,13 @@ class HTTPCookie(Shape):
     name: Text
     path: Text | None = None
     ttl: Text | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """How long it lives is a duration."""
+        try:
+            units.parse_duration(self.ttl or "0")
+        except ValueError as error:
+            yield Flaw(("ttl",), str(error))
 
 
 class MagLev(Shape):

@@ -375,6 +375,24 @@ def test_the_catalog_finds_kinds_by_every_name() -> None:
         ),
         (
             "networking.istio.io/v1/DestinationRule",
+            {
+                "host": "a",
+                "trafficPolicy": {
+                    "loadBalancer": {"consistentHash": {"httpCookie": {"name": "x", "ttl": "soon"}}}
+                },
+            },
+            "spec.trafficPolicy.loadBalancer.consistentHash.httpCookie.ttl",
+        ),
+        (
+            "networking.istio.io/v1/VirtualService",
+            {
+                "hosts": ["a"],
+                "http": [{"timeout": "99999999999999999h", "route": [{"destination": {"host": "a"}}]}],
+            },
+            "spec.http[0].timeout",
+        ),
+        (
+            "networking.istio.io/v1/DestinationRule",
             {"host": "a", "trafficPolicy": {"outlierDetection": {"maxEjectionPercent": 101}}},
             "spec.trafficPolicy.outlierDetection.maxEjectionPercent",
         ),

@@ -20,7 +20,9 @@ async def _body(request: Request) -> dict[str, Any]:
     if request.method != "POST":
         raise ApiError(405, "a review is created: send POST")
     body = read_json(await request.body(), request.headers.get("content-type", ""))
-    if not isinstance(body, dict):
+    if not isinstance(body, dict) or not all(
+        isinstance(body.get(part) or {}, dict) for part in ("metadata", "spec")
+    ):
         raise bad_request("the body is no review")
     return body
 
@@ -47,6 +49,8 @@ async def may(request: Request) -> Response:
     subject: Subject = request.state.subject
     spec = body.get("spec") or {}
     wanted = spec.get("resourceAttributes") or spec.get("nonResourceAttributes") or {}
+    if not isinstance(wanted, dict):
+        raise bad_request("the body is no review")
     verb = str(wanted.get("verb", "*"))
     allowed = subject.may(verb)
     status: dict[str, Any] = {"allowed": allowed}
