@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from weft import ir
 from weft.compile.gatewayapi.facts import Facts
+from weft.compile.memo import Memo
 from weft.compile.problems import NOT_FOUND
 from weft.errors import Problem, Severity
 from weft.model.core import Secret
 from weft.model.resource import Key
 from weft.names import GATEWAY_SECRET_SCHEME, ProxyName
+
+U = TypeVar("U")
 
 AUTHORITY_SUFFIX: Final = "-cacert"
 REFUSED: Final = "WEFT0103"
@@ -45,19 +48,29 @@ class Authorities:
 Material = Certificate | Authorities
 
 
-def asked_for(proxy: ir.Proxy) -> tuple[str, ...]:
+def asked_for(proxy: ir.Proxy, memo: Memo) -> tuple[str, ...]:
     """Names of the secrets that a proxy's listeners and clusters ask the control plane for."""
-    return tuple(dict.fromkeys(ref.name for ref in _references(proxy) if ref.source is ir.SecretFrom.ADS))
+    by_listeners = memo(_names, _of_listeners, proxy.listeners)
+    return tuple(dict.fromkeys((*by_listeners, *memo(_names, _of_clusters, proxy.clusters))))
 
 
-def _references(proxy: ir.Proxy) -> Iterator[ir.SecretRef]:
-    for listener in proxy.listeners:
+def _names(
+    references: Callable[[tuple[U, ...]], Iterator[ir.SecretRef]], units: tuple[U, ...]
+) -> tuple[str, ...]:
+    return tuple(ref.name for ref in references(units) if ref.source is ir.SecretFrom.ADS)
+
+
+def _of_listeners(units: tuple[ir.Listener, ...]) -> Iterator[ir.SecretRef]:
+    for listener in units:
         for chain in listener.chains:
             if chain.tls is not None:
                 yield from chain.tls.certificates
                 if chain.tls.trust is not None:
                     yield chain.tls.trust
-    for cluster in proxy.clusters:
+
+
+def _of_clusters(units: tuple[ir.Cluster, ...]) -> Iterator[ir.SecretRef]:
+    for cluster in units:
         if cluster.tls is not None:
             for ref in (cluster.tls.certificate, cluster.tls.trust):
                 if ref is not None:

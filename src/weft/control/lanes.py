@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
+from weakref import WeakValueDictionary
 
 from weft.emit.endpoints import pack
 from weft.emit.packed import Packed
-from weft.ir.cluster import Discovery
+from weft.ir.cluster import Cluster, Discovery
 from weft.ir.endpoint import EndpointSet, Locality
 from weft.ir.proxy import Proxy
 from weft.xds.store import ConfigStore
@@ -31,6 +32,15 @@ class _Lane:
     packed: dict[str, Packed] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """What a proxy uses: the ``names`` of those ``clusters`` that get their endpoints here."""
+
+    place: Place
+    names: frozenset[str]
+    clusters: tuple[Cluster, ...]
+
+
 _CHUNK: Final = 100
 
 Breathe = Callable[[], Awaitable[None]]
@@ -46,21 +56,29 @@ class Lanes:
     def __init__(self, config: ConfigStore) -> None:
         self._config = config
         self._lanes: dict[Place, _Lane] = {}
-        self._uses: dict[str, tuple[Place, frozenset[str]]] = {}
+        self._uses: dict[str, _Use] = {}
+        self._names: WeakValueDictionary[frozenset[str], frozenset[str]] = WeakValueDictionary()
 
     def require(self, proxy_id: str, proxy: Proxy, endpoints: Endpoints) -> Place:
         """Have the endpoints of all clusters of ``proxy`` in its lane; gives the lane. Never removes any."""
-        clusters = [cluster for cluster in proxy.clusters if cluster.discovery is Discovery.EDS]
-        place = Place(
-            proxy.identity.locality,
-            proxy.identity.network,
-            frozenset(cluster.name for cluster in clusters if cluster.balancing.locality_failover),
-        )
-        names = frozenset(cluster.name for cluster in clusters)
-        self._uses[proxy_id] = (place, names)
+        before = self._uses.get(proxy_id)
+        if before is not None and before.clusters is proxy.clusters:
+            names, failover = before.names, before.place.failover
+        else:
+            clusters = [cluster for cluster in proxy.clusters if cluster.discovery is Discovery.EDS]
+            names = self._share(frozenset(cluster.name for cluster in clusters))
+            failover = self._share(
+                frozenset(cluster.name for cluster in clusters if cluster.balancing.locality_failover)
+            )
+        place = Place(proxy.identity.locality, proxy.identity.network, failover)
+        self._uses[proxy_id] = _Use(place, names, proxy.clusters)
         lane = self._lanes.setdefault(place, _Lane())
         self._publish(place, lane, (name for name in names if name not in lane.sets), endpoints)
         return place
+
+    def _share(self, names: frozenset[str]) -> frozenset[str]:
+        """The one copy of these names that all proxies hold."""
+        return self._names.setdefault(names, names)
 
     async def refresh(self, endpoints: Endpoints, breathe: Breathe, *, strangers: bool) -> bool:
         """Publish what changed; whether something was left out. Awaits ``breathe`` every now and then.
@@ -101,7 +119,7 @@ class Lanes:
     def sweep(self) -> None:
         """Drop what no proxy uses any more. Call when no proxy has it, after a whole pass."""
         used: dict[Place, set[str]] = {}
-        for place, names in self._uses.values():
+        for place, names in {(use.place, use.names) for use in self._uses.values()}:
             used.setdefault(place, set()).update(names)
         for place in self._lanes.keys() - used.keys():
             del self._lanes[place]

@@ -273,7 +273,7 @@ class Pipeline:
             made = self._made.get(proxy_id)
             # Units that did not change are the same objects, so that this costs next to nothing.
             same = made is not None and made.proxy == proxy
-            wanted = made.wanted if made is not None and same else asked_for(proxy)
+            wanted = made.wanted if made is not None and same else asked_for(proxy, self.world.memo)
             secrets, withheld = secrets_for(self.world, proxy.identity.name, wanted)
             if made is None or not same or made.secrets != secrets:
                 place = self._lanes.require(proxy_id, proxy, self._endpoints)

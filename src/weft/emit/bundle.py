@@ -49,13 +49,14 @@ class _Table(dict[str, Packed]):
 
     __slots__ = ("__weakref__", "units")
 
-    def __init__(self, units: tuple[Cluster, ...] | tuple[RouteTable, ...], resources: Iterable[Packed]):
+    def __init__(self, units: tuple[object, ...], resources: Iterable[Packed]) -> None:
         super().__init__((resource.name, resource) for resource in resources)
         self.units = units
 
 
-# By the very tuple of units: proxies that have the same one share a table, and none is made twice.
+# By the very units: proxies that have the same ones share a table, and none is made twice.
 _tables: Final[WeakValueDictionary[int, _Table]] = WeakValueDictionary()
+_listener_tables: Final[WeakValueDictionary[tuple[object, ...], _Table]] = WeakValueDictionary()
 
 
 def _clusters(units: tuple[Cluster, ...]) -> Mapping[str, Packed]:
@@ -72,13 +73,22 @@ def _routes(units: tuple[RouteTable, ...]) -> Mapping[str, Packed]:
     return known
 
 
+def _listeners(units: tuple[Listener, ...], telemetry: Telemetry) -> Mapping[str, Packed]:
+    key = (telemetry, *map(id, units))  # not by the tuple: each proxy puts its own together
+    known = _listener_tables.get(key)
+    if known is None:
+        packed = (emit_listener(unit, telemetry) for unit in units)
+        known = _listener_tables[key] = _Table(units, packed)
+    return known
+
+
 def emit(proxy: Proxy, secrets: Mapping[str, Packed] | None = None) -> Bundle:
     """All resources of ``proxy``, and the ``secrets`` that it may have, by name."""
     return Bundle(
         MappingProxyType(
             {
                 CLUSTER_TYPE: _clusters(proxy.clusters),
-                LISTENER_TYPE: {unit.name: emit_listener(unit, proxy.telemetry) for unit in proxy.listeners},
+                LISTENER_TYPE: _listeners(proxy.listeners, proxy.telemetry),
                 ROUTE_TYPE: _routes(proxy.routes),
                 **({SECRET_TYPE: secrets} if secrets else {}),
             }
