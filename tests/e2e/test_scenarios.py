@@ -143,14 +143,11 @@ def test_faults_hit_as_many_as_they_say(shop: Mesh, scenario: Path) -> None:
     agent = {"user-agent": "fault-test"}
     with load(host, 8080, "/products", headers=agent, netns=netns, threads=16) as traffic:
         traffic.wait_for(400)
-    lines = wait_until(
-        lambda: (
-            found
-            if len(found := shop.requests("shop.front-v1-0", user_agent="fault-test")) == traffic.count
-            else None
-        ),
+    wait_until(
+        lambda: len(shop.requests("shop.front-v1-0", user_agent="fault-test")) == traffic.count,
         "the access log has every request",
     )
+    lines = shop.requests("shop.front-v1-0", user_agent="fault-test")
     delayed = [line for line in lines if "DI" in line["response_flags"].split(",")]
     aborted = [line for line in lines if "FI" in line["response_flags"].split(",")]
     assert near(len(delayed), 0.2, len(lines)), (len(delayed), len(lines))
@@ -181,13 +178,18 @@ def test_flaky_payments_are_tried_again_with_growing_pauses(shop: Mesh) -> None:
     # Six tries at 0.3: seven in ten thousand fail.
     assert found["statuses"].get("200", 0) >= count - 3, found
 
-    def logged() -> tuple[list[dict[str, Any]], list[dict[str, Any]]] | None:
+    def logged() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         sent = shop.requests("shop.orders-v1-0", user_agent="retry-test", reporter="source")
         came = shop.requests("shop.payments-v1-0", user_agent="retry-test", reporter="destination")
-        attempts = sum(line["upstream_request_attempt_count"] for line in sent)
-        return (sent, came) if len(sent) == count and len(came) == attempts else None
+        return sent, came
 
-    sent, came = wait_until(logged, "every attempt of orders is in the log of payments")
+    def complete() -> bool:
+        sent, came = logged()
+        attempts = sum(line["upstream_request_attempt_count"] for line in sent)
+        return len(sent) == count and len(came) == attempts
+
+    wait_until(complete, "every attempt of orders is in the log of payments")
+    sent, came = logged()
     assert near(sum(line["response_code"] == 500 for line in came), 0.3, len(came))
     tries: dict[str, list[datetime]] = defaultdict(list)
     for line in came:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, Final
 
 from weft.app.nodesocket import NodeSocket
@@ -43,6 +43,11 @@ class Fleet:
             if not self._settled(replica_id) and replica_id not in self._tasks:
                 task = asyncio.create_task(self._bring(replica_id), name=f"replica {replica_id}")
                 self._tasks[replica_id] = task
+
+    def found(self, alive: Set[str]) -> None:
+        """The node was started again and has only these: start the others anew."""
+        self._running = {name: version for name, version in self._running.items() if name in alive}
+        self.want(self._wanted)
 
     @property
     def settled(self) -> bool:

@@ -116,6 +116,9 @@ async def start_and_wait(
             )
             for task in pending:
                 task.cancel()
+        except asyncio.CancelledError:
+            await asyncio.shield(child.stop(5))
+            raise
         finally:
             path.unlink(missing_ok=True)
     if ready in done:

@@ -15,16 +15,18 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from weft.app import tree
 from weft.app.fleet import Fleet
 from weft.app.gateways import EdgeProxy, edge_proxies, place_ports
-from weft.app.nodesocket import NodeSocket
+from weft.app.nodesocket import Event, NodeSocket
+from weft.app.part import Part
 from weft.app.replicas import Replica, replicas
 from weft.app.view import Row, View, progress, row
 from weft.client import ApiClient, RefusedError, Resource, Server
@@ -35,13 +37,16 @@ from weft.model.istio_gateway import Gateway as IstioGateway
 from weft.model.parse import parse_object
 from weft.model.workload import Workload
 from weft.names import API_PORT, MONITORING_PORT, ROOT_NAMESPACE, XDS_PORT
-from weft.node.layout import Layout
+from weft.node.layout import DEFAULT_MESH, Layout
 from weft.node.place import host_address
 
 _PRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _NODE_STOP_S: Final = 60.0
 _CONTROL_STOP_S: Final = 10.0
 _NODE_READY_S: Final = 30.0
+_AWAY_S: Final = 0.2
+
+_T = TypeVar("_T")
 _CHANGES_S: Final = 1.0
 
 Objects = Sequence[Mapping[str, Any]]
@@ -96,7 +101,7 @@ class Up:
         """Start everything, keep it so until ``stop``, end everything.
 
         Raises:
-            WeftError: a part did not start, or ended by itself.
+            WeftError: a part did not start.
         """
         async with AsyncExitStack() as stack:
             control, client = await stack.enter_async_context(self._control_plane())
@@ -108,8 +113,8 @@ class Up:
                     tasks.create_task(self._reconcile(client), name="reconcile"),
                     tasks.create_task(self._show(), name="view"),
                     tasks.create_task(self._follow_changes(client), name="changes"),
-                    tasks.create_task(self._outlast(control), name="control plane"),
-                    tasks.create_task(self._outlast(node), name="node"),
+                    tasks.create_task(control.keep(_nothing), name="control plane"),
+                    tasks.create_task(node.keep(self._recount), name="node"),
                 ]
                 if self._options.again is not None:
                     parts.append(tasks.create_task(self._follow(client, self._options.again), name="files"))
@@ -124,7 +129,7 @@ class Up:
     # The parts
 
     @asynccontextmanager
-    async def _control_plane(self) -> AsyncIterator[tuple[tree.Child, ApiClient]]:
+    async def _control_plane(self) -> AsyncIterator[tuple[Part, ApiClient]]:
         if (self.layout.runtime / "api.sock").exists() and _answers(self.layout.runtime / "api.sock"):
             raise WeftError(
                 f"a mesh runs here already ({self.layout.runtime})",
@@ -140,21 +145,22 @@ class Up:
             *_weft("control-plane"), "--mesh", self._options.mesh, "--runtime-dir", str(logs),
             "--state-dir", str(state), "--listen", "0.0.0.0" if os.geteuid() == 0 else "127.0.0.1",
             "--advertise", address, "--certificate-lifetime", self._options.certificate_lifetime,
-            "--xds-port", _port(XDS_PORT), "--api-port", _port(API_PORT),
-            "--monitoring-port", _port(MONITORING_PORT),
+            "--xds-port", self._port(XDS_PORT), "--api-port", self._port(API_PORT),
+            "--monitoring-port", self._port(MONITORING_PORT),
         ]  # fmt: skip
-        child = await tree.start_and_wait("the control plane", argv, log=logs / "control-plane.log")
+        part = Part("the control plane", argv, log=logs / "control-plane.log", say=self._view.say)
         try:
+            await part.start()
             async with ApiClient(Server(socket_path=logs / "api.sock")) as client:
-                yield child, client
+                yield part, client
         finally:
-            await child.stop(_CONTROL_STOP_S)
+            await part.stop(_CONTROL_STOP_S)
             shutil.rmtree(logs, ignore_errors=True)
             with contextlib.suppress(OSError):
                 logs.parent.rmdir()
 
     @asynccontextmanager
-    async def _node(self, client: ApiClient) -> AsyncIterator[tree.Child]:
+    async def _node(self, client: ApiClient) -> AsyncIterator[Part]:
         name = f"{socket.gethostname().split('.')[0].lower()}-{secrets.token_hex(3)}"
         token = await client.raw("POST", "/weft/v1/tokens", {"node": name})
         kubeconfig = json.loads((self.layout.runtime / "kubeconfig").read_text())
@@ -164,21 +170,28 @@ class Up:
             "--capture", self._options.capture, "--ephemeral",
         ]  # fmt: skip
         # The token goes by the environment: a command line is shown to everybody by ps.
-        child = await tree.start_and_wait(
-            "the node", argv, log=self.layout.runtime / "node.log", env={"WEFT_TOKEN": str(token["token"])},
-            deadline=_NODE_READY_S,
+        part = Part(
+            "the node", argv, log=self.layout.runtime / "node.log", say=self._view.say,
+            env={"WEFT_TOKEN": str(token["token"])}, again=("--adopt",), deadline=_NODE_READY_S,
         )  # fmt: skip
         try:
-            yield child
+            await part.start()
+            yield part
         finally:
-            await child.stop(_NODE_STOP_S)
+            await part.stop(_NODE_STOP_S)
 
-    async def _outlast(self, child: tree.Child) -> None:
-        await child.process.wait()
-        if not child.stopping:
-            raise WeftError(
-                f"{child.name} ended by itself (exit code {child.process.returncode})", hint=child.tail()
-            )
+    def _port(self, wanted: int) -> str:
+        """The well-known port for the mesh that most have, if it is free; the same for every start."""
+        if self._options.mesh == DEFAULT_MESH and _free(wanted):
+            return str(wanted)
+        with socket.socket() as probe:
+            probe.bind(("0.0.0.0", 0))
+            return str(probe.getsockname()[1])
+
+    async def _recount(self) -> None:
+        """Start anew what a node that was started again could not take over."""
+        answer = await self.node.ask({"op": "list"}, "workloads")
+        self.fleet.found({str(one["id"]) for one in answer["workloads"]})
 
     # Resources
 
@@ -196,7 +209,7 @@ class Up:
     async def _follow(self, client: ApiClient, again: Callable[[], AsyncIterator[Objects]]) -> None:
         async for objects in again():
             try:
-                await self._apply(client, objects)
+                await _answered(partial(self._apply, client, objects))
             except RefusedError as refusal:
                 self._view.say(f"the files were refused: {refusal.message}")
 
@@ -212,9 +225,10 @@ class Up:
             while True:
                 await changed.wait()
                 changed.clear()
-                workloads = [_typed(Workload, one) for one in (await client.list(kinds[0]))["items"]]
-                istio = [_typed(IstioGateway, one) for one in (await client.list(kinds[1]))["items"]]
-                gateways = [_typed(Gateway, one) for one in (await client.list(kinds[2]))["items"]]
+                lists = [(await _answered(partial(client.list, kind)))["items"] for kind in kinds]
+                workloads = [_typed(Workload, one) for one in lists[0]]
+                istio = [_typed(IstioGateway, one) for one in lists[1]]
+                gateways = [_typed(Gateway, one) for one in lists[2]]
                 borne = [one.metadata.labels or {} for one in workloads]
                 edges = edge_proxies(istio, gateways, borne)
                 self.fleet.want(
@@ -252,7 +266,7 @@ class Up:
     # What people see
 
     async def _show(self) -> None:
-        async with aclosing(self.node.events({"op": "watch"})) as events:
+        async with aclosing(self._events()) as events:
             async for event in events:
                 now = datetime.datetime.now(datetime.UTC)
                 rows = self._rows = [row(one, now) for one in event.get("workloads") or ()]
@@ -262,6 +276,15 @@ class Up:
                     self._view.say(f"everything is ready: {len(rows)} proxies. Ctrl-C ends it.")
                     for url in self.urls.values():
                         self._view.say(f"  open {url}")
+
+    async def _events(self) -> AsyncGenerator[Event]:
+        """What the node tells, from each node that runs in turn."""
+        while True:
+            with contextlib.suppress(WeftError):
+                async with aclosing(self.node.events({"op": "watch"})) as events:
+                    async for event in events:
+                        yield event
+            await asyncio.sleep(_AWAY_S)
 
     async def _follow_changes(self, client: ApiClient) -> None:
         """Say how far the newest revision got, whoever made it; from the first time that all is ready."""
@@ -293,10 +316,33 @@ class Up:
 async def _watch(client: ApiClient, kind: Resource, changed: asyncio.Event) -> None:
     """Set ``changed`` at every change; a watch that ends is begun anew."""
     while True:
-        with contextlib.suppress(RefusedError):  # too old: what changed meanwhile is listed anew
+        try:
             async for _ in client.watch(kind):
                 changed.set()
+        except RefusedError:
+            pass  # too old: what changed meanwhile is listed anew
+        except WeftError:
+            await asyncio.sleep(_AWAY_S)  # the control plane is being started again
         changed.set()
+
+
+async def _answered(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask until the control plane answers: it may be just starting again.
+
+    Raises:
+        RefusedError: that was its answer.
+    """
+    while True:
+        try:
+            return await ask()
+        except RefusedError:
+            raise
+        except WeftError:
+            await asyncio.sleep(_AWAY_S)
+
+
+async def _nothing() -> None:
+    """Nothing is to be done."""
 
 
 def _typed(model: type[Any], wire: Mapping[str, Any]) -> Any:
@@ -342,11 +388,6 @@ def _free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _port(wanted: int) -> str:
-    """The well-known port, or any when another mesh of this machine has it."""
-    return str(wanted if _free(wanted) else 0)
 
 
 def _lowest_port() -> int:

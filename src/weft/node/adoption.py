@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from weft.errors import WeftError
 from weft.node.capture import cgroup, netns, nft
+from weft.node.capture.choose import Mode
 from weft.node.capture.command import SEARCH_PATH, CommandError, run
 from weft.node.layout import Layout, Record, read_json
 from weft.node.process import Process
@@ -111,15 +114,27 @@ def meshes_by_name() -> set[str]:
 
 
 def _worth_adopting(record: Record) -> bool:
-    """Somebody else runs the application, and it lives; or it is a gateway, which has none."""
+    """Its application lives; or it is a gateway, which has none.
+
+    A supervisor of system calls that an agent started speaks to that agent only: it is not adopted.
+    """
     wrapper = Process.parse(record.get("wrapper"))
     if wrapper is not None:
         return wrapper.alive()
-    return not record.get("ownRun") and record.get("spec", {}).get("kind") == "router"
+    if record.get("ownRun"):
+        application = Process.parse(record.get("application"))
+        supervised = record["placement"].get("mode") == Mode.SECCOMP
+        return application is not None and application.alive() and not supervised
+    return bool(record.get("spec", {}).get("kind") == "router")
 
 
 async def _remove_workload(layout: Layout, key: str, record: Record) -> None:
     directory = Path(str(record.get("directory", "")))
+    application = Process.parse(record.get("application"))
+    if application is not None and application.alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(application.pid, signal.SIGTERM)
+        await application.end(patience=2)
     process = Process.parse(read_json(directory / "envoy.pid"))
     if process is not None:
         await process.end(patience=2)

@@ -229,8 +229,6 @@ class Node:
         what = f"several workloads are named {name!r}" if found else f"no workload is named {name!r}"
         raise WeftError(what, hint=f"workloads of this node: {known}")
 
-    def status(self) -> dict[str, Any]:
-        """The answer to ``status`` (docs/reference/node-socket.md)."""
     async def ask(self, name: str, method: str, path: str) -> Reply:
         """What the admin interface of a workload's Envoy answers.
 
@@ -240,6 +238,8 @@ class Node:
         workload = self.find(name)
         return await ask(workload.paths.admin_socket, path, method=method, timeout=_ADMIN_S)
 
+    def status(self) -> dict[str, Any]:
+        """The answer to ``status`` (docs/reference/node-socket.md)."""
         return {
             "node": self.options.name,
             "version": __version__,
@@ -314,7 +314,7 @@ class Node:
     async def _adopt(self) -> None:
         """Take over what an earlier agent left running."""
         for _, record in list(self.layout.read_records("workload")):
-            spec = WorkloadSpec.from_record(record["spec"])
+            spec = WorkloadSpec.from_record(record["spec"]).running(record.get("told") or {})
             choice = choose(str(record["placement"]["mode"]), self.host, own_network=spec.own_network)
             placement = Placement.from_record(record["placement"], choice)
             self.places.adopt(spec.id, placement)
@@ -325,7 +325,10 @@ class Node:
                 await self._open_names(workload)
                 if not await workload.adopt():
                     await workload.prepare()
-                    workload.started_by(workload.wrapper.pid if workload.wrapper else None)
+                    if not spec.command:
+                        workload.started_by(workload.wrapper.pid if workload.wrapper else None)
+                if spec.command:
+                    workload.run(adopted=Process.parse(record.get("application")))
             except WeftError as error:
                 log.error("cannot adopt %s: %s", spec.id, error)
                 workload.message = error.message

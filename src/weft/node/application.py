@@ -1,4 +1,8 @@
-"""An application that the node itself runs (``weft up``): kept running, restarted, ended."""
+"""An application that the node itself runs (``weft up``): kept running, restarted, ended.
+
+It may outlive an agent that is killed: the next agent takes it over, and cannot know how it then ends.
+Otherwise the kernel ends it with its agent.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from weft.errors import WeftError
-from weft.node.process import Launched, Plan, launch
+from weft.node.process import Launched, Plan, Process, launch
 from weft.node.sidecar import backoff
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,9 @@ class Application:
         cgroup: Path | None = None,
         netns: Path | None = None,
         changed: Callable[[], None] = lambda: None,
+        started: Callable[[], None] = lambda: None,
+        adopted: Process | None = None,
+        outlives: bool = True,
     ) -> None:
         self._plan = Plan(
             argv=argv,
@@ -44,11 +51,11 @@ class Application:
             netns=netns,
             detach=False,
             private=False,
-            # An agent that was killed cannot end its applications: the kernel does.
-            death_signal=signal.SIGTERM,
+            death_signal=None if outlives else signal.SIGTERM,
         )
         self._changed = changed
-        self._launched: Launched | None = None
+        self._started = started
+        self._launched: Launched | None = Launched(adopted, None) if adopted else None
         self._ended = asyncio.Event()
         self._stopping = False
         self.restarts = 0
@@ -58,6 +65,11 @@ class Application:
     def pid(self) -> int | None:
         """Of the command, while it runs."""
         return self._launched.process.pid if self._launched else None
+
+    @property
+    def process(self) -> Process | None:
+        """The command, while it runs."""
+        return self._launched.process if self._launched else None
 
     async def keep(self) -> None:
         """Run the command until ``stop``. The first start that fails is an error, later ones are tried again.
@@ -70,7 +82,9 @@ class Application:
             while not self._stopping:
                 started = time.monotonic()
                 try:
-                    self._launched = await launch(self._plan)
+                    if self._launched is None:
+                        self._launched = await launch(self._plan)
+                        self._started()
                     self._say("")
                     code = await self._launched.wait()
                     self._launched = None
@@ -125,7 +139,9 @@ class Application:
 
 
 def describe(code: int | None) -> str:
-    """An exit status as people say it: ``status 3``, ``SIGKILL``."""
-    if code is not None and code < 0:
+    """An exit status as people say it: ``status 3``, ``SIGKILL``; None is that of an adopted process."""
+    if code is None:
+        return "an unknown status"
+    if code < 0:
         return signal.Signals(-code).name
     return f"status {code}"

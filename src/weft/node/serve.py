@@ -12,7 +12,6 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from weft.errors import InternalError, UsageError, WeftError
@@ -20,7 +19,6 @@ from weft.node import logfile
 from weft.node.app import Node
 from weft.node.capture.choose import Mode
 from weft.node.claims import Caller, Claim, check_claim
-from weft.node.probe import Probe
 from weft.node.spec import WorkloadSpec
 from weft.node.workload import Workload
 
@@ -121,18 +119,7 @@ class Conversation:
     async def _add(self, request: dict[str, Any]) -> None:
         self._check_trusted("add")
         spec = WorkloadSpec.from_record(request)
-        readiness, liveness = request.get("readinessProbe"), request.get("livenessProbe")
-        spec = replace(
-            spec,
-            own_network=bool(request.get("ownNetwork")),
-            command=tuple(str(part) for part in request.get("command") or ()),
-            working_dir=request.get("workingDir") or None,
-            env={str(key): str(value) for key, value in dict(request.get("env") or {}).items()},
-            grace_s=float(request.get("graceSeconds") or 10),
-            readiness=Probe.parse(readiness) if readiness else None,
-            liveness=Probe.parse(liveness) if liveness else None,
-        )
-        workload = await self.node.add(spec, report=self._report)
+        workload = await self.node.add(spec.running(request), report=self._report)
         await self._say(workload.ready_event())
 
     async def _accompany(self, workload: Workload, *, own: bool = True) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,12 +24,16 @@ _CAPTURES: Final = {
 }
 
 
+_RUN_FIELDS: Final = ("command", "workingDir", "env", "graceSeconds", "readinessProbe", "livenessProbe")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadSpec:
     """One instance. ``ports`` by name; ``port_map`` (gateways) leads a listener's port to a host's port.
 
     ``own_network``: it gets an address of its own (``weft up``); else it shares the host's (``weft run``).
-    ``command`` empty: somebody else runs the application. ``capture`` is ``auto`` or a ``Mode``.
+    ``command`` empty: somebody else runs the application; else ``told`` is how ``running`` was told of it.
+    ``capture`` is ``auto`` or a ``Mode``.
     """
 
     name: str
@@ -53,6 +57,7 @@ class WorkloadSpec:
     readiness: Probe | None = None
     liveness: Probe | None = None
     grace_s: float = 10.0
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for what, value in (
@@ -75,7 +80,7 @@ class WorkloadSpec:
         return f"{self.namespace}/{self.name}"
 
     def to_record(self) -> dict[str, Any]:
-        """As JSON can hold it; the probes and the command stay with who runs the application."""
+        """As JSON can hold it, but for what ``running`` adds."""
         return {
             "name": self.name,
             "namespace": self.namespace,
@@ -93,6 +98,24 @@ class WorkloadSpec:
             "network": self.network,
             "concurrency": self.concurrency,
         }
+
+    def running(self, told: Mapping[str, Any]) -> WorkloadSpec:
+        """With the application that the node itself runs, as ``add`` says it. Not for untrusted callers.
+
+        Raises:
+            UsageError: a probe cannot be read.
+        """
+        readiness, liveness = told.get("readinessProbe"), told.get("livenessProbe")
+        return replace(
+            self,
+            command=tuple(str(part) for part in told.get("command") or ()),
+            working_dir=told.get("workingDir") or None,
+            env={str(key): str(value) for key, value in dict(told.get("env") or {}).items()},
+            grace_s=float(told.get("graceSeconds") or 10),
+            readiness=Probe.parse(readiness) if readiness else None,
+            liveness=Probe.parse(liveness) if liveness else None,
+            told={key: told[key] for key in _RUN_FIELDS if key in told},
+        )
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> WorkloadSpec:

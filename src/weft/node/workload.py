@@ -136,10 +136,11 @@ class Workload:
         self.message = ""
         await self._update()
 
-    def run(self, secret: str = "") -> None:
+    def run(self, secret: str = "", *, adopted: Process | None = None) -> None:
         """Start the workload's command, for a workload that the node runs itself.
 
-        ``secret`` is what its wrapper, if there is one, shows to ``attach``.
+        ``secret`` is what its wrapper, if there is one, shows to ``attach``; ``adopted`` is the process that
+        an earlier agent started.
         """
         spec = self.spec
         env = {**os.environ, "HOSTNAME": spec.name, **self.app_env(), **spec.env}
@@ -159,6 +160,9 @@ class Workload:
             cgroup=self.placement.app_cgroup,
             netns=self.placement.netns,
             changed=self._changed,
+            started=self.write_record,
+            adopted=adopted,
+            outlives=self.placement.mode is not Mode.SECCOMP,
         )
         self._spawn(self._run(self.application), "application")
         self.watch_health()
@@ -289,6 +293,7 @@ class Workload:
 
     def write_record(self) -> None:
         """Note what an adopting agent, or ``weft clean``, must know."""
+        running = self.application.process if self.application else None
         self._layout.write_record(
             "workload",
             self.id.replace("/", "."),
@@ -297,6 +302,8 @@ class Workload:
                 "placement": self.placement.to_record(),
                 "wrapper": self.wrapper.to_record() if self.wrapper else None,
                 "ownRun": bool(self.spec.command),
+                "told": dict(self.spec.told),
+                "application": running.to_record() if running else None,
                 "directory": str(self.paths.directory),
             },
         )
