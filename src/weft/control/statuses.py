@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
 
 from weft.compile.gatewayapi.status import Status as Wire
-from weft.compile.gatewayapi.status import Waiting, dated, statuses
+from weft.compile.gatewayapi.status import Waiting, dated, each_status
 from weft.compile.world import World
 from weft.control.entry import DRAINING, HEALTHY, PROXY_ANNOTATION, stamp
 from weft.control.status import Status
@@ -159,10 +160,12 @@ class Statuses:
         if _same(made_of, self._made_of):
             return
         said: dict[Key, _Said] = {}
-        found = statuses(facts, world.memo, addresses=self._running.addresses, waiting=waiting)
+        found = each_status(facts, world.memo, GATEWAY_CONTROLLER, self._running.addresses, waiting)
         # A route that no longer names a Gateway of ours loses what we said of it.
-        unsaid: dict[Key, Wire] = {key: {"parents": []} for key in facts.routes if key not in found}
-        for key, status in (*found.items(), *unsaid.items(), *_workloads(world, self._running)):
+        unsaid: Iterator[tuple[Key, Wire]] = (
+            (key, {"parents": []}) for key in facts.routes if key not in said
+        )
+        for key, status in chain(found, unsaid, _workloads(world, self._running)):
             wanted = _wanted(world, key, status)
             if wanted is not None:
                 said[key] = wanted

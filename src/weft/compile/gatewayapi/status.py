@@ -5,7 +5,7 @@ Conditions bear no time: ``dated`` gives each the time at which it last changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,20 +43,28 @@ def statuses(
     ``addresses`` are IPs where a Gateway's proxy listens, by the Gateway; ``waiting`` are the Gateways
     whose proxies do not have it yet. Without a running mesh there are none, and what is sound is programmed.
     """
-    found: dict[Key, Status] = {}
+    return dict(each_status(facts, memo, controller, addresses or {}, waiting or {}))
+
+
+def each_status(
+    facts: Facts,
+    memo: Memo,
+    controller: str,
+    addresses: Mapping[Key, tuple[str, ...]],
+    waiting: Mapping[Key, Waiting],
+) -> Iterator[tuple[Key, Status]]:
+    """The same one by one, for who must not be busy for long."""
     for key, resource in facts.classes.items():
         if key.name in BUILT_IN_CLASSES or str(resource.spec.controller_name) in facts.settings.controllers:
-            found[key] = class_status(resource)
-    for key, gateway in facts.gateways.items():
-        if facts.ours(gateway):
-            found[key] = gateway_status(
-                gateway, facts, memo, (addresses or {}).get(key, ()), (waiting or {}).get(key)
-            )
+            yield key, class_status(resource)
     for key, route in facts.routes.items():
         parents = route_parents(route, facts, memo, controller)
         if parents:
-            found[key] = {"parents": parents}
-    return found
+            yield key, {"parents": parents}
+    # After the routes: what they are bound to is remembered, and only counted here.
+    for key, gateway in facts.gateways.items():
+        if facts.ours(gateway):
+            yield key, gateway_status(gateway, facts, memo, addresses.get(key, ()), waiting.get(key))
 
 
 def class_status(resource: GatewayClass) -> Status:
