@@ -40,9 +40,12 @@ async def stream(control: Control, **options: int) -> AsyncIterator[Any]:
         yield channel.stream_stream(METHOD)()
 
 
-def request(type_url: str = CLUSTER_TYPE, node: str = PROXY, **more: Any) -> bytes:
+def request(
+    type_url: str = CLUSTER_TYPE, node: str = PROXY, metadata: dict[str, Any] | None = None, **more: Any
+) -> bytes:
     made = discovery_v3.DeltaDiscoveryRequest(type_url=type_url, **more)
     made.node.id = node
+    made.node.metadata.update(metadata or {})
     return made.SerializeToString()
 
 
@@ -64,6 +67,12 @@ async def test_a_type_that_is_not_served_ends_the_stream(control: Control) -> No
     ("message", "code"),
     [
         (b"\xff\xff", grpc.StatusCode.INVALID_ARGUMENT),
+        (request(metadata={"WEFT": {"outboundPort": float("nan")}}), grpc.StatusCode.INVALID_ARGUMENT),
+        (request(metadata={"NAME": float("inf")}), grpc.StatusCode.INVALID_ARGUMENT),
+        (request(metadata={"INTERCEPTION_MODE": ["NONE"]}), grpc.StatusCode.PERMISSION_DENIED),
+        (request(metadata={"INTERCEPTION_MODE": {"NONE": 1}}), grpc.StatusCode.PERMISSION_DENIED),
+        (request(metadata={"WEFT": {"inboundPorts": {"9" * 5000: 1}}}), grpc.StatusCode.PERMISSION_DENIED),
+        (request(metadata={"LABELS": []}), grpc.StatusCode.PERMISSION_DENIED),
         (request(node=""), grpc.StatusCode.PERMISSION_DENIED),
         (
             request(node="sidecar~127.0.0.1~app.other~other.svc.cluster.local"),

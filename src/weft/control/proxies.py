@@ -137,9 +137,9 @@ def _attachment(weft: Mapping[str, Any], mode: object) -> Attachment:
         else:
             values[name] = str(said)
     if mode is not None:
-        if mode not in _CAPTURES:
+        if not isinstance(mode, str) or mode not in _CAPTURES:
             raise MetadataError(f"INTERCEPTION_MODE {mode!r} is none of {', '.join(_CAPTURES)}")
-        values["capture"] = _CAPTURES[str(mode)]
+        values["capture"] = _CAPTURES[mode]
     return Attachment(**values)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from google.protobuf.json_format import Error as JsonError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 
@@ -274,13 +275,21 @@ def request(message: discovery_v3.DeltaDiscoveryRequest) -> Request:
 
 
 def node(message: discovery_v3.DeltaDiscoveryRequest) -> Node:
-    """What the proxy says of itself."""
+    """What the proxy says of itself.
+
+    Raises:
+        StreamError: when its metadata holds what JSON has no word for, as NaN.
+    """
     told = message.node
     build = told.user_agent_build_version.version
+    try:
+        metadata = MessageToDict(told.metadata)
+    except (ValueError, JsonError) as error:
+        raise StreamError("invalid", f"the metadata cannot be read: {error}") from None
     return Node(
         id=told.id,
         cluster=told.cluster,
-        metadata=MessageToDict(told.metadata),
+        metadata=metadata,
         locality=Locality(
             region=told.locality.region, zone=told.locality.zone, subzone=told.locality.sub_zone
         ),

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from weft.errors import WeftError
 from weft.ir.proxy import ProxyIdentity
@@ -128,7 +129,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         about = node(first)
         verdict = await self._admit(about, spiffe_id(context))
         if isinstance(verdict, Refusal):
-            _log.warning("refused %s: %s", about.id or "a proxy without an id", verdict.message)
+            _log.warning("refused %r: %s", about.id, verdict.message)
             raise StreamError("denied", verdict.message)
         if self._stopping:
             raise StreamError("stopping", "the control plane is stopping")
@@ -159,7 +160,11 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 def _unary(serve: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def handle(message: bytes, context: Any) -> bytes:
-        return await serve(message, spiffe_id(context))
+        try:
+            return await serve(message, spiffe_id(context))
+        except DecodeError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise  # never: abort does
 
     return handle
 
