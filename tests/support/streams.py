@@ -20,7 +20,7 @@ from weft.protos.wire import from_any
 from weft.store.interface import Put
 from weft.store.sqlite import SqliteStore
 from weft.xds.connection import Connection, Node, Peer
-from weft.xds.messages import Acknowledged, Request
+from weft.xds.messages import Acknowledged, Refused, Request
 from weft.xds.shared import Response, Shared
 from weft.xds.store import ConfigStore
 
@@ -28,9 +28,10 @@ CLUSTER = "outbound|80||web.shop.svc.cluster.local"
 
 
 class Proxy(Connection):
-    """A proxy that acknowledges whatever it is sent, as soon as it is woken."""
+    """A proxy that acknowledges whatever it is sent, as soon as it is woken, but for one type if it
+    ``refuses`` that."""
 
-    __slots__ = ("held", "log", "status")
+    __slots__ = ("held", "log", "refuses", "status")
 
     def __init__(
         self, name: str, mesh: Mesh, kind: str = "sidecar", labels: tuple[tuple[str, str], ...] = ()
@@ -41,6 +42,7 @@ class Proxy(Connection):
             _NoTransport(), Peer(node_id, Node(node_id), identity), mesh.shared, mesh.config, mesh.status
         )
         self.status = mesh.status
+        self.refuses = ""
         self.held: dict[str, dict[str, str]] = {}
         self.log: list[Response] = []
 
@@ -48,6 +50,11 @@ class Proxy(Connection):
         while (response := self.stream.send()) is not None:
             self.log.append(response)
             self.status.sent(self, response)
+            if response.type_url == self.refuses:
+                event = self.stream.receive(Request(self.refuses, nonce=response.nonce, error="no such port"))
+                assert isinstance(event, Refused)
+                self.status.refused(self, event)
+                continue
             held = self.held.setdefault(response.type_url, {})
             held.update({resource.name: resource.version for resource in response.resources})
             for name in response.removed:

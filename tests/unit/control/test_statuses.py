@@ -19,7 +19,7 @@ from weft.control.statuses import Statuses
 from weft.model.catalog import by_kind
 from weft.model.parse import parse_object
 from weft.model.resource import Key
-from weft.names import GATEWAY_CONTROLLER, GATEWAY_NAME_LABEL
+from weft.names import GATEWAY_CONTROLLER, GATEWAY_NAME_LABEL, LISTENER_TYPE
 from weft.store.interface import ConflictError, Put, Stored
 from weft.store.sqlite import SqliteStore
 
@@ -225,6 +225,20 @@ async def test_a_gateway_stays_programmed_while_its_proxy_is_away(world: World) 
         await world.settled()
         programmed = await world.condition(GATEWAY, "Programmed")
         assert (programmed["status"], programmed["observedGeneration"]) == ("False", 2)
+
+
+async def test_a_listener_that_the_proxy_refuses_is_told_of(world: World) -> None:
+    async with world.running():
+        await register_gateway(world)
+        proxy = world.connect()
+        await eventually(lambda: proxy.stream.revision >= 0)
+        proxy.refuses = LISTENER_TYPE
+        await world.apply(gateway())
+        await eventually(lambda: list(proxy.stream.rejected()))
+        await world.settled()
+        programmed = await world.condition(GATEWAY, "Programmed")
+        assert (programmed["status"], programmed["reason"]) == ("False", "Invalid")
+        assert "no such port" in programmed["message"]
 
 
 async def test_a_write_of_status_is_no_change_and_no_history(world: World) -> None:
