@@ -12,6 +12,7 @@ import encodings.idna  # noqa: F401 - else imported at the first forward, when i
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -29,6 +30,9 @@ _MESSAGE_MAX: Final = 64 * 1024
 _UPSTREAM_PATIENCE_S: Final = 2.0
 _TCP_IDLE_S: Final = 10.0
 _FORWARDS_MAX: Final = 512
+# Of one workload: others must be answered however much it asks.
+_OWN_FORWARDS_MAX: Final = 128
+_OWN_CONNECTIONS_MAX: Final = 64
 _DNS_PORT: Final = 53
 
 
@@ -42,6 +46,8 @@ class Listener:
         self.mesh = mesh
         self._udp: socket.socket | None = None
         self._tcp: asyncio.Server | None = None
+        self._forwards = 0
+        self._connections = 0
 
     async def start(self, udp: socket.socket, tcp: socket.socket) -> None:
         """Serve on sockets that are bound already."""
@@ -78,12 +84,21 @@ class Listener:
         return self.server.names.answer(packet, self.namespace, limit=limit) if self.mesh else None
 
     async def _forward_udp(self, udp: socket.socket, packet: bytes, peer: Any) -> None:
-        if len(packet) >= 12:
+        if len(packet) < 12 or self._forwards >= _OWN_FORWARDS_MAX:
+            return
+        self._forwards += 1
+        try:
             answer = await self.server.forward(packet)
             with contextlib.suppress(OSError):
                 udp.sendto(answer, peer)
+        finally:
+            self._forwards -= 1
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._connections >= _OWN_CONNECTIONS_MAX:
+            writer.close()
+            return
+        self._connections += 1
         try:
             while True:
                 async with asyncio.timeout(_TCP_IDLE_S):
@@ -97,6 +112,7 @@ class Listener:
         except (OSError, EOFError, TimeoutError):
             return
         finally:
+            self._connections -= 1
             writer.close()
 
 
@@ -271,6 +287,8 @@ async def serve(directory: Path, control: socket.socket) -> None:
 def main() -> None:
     """Bind ``dns.sock`` in the directory given, become the directory's owner, and serve."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # four sockets for each workload of the host
     directory = Path(sys.argv[1])
     path = directory / SOCKET_NAME
     path.unlink(missing_ok=True)

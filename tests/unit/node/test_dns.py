@@ -227,6 +227,26 @@ async def test_a_sidecars_listener_only_forwards(resolver: Resolver) -> None:
     assert addresses(await query(port, "api.example.com")) == ["198.51.100.1"]
 
 
+async def test_one_workload_that_asks_without_end_keeps_no_other_from_answers(
+    resolver: Resolver,
+) -> None:
+    await resolver.publish(TABLE)
+    greedy, modest = free_port(), free_port()
+    for name, port in (("greedy", greedy), ("modest", modest)):
+        await resolver.listen(Listening(name=name, namespace="shop", port=port))
+    held = [await asyncio.open_connection("127.0.0.1", greedy) for _ in range(200)]
+    try:
+        async with asyncio.timeout(5):  # those beyond its share are closed
+            closed = [reader for reader, _ in held[64:] if await reader.read() == b""]
+        assert len(closed) == 136
+        async with asyncio.timeout(5):
+            assert addresses(await query(modest, "catalog", tcp=True)) == ["240.240.0.7"]
+            assert addresses(await query(modest, "catalog")) == ["240.240.0.7"]
+    finally:
+        for _, writer in held:
+            writer.close()
+
+
 async def test_a_dead_upstream_gives_an_answer_all_the_same(layout: Layout) -> None:
     resolver = Resolver(layout, owner=proxy_uid(), resolvers=(f"127.0.0.1#{free_port()}",))
     await resolver.start()
