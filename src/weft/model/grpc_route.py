@@ -11,6 +11,7 @@ from pydantic import Field
 from weft.model.base import Flaw, Shape, twice, union
 from weft.model.resource import Resource
 from weft.model.route import (
+    BackendRef,
     HTTPHeaderFilter,
     HTTPRequestMirrorFilter,
     LocalObjectReference,
@@ -20,14 +21,8 @@ from weft.model.route import (
     parents,
 )
 from weft.model.scalars import (
-    DnsLabel,
-    GroupName,
     HeaderName,
     Hostname,
-    Int,
-    KindName,
-    ObjectName,
-    Port,
     SectionName,
     Text,
 )
@@ -50,21 +45,10 @@ class GRPCRouteFilter(Shape):
         yield from union(self, self.type)
 
 
-class GRPCBackendRef(Shape):
+class GRPCBackendRef(BackendRef):
     """A service and its share of the calls."""
 
     filters: Annotated[tuple[GRPCRouteFilter, ...], Field(max_length=16)] | None = None
-    group: GroupName | None = None
-    kind: KindName | None = None
-    name: ObjectName
-    namespace: DnsLabel | None = None
-    port: Port | None = None
-    weight: Annotated[Int, Field(ge=0, le=1000000)] | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """A Service is called at a port."""
-        if not self.group and self.kind in {None, "Service"} and self.port is None:
-            yield Flaw(("port",), "a Service is called at a port", "add port")
 
 
 class GRPCHeaderMatch(Shape):

@@ -12,6 +12,7 @@ from weft.model.base import Flaw, Shape, twice, union
 from weft.model.resource import Resource
 from weft.model.route import (
     BackendObjectReference,
+    BackendRef,
     HTTPHeaderFilter,
     HTTPRequestMirrorFilter,
     LocalObjectReference,
@@ -23,15 +24,11 @@ from weft.model.route import (
 from weft.model.scalars import (
     Bool,
     CorsOrigin,
-    DnsLabel,
     GatewayDuration,
-    GroupName,
     HeaderName,
     HeaderValue,
     Hostname,
     Int,
-    KindName,
-    ObjectName,
     Port,
     PreciseHostname,
     SectionName,
@@ -168,22 +165,10 @@ class HTTPRouteFilter(Shape):
         yield from union(self, self.type)
 
 
-class HTTPBackendRef(Shape):
+class HTTPBackendRef(BackendRef):
     """A service and its share of the requests."""
 
     filters: Annotated[tuple[HTTPRouteFilter, ...], Field(max_length=16)] | None = None
-    group: GroupName | None = None
-    kind: KindName | None = None
-    name: ObjectName
-    namespace: DnsLabel | None = None
-    port: Port | None = None
-    weight: Annotated[Int, Field(ge=0, le=1000000)] | None = None
-    """Relative to the others; 1 unless said otherwise."""
-
-    def flaws(self) -> Iterator[Flaw]:
-        """A Service is called at a port."""
-        if not self.group and self.kind in {None, "Service"} and self.port is None:
-            yield Flaw(("port",), "a Service is called at a port", "add port")
 
 
 class HTTPHeaderMatch(Shape):

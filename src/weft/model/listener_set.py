@@ -8,30 +8,21 @@ from typing import Annotated
 from pydantic import Field
 
 from weft.model.base import Flaw, Shape
-from weft.model.listener import AllowedRoutes, ListenerTLSConfig, RouteGroupKind, distinct
+from weft.model.gateway import Listener
+from weft.model.listener import RouteGroupKind, distinct
 from weft.model.resource import Condition, Resource
 from weft.model.scalars import (
     DnsLabel,
     GroupName,
-    Hostname,
     Int,
     KindName,
-    ListenerProtocol,
     ObjectName,
-    Port,
     SectionName,
 )
 
 
-class ListenerEntry(Shape):
+class ListenerEntry(Listener):
     """A port, its protocol, and the routes that may attach."""
-
-    allowed_routes: AllowedRoutes | None = None
-    hostname: Hostname | None = None
-    name: SectionName
-    port: Port
-    protocol: ListenerProtocol
-    tls: ListenerTLSConfig | None = None
 
 
 class ParentGatewayReference(Shape):

@@ -158,6 +158,7 @@ class BackendRef(Shape):
     namespace: DnsLabel | None = None
     port: Port | None = None
     weight: Annotated[Int, Field(ge=0, le=1000000)] | None = None
+    """Relative to the others; 1 unless said otherwise."""
 
     def flaws(self) -> Iterator[Flaw]:
         """A Service is called at a port."""

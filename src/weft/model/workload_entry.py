@@ -13,8 +13,8 @@ from weft.model.resource import Resource
 from weft.model.scalars import ProtoPort, Text, UInt
 
 
-class WorkloadEntrySpec(Shape):
-    """A workload: its address, its labels, and who it is."""
+class WorkloadTemplate(Shape):
+    """What the entries of a group have in common."""
 
     address: Annotated[Text, Field(max_length=256)] | None = None
     """An IP address, a name, or unix:///path."""
@@ -29,6 +29,10 @@ class WorkloadEntrySpec(Shape):
     """Who the workload proves to be."""
     weight: UInt | None = None
     """Its share beside the others."""
+
+
+class WorkloadEntrySpec(WorkloadTemplate):
+    """A workload: its address, its labels, and who it is."""
 
     def flaws(self) -> Iterator[Flaw]:
         """An address or a network; a socket is absolute and has no ports."""

@@ -10,7 +10,8 @@ from pydantic import Field
 from weft.model.base import Flaw, Shape, at_most_one
 from weft.model.istio import IstioStatus
 from weft.model.resource import Resource
-from weft.model.scalars import HeaderName, ProtoInt, ProtoPort, Text, UInt
+from weft.model.scalars import HeaderName, ProtoInt, ProtoPort, Text
+from weft.model.workload_entry import WorkloadTemplate
 
 
 class ObjectMeta(Shape):
@@ -73,18 +74,6 @@ class ReadinessProbe(Shape):
     def flaws(self) -> Iterator[Flaw]:
         """One way to ask."""
         yield from at_most_one(self, "http_get", "tcp_socket", "exec", "grpc")
-
-
-class WorkloadTemplate(Shape):
-    """What the entries of a group have in common."""
-
-    address: Annotated[Text, Field(max_length=256)] | None = None
-    labels: Annotated[dict[str, Text], Field(max_length=256)] | None = None
-    locality: Annotated[Text, Field(max_length=2048)] | None = None
-    network: Annotated[Text, Field(max_length=2048)] | None = None
-    ports: Annotated[dict[str, ProtoPort], Field(max_length=128)] | None = None
-    service_account: Annotated[Text, Field(max_length=253)] | None = None
-    weight: UInt | None = None
 
 
 class WorkloadGroupSpec(Shape):
