@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 
 
@@ -36,11 +35,6 @@ def narrower(one: str, other: str) -> str | None:
 def specificity(host: str) -> tuple[int, int, str]:
     """Sort key: exact names first, then the longer wildcard (Istio's order of hosts)."""
     return (1 if is_wildcard(host) else 0, -len(host), host)
-
-
-def most_specific(host: str, patterns: Iterable[str]) -> str | None:
-    """The most specific pattern that covers ``host``."""
-    return min((p for p in patterns if covers(p, host)), key=specificity, default=None)
 
 
 def with_port(host: str, port: int) -> str:

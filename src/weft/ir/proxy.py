@@ -89,7 +89,3 @@ class Proxy:
     routes: tuple[RouteTable, ...]
     clusters: tuple[Cluster, ...]
     telemetry: Telemetry = Telemetry()
-
-    def cluster_names(self) -> frozenset[str]:
-        """Names of all clusters, for checks that a route leads somewhere."""
-        return frozenset(cluster.name for cluster in self.clusters)

@@ -307,19 +307,6 @@ IntOrString = Annotated[
     WithJsonSchema({"x-kubernetes-int-or-string": True, "oneOf": [{"type": "integer"}, {"type": "string"}]}),
 ]
 
-_QUANTITY: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+|[numkKMGTPE]|[KMGTPE]i)?")
-
-
-def _quantity(value: object) -> int | float | str:
-    if isinstance(value, str) and _QUANTITY.fullmatch(value):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    raise ValueError(f"{value!r} is not a quantity: write a number and a unit, like '500m' or '1Gi'")
-
-
-Quantity = Annotated[int | float | str, PlainValidator(_quantity), WithJsonSchema({"type": "string"})]
-
 
 def _base64(value: object) -> str:
     if not isinstance(value, str):

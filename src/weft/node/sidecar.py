@@ -195,16 +195,6 @@ class Sidecar:
         """Let go of it: it goes on running and the next agent adopts it."""
         self._stopping = True
 
-    async def set_log_level(self, level: str) -> None:
-        """Change Envoy's own log: trace, debug, info, warning, error, critical, off.
-
-        Raises:
-            AdminError: when it does not answer or knows no such level.
-        """
-        reply = await ask(self.paths.admin_socket, f"/logging?level={level}", method="POST")
-        if reply.status != 200:
-            raise AdminError(reply.body.decode(errors="replace").strip())
-
     async def stats(self, pattern: str) -> dict[str, int]:
         """Counters and gauges whose name matches a regular expression.
 

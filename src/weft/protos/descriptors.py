@@ -25,7 +25,6 @@ from weft.errors import InternalError
 
 # A FileDescriptorProto begins with field 1, its own path. The length byte is checked against the match.
 _START: Final = re.compile(rb"\x0a([\x01-\x7f])([A-Za-z0-9_./-]+\.proto)\x12", re.DOTALL)
-_LENGTH_DELIMITED: Final = 2
 _VARINT: Final = 0
 # Fields of FileDescriptorProto and their wire types (descriptor.proto).
 _WIRE_TYPES: Final = {1: 2, 2: 2, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 2, 9: 2, 10: 0, 11: 0, 12: 2, 14: 0}

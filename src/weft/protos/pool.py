@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -17,8 +17,6 @@ from weft.protos.packages import PACKAGES
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
     from google.protobuf.message import Message
-
-TYPE_URL: Final = "type.googleapis.com/"
 
 
 class _Database:

@@ -31,9 +31,6 @@ class Resource(Protocol):
 
 R = TypeVar("R", bound=Resource, covariant=True)
 
-_Bucket = Mapping[str, R]
-_NOTHING: Final[Mapping[str, Resource]] = {}
-
 
 class Table(Mapping[str, R]):
     """A persistent mapping from name to resource, divided by the hash of the name."""

@@ -18,8 +18,6 @@ _STATUS_PATH: Final = re.compile(r"/status/([2-5]\d\d)")
 _KEYS_MAX: Final = 10_000
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-_FRAMING: Final = frozenset({"content-length", "transfer-encoding", "connection"})
-
 Headers = list[tuple[str, str]]
 
 
