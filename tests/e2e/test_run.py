@@ -51,6 +51,13 @@ spec:
   command: [{python}, kv.py]
   ports: [{{name: grpc, port: 2379}}]
 """
+AWAY = """
+apiVersion: v1
+kind: Service
+metadata: {name: away, namespace: elsewhere}
+spec:
+  ports: [{name: http, port: 8080}]
+"""
 WEB = """
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -295,14 +302,19 @@ def control_plane(user: User) -> Iterator[tuple[int, Path]]:
 class TestANodeOfOnesOwn:
     def test_it_is_started_and_found_again(self, user: User) -> None:
         with control_plane(user) as (port, sock):
-            token = user.run("token", "create", env={"WEFT_SERVER": str(sock)}).stdout.strip()
+            server = {"WEFT_SERVER": str(sock)}
+            applied = user.run("apply", str(user.write("away.yaml", AWAY)), env=server)
+            assert applied.returncode == 0, applied.stderr
+            token = user.run("token", "create", env=server).stdout.strip()
             given = {"WEFT_TOKEN": token, "WEFT_CONTROL_PLANE": f"127.0.0.1:{port}"}
             own = f"own{os.getpid()}"
-            argv = ("run", "--mesh", own, "--name", "first", "--", "sh", "-c", "env; exit 7")
-            done = user.run(*argv, env=given)
+            # The node was told the names before it could ask for them.
+            script = "env; getent hosts away.elsewhere; exit 7"
+            done = user.run("run", "--mesh", own, "--name", "first", "--", "sh", "-c", script, env=given)
             assert done.returncode == 7, done.stderr
             assert "starting one for this user" in done.stderr
             assert token not in done.stdout
+            assert re.search(r"^240\.240\.\S+ +away\.elsewhere", done.stdout, re.MULTILINE), done.stdout
             # The second finds it, and needs no token.
             again = user.run("run", "--mesh", own, "--name", "second", "--", "sh", "-c", "exit 8")
             assert again.returncode == 8, again.stderr

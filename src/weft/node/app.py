@@ -100,12 +100,13 @@ class Node:
         self.layout.prepare(proxy_uid=self._proxy.uid)
         self._take_lock()
         try:
+            if self.options.adopt:
+                # The names of before are better than none; what the control plane has said by now wins.
+                self._names = self.resolver.read_names()
             self.link.on_names(self._hear_names)
             self.link.on_admin(self.ask)
             await sweep(self.layout, keep=self.options.adopt)
             if self.options.adopt:
-                # Until the control plane speaks, the names of before are better than none.
-                self._names = self.resolver.read_names()
                 await self._adopt()
             self._spawn(self._keep_house(), "housekeeping")
         except BaseException:
