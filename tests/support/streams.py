@@ -29,9 +29,9 @@ CLUSTER = "outbound|80||web.shop.svc.cluster.local"
 
 class Proxy(Connection):
     """A proxy that acknowledges whatever it is sent, as soon as it is woken, but for one type if it
-    ``refuses`` that."""
+    ``refuses`` that. ``ended`` holds the reason when it was sent away."""
 
-    __slots__ = ("held", "log", "refuses", "status")
+    __slots__ = ("ended", "held", "log", "refuses", "status")
 
     def __init__(
         self, name: str, mesh: Mesh, kind: str = "sidecar", labels: tuple[tuple[str, str], ...] = ()
@@ -42,12 +42,15 @@ class Proxy(Connection):
             _NoTransport(), Peer(node_id, Node(node_id), identity), mesh.shared, mesh.config, mesh.status
         )
         self.status = mesh.status
-        self.refuses = ""
+        self.refuses = self.ended = ""
         self.held: dict[str, dict[str, str]] = {}
         self.log: list[Response] = []
 
+    def end(self, reason: str, message: str) -> None:
+        self.ended = reason
+
     def wake(self) -> None:
-        while (response := self.stream.send()) is not None:
+        while not self.ended and (response := self.stream.send()) is not None:
             self.log.append(response)
             self.status.sent(self, response)
             if response.type_url == self.refuses:

@@ -158,6 +158,43 @@ async def test_what_a_hello_does_not_name_has_a_lease(
     assert await entries(store) == ["a"]
 
 
+async def test_a_node_comes_back_and_lapses_in_one_step(
+    registry: Registry, store: SqliteStore, time: Time
+) -> None:
+    """In between its sidecars would be told that some of their neighbours are missing."""
+    await registry.register(HOST1, instance("a"))
+    before = store.revision
+    await registry.replay(HOST1, [instance("a"), instance("b"), instance("c")])
+    registry.detach("host1", time.now)
+    time.now += 15.1
+    await registry.lapse()
+    assert await entries(store) == []
+    steps: list[list[str]] = [[]]
+    async for event in store.watch(before):
+        steps[-1].append(f"{event.action} {event.stored.key.name}")
+        if event.revision == store.revision:
+            break
+        if event.last:
+            steps.append([])
+    assert steps == [["created b", "created c"], ["deleted a", "deleted b", "deleted c"]]
+
+
+async def test_leases_of_before_begin_when_the_ports_are_open(
+    registry: Registry, store: SqliteStore, issuer: Issuer, time: Time
+) -> None:
+    await registry.register(HOST1, instance("a"))
+    again = Registry(store, issuer, at_once, now=time)
+    await again.restore()
+    time.now += 14
+    again.opened()
+    time.now += 14
+    await again.lapse()
+    assert await entries(store) == ["a"]
+    time.now += 2
+    await again.lapse()
+    assert await entries(store) == []
+
+
 async def test_readiness_changes_nothing_but_the_condition(registry: Registry, store: SqliteStore) -> None:
     await registry.register(HOST1, instance())
     before = json.loads((await store.list(ENTRY))[0].body)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.plane import eventually
 from tests.support.streams import CLUSTER, Mesh, key
 
 from weft import ir
@@ -305,3 +306,16 @@ async def test_peers_are_expected_in_the_trust_domain_that_the_authority_signs_i
             assert tls is not None
             assert [name.value for name in tls.peer_names] == ["spiffe://corp.example/ns/shop/sa/web"]
             assert "spec.trustDomain" in [problem.path for problem in problems]
+
+
+async def test_a_proxy_whose_registration_is_gone_is_sent_away_with_what_it_has(mesh: Mesh) -> None:
+    await mesh.apply(service(), entry("web-0", "10.0.0.1"), entry("web-1", "10.0.0.2"))
+    async with mesh.running():
+        lost, other = mesh.connect("web-0"), mesh.connect("web-1")
+        await mesh.converged(mesh.store.revision)
+        lost.log.clear()
+        await mesh.store.transact([Delete(key=key(entry("web-0", "")))])
+        await eventually(lambda: other.addresses() == ["10.0.0.2"])
+        assert lost.ended == "denied"
+        assert lost.log == []
+        assert other.ended == ""
