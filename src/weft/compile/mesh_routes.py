@@ -55,6 +55,11 @@ class Routing:
 
     services: Mapping[str, tuple[VirtualService, ...]]
     foreign: tuple[tuple[str, VirtualService], ...]
+    selective: bool
+
+    def bearer(self, labels: Labels) -> Labels:
+        """``labels`` of a client if some rule is for certain clients only: else all get the same."""
+        return labels if self.selective else ()
 
 
 def routing_of(view: View, resources: tuple[VirtualService, ...], settings: Settings) -> Routing:
@@ -77,7 +82,16 @@ def routing_of(view: View, resources: tuple[VirtualService, ...], settings: Sett
             services[host] = (*owners, *services.get(host, ()))
     foreign = [(host, owner) for host, owners in exact.items() for owner in owners]
     foreign += [(host, owner) for host in patterns if host not in used for owner in wild[host]]
-    return Routing(services, tuple(foreign))
+    return Routing(services, tuple(foreign), any(map(_selective, resources)))
+
+
+def _selective(resource: VirtualService) -> bool:
+    spec = resource.spec
+    return (
+        any(match.source_labels for rule in spec.http or () for match in rule.match or ())
+        or any(match.source_labels for rule in spec.tls or () for match in rule.match or ())
+        or any(match.source_labels for rule in spec.tcp or () for match in rule.match or ())
+    )
 
 
 def full_hosts(resource: VirtualService, settings: Settings) -> tuple[str, ...]:

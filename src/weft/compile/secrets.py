@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from weft import ir
 from weft.compile.gatewayapi.facts import Facts
-from weft.compile.memo import Memo
 from weft.compile.problems import NOT_FOUND
 from weft.errors import Problem, Severity
 from weft.model.core import Secret
 from weft.model.resource import Key
 from weft.names import GATEWAY_SECRET_SCHEME, ProxyName
-
-U = TypeVar("U")
 
 AUTHORITY_SUFFIX: Final = "-cacert"
 REFUSED: Final = "WEFT0103"
@@ -48,16 +45,10 @@ class Authorities:
 Material = Certificate | Authorities
 
 
-def asked_for(proxy: ir.Proxy, memo: Memo) -> tuple[str, ...]:
+def asked_for(listeners: tuple[ir.Listener, ...], clusters: tuple[ir.Cluster, ...]) -> tuple[str, ...]:
     """Names of the secrets that a proxy's listeners and clusters ask the control plane for."""
-    by_listeners = memo(_names, _of_listeners, proxy.listeners)
-    return tuple(dict.fromkeys((*by_listeners, *memo(_names, _of_clusters, proxy.clusters))))
-
-
-def _names(
-    references: Callable[[tuple[U, ...]], Iterator[ir.SecretRef]], units: tuple[U, ...]
-) -> tuple[str, ...]:
-    return tuple(ref.name for ref in references(units) if ref.source is ir.SecretFrom.ADS)
+    references = (*_of_listeners(listeners), *_of_clusters(clusters))
+    return tuple(dict.fromkeys(ref.name for ref in references if ref.source is ir.SecretFrom.ADS))
 
 
 def _of_listeners(units: tuple[ir.Listener, ...]) -> Iterator[ir.SecretRef]:

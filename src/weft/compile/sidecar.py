@@ -36,7 +36,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     routing = memo(routing_of, view, resources, settings)
     # HTTP rules come and go without touching a listener.
     streams = memo(routing_of, view, tuple(r for r in resources if r.spec.tls or r.spec.tcp), settings)
-    tables = memo(tables_of, view, routing, rules, labels, settings, memo)
+    tables = memo(tables_of, view, routing, rules, routing.bearer(labels), settings, memo)
     listeners: tuple[ir.Listener, ...] = ()
     sent = tables.tables
     if attachment.capture is ir.Capture.PROXY_ENV:
@@ -49,7 +49,16 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     else:
         listeners = (
             memo(outbound.virtual_outbound, attachment, settings),
-            *memo(listeners_of, view, streams, rules, labels, world.headless(view), settings, memo),
+            *memo(
+                listeners_of,
+                view,
+                streams,
+                rules,
+                streams.bearer(labels),
+                world.headless(view),
+                settings,
+                memo,
+            ),
         )
     sending = memo(clusters_of, view, rules, world.peers, settings, False, memo)
     if attachment.capture is ir.Capture.PROXY_ENV:

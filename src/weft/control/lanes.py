@@ -71,6 +71,9 @@ class Lanes:
                 frozenset(cluster.name for cluster in clusters if cluster.balancing.locality_failover)
             )
         place = Place(proxy.identity.locality, proxy.identity.network, failover)
+        if before is not None and before.names is names and before.place == place:
+            self._uses[proxy_id] = _Use(place, names, proxy.clusters)
+            return place  # all of them are there
         self._uses[proxy_id] = _Use(place, names, proxy.clusters)
         lane = self._lanes.setdefault(place, _Lane())
         self._publish(place, lane, (name for name in names if name not in lane.sets), endpoints)

@@ -273,7 +273,7 @@ class Pipeline:
             made = self._made.get(proxy_id)
             # Units that did not change are the same objects, so that this costs next to nothing.
             same = made is not None and made.proxy == proxy
-            wanted = made.wanted if made is not None and same else asked_for(proxy, self.world.memo)
+            wanted = _asked_for(proxy, made)
             secrets, withheld = secrets_for(self.world, proxy.identity.name, wanted)
             if made is None or not same or made.secrets != secrets:
                 place = self._lanes.require(proxy_id, proxy, self._endpoints)
@@ -321,6 +321,13 @@ class Pipeline:
     async def endpoints_acknowledged(self, revision: int, timeout: float) -> tuple[str, ...]:
         """Wait until every proxy acknowledged the endpoints as of ``revision``; who did not in time."""
         return await self._status.wait_endpoints_of(revision, timeout)
+
+
+def _asked_for(proxy: ir.Proxy, made: _Made | None) -> tuple[str, ...]:
+    """The secrets that a proxy asks for; its clusters are the same object as long as they are the same."""
+    if made is not None and made.proxy.clusters is proxy.clusters and made.proxy.listeners == proxy.listeners:
+        return made.wanted
+    return asked_for(proxy.listeners, proxy.clusters)
 
 
 def _host(name: str) -> Host:

@@ -64,7 +64,7 @@ def given(*texts: str, node: str = ROUTER, more: dict[str, str] | None = None) -
     """Messages by name, and the problems as text."""
     found = world(*texts)
     made = proxy(found, node, labels={**LABELS, **(more or {})})
-    packed, problems = secrets_for(found, made.identity.name, asked_for(made, found.memo))
+    packed, problems = secrets_for(found, made.identity.name, asked_for(made.listeners, made.clusters))
     return {name: from_any(one.body) for name, one in packed.items()}, "\n".join(map(str, problems))
 
 
