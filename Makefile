@@ -45,7 +45,7 @@ bench: $(READY) ## measure; results go to bench/results
 
 .PHONY: docs
 docs: $(READY) ## regenerate docs/reference from the models and the commands
-	@$(BIN)/python -m scripts.reference
+	@$(BIN)/python -m scripts.reference $(ARGS)
 
 .PHONY: lock
 lock: ## resolve requirements.lock anew

@@ -20,7 +20,7 @@ from weft.cli.up import capture_option, mesh_option, parse_port_maps, port_map_o
 @click.option("--rate", default=5.0, show_default=True, help="Requests a second; 0 for no load.")
 @click.option("--gateway-api", is_flag=True, help="Its front door in the Gateway API's words.")
 def demo(port_maps: tuple[str, ...], capture: str, mesh: str, rate: float, gateway_api: bool) -> None:
-    """Run the shop that comes with weft: nine services that know nothing of a mesh, in one.
+    """Run the shop that comes with weft: eight services that know nothing of a mesh, in one.
 
     Open the address that it prints. Ctrl-C ends it and leaves nothing behind.
     """
