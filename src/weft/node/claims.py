@@ -6,14 +6,15 @@ import os
 import socket
 import struct
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from weft.errors import UsageError, WeftError
 
 _UCRED = struct.Struct("3i")
+_FIRST_FREE_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,27 @@ def check_claim(claims: Sequence[Claim], caller: Caller, namespace: str, service
         f"uid {caller.uid} may not run as {namespace}/{service_account} on this node",
         hint=f"let its configuration say: [[claim]] uid = {caller.uid}, namespaces = [{namespace!r}]",
     )
+
+
+def check_ports(ports: Iterable[int]) -> None:
+    """That an ordinary user could open these ports now: by root's rules all their traffic becomes its own.
+
+    Raises:
+        WeftError: one is kept for root, or somebody listens there.
+    """
+    first = int(_FIRST_FREE_PORT.read_text())
+    for port in ports:
+        if port < first:
+            raise WeftError(f"port {port} may be opened by root only", hint="let root start it")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError as error:
+                raise WeftError(
+                    f"port {port} cannot be opened on this host: {error.strerror}",
+                    hint=f"see who has it: ss -ltn 'sport = :{port}'",
+                ) from None
 
 
 def read_claims(path: Path) -> tuple[Claim, ...]:

@@ -162,6 +162,7 @@ class Places:
         self._slots = Slots(layout)
         self._hierarchy = Hierarchy.find() if os.geteuid() == 0 else None
         self._live: dict[str, Placement] = {}
+        self._held: dict[str, tuple[int, ...]] = {}
         self.network: netns.Network | None = None
         self._making = asyncio.Lock()
         self._homes: dict[str, Path] = {}
@@ -199,6 +200,7 @@ class Places:
         else:
             placement = self._shared(spec, choice)
         self._live[spec.id] = placement
+        self._held[spec.id] = tuple(spec.ports.values())
         return placement
 
     async def release(self, spec: WorkloadSpec, *, spare: Process | None = None) -> None:
@@ -207,6 +209,7 @@ class Places:
         ``spare`` is a wrapper that still has an exit code to pass on: it goes back where it came from.
         """
         placement = self._live.pop(spec.id, None)
+        self._held.pop(spec.id, None)
         if placement is None:
             return
         if placement.netns is not None:
@@ -307,6 +310,8 @@ class Places:
         )
 
     def _ports(self, workload: str) -> Iterable[int]:
+        if workload in self._held:
+            return self._held[workload]
         record = self.layout.read_record("workload", workload.replace("/", ".")) or {}
         return [int(port) for port in dict(record.get("spec", {}).get("ports", {})).values()]
 

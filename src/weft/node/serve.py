@@ -18,7 +18,7 @@ from weft.errors import InternalError, UsageError, WeftError
 from weft.node import logfile
 from weft.node.app import Node
 from weft.node.capture.choose import Mode
-from weft.node.claims import Caller, Claim, check_claim
+from weft.node.claims import Caller, Claim, check_claim, check_ports
 from weft.node.spec import WorkloadSpec
 from weft.node.workload import Workload
 
@@ -103,6 +103,8 @@ class Conversation:
             workload = known
             workload.stop_app = self._stop_app
         else:
+            if not self.caller.trusted:
+                check_ports(spec.ports.values())
             workload = await self.node.add(
                 spec, pid=self.caller.pid, report=self._report, stop_app=self._stop_app
             )

@@ -14,6 +14,7 @@ from weft.node.probe import Probe
 
 _NAME_MAX: Final = 63
 _PORT_MAX: Final = 65535
+_THREADS_MAX: Final = 256
 
 _CAPTURES: Final = {
     Mode.NETNS: Capture.REDIRECT,
@@ -70,6 +71,12 @@ class WorkloadSpec:
                     f"{value!r} is not a {what}",
                     hint="write lower-case letters, digits, '-' and '.', at most 63 in all",
                 )
+        if "." in self.namespace:  # the name of a workload's directory would fit two workloads
+            raise UsageError(f"{self.namespace!r} is not a namespace", hint="it has no '.'")
+        if self.kind not in {"sidecar", "router"}:
+            raise UsageError(f"{self.kind!r} is neither sidecar nor router")
+        if not 0 < self.concurrency <= _THREADS_MAX:
+            raise UsageError(f"a proxy with {self.concurrency} threads: at most {_THREADS_MAX} make sense")
         for name, port in (*self.ports.items(), *(("", host) for host in self.port_map.values())):
             if not 0 < port <= _PORT_MAX:
                 raise UsageError(f"port {name} {port} is not between 1 and {_PORT_MAX}".replace("  ", " "))

@@ -5,9 +5,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from tests.support.ports import free_port
 
 from weft.errors import UsageError, WeftError
-from weft.node.claims import Caller, Claim, check_claim, read_claims, unit_of
+from weft.node.claims import Caller, Claim, check_claim, check_ports, read_claims, unit_of
 
 
 def test_the_kernel_says_who_calls() -> None:
@@ -74,3 +75,15 @@ def test_a_mistake_in_it_is_named(tmp_path: Path, text: str, complaint: str) -> 
     path.write_text(text)
     with pytest.raises(UsageError, match=complaint):
         read_claims(path)
+
+
+def test_an_ordinary_user_claims_no_port_of_others() -> None:
+    """Root's rules would lead all its traffic to that user's sidecar."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        with pytest.raises(WeftError, match="cannot be opened"):
+            check_ports([held.getsockname()[1]])
+    with pytest.raises(WeftError, match="by root only"):
+        check_ports([free_port(), 1])
+    check_ports([free_port()])

@@ -6,11 +6,12 @@ import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.ports import free_port
 
-from weft.errors import WeftError
+from weft.errors import UsageError, WeftError
 from weft.ir.proxy import Capture
 from weft.names import OUTBOUND_PORT
 from weft.node.capture.choose import Host, choose
@@ -88,3 +89,32 @@ def test_a_port_below_1024_is_refused_with_a_remedy(
     with pytest.raises(WeftError, match="port 80 may be opened by root only") as caught:
         take(places(tmp_path), "a", capture, port=80)
     assert "1024" in (caught.value.hint or "")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="cgroups need root")
+def test_two_that_come_at_once_for_a_port_do_not_both_get_it(tmp_path: Path) -> None:
+    where = places(tmp_path)
+    if where.cgroup_root is None:
+        pytest.skip("no cgroup v2 here")
+    choice = choose("nft", Host(root=True, nft=True, ip=True, cgroup2=True), own_network=False)
+    first, other = (WorkloadSpec(name=name, ports={"http": 18080}) for name in ("a", "b"))
+
+    async def both() -> None:
+        await where.take(first, choice, pid=None, proxy_uid=None)
+        try:
+            with pytest.raises(WeftError, match="belongs to default/a"):
+                await where.take(other, choice, pid=None, proxy_uid=None)
+        finally:
+            await where.release(first)
+            await where.close()
+
+    asyncio.run(both())
+
+
+@pytest.mark.parametrize(
+    "odd", [{"namespace": "a.b"}, {"kind": "both"}, {"concurrency": 100_000}, {"concurrency": 0}]
+)
+def test_what_no_workload_is(odd: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        WorkloadSpec(**{"name": "a", **odd})
