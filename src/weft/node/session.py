@@ -19,13 +19,15 @@ from weft import __version__
 from weft.errors import WeftError
 from weft.instance import Instance
 from weft.names import CLUSTER_DOMAIN, CONTROL_PLANE_HOST
+from weft.node.certificates import Certificates, trust
 from weft.node.enrolment import Membership
 from weft.node.inquiry import Ask, reply_to
-from weft.node.keys import Credential, Keeper, Signed, read_secrets, write_secrets
+from weft.node.keys import Credential, Keeper, Signed
 from weft.node.link import Endpoint
 from weft.node.names import HeardNames, Names
 from weft.node.registration import Registrations
 from weft.node.remote import Denied, call, explain, trusting_context
+from weft.spiffe import SpiffeId
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ class Session:
         self._names = HeardNames()
         self._ask: Ask | None = None
         self._inquiries: set[asyncio.Task[None]] = set()
-        self._keepers: dict[Path, tuple[Keeper, asyncio.Task[None]]] = {}
+        self._certificates = Certificates(clock)
         self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16))
         self._context = self._make_context()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -137,12 +139,9 @@ class Session:
 
     async def close(self) -> None:
         """Let go. What is registered stays for a lease; certificates stay where they are."""
-        tasks = [task for _, task in self._keepers.values()]
-        self._keepers.clear()
-        tasks += self._inquiries
-        for task in tasks:
+        for task in self._inquiries:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(self._certificates.close(), *self._inquiries, return_exceptions=True)
         await self._http.close()
 
     async def certify(
@@ -155,34 +154,22 @@ class Session:
         Raises:
             WeftError: the control plane refused, or cannot be reached.
         """
-        await self.forget(directory)
         asked = {"namespace": namespace, "serviceAccount": service_account}
-        keeper = Keeper(
-            f"{namespace}/{service_account}",
+        return await self._certificates.keep(
+            directory,
+            SpiffeId(self._membership.trust_domain, namespace, service_account),
             lambda csr: self._sign({"csr": csr, **asked}),
-            lambda credential: write_secrets(directory, credential, owner=owner),
-            clock=self._clock,
+            bundle=self._membership.credential.bundle,
+            owner=owner,
         )
-        identity = f"spiffe://{self._membership.trust_domain}/ns/{namespace}/sa/{service_account}"
-        credential = await keeper.start(read_secrets(directory, identity))
-        if credential.bundle != self._membership.credential.bundle:
-            keeper.trust(self._membership.credential.bundle)
-        task = asyncio.create_task(keeper.keep(), name=f"certificate of {keeper.name}")
-        task.add_done_callback(_ended)
-        self._keepers[directory] = keeper, task
-        return credential.not_after
 
     async def forget(self, directory: Path) -> None:
         """Stop renewing there."""
-        if found := self._keepers.pop(directory, None):
-            found[1].cancel()
-            await asyncio.gather(found[1], return_exceptions=True)
+        await self._certificates.forget(directory)
 
     def expiry(self, directory: Path) -> datetime | None:
         """When the certificate there expires, as far as is known."""
-        found = self._keepers.get(directory)
-        credential = found[0].credential if found else None
-        return credential.not_after if credential else None
+        return self._certificates.expiry(directory)
 
     async def register(self, instance: Mapping[str, Any]) -> None:
         """Make the instance known and hold its lease, over reconnects too.
@@ -362,9 +349,7 @@ class Session:
                 self.error = None
                 self._connected.set()
                 log.info("session with the control plane at %s", self._membership.api)
-                for keeper, _ in self._keepers.values():
-                    if keeper.error is not None:
-                        keeper.hurry()
+                self._certificates.hurry()
             case "registered":
                 self._registrations.confirm(about)
                 if (answer := self._answers.get(about)) and not answer.done():
@@ -384,7 +369,8 @@ class Session:
                 self._inquiries.add(task)
                 task.add_done_callback(self._inquiries.discard)
             case "bundle":
-                self._trust(str(message["pem"]))
+                # For the node itself, then for each of its Envoys.
+                trust(str(message["pem"]), (self._keeper, *self._certificates.keepers()))
 
     def _refused(self, instance_id: str, reason: str, hint: str) -> None:
         self._registrations.refuse(instance_id, reason)
@@ -394,16 +380,3 @@ class Session:
             answer.set_exception(Denied(reason, status=409, hint=hint))
         else:
             log.warning("the control plane refuses %s: %s", instance_id, reason)
-
-    def _trust(self, bundle: str) -> None:
-        """A new trust bundle: for the node itself, then for each of its Envoys."""
-        for keeper in (self._keeper, *(keeper for keeper, _ in self._keepers.values())):
-            try:
-                keeper.trust(bundle)
-            except WeftError as error:
-                log.error("the trust bundle of %s was not replaced: %s", keeper.name, error)
-
-
-def _ended(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s is not renewed any more", task.get_name(), exc_info=error)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pytest
 
 from weft import ir
+from weft.control.convergence import Phase, Rejected
 from weft.control.proxies import Entry, Proxies, authorizer
-from weft.control.status import Phase, Rejected, Status, sources
+from weft.control.status import Status, sources
 from weft.emit.packed import Packed
 from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ProxyName
 from weft.xds.connection import Connection, Node, Peer, Refusal

@@ -133,6 +133,7 @@ class TestJoining:
         identity = SpiffeId("cluster.local", "shop", "evil")
         chain = control.authority.sign(request_for(key), identity, now=control.clock())
         (tmp_path / "evil.pem").write_text(key + chain)
+        control.tls.sni_callback = None  # it would put the control plane's own certificate in again
         control.tls.load_cert_chain(tmp_path / "evil.pem")
         with pytest.raises(WeftError, match="is not this mesh's control plane"):
             await join(control.url, token, "host1", [], tmp_path)

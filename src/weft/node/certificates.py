@@ -1,0 +1,95 @@
+"""The certificates of a node's workloads: written where their Envoys look, renewed for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+
+from weft.errors import WeftError
+from weft.node.keys import Keeper, Signed, read_secrets, write_secrets
+from weft.spiffe import SpiffeId
+
+log = logging.getLogger(__name__)
+
+
+class Certificates:
+    """One by directory. ``clock`` gives the time (UTC)."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._kept: dict[Path, tuple[Keeper, asyncio.Task[None]]] = {}
+
+    async def keep(
+        self,
+        directory: Path,
+        identity: SpiffeId,
+        sign: Callable[[str], Awaitable[Signed]],
+        *,
+        bundle: str,
+        owner: int | None,
+    ) -> datetime:
+        """Write the SDS files for an identity into ``directory`` and keep them fresh; when they expire.
+
+        What an earlier agent left there is used as long as it is valid. ``bundle`` is what is trusted now.
+
+        Raises:
+            WeftError: there is none, and ``sign`` fails.
+        """
+        await self.forget(directory)
+        keeper = Keeper(
+            f"{identity.namespace}/{identity.service_account}",
+            sign,
+            lambda credential: write_secrets(directory, credential, owner=owner),
+            clock=self._clock,
+        )
+        credential = await keeper.start(read_secrets(directory, str(identity)))
+        if credential.bundle != bundle:
+            keeper.trust(bundle)
+        task = asyncio.create_task(keeper.keep(), name=f"certificate of {keeper.name}")
+        task.add_done_callback(_ended)
+        self._kept[directory] = keeper, task
+        return credential.not_after
+
+    async def forget(self, directory: Path) -> None:
+        """Stop renewing there."""
+        if found := self._kept.pop(directory, None):
+            found[1].cancel()
+            await asyncio.gather(found[1], return_exceptions=True)
+
+    def expiry(self, directory: Path) -> datetime | None:
+        """When the certificate there expires, as far as is known."""
+        found = self._kept.get(directory)
+        credential = found[0].credential if found else None
+        return credential.not_after if credential else None
+
+    def keepers(self) -> tuple[Keeper, ...]:
+        """Who renews them."""
+        return tuple(keeper for keeper, _ in self._kept.values())
+
+    def hurry(self) -> None:
+        """The control plane is back: those that failed try again at once."""
+        for keeper in self.keepers():
+            if keeper.error is not None:
+                keeper.hurry()
+
+    async def close(self) -> None:
+        """Renew none any more; the files stay where they are."""
+        for directory in tuple(self._kept):
+            await self.forget(directory)
+
+
+def trust(bundle: str, keepers: Iterable[Keeper]) -> None:
+    """Replace the trust bundle; one that cannot be written keeps nobody else from it."""
+    for keeper in keepers:
+        try:
+            keeper.trust(bundle)
+        except WeftError as error:
+            log.error("the trust bundle of %s was not replaced: %s", keeper.name, error)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("%s is not renewed any more", task.get_name(), exc_info=error)
