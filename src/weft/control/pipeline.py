@@ -42,6 +42,8 @@ QUIET_SECONDS: Final = 0.02
 CAP_SECONDS: Final = 0.5
 # The streams must get the loop well within the 50 ms that a proxy may be kept waiting.
 _SLICE_SECONDS: Final = 0.02
+_PART: Final = 500
+_CHUNK: Final = 50
 _VIPS: Final = "vips"
 
 _decode: Final = msgspec.json.Decoder(dict[str, object]).decode
@@ -146,6 +148,8 @@ class Pipeline:
                 async for event in self._store.watch(since):
                     since = event.revision
                     self._gather(event)
+                    if len(self._open) % _CHUNK == _CHUNK - 1:
+                        await asyncio.sleep(0)  # the store has them all at hand: it would not let go
             except GoneError:
                 _log.warning("fell behind the store at revision %d: everything is read again", since)
                 since = await self._load()
@@ -213,7 +217,11 @@ class Pipeline:
             await self._breathe()
         self._dismiss(removed)
         before = self.world
-        world = before.replace(put, removed, vips)
+        # Much at once is taken in parts, so that the loop is not held; only the last world counts.
+        world = before.replace((), removed, vips)
+        for start in range(0, len(put), _PART):
+            world = world.replace(put[start : start + _PART])
+            await self._breathe()
         await self._keep_vips(world)
         self.world, self.revision = world, batch.revision
         if world is before and vips is None:
@@ -313,7 +321,10 @@ class Pipeline:
     async def _keep_vips(self, world: World) -> None:
         new = {host: vip for host, vip in world.vips.items() if self._vips.get(host) != vip}
         table = self._store.private(_VIPS)
-        await asyncio.gather(*(table.put("/".join(host), vip.encode()) for host, vip in new.items()))
+        rows = tuple(new.items())
+        for start in range(0, len(rows), _CHUNK):
+            some = rows[start : start + _CHUNK]
+            await asyncio.gather(*(table.put("/".join(host), vip.encode()) for host, vip in some))
         self._vips.update(new)
 
     # Out: what others wait for
