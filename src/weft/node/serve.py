@@ -11,6 +11,7 @@ import hmac
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 _LINE_MAX: Final = 1 << 20
 _LOG_LINES: Final = 100
+# Of each user but the node's own and root: anybody may knock, and nobody may use up what all need.
+_CONNECTIONS_MAX: Final = 128
+_FIRST_REQUEST_S: Final = 10.0
 
 
 class Conversation:
@@ -43,12 +47,13 @@ class Conversation:
     async def hold(self) -> None:
         """Read the request, answer it, close."""
         try:
-            request = await self._read()
+            async with asyncio.timeout(None if self.caller.trusted else _FIRST_REQUEST_S):
+                request = await self._read()
             if request is not None:
                 await self._answer(request)
         except WeftError as error:
             await self._fail(error.message, error.hint, error.exit_code)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
             pass
         except Exception as error:
             log.exception("request failed")
@@ -268,7 +273,7 @@ class Conversation:
             return None
         try:
             found = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"the request is no JSON: {error}") from error
         if not isinstance(found, dict):
             raise UsageError("the request is no JSON object")
@@ -281,14 +286,22 @@ async def serve(node: Node, claims: Sequence[Claim] = ()) -> AsyncIterator[None]
     path = node.layout.node_socket
     path.unlink(missing_ok=True)
     writers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+    strangers: Counter[int] = Counter()
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        conversation = Conversation(node, claims, reader, writer)
+        caller = conversation.caller
+        if not caller.trusted and strangers[caller.uid] >= _CONNECTIONS_MAX:
+            writer.close()
+            return
         writers[task] = writer
+        strangers[caller.uid] += not caller.trusted
         try:
-            await Conversation(node, claims, reader, writer).hold()
+            await conversation.hold()
         finally:
+            strangers[caller.uid] -= not caller.trusted
             del writers[task]
 
     server = await asyncio.start_unix_server(attend, str(path), limit=_LINE_MAX)
