@@ -21,18 +21,31 @@ OURS = frozenset({"istio", "weft"})
 
 @dataclass(frozen=True, slots=True)
 class EdgeProxy:
-    """One Envoy at the edge. ``ports`` are those of its listeners, as the Gateways say."""
+    """One Envoy at the edge. ``protocols`` are those of its listeners, by port, as the Gateways say."""
 
     name: str
     namespace: str
     service_account: str
     labels: Mapping[str, str]
-    ports: tuple[int, ...] = field(default=())
+    protocols: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
         """``namespace/name``."""
         return f"{self.namespace}/{self.name}"
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """The ports of its listeners."""
+        return tuple(sorted(self.protocols))
+
+    def url(self, port: int, host_port: int) -> str:
+        """Where people of this machine reach one of its ports, which is open on ``host_port``."""
+        protocol = self.protocols[port].upper()
+        scheme = {"HTTPS": "https", "TLS": "tls", "TCP": "tcp", "MONGO": "tcp"}.get(protocol, "http")
+        if (scheme, host_port) in {("http", 80), ("https", 443)}:
+            return f"{scheme}://localhost/"
+        return f"{scheme}://localhost:{host_port}" + ("/" if scheme.startswith("http") else "")
 
 
 def edge_proxies(
@@ -41,15 +54,15 @@ def edge_proxies(
     """The Envoys that are needed, by id. ``borne`` are the labels of all workloads."""
     found: dict[str, EdgeProxy] = {}
     bearers = list(borne)
-    ports: set[int] = set()
+    protocols: dict[int, str] = {}
     for gateway in istio:
         selector = gateway.spec.selector or {}
         if any(selector.items() <= labels.items() for labels in bearers):
             continue
         if selector.items() <= INGRESS_LABELS.items():
-            ports.update(server.port.number for server in gateway.spec.servers or ())
-    if ports:
-        edge = EdgeProxy(INGRESS, ROOT_NAMESPACE, INGRESS_ACCOUNT, INGRESS_LABELS, tuple(sorted(ports)))
+            protocols |= {one.port.number: one.port.protocol for one in gateway.spec.servers or ()}
+    if protocols:
+        edge = EdgeProxy(INGRESS, ROOT_NAMESPACE, INGRESS_ACCOUNT, INGRESS_LABELS, protocols)
         found[edge.id] = edge
     for api_gateway in gateways:
         if api_gateway.spec.gateway_class_name not in OURS:
@@ -61,7 +74,7 @@ def edge_proxies(
             metadata.namespace,
             name,
             {GATEWAY_NAME_LABEL: metadata.name},
-            tuple(sorted({listener.port for listener in api_gateway.spec.listeners or ()})),
+            {listener.port: listener.protocol for listener in api_gateway.spec.listeners or ()},
         )
         found[edge.id] = edge
     return found

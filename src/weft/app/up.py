@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -30,6 +31,7 @@ from weft.app.part import Part
 from weft.app.replicas import Replica, replicas
 from weft.app.view import Row, View, progress, row
 from weft.client import ApiClient, RefusedError, Resource, Server
+from weft.client.api import problems_of
 from weft.errors import WeftError
 from weft.model.catalog import GATEWAY_API, NETWORKING, WEFT
 from weft.model.gateway import Gateway
@@ -145,19 +147,34 @@ class Up:
             *_weft("control-plane"), "--mesh", self._options.mesh, "--runtime-dir", str(logs),
             "--state-dir", str(state), "--listen", "0.0.0.0" if os.geteuid() == 0 else "127.0.0.1",
             "--advertise", address, "--certificate-lifetime", self._options.certificate_lifetime,
-            "--xds-port", self._port(XDS_PORT), "--api-port", self._port(API_PORT),
-            "--monitoring-port", self._port(MONITORING_PORT),
         ]  # fmt: skip
-        part = Part("the control plane", argv, log=logs / "control-plane.log", say=self._view.say)
         try:
-            await part.start()
-            async with ApiClient(Server(socket_path=logs / "api.sock")) as client:
-                yield part, client
+            part = await self._start_control_plane(argv, logs / "control-plane.log")
+            try:
+                async with ApiClient(Server(socket_path=logs / "api.sock")) as client:
+                    yield part, client
+            finally:
+                await part.stop(_CONTROL_STOP_S)
         finally:
-            await part.stop(_CONTROL_STOP_S)
             shutil.rmtree(logs, ignore_errors=True)
             with contextlib.suppress(OSError):
                 logs.parent.rmdir()
+
+    async def _start_control_plane(self, argv: Sequence[str], log: Path) -> Part:
+        """With ports that are free; with others when somebody took one of them meanwhile."""
+        for more in (True, True, False):
+            ports = [self._port(port) for port in (XDS_PORT, API_PORT, MONITORING_PORT)]
+            options = zip(("--xds-port", "--api-port", "--monitoring-port"), ports, strict=True)
+            whole = [*argv, *chain.from_iterable(options)]
+            part = Part("the control plane", whole, log=log, say=self._view.say)
+            try:
+                await part.start()
+            except WeftError:
+                if not more or all(_free(int(port)) for port in ports):
+                    raise
+            else:
+                break
+        return part
 
     @asynccontextmanager
     async def _node(self, client: ApiClient) -> AsyncIterator[Part]:
@@ -202,7 +219,11 @@ class Up:
             self._view.say(f"mutual TLS: STRICT (PeerAuthentication {ROOT_NAMESPACE}/default)")
         if first and not any(_is_mesh_config(one) for one in wanted):
             wanted.insert(0, ACCESS_LOG)
-        answer = await client.apply(wanted, namespace=self._options.namespace, strict=True)
+        try:
+            answer = await client.apply(wanted, namespace=self._options.namespace, strict=True)
+        except RefusedError as refusal:
+            refusal.problems = tuple(problem for _, problem in problems_of(refusal))
+            raise
         self._revision = int(answer.get("revision") or 0)
         self._change = f"revision {self._revision}, {len(wanted)} objects"
 
@@ -243,7 +264,7 @@ class Up:
         free = {port: _free(port) for port in new}
         old.update(place_ports(new, self._options.port_map, lowest=lowest, free=free))
         for port in new:
-            self.urls[port] = f"http://localhost:{old[port]}/" if old[port] != 80 else "http://localhost/"
+            self.urls[port] = edge.url(port, old[port])
             if old[port] != port:
                 why = "taken" if not free[port] else "not allowed without root"
                 if port in self._options.port_map:

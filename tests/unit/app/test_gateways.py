@@ -1,0 +1,87 @@
+"""Which Envoys at the edge ``weft up`` runs, and where people reach them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from weft.app.gateways import EdgeProxy, edge_proxies, place_ports
+from weft.model.gateway import Gateway
+from weft.model.istio_gateway import Gateway as IstioGateway
+from weft.model.parse import parse_object
+
+
+def istio(name: str, selector: dict[str, str], *ports: tuple[int, str]) -> IstioGateway:
+    servers: list[dict[str, Any]] = [
+        {
+            "port": {"number": number, "name": f"p{number}", "protocol": protocol},
+            "hosts": ["*"],
+            **({"tls": {"mode": "SIMPLE", "credentialName": "cert"}} if protocol == "HTTPS" else {}),
+        }
+        for number, protocol in ports
+    ]
+    found, problems = parse_object(
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"selector": selector, "servers": servers},
+        }
+    )
+    assert isinstance(found, IstioGateway), problems
+    return found
+
+
+def api(name: str, class_name: str, *ports: int) -> Gateway:
+    listeners = [{"name": f"p{port}", "port": port, "protocol": "HTTP"} for port in ports]
+    found, problems = parse_object(
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"gatewayClassName": class_name, "listeners": listeners},
+        }
+    )
+    assert isinstance(found, Gateway), problems
+    return found
+
+
+def test_istio_gateways_that_nothing_bears_share_one_envoy() -> None:
+    labels = {"istio": "ingressgateway"}
+    found = edge_proxies([istio("a", labels, (80, "HTTP")), istio("b", labels, (443, "HTTPS"))], [], [])
+    assert {key: edge.ports for key, edge in found.items()} == {
+        "istio-system/istio-ingressgateway": (80, 443)
+    }
+
+
+def test_a_workload_that_bears_the_labels_is_the_gateway() -> None:
+    labels = {"istio": "ingressgateway"}
+    assert not edge_proxies([istio("a", labels, (80, "HTTP"))], [], [{**labels, "app": "mine"}])
+
+
+def test_each_gateway_of_the_gateway_api_has_its_own_and_other_classes_none() -> None:
+    found = edge_proxies([], [api("door", "weft", 80), api("back", "istio", 81), api("x", "other", 82)], [])
+    assert set(found) == {"shop/door-weft", "shop/back-istio"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port", "host_port", "url"),
+    [
+        ("HTTP", 80, 80, "http://localhost/"),
+        ("HTTP", 80, 10080, "http://localhost:10080/"),
+        ("HTTPS", 443, 443, "https://localhost/"),
+        ("HTTPS", 8443, 8443, "https://localhost:8443/"),
+        ("GRPC", 7000, 7000, "http://localhost:7000/"),
+        ("TCP", 5432, 5432, "tcp://localhost:5432"),
+    ],
+)
+def test_people_are_told_the_scheme(protocol: str, port: int, host_port: int, url: str) -> None:
+    edge = EdgeProxy("door", "shop", "door", {}, {port: protocol})
+    assert edge.url(port, host_port) == url
+
+
+def test_ports_move_up_where_they_are_taken_or_not_allowed() -> None:
+    free = {80: True, 8080: False, 9090: True, 7070: True}
+    placed = place_ports([80, 8080, 9090, 7070], {7070: 7171}, lowest=1024, free=free)
+    assert placed == {80: 10080, 8080: 18080, 9090: 9090, 7070: 7171}
