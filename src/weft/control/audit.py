@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from weft.control.api.objects import Write
+from weft.control.api.writes import Write
 from weft.store.interface import Put
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from weft.control.api.apply import REFUSED, Applied, Applier, Item
-from weft.control.api.objects import Objects, Options
+from weft.control.api.objects import Objects
 from weft.control.api.status import ApiError
 from weft.control.api.validation import Validation
+from weft.control.api.writes import Options
 from weft.errors import Origin, Problem, Severity, UsageError, WeftError
 from weft.model.files import SUFFIXES, read_file
 from weft.model.local import localize

@@ -443,7 +443,7 @@ async def test_plain_discovery(api: ApiClient) -> None:
 
 async def test_owned_objects_change_only_by_force(api: ApiClient, objects: Objects) -> None:
     from weft.control.api.apply import Applier, Item
-    from weft.control.api.objects import Options
+    from weft.control.api.writes import Options
 
     async def nobody(_: int, __: float) -> Mapping[str, Any]:
         return {}

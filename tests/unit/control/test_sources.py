@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from weft.control.api.apply import Applier, Item
-from weft.control.api.objects import Objects, Options
+from weft.control.api.objects import Objects
+from weft.control.api.writes import Options
 from weft.control.sources import Directory, Synced, follow
 from weft.errors import WeftError
 from weft.model.resource import Key

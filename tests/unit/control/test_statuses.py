@@ -14,7 +14,8 @@ import pytest
 from tests.support.plane import eventually
 from tests.support.streams import Mesh, Proxy
 
-from weft.control.api.objects import Objects, Options
+from weft.control.api.objects import Objects
+from weft.control.api.writes import Options
 from weft.control.statuses import Statuses
 from weft.model.catalog import by_kind
 from weft.model.parse import parse_object

@@ -33,11 +33,12 @@ from weft.control.api.metadata import (
     same,
 )
 from weft.control.api.negotiate import decode_json, read_json
-from weft.control.api.objects import Objects, Options, Write, own, row_of
+from weft.control.api.objects import Objects, own, row_of
 from weft.control.api.patch import three_way
 from weft.control.api.resources import Converged, reply, wait_seconds
 from weft.control.api.status import ApiError, bad_request, resource_name
 from weft.control.api.validation import Validation, check
+from weft.control.api.writes import Options, Write
 from weft.errors import Problem, Severity
 from weft.model.catalog import KindRow, by_kind
 from weft.model.resource import Key

@@ -14,13 +14,14 @@ from starlette.responses import Response, StreamingResponse
 from weft.control.api import discovery, listing, table
 from weft.control.api.metadata import Wire, present
 from weft.control.api.negotiate import JSON, decode_json, discovery_form, form_of, read_json
-from weft.control.api.objects import Objects, Options, Part, Written
+from weft.control.api.objects import Objects
 from weft.control.api.patch import json_patch, merge_patch, strategic_merge
 from weft.control.api.selectors import Predicate, field_selector, label_selector
 from weft.control.api.status import ApiError, bad_request, no_such_path, success
 from weft.control.api.subject import Subject
 from weft.control.api.validation import Validation
 from weft.control.api.watching import Watch, lines
+from weft.control.api.writes import Options, Part, Written
 from weft.model.catalog import KindRow, by_plural
 from weft.store.interface import Store
 from weft.units import parse_duration
