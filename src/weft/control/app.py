@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -124,6 +125,9 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         WeftError: a port is taken, the state cannot be read.
     """
     _make_runtime(options.runtime)
+    # A thousand streams are more files than the usual 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore.open(options.state / "control"))
         authority = await _authority(options, store)
