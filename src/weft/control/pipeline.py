@@ -292,6 +292,9 @@ class Pipeline:
             self._status.metrics.errors.add()
             self.problems[proxy_id] = (_failure(proxy_id, error),)
             return
+        for problem in withheld:
+            if problem not in self.problems.get(proxy_id, ()):
+                _log.warning("%s: %s", proxy_id, problem)
         self.problems[proxy_id] = (*problems, *withheld)
         self._status.awaiting(proxy_id, self.revision, since)
         self._config.publish(proxy_id, made.bundle, self.revision, lane=made.place)
