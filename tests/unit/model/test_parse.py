@@ -69,7 +69,7 @@ def test_every_kind_has_a_sample() -> None:
     assert [row.id for row in KINDS if row not in shown] == []
 
 
-@pytest.mark.skipif(not CONFORMANCE.exists(), reason="the public manifests are not here")
+@pytest.mark.skipif(not CONFORMANCE.exists(), reason="the sample cases are not here")
 def test_public_manifests_are_read_whole() -> None:
     seen = 0
     for document in read(CONFORMANCE):
