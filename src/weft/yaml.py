@@ -20,6 +20,7 @@ from weft.errors import Origin, Problem
 SYNTAX: Final = "WEFT0010"  # there is no document
 CONTENT: Final = "WEFT0015"  # there is one, but something in it was left out
 MAX_DEPTH: Final = 100
+_SKIP_MAX: Final = 1_000
 MAX_ALIASED: Final = 100_000  # nodes that the aliases of one file may stand for
 
 Path = tuple[str | int, ...]
@@ -202,6 +203,10 @@ class _Reader:
                     if not skip:
                         self._problem(place, f"nested deeper than {MAX_DEPTH} levels")
                     skip += 1
+                    if skip > _SKIP_MAX:
+                        # The time that libyaml takes for a nest grows with the square of its depth.
+                        message = "nested too deep to be read to its end"
+                        raise yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)
                     continue
                 value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
                 stack.append(_Frame(value, place, event.anchor, self._path(stack)))
