@@ -100,11 +100,12 @@ class Fleet:
                     await self._node.ask({"op": "remove", "id": replica_id}, "left")
                 raise
         self._running[replica_id] = wanted.version
-        self._tell_capture(ready)
+        if wanted.request.get("kind") != "router":  # it captures nothing, and nobody expects it to
+            self._tell_capture(ready)
 
     def _tell_capture(self, ready: Mapping[str, Any]) -> None:
         capture = str(ready.get("capture"))
-        if capture in self._told or capture == "none":
+        if capture in self._told:
             return
         self._told.add(capture)
         self._say(f"capture: {capture}. {ready.get('covers') or ''}".rstrip())
