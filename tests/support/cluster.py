@@ -27,6 +27,7 @@ from tests.support.hosts import Host, hosts
 from tests.support.mesh import WEFT, leftovers
 
 MEMBER = Path(__file__).with_name("member.py")
+WARDEN = Path(__file__).with_name("warden.py")
 PYTHON = "/usr/bin/python3"
 API_PORT = 15017
 _ANSWER_S = 40
@@ -311,14 +312,35 @@ def cluster(names: Sequence[str], *, lease: str = "3s") -> Iterator[Cluster]:
         control = directory / "control"
         machines = {host.name: Machine(host, f"t{run}-{host.name}", directory, control) for host in made}
         found = Cluster(machines, directory, lease)
-        try:
-            found.start_plane()
-            for name in names:
-                found.join(name)
-            yield found
-        finally:
-            _stop(found)
+        with _warden(found):
+            try:
+                found.start_plane()
+                for name in names:
+                    found.join(name)
+                yield found
+            finally:
+                _stop(found)
     assert leftovers(f"t{run}-") == []
+
+
+@contextmanager
+def _warden(found: Cluster) -> Iterator[None]:
+    """A process that removes everything if this one is killed."""
+    plan = {
+        "meshes": {machine.mesh: machine.host.namespace for machine in found.machines.values()},
+        "switch": found.first.host.switch,
+        "directory": str(found.directory),
+    }
+    warden = subprocess.Popen(
+        [sys.executable, str(WARDEN)], stdin=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert warden.stdin is not None
+    warden.stdin.write(json.dumps(plan) + "\n")
+    warden.stdin.flush()
+    try:
+        yield
+    finally:
+        warden.communicate("done\n", timeout=_ANSWER_S)
 
 
 def _stop(found: Cluster) -> None:
