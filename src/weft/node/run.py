@@ -173,10 +173,12 @@ class Wrapper:
         """
         seccomp = ready.get("capture") == "seccomp"
         if not self.plan.quiet:
-            limits = "; ".join(ready.get("limits") or ())
-            capture = f"{ready.get('capture')} ({ready.get('because') or 'the best there is'})"
+            because = f" ({ready['because']})" if ready.get("because") else ""
+            capture = f"{ready.get('capture')}{because}"
             say(f"{ready.get('id')} is in the mesh at {ready.get('address')}, capture {capture}")
-            say(f"  covers {ready.get('covers')}; not covered: {limits or 'nothing known'}")
+            say(f"  covered: {ready.get('covers')}")
+            for limit in ready.get("limits") or ():
+                say(f"  not covered: {limit}")
         environ = {**self.environ, **(ready.get("env") or {})}
         for name in ready.get("unset") or ():
             environ.pop(name, None)
