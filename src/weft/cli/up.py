@@ -52,7 +52,12 @@ def up(
     everything and leaves nothing behind.
     """
     from weft.app.up import UpOptions
+    from weft.units import parse_duration
 
+    try:
+        parse_duration(certificate_lifetime)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--certificate-lifetime") from error
     objects = read(paths, namespace)
     options = UpOptions(
         mesh=mesh,
