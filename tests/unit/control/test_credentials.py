@@ -75,13 +75,13 @@ async def test_a_root_that_is_removed_is_trusted_no_more(tmp_path: Path) -> None
 
 async def test_it_is_renewed_by_the_clock_and_not_by_time_slept() -> None:
     held, clock = Held(), Clock()
-    credentials = Credentials(held, (), lifetime=timedelta(seconds=60), now=clock)
+    credentials = Credentials(held, (), lifetime=timedelta(seconds=20), now=clock)
     first = load_pem_x509_certificate(credentials.current().chain)
     keeping = asyncio.create_task(credentials.keep())
     try:
-        clock.offset = timedelta(seconds=45)  # as after a suspension
+        clock.offset = timedelta(seconds=15)  # as after a suspension
         await eventually(
-            lambda: load_pem_x509_certificate(credentials.current().chain) != first, 20, "the renewal"
+            lambda: load_pem_x509_certificate(credentials.current().chain) != first, 8, "the renewal"
         )
         held.now = held.now.trust(*Authority.create(clock()).roots)
         await eventually(lambda: credentials.current().roots == held.now.bundle.encode(), 20, "the roots")
