@@ -1,9 +1,10 @@
 """The way through two sidecars, against the same way through Envoys configured by hand.
 
-Four ways to one server (an Envoy that answers 1 KB itself), loaded by wrk with keep-alive, in turn, several
+Five ways to one server (an Envoy that answers 1 KB itself), loaded by wrk with keep-alive, in turn, several
 rounds, medians: ``direct``; ``bare``, two hand-written Envoys with mutual TLS and nothing else; ``same``,
-that pair with weft's filters and metrics; ``weft``, the emitted pair. ``--access-log`` gives the last two
-an access log as well. All Envoys have one worker. Run: ``python bench/path.py [--seconds 4] [--rounds 5]``.
+that pair with weft's filters and metrics; ``weft``, the emitted pair; ``unmetered``, that without metrics.
+``--access-log`` gives the last three an access log as well. All Envoys have one worker.
+Run: ``python bench/path.py [--seconds 3] [--rounds 5]``.
 The last line is JSON; targets: weft >= 0.95 same, weft >= 0.80 bare.
 """
 
@@ -18,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from weft.protos.wire import to_dict
 PREFIX = "type.googleapis.com/envoy.extensions."
 CONNECTIONS = 16
 BODY = "x" * 1024
+HANDLER = ir.HttpHandler(stat_prefix="http", routes="http")
 Json = dict[str, Any]
 
 
@@ -149,7 +151,7 @@ class Way:
 def same_features(direction: ir.Direction, telemetry: ir.Telemetry) -> Json:
     """weft's filters and logs, put into a configuration that is otherwise written by hand."""
     return {
-        "http_filters": [to_dict(row) for row in chain(direction)],
+        "http_filters": [to_dict(row) for row in chain(HANDLER, direction)],
         "access_log": [
             to_dict(row) for row in http_logs(telemetry, direction, mutual=direction is ir.Direction.INBOUND)
         ],
@@ -241,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--access-log", action="store_true")
     options = parser.parse_args()
@@ -256,6 +258,9 @@ def main() -> None:
             "bare": stack.enter_context(hand_written(authority, application)),
             "same": stack.enter_context(hand_written(authority, application, telemetry)),
             "weft": stack.enter_context(emitted(authority, application, telemetry)),
+            "unmetered": stack.enter_context(
+                emitted(authority, application, replace(telemetry, metrics=False))
+            ),
         }
         measured: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         costs: dict[str, list[float]] = {name: [] for name in ways}
