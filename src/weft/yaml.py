@@ -206,7 +206,8 @@ class _Reader:
                     if skip > _SKIP_MAX:
                         # The time that libyaml takes for a nest grows with the square of its depth.
                         message = "nested too deep to be read to its end"
-                        raise yaml.MarkedYAMLError(problem=message, problem_mark=event.start_mark)
+                        mark: Any = event.start_mark
+                        raise yaml.MarkedYAMLError(problem=message, problem_mark=mark)
                     continue
                 value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
                 stack.append(_Frame(value, place, event.anchor, self._path(stack)))
