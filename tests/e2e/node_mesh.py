@@ -25,8 +25,8 @@ from weft.names import (
     ProxyName,
     service_host,
 )
-from weft.node.keys import Credential, Signed, write_secrets
 from weft.node.inquiry import Ask
+from weft.node.keys import Credential, Signed, write_secrets
 from weft.node.link import Endpoint, Instance
 from weft.xds.connection import Connection, Node
 from weft.xds.messages import Acknowledged, Refused

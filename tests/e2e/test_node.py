@@ -169,9 +169,7 @@ async def test_a_workload_on_the_hosts_network(mesh: MiniMesh, layout: Layout) -
 
 async def test_the_next_agent_adopts_what_runs(mesh: MiniMesh, layout: Layout) -> None:
     port = free_port()
-    options = NodeOptions(
-        name="host-1", resolvers=(), advertise="127.0.0.1", keep_workloads=True, adopt=True
-    )
+    options = NodeOptions(name="host-1", resolvers=(), advertise="127.0.0.1", keep_workloads=True, adopt=True)
     async with Node(layout, mesh, options) as node, serve(node):
         wrapper, _ = await join(layout, "web", port)
         await until(lambda: mesh.ready.get("shop/web"))
