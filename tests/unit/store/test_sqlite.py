@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from weft.model.resource import Key
 
 from weft.errors import WeftError
+from weft.model.resource import Key
 from weft.store.feed import Feed
 from weft.store.interface import Event, Put
 from weft.store.sqlite import SqliteStore

@@ -9,8 +9,8 @@ from contextlib import aclosing
 from typing import Any, cast
 
 import pytest
-from weft.model.resource import Key
 
+from weft.model.resource import Key
 from weft.store.interface import (
     Action,
     AlreadyExistsError,
