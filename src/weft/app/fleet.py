@@ -110,6 +110,6 @@ class Fleet:
         self._told.add(capture)
         self._say(f"capture: {capture}. {ready.get('covers') or ''}".rstrip())
         if because := ready.get("because"):
-            self._say(f"  {because}")
+            self._say(f"  because: {because}")
         for limit in ready.get("limits") or ():
             self._say(f"  not covered: {limit}")

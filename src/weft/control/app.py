@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Route
 from weft.compile.world import World
 from weft.control import sources
 from weft.control.access import authenticator
+from weft.control.admission import examiner
 from weft.control.api.app import create_app
 from weft.control.api.kubeconfig import kubeconfig, write_kubeconfig
 from weft.control.api.objects import Objects
@@ -163,7 +164,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             await pipeline.endpoints_acknowledged(revision, _DRAIN_S)
 
         registry = Registry(store, issuer, drained, lease_s=options.lease_s)
-        objects = Objects(store, committed=audit.changes)
+        objects = Objects(store, admit=examiner(lambda: pipeline.world), committed=audit.changes)
         await objects.start()
         await registry.restore()
 

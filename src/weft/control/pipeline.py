@@ -220,7 +220,7 @@ class Pipeline:
         # Much at once is taken in parts, so that the loop is not held; only the last world counts.
         world = before.replace((), removed, vips)
         for start in range(0, len(put), _PART):
-            world = world.replace(put[start : start + _PART])
+            world = self._with(world, put[start : start + _PART])
             await self._breathe()
         await self._keep_vips(world)
         self.world, self.revision = world, batch.revision
@@ -228,11 +228,30 @@ class Pipeline:
             self._config.advance(batch.revision)
         else:
             self._status.metrics.triggers.add("config")
-            if self._on_world is not None:
-                self._on_world(world, batch.revision)
+            self._tell(world, batch.revision)
             await self._publish(batch)
         self._config.flush()
         self._status.published(batch.revision, self._config.sequence)
+
+    def _with(self, world: World, put: list[Resource]) -> World:
+        """The world with these resources. One that weft fails on is left out, and costs nobody else."""
+        try:
+            return world.replace(put)
+        except Exception as error:
+            if len(put) == 1:
+                _log.exception("%s cannot be taken in and is left out", put[0].key)
+                self.invalid[put[0].key] = (_failure(str(put[0].key), error),)
+                return world
+            middle = len(put) // 2
+            return self._with(self._with(world, put[:middle]), put[middle:])
+
+    def _tell(self, world: World, revision: int) -> None:
+        if self._on_world is None:
+            return
+        try:
+            self._on_world(world, revision)
+        except Exception:
+            _log.exception("names and status are those of before")
 
     def _dismiss(self, removed: list[Key]) -> None:
         """Part with proxies whose registration is gone: they keep what they have, and come back with it.

@@ -62,6 +62,23 @@ async def test_created_objects_get_what_the_server_sets(api: ApiClient) -> None:
     assert await api.raw("GET", f"{ROUTES}/reviews") == made
 
 
+async def test_plain_text_of_a_secret_becomes_data(api: ApiClient) -> None:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "card"},
+        "data": {"kept": "eA==", "told": "eQ=="},
+        "stringData": {"told": "grüezi"},
+    }
+    made = await api.raw("POST", "/api/v1/namespaces/default/secrets", secret)
+    assert made["data"] == {"kept": "eA==", "told": "Z3LDvGV6aQ=="}
+    assert "stringData" not in made
+    error = await refused(
+        api, "POST", "/api/v1/namespaces/default/secrets", {**secret, "stringData": {"told": 7}}
+    )
+    assert error.code == 422
+
+
 async def test_create_twice(api: ApiClient) -> None:
     await api.raw("POST", ROUTES, route())
     error = await refused(api, "POST", ROUTES, route())

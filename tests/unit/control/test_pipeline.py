@@ -13,6 +13,7 @@ from tests.support.streams import CLUSTER, Mesh, key
 
 from weft import ir
 from weft.compile.proxy import compile_proxy
+from weft.compile.world import World
 from weft.control import pipeline as module
 from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, SECRET_TYPE, ProxyName
 from weft.store.interface import Delete, Event, GoneError
@@ -195,6 +196,27 @@ async def test_an_object_that_cannot_be_read_is_left_out_and_named(mesh: Mesh) -
         assert list(mesh.pipeline.invalid) == [key(bad)]
         await mesh.converged(await mesh.apply(service("bad")))
         assert mesh.pipeline.invalid == {}
+
+
+async def test_an_object_that_weft_fails_on_costs_nobody_else(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = World.replace
+
+    def failing(world: World, put: Any = (), *others: Any) -> World:
+        put = list(put)
+        if any(resource.key == key(service("poison")) for resource in put):
+            raise RuntimeError("a fault of ours")
+        return whole(world, put, *others)
+
+    monkeypatch.setattr(World, "replace", failing)
+    await mesh.apply(service(), service("poison"), service("other"))
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(mesh.store.revision)
+        assert CLUSTER in proxy.held[CLUSTER_TYPE]
+        assert "outbound|80||other.shop.svc.cluster.local" in proxy.held[CLUSTER_TYPE]
+        assert "a fault of ours" in mesh.pipeline.invalid[key(service("poison"))][0].message
 
 
 async def test_a_newcomer_does_not_wait_for_the_others(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:

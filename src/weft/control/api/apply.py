@@ -44,7 +44,6 @@ from weft.model.catalog import KindRow, by_kind
 from weft.model.resource import Key
 from weft.store.interface import AlreadyExistsError, ConflictError, NotFoundError, Put, Stored
 
-ADMISSION: Final = "WEFT0020"  # what admission warns of
 SKIPPED: Final = "WEFT0021"  # a kind that is not weft's
 TWICE: Final = "WEFT0022"  # one object, two documents
 FOREIGN: Final = "WEFT0023"  # an object of somebody else's
@@ -154,10 +153,8 @@ class Applier:
                 if attempt + 1 == _ATTEMPTS:
                     raise ApiError(409, f"{error.message}: somebody else writes it all the time") from error
                 continue
-            more = [
-                Found(index=-1, problem=Problem(ADMISSION, text, severity=Severity.WARNING))
-                for text in warnings
-            ]
+            places = {_called(item, namespace): index for index, item in enumerate(items)}
+            more = [Found(index=places.get(problem.resource, -1), problem=problem) for problem in warnings]
             return Applied(
                 revision=self._objects.store.revision,
                 outcomes=result.outcomes,
@@ -357,6 +354,12 @@ def _foreign(key: Key, owner: str) -> Problem:
         FOREIGN, f"{key} exists and belongs to {owner}: left alone", severity=Severity.WARNING,
         hint="delete it, and the file takes over", path="metadata.name",
     )  # fmt: skip
+
+
+def _called(item: Item, namespace: str) -> str:
+    """How problems name the object of an item: ``VirtualService default/x``."""
+    metadata = item.wire.get("metadata") or {}
+    return f"{item.wire.get('kind')} {metadata.get('namespace') or namespace}/{metadata.get('name')}"
 
 
 def _problems_of(index: int, error: ApiError) -> list[Found]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,7 +96,22 @@ def arrive(row: KindRow, body: Any, namespace: str, name: str | None) -> Wire:
     rest = {field: value for field, value in body.items() if field not in {"apiVersion", "kind", "metadata"}}
     if row.kind == "EndpointSlice" and isinstance(rest.get("ports"), list):
         rest["ports"] = [_with_defaults(port) for port in rest["ports"]]
+    if row.kind == "Secret":
+        rest = _folded(rest)
     return {"apiVersion": row.api_version, "kind": row.kind, "metadata": metadata, **rest}
+
+
+def _folded(rest: Wire) -> Wire:
+    """A Secret's ``stringData`` as ``data``, where it wins: it is only ever written (Kubernetes' Secret)."""
+    plain, data = rest.get("stringData"), rest.get("data") or {}
+    if not isinstance(plain, dict) or not isinstance(data, dict) or not _texts(plain):
+        return rest
+    told = {key: b64encode(text.encode()).decode() for key, text in plain.items()}
+    return {**{key: value for key, value in rest.items() if key != "stringData"}, "data": {**data, **told}}
+
+
+def _texts(plain: Wire) -> bool:
+    return all(isinstance(key, str) and isinstance(text, str) for key, text in plain.items())
 
 
 def _with_defaults(port: Any) -> Any:

@@ -28,7 +28,7 @@ from weft.control.api.status import (
 )
 from weft.control.api.validation import Validation, check
 from weft.control.api.writes import Admit, Committed, Options, Part, Proposal, Write, Written, admit_all
-from weft.errors import Severity
+from weft.errors import Problem, Severity
 from weft.model.catalog import GATEWAY_API, KindRow, by_id
 from weft.names import GATEWAY_CONTROLLER, ROOT_NAMESPACE
 from weft.store.interface import (
@@ -106,7 +106,7 @@ class Objects:
                 if (again or generated) and attempt + 1 < _ATTEMPTS:
                     continue
                 raise already_exists(row, name) from error
-            return await self._written(write, options, (*checked.warnings, *warnings))
+            return await self._written(write, options, (*checked.warnings, *map(str, warnings)))
         raise AssertionError("the last attempt returns or raises")
 
     async def replace(
@@ -161,7 +161,7 @@ class Objects:
                 if attempt + 1 == _ATTEMPTS or wanted is not None:
                     raise modified(row, name) from error
                 continue
-            return await self._written(write, options, (*warnings, *more))
+            return await self._written(write, options, (*warnings, *map(str, more)))
         raise AssertionError("the last attempt returns or raises")
 
     def _successor(
@@ -263,7 +263,7 @@ class Objects:
                 writes.append(Write(operation=put, resource=checked.resource, before=None))
         return writes
 
-    async def commit(self, writes: Sequence[Write], options: Options) -> tuple[str, ...]:
+    async def commit(self, writes: Sequence[Write], options: Options) -> tuple[Problem, ...]:
         """Admit and store; what admission warns of.
 
         Raises:
@@ -285,7 +285,7 @@ class Objects:
         if not options.dry_run:
             operations = [write.operation for write in writes]
             self._committed(writes, options.actor, await self.store.transact(operations, actor=options.actor))
-        return tuple(str(problem) for problem in problems)
+        return tuple(problems)
 
     async def _written(self, write: Write, options: Options, warnings: tuple[str, ...]) -> Written:
         operation = write.operation
