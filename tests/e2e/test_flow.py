@@ -52,7 +52,7 @@ spec:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     echo = tmp_path_factory.mktemp("flow") / "echo.yaml"
     echo.write_text(ECHO)
-    with up(SHOP / "mesh.yaml", SHOP / "gateway.yaml", echo) as mesh:
+    with up(SHOP / "mesh.yaml", SHOP / "gateway.yaml", echo, "--logs") as mesh:
         yield mesh
 
 
@@ -228,6 +228,7 @@ def test_kubectl_and_the_commands_show_the_running_mesh(shop: Mesh) -> None:
 
     assert all(row["ready"] and row["state"] == "running" for row in shop.rows().values())
     assert "orders v1 listens on 8080" in shop.weft("logs", "--mesh", shop.name, "orders-v1-0.shop")
+    shop.output.wait_for(r"^orders-v1-0 \| orders v1 listens on 8080$", 10)  # up --logs
     assert "virtualservice" in shop.weft("get", "virtualservice", "-n", "shop", "-o", "name")
 
 

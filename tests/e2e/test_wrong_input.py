@@ -138,6 +138,28 @@ def test_a_wrong_file_starts_nothing(file: Path, words: Sequence[str]) -> None:
     assert leftovers(ABSENT) == []
 
 
+def test_what_is_referred_to_in_vain(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "vain.yaml"
+    file.write_text(
+        "apiVersion: networking.istio.io/v1\n"
+        "kind: VirtualService\n"
+        "metadata: {name: vain}\n"
+        "spec:\n"
+        "  hosts: [reviews]\n"
+        "  gateways: [no-such-door]\n"
+        "  http:\n"
+        "    - route:\n"
+        "        - destination: {host: reviewz}\n"
+    )
+    for strict, code in ((["--strict"], FAILED), ([], 0)):
+        done = mesh.run("apply", str(file), *strict)
+        assert done.returncode == code, done.stderr
+        assert f"{file}:6:3: spec.gateways: no Gateway is named 'default/no-such-door'" in done.stderr
+        assert f"{file}:9:25: spec.http[0].route[0].destination.host: no service is named" in done.stderr
+        assert "add a Service or a ServiceEntry for it" in done.stderr
+    mesh.weft("delete", "virtualservice", "vain")
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [

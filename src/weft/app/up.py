@@ -27,6 +27,7 @@ from weft.app import tree
 from weft.app.fleet import Fleet
 from weft.app.gateways import EdgeProxy, edge_proxies, place_ports
 from weft.app.nodesocket import Event, NodeSocket
+from weft.app.output import Output
 from weft.app.part import Part
 from weft.app.replicas import Replica, replicas
 from weft.app.view import Row, View, progress, row
@@ -80,6 +81,7 @@ class UpOptions:
     certificate_lifetime: str = "24h"
     again: Callable[[], AsyncIterator[Objects]] | None = None
     load: Callable[[str], Sequence[str]] | None = None
+    logs: bool = False
 
 
 class Up:
@@ -92,6 +94,7 @@ class Up:
         self.layout = Layout.of(options.mesh)
         self.node = NodeSocket(self.layout.node_socket)
         self.fleet = Fleet(self.node, view.say)
+        self._output = Output(self.node, view.say)
         self.ready = asyncio.Event()
         self.urls: dict[int, str] = {}
         self._change = ""
@@ -109,6 +112,7 @@ class Up:
             control, client = await stack.enter_async_context(self._control_plane())
             node = await stack.enter_async_context(self._node(client))
             stack.push_async_callback(self.fleet.close)
+            stack.push_async_callback(self._output.close)
             await self._apply(client, self._objects, first=True)
             async with asyncio.TaskGroup() as tasks:
                 parts = [
@@ -292,6 +296,8 @@ class Up:
                 now = datetime.datetime.now(datetime.UTC)
                 rows = self._rows = [row(one, now) for one in event.get("workloads") or ()]
                 self._view.show(rows, self._change)
+                if self._options.logs:
+                    self._output.follow(f"{r.namespace}/{r.name}" for r in rows if r.kind == "workload")
                 if rows and self.fleet.settled and all(one.ready for one in rows) and not self.ready.is_set():
                     self.ready.set()
                     self._view.say(f"everything is ready: {len(rows)} proxies. Ctrl-C ends it.")

@@ -35,6 +35,7 @@ mesh_option = click.option(
 @port_map_option
 @capture_option
 @click.option("--watch", is_flag=True, help="Apply the files again whenever they change.")
+@click.option("--logs", is_flag=True, help="Show what the applications say, too.")
 @mesh_option
 @click.option("--certificate-lifetime", default="24h", show_default=True, help="Of workload certificates.")
 def up(
@@ -43,6 +44,7 @@ def up(
     port_maps: tuple[str, ...],
     capture: str,
     watch: bool,
+    logs: bool,
     mesh: str,
     certificate_lifetime: str,
 ) -> None:
@@ -66,6 +68,7 @@ def up(
         capture=capture,
         certificate_lifetime=certificate_lifetime,
         again=follow(paths, namespace) if watch else None,
+        logs=logs,
     )
     serve(objects, options)
 
