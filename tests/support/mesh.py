@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +29,8 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 SHOP = ROOT / "examples" / "shop"
 WEFT = (sys.executable, "-m", "weft")
+# A mesh that is just starting has a directory, and nobody answers there yet.
+_STALE_S = 60
 
 
 def wait_until(found: Callable[[], T], what: str, seconds: float = 20) -> T:
@@ -177,6 +182,22 @@ class Mesh:
         return self.process.wait(seconds)
 
 
+@functools.cache
+def _sweep() -> None:
+    """Remove what a test run that was killed in the middle left of its meshes."""
+    for folder in Path("/run/weft").glob("t" + "[0-9a-f]" * 6):
+        with contextlib.suppress(FileNotFoundError):
+            age = time.time() - folder.stat().st_mtime
+            if age > _STALE_S and not any(_answers(folder / name) for name in ("api.sock", "node.sock")):
+                subprocess.run([*WEFT, "clean", "--mesh", folder.name], check=False, capture_output=True)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @contextmanager
 def up(
     *argv: str | Path,
@@ -187,6 +208,7 @@ def up(
     command: str = "up",
 ) -> Iterator[Mesh]:
     """``weft up`` with a mesh's name and a gateway port of its own; stopped at the end in any case."""
+    _sweep()
     name = f"t{secrets.token_hex(3)}"
     port = free_port()
     process = subprocess.Popen(
