@@ -19,8 +19,12 @@ setup: $(READY) ## install what weft and its tests need
 demo: $(READY) ## run the shop in a mesh; Ctrl-C ends it and leaves nothing behind
 	@$(BIN)/weft demo $(ARGS)
 
+build/tools: scripts/setup
+	@scripts/setup --tests
+	@mkdir -p build && touch $@
+
 .PHONY: test
-test: $(READY) lint ## every check: lint, types, floors, unit, golden, envoy, e2e
+test: $(READY) build/tools lint ## every check: lint, types, floors, unit, golden, envoy, e2e
 	@scripts/test
 
 .PHONY: lint
