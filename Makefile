@@ -29,7 +29,7 @@ test: $(READY) build/tools lint ## every check: lint, types, floors, unit, golde
 
 .PHONY: lint
 lint: $(READY) ## ruff, mypy --strict, import contracts
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check --no-cache .  # its cache does not notice that a package became ours
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m weft.protos.stubs
 	@$(BIN)/mypy
