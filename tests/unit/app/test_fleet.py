@@ -39,7 +39,7 @@ async def started(directory: Path, kind: str, capture: str) -> list[str]:
 async def test_a_capture_is_told_once_with_its_reason_and_its_limits(tmp_path: Path, capture: str) -> None:
     assert await started(tmp_path, "sidecar", capture) == [
         f"capture: {capture}. much",
-        "  as asked",
+        "  because: as asked",
         "  not covered: little",
     ]
 
