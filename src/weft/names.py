@@ -23,6 +23,9 @@ BLACKHOLE_CLUSTER: Final = "BlackHoleCluster"
 INBOUND_PASSTHROUGH_CLUSTER: Final = "InboundPassthroughCluster"
 XDS_CLUSTER: Final = "xds-grpc"
 
+# The condition of a WorkloadEntry that, when False, keeps traffic away (Istio, pkg/workloadentry).
+HEALTHY: Final = "Healthy"
+
 VIRTUAL_OUTBOUND: Final = "virtualOutbound"
 VIRTUAL_INBOUND: Final = "virtualInbound"
 BLOCK_ALL: Final = "block_all"

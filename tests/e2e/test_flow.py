@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import ssl
@@ -88,9 +89,10 @@ def trace_of(line: dict[str, Any]) -> str:
 
 
 def test_a_request_from_the_client_to_the_second_service_and_who_proved_what(shop: Mesh) -> None:
-    order(shop, "flow-test")
+    agent = f"flow-{secrets.token_hex(4)}"  # its own at every try
+    order(shop, agent)
 
-    at_gateway = one(shop, GATEWAY, user_agent="flow-test")
+    at_gateway = one(shop, GATEWAY, user_agent=agent)
     request_id = at_gateway["request_id"]
     into_orders = one(shop, "shop.orders-v1-0", request_id=request_id, reporter="destination")
     from_orders = one(

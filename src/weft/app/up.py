@@ -29,6 +29,7 @@ from weft.app.gateways import EdgeProxy, edge_proxies, place_ports
 from weft.app.nodesocket import Event, NodeSocket
 from weft.app.output import Output
 from weft.app.part import Part
+from weft.app.reachable import wait_reachable
 from weft.app.replicas import Replica, replicas
 from weft.app.view import Row, View, progress, row
 from weft.client import ApiClient, RefusedError, Resource, Server
@@ -96,6 +97,7 @@ class Up:
         self.fleet = Fleet(self.node, view.say)
         self._output = Output(self.node, view.say)
         self.ready = asyncio.Event()
+        self._started = asyncio.Event()
         self.urls: dict[int, str] = {}
         self._change = ""
         self._revision = 0
@@ -118,6 +120,7 @@ class Up:
                 parts = [
                     tasks.create_task(self._reconcile(client), name="reconcile"),
                     tasks.create_task(self._show(), name="view"),
+                    tasks.create_task(self._announce(client), name="readiness"),
                     tasks.create_task(self._follow_changes(client), name="changes"),
                     tasks.create_task(control.keep(_nothing), name="control plane"),
                     tasks.create_task(node.keep(self._recount), name="node"),
@@ -298,11 +301,22 @@ class Up:
                 self._view.show(rows, self._change)
                 if self._options.logs:
                     self._output.follow(f"{r.namespace}/{r.name}" for r in rows if r.kind == "workload")
-                if rows and self.fleet.settled and all(one.ready for one in rows) and not self.ready.is_set():
-                    self.ready.set()
-                    self._view.say(f"everything is ready: {len(rows)} proxies. Ctrl-C ends it.")
-                    for url in self.urls.values():
-                        self._view.say(f"  open {url}")
+                if rows and self.fleet.settled and all(one.ready for one in rows):
+                    self._started.set()
+
+    async def _announce(self, client: ApiClient) -> None:
+        """Say that everything is ready, once what the node started can be called from everywhere."""
+        await self._started.wait()
+        kinds = await _answered(client.resources)
+        entries = next(one for one in kinds if (one.group, one.kind) == (NETWORKING, "WorkloadEntry"))
+        ids = [f"{one.namespace}/{one.name}" for one in self._rows]
+        late = await _answered(partial(wait_reachable, client, entries, ids))
+        if late:
+            self._view.say(f"not every proxy has confirmed its configuration: {', '.join(late)}")
+        self.ready.set()
+        self._view.say(f"everything is ready: {len(ids)} proxies. Ctrl-C ends it.")
+        for url in self.urls.values():
+            self._view.say(f"  open {url}")
 
     async def _events(self) -> AsyncGenerator[Event]:
         """What the node tells, from each node that runs in turn."""

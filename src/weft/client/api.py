@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -204,7 +204,7 @@ class ApiClient:
     async def watch(
         self, resource: Resource, namespace: str | None = None, *, since: str = "", selector: str = "",
         table: bool = False, bookmarks: bool = False,
-    ) -> AsyncIterator[WatchEvent]:  # fmt: skip
+    ) -> AsyncGenerator[WatchEvent]:  # fmt: skip
         """Changes after ``since`` (empty: what is there, then changes), until the server ends it.
 
         Raises:

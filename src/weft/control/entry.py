@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from weft.instance import Instance
-from weft.names import NODE_LABEL
+from weft.names import HEALTHY, NODE_LABEL
 from weft.store.interface import Stored
 
 Wire = dict[str, Any]
@@ -27,8 +27,7 @@ TLS_MODE_LABEL: Final = "security.istio.io/tlsMode"
 GROUP_ANNOTATION: Final = "istio.io/autoRegistrationGroup"
 # On the entry of a gateway: "router". Only such a proxy may ask for a gateway's configuration and secrets.
 PROXY_ANNOTATION: Final = "weft.dev/proxy"
-# Conditions of a WorkloadEntry. Istio's (pkg/workloadentry): False keeps traffic away. Ours: True, it leaves.
-HEALTHY: Final = "Healthy"
+# Our condition of a WorkloadEntry beside HEALTHY: True, it leaves.
 DRAINING: Final = "Draining"
 _OWNER: Final = "node:"
 

@@ -21,14 +21,14 @@ import msgspec
 from weft.compile.gatewayapi.status import Status as Wire
 from weft.compile.gatewayapi.status import Waiting, dated, each_status
 from weft.compile.world import World
-from weft.control.entry import DRAINING, HEALTHY, PROXY_ANNOTATION, stamp
+from weft.control.entry import DRAINING, PROXY_ANNOTATION, stamp
 from weft.control.status import Status
 from weft.model.catalog import GATEWAY_API, by_id
 from weft.model.gateway import Gateway
 from weft.model.resource import Key
 from weft.model.workload import Workload
 from weft.model.workload_entry import WorkloadEntry
-from weft.names import GATEWAY_CONTROLLER, GATEWAY_NAME_LABEL, LISTENER_TYPE, WORKLOAD_LABEL
+from weft.names import GATEWAY_CONTROLLER, GATEWAY_NAME_LABEL, HEALTHY, LISTENER_TYPE, WORKLOAD_LABEL
 from weft.store.interface import ConflictError, NotFoundError, Put, Store, Stored
 from weft.xds.connection import Connection
 
