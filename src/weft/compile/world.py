@@ -24,18 +24,24 @@ from weft.compile.service import Instance, Labels, Service
 from weft.compile.settings import Settings
 from weft.compile.view import Limits, View, view_of
 from weft.compile.vips import assign
+from weft.model.backend_tls_policy import BackendTLSPolicy
 from weft.model.core import ConfigMap, Namespace, Secret
 from weft.model.destination_rule import DestinationRule
 from weft.model.endpoints import Endpoints, EndpointSlice
 from weft.model.gateway import Gateway
 from weft.model.gateway_class import GatewayClass
+from weft.model.grpc_route import GRPCRoute
 from weft.model.http_route import HTTPRoute
+from weft.model.listener_set import ListenerSet
 from weft.model.mesh_config import MeshConfig
 from weft.model.peer_authentication import PeerAuthentication
 from weft.model.reference_grant import ReferenceGrant
 from weft.model.resource import Key, Resource
 from weft.model.service import Service as KubernetesService
 from weft.model.service_entry import ServiceEntry
+from weft.model.tcp_route import TCPRoute
+from weft.model.tls_route import TLSRoute
+from weft.model.udp_route import UDPRoute
 from weft.model.workload import Workload
 from weft.model.workload_entry import WorkloadEntry
 from weft.model.workload_group import WorkloadGroup
@@ -190,12 +196,20 @@ class World:
             Facts,
             self.all(GatewayClass),
             self.all(Gateway),
+            self.all(ListenerSet),
             self.all(HTTPRoute),
+            self.all(GRPCRoute),
+            self.all(TLSRoute),
+            self.all(TCPRoute),
+            self.all(UDPRoute),
+            self.all(BackendTLSPolicy),
             self.all(ReferenceGrant),
             self.all(Namespace),
             self.all(Secret),
+            self.all(ConfigMap),
             self.services,
             self.settings,
+            self.memo,
         )
 
     def headless(self, view: View) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -6,45 +6,76 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from weft.compile.memo import Memo
 from weft.compile.registry import Services
 from weft.compile.service import Service
 from weft.compile.settings import Settings
-from weft.model.core import Namespace, Secret
+from weft.model.backend_tls_policy import BackendTLSPolicy
+from weft.model.core import ConfigMap, Namespace, Secret
 from weft.model.gateway import Gateway
 from weft.model.gateway_class import GatewayClass
+from weft.model.grpc_route import GRPCRoute
 from weft.model.http_route import HTTPRoute
+from weft.model.listener_set import ListenerSet
 from weft.model.reference_grant import ReferenceGrant
 from weft.model.resource import Key
+from weft.model.tcp_route import TCPRoute
+from weft.model.tls_route import TLSRoute
+from weft.model.udp_route import UDPRoute
 from weft.names import service_host
 
 GROUP: Final = "gateway.networking.k8s.io"
 BUILT_IN_CLASSES: Final = frozenset({"istio", "weft"})
 
+Route = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether something stands. ``reason`` is the specification's word for its condition."""
+
+    holds: bool = True
+    reason: str = "Accepted"
+    message: str = ""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
-    """Tables by key; the same object as long as none of them differs."""
+    """Tables by key; the same object as long as none of them differs. ``routes`` are HTTPRoutes."""
 
     classes: Mapping[Key, GatewayClass]
     gateways: Mapping[Key, Gateway]
+    listener_sets: Mapping[Key, ListenerSet]
     routes: Mapping[Key, HTTPRoute]
+    grpc_routes: Mapping[Key, GRPCRoute]
+    tls_routes: Mapping[Key, TLSRoute]
+    tcp_routes: Mapping[Key, TCPRoute]
+    udp_routes: Mapping[Key, UDPRoute]
+    tls_policies: Mapping[Key, BackendTLSPolicy]
     grants: Mapping[Key, ReferenceGrant]
     namespaces: Mapping[Key, Namespace]
     secrets: Mapping[Key, Secret]
+    config_maps: Mapping[Key, ConfigMap]
     services: Services
     settings: Settings
+    memo: Memo
+
+    @property
+    def all_routes(self) -> tuple[Mapping[Key, Route], ...]:
+        """The tables of every kind of routes."""
+        return (self.routes, self.grpc_routes, self.tls_routes, self.tcp_routes, self.udp_routes)
 
     def ours(self, gateway: Gateway) -> bool:
         """Whether a Gateway's class is one that weft controls."""
         name = str(gateway.spec.gateway_class_name)
-        found = next((c for key, c in self.classes.items() if key.name == name), None)
+        found = self.classes.get(Key(f"{GROUP}/GatewayClass", "", name))
         if found is None:
             return name in BUILT_IN_CLASSES
         return str(found.spec.controller_name) in self.settings.controllers
 
     def labels_of(self, namespace: str) -> Mapping[str, str]:
         """Labels of a namespace; its name is one of them, as in Kubernetes."""
-        found = next((n for key, n in self.namespaces.items() if key.name == namespace), None)
+        found = self.namespaces.get(Key("/Namespace", "", namespace))
         own = (found.metadata.labels or {}) if found is not None else {}
         return {"kubernetes.io/metadata.name": namespace, **own}
 
@@ -52,6 +83,14 @@ class Facts:
         """A Kubernetes Service by its name."""
         host = service_host(name, namespace, self.settings.domain)
         return next((s for s in self.services.by_host.get(host, ()) if s.kubernetes), None)
+
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        """A Secret by its name."""
+        return self.secrets.get(Key("/Secret", namespace, name))
+
+    def config_map(self, namespace: str, name: str) -> ConfigMap | None:
+        """A ConfigMap by its name."""
+        return self.config_maps.get(Key("/ConfigMap", namespace, name))
 
     def permits(self, kind: str, owner: str, group: str, to: str, namespace: str, name: str) -> bool:
         """Whether a ``kind`` of the Gateway API in namespace ``owner`` may refer to an object elsewhere."""
