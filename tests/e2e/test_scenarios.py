@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import secrets
 import shutil
 import socket
 import statistics
@@ -62,6 +63,11 @@ def call(
     return summary
 
 
+def unique(name: str) -> str:
+    """A user agent of its own for every try: what an earlier one left in the access log is not counted."""
+    return f"{name}-{secrets.token_hex(4)}"
+
+
 def near(found: int, share: float, count: int) -> bool:
     """Within three standard deviations of a binomial distribution."""
     return abs(found - share * count) <= 3 * math.sqrt(count * share * (1 - share))
@@ -86,14 +92,14 @@ def weights(v1: int, v2: int) -> str:
 
 @pytest.mark.parametrize("scenario", ["canary-90-10.yaml"], indirect=True)
 def test_one_in_ten_goes_to_the_canary(shop: Mesh, scenario: Path) -> None:
-    count = 2000
-    found = call(shop, RECOMMENDATIONS, "-H", "user-agent: canary-test", count=count)
+    count, agent = 2000, unique("canary-test")
+    found = call(shop, RECOMMENDATIONS, "-H", f"user-agent: {agent}", count=count)
     assert found["statuses"] == {"200": count}
     assert found["answeredBy"].keys() == {V1, V2}
     assert near(found["answeredBy"][V2], 0.1, count), found
     # The Envoy in front of v2 saw as many.
     wait_until(
-        lambda: len(shop.requests(f"shop.{V2}", user_agent="canary-test")) == found["answeredBy"][V2],
+        lambda: len(shop.requests(f"shop.{V2}", user_agent=agent)) == found["answeredBy"][V2],
         "the access log of v2 is written",
     )
 
@@ -140,14 +146,14 @@ def test_after_a_delete_all_is_as_before(shop: Mesh) -> None:
 @pytest.mark.parametrize("scenario", ["fault-injection.yaml"], indirect=True)
 def test_faults_hit_as_many_as_they_say(shop: Mesh, scenario: Path) -> None:
     host, netns = resolve(shop, "catalog"), shop.netns("shop/front-v1-0")
-    agent = {"user-agent": "fault-test"}
-    with load(host, 8080, "/products", headers=agent, netns=netns, threads=16) as traffic:
+    agent = unique("fault-test")
+    with load(host, 8080, "/products", headers={"user-agent": agent}, netns=netns, threads=16) as traffic:
         traffic.wait_for(400)
     wait_until(
-        lambda: len(shop.requests("shop.front-v1-0", user_agent="fault-test")) == traffic.count,
+        lambda: len(shop.requests("shop.front-v1-0", user_agent=agent)) == traffic.count,
         "the access log has every request",
     )
-    lines = shop.requests("shop.front-v1-0", user_agent="fault-test")
+    lines = shop.requests("shop.front-v1-0", user_agent=agent)
     delayed = [line for line in lines if "DI" in line["response_flags"].split(",")]
     aborted = [line for line in lines if "FI" in line["response_flags"].split(",")]
     assert near(len(delayed), 0.2, len(lines)), (len(delayed), len(lines))
@@ -170,17 +176,17 @@ def test_flaky_payments_are_tried_again_with_growing_pauses(shop: Mesh) -> None:
         lambda: call(shop, charges, source="orders-v1-0.shop", count=1)["statuses"].keys() & {"200"},
         "orders reaches the new payments",
     )
-    count = 300
+    count, agent = 300, unique("retry-test")
     body = json.dumps({"id": "o-1", "user": "ada", "cents": 100})
     found = call(
-        shop, charges, "-d", body, "-H", "user-agent: retry-test", source="orders-v1-0.shop", count=count
+        shop, charges, "-d", body, "-H", f"user-agent: {agent}", source="orders-v1-0.shop", count=count
     )
     # Six tries at 0.3: seven in ten thousand fail.
     assert found["statuses"].get("200", 0) >= count - 3, found
 
     def logged() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        sent = shop.requests("shop.orders-v1-0", user_agent="retry-test", reporter="source")
-        came = shop.requests("shop.payments-v1-0", user_agent="retry-test", reporter="destination")
+        sent = shop.requests("shop.orders-v1-0", user_agent=agent, reporter="source")
+        came = shop.requests("shop.payments-v1-0", user_agent=agent, reporter="destination")
         return sent, came
 
     def complete() -> bool:
