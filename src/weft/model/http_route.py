@@ -12,14 +12,12 @@ from weft.model.base import Flaw, Shape, twice, union
 from weft.model.resource import Resource
 from weft.model.route import (
     BackendObjectReference,
-    BackendRef,
-    HTTPHeaderFilter,
-    HTTPRequestMirrorFilter,
-    LocalObjectReference,
-    ParentReference,
+    HeaderMatch,
+    RequestRouteSpec,
+    RouteBackend,
+    RouteFilter,
+    RouteRule,
     RouteStatus,
-    SessionPersistence,
-    parents,
 )
 from weft.model.scalars import (
     Bool,
@@ -27,11 +25,9 @@ from weft.model.scalars import (
     GatewayDuration,
     HeaderName,
     HeaderValue,
-    Hostname,
     Int,
     Port,
     PreciseHostname,
-    SectionName,
     Text,
     UrlPath,
 )
@@ -138,16 +134,12 @@ class HTTPURLRewriteFilter(Shape):
     path: HTTPPathModifier | None = None
 
 
-class HTTPRouteFilter(Shape):
+class HTTPRouteFilter(RouteFilter):
     """Something that is done with requests; the type says which field holds it."""
 
     cors: HTTPCORSFilter | None = None
-    extension_ref: LocalObjectReference | None = None
     external_auth: HTTPExternalAuthFilter | None = None
-    request_header_modifier: HTTPHeaderFilter | None = None
-    request_mirror: HTTPRequestMirrorFilter | None = None
     request_redirect: HTTPRequestRedirectFilter | None = None
-    response_header_modifier: HTTPHeaderFilter | None = None
     type: Literal[
         "RequestHeaderModifier",
         "ResponseHeaderModifier",
@@ -160,22 +152,16 @@ class HTTPRouteFilter(Shape):
     ]
     url_rewrite: HTTPURLRewriteFilter | None = None
 
-    def flaws(self) -> Iterator[Flaw]:
-        """The field that the type names is there, and no other."""
-        yield from union(self, self.type)
 
-
-class HTTPBackendRef(BackendRef):
+class HTTPBackendRef(RouteBackend):
     """A service and its share of the requests."""
 
     filters: Annotated[tuple[HTTPRouteFilter, ...], Field(max_length=16)] | None = None
 
 
-class HTTPHeaderMatch(Shape):
+class HTTPHeaderMatch(HeaderMatch):
     """What a header must be."""
 
-    name: HeaderName
-    type: Literal["Exact", "RegularExpression"] | None = None
     value: HeaderValue
 
 
@@ -246,7 +232,7 @@ class HTTPRouteTimeouts(Shape):
             yield Flaw(("backendRequest",), "backendRequest is longer than request")
 
 
-class HTTPRouteRule(Shape):
+class HTTPRouteRule(RouteRule):
     """Requests that match, what is done with them, and where they go."""
 
     backend_refs: Annotated[tuple[HTTPBackendRef, ...], Field(max_length=16)] | None = None
@@ -255,9 +241,7 @@ class HTTPRouteRule(Shape):
     """What is done with requests and answers."""
     matches: Annotated[tuple[HTTPRouteMatch, ...], Field(max_length=64)] | None = None
     """Any of these; every request unless given."""
-    name: SectionName | None = None
     retry: HTTPRouteRetry | None = None
-    session_persistence: SessionPersistence | None = None
     timeouts: HTTPRouteTimeouts | None = None
 
     def flaws(self) -> Iterator[Flaw]:
@@ -269,25 +253,11 @@ class HTTPRouteRule(Shape):
             yield Flaw(("backendRefs",), "a rule that redirects has no backends", "remove one of them")
 
 
-class HTTPRouteSpec(Shape):
+class HTTPRouteSpec(RequestRouteSpec):
     """Requests to some hosts, and what becomes of them."""
 
-    hostnames: Annotated[tuple[Hostname, ...], Field(max_length=16)] | None = None
-    """Hosts that are meant; those of the listener unless given."""
-    parent_refs: Annotated[tuple[ParentReference, ...], Field(max_length=32)] | None = None
-    """Gateways or Services that the route is attached to."""
     rules: Annotated[tuple[HTTPRouteRule, ...], Field(min_length=1, max_length=16)] | None = None
     """The most specific match holds."""
-    use_default_gateways: Literal["All", "None"] | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """Not more than 128 matches; parents and rule names differ."""
-        yield from parents(self.parent_refs or ())
-        rules = self.rules or ()
-        if sum(len(rule.matches or ()) for rule in rules) > 128:
-            yield Flaw(("rules",), "a route has 128 matches at most", "divide it")
-        for number in twice(rule.name for rule in rules if rule.name):
-            yield Flaw(("rules", number, "name"), "the name is there twice")
 
 
 class HTTPRoute(Resource):

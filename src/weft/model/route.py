@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, at_most_one, twice
+from weft.model.base import Flaw, Shape, at_most_one, twice, union
 from weft.model.resource import Condition
 from weft.model.scalars import (
     ControllerName,
@@ -16,6 +16,7 @@ from weft.model.scalars import (
     GroupName,
     HeaderName,
     HeaderValue,
+    Hostname,
     Int,
     KindName,
     ObjectName,
@@ -149,21 +150,11 @@ class RouteStatus(Shape):
     parents: Annotated[tuple[RouteParentStatus, ...], Field(max_length=32)]
 
 
-class BackendRef(Shape):
+class BackendRef(BackendObjectReference):
     """A service and its share of the connections."""
 
-    group: GroupName | None = None
-    kind: KindName | None = None
-    name: ObjectName
-    namespace: DnsLabel | None = None
-    port: Port | None = None
     weight: Annotated[Int, Field(ge=0, le=1000000)] | None = None
     """Relative to the others; 1 unless said otherwise."""
-
-    def flaws(self) -> Iterator[Flaw]:
-        """A Service is called at a port."""
-        if not self.group and self.kind in {None, "Service"} and self.port is None:
-            yield Flaw(("port",), "a Service is called at a port", "add port")
 
 
 def parents(references: tuple[ParentReference, ...]) -> Iterator[Flaw]:
@@ -178,3 +169,65 @@ def parents(references: tuple[ParentReference, ...]) -> Iterator[Flaw]:
         ):
             message = "sectionName or port is missing: another reference names a part of this parent"
             yield Flaw(("parentRefs", number), message)
+
+
+class HeaderMatch(Shape):
+    """What a header must be."""
+
+    name: HeaderName
+    type: Literal["Exact", "RegularExpression"] | None = None
+    value: Annotated[Text, Field(min_length=1, max_length=4096)]
+
+
+class RouteFilter(Shape):
+    """Something that is done with requests; the type says which field holds it."""
+
+    extension_ref: LocalObjectReference | None = None
+    request_header_modifier: HTTPHeaderFilter | None = None
+    request_mirror: HTTPRequestMirrorFilter | None = None
+    response_header_modifier: HTTPHeaderFilter | None = None
+    type: str
+
+    def flaws(self) -> Iterator[Flaw]:
+        """The field that the type names is there, and no other."""
+        yield from union(self, self.type)
+
+
+class RouteBackend(BackendRef):
+    """A service and its share of the requests."""
+
+    filters: Annotated[tuple[RouteFilter, ...], Field(max_length=16)] | None = None
+
+
+class RouteRule(Shape):
+    """Requests that match, what is done with them, and where they go."""
+
+    backend_refs: Annotated[tuple[RouteBackend, ...], Field(max_length=16)] | None = None
+    """Where requests go, by weight; none answers with an error."""
+    filters: Annotated[tuple[RouteFilter, ...], Field(max_length=16)] | None = None
+    """What is done with requests and answers."""
+    matches: Annotated[tuple[Shape, ...], Field(max_length=64)] | None = None
+    """Any of these; every request unless given."""
+    name: SectionName | None = None
+    session_persistence: SessionPersistence | None = None
+
+
+class RequestRouteSpec(Shape):
+    """Requests to some hosts, and what becomes of them."""
+
+    hostnames: Annotated[tuple[Hostname, ...], Field(max_length=16)] | None = None
+    """Hosts that are meant; those of the listener unless given."""
+    parent_refs: Annotated[tuple[ParentReference, ...], Field(max_length=32)] | None = None
+    """Gateways or Services that the route is attached to."""
+    rules: Annotated[tuple[RouteRule, ...], Field(max_length=16)] | None = None
+    """The most specific match holds."""
+    use_default_gateways: Literal["All", "None"] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Not more than 128 matches; parents and rule names differ."""
+        yield from parents(self.parent_refs or ())
+        rules = self.rules or ()
+        if sum(len(rule.matches or ()) for rule in rules) > 128:
+            yield Flaw(("rules",), "a route has 128 matches at most", "divide it")
+        for number in twice(rule.name for rule in rules if rule.name):
+            yield Flaw(("rules", number, "name"), "the name is there twice")
