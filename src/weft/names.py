@@ -69,6 +69,8 @@ VIRTUAL_HOST_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.VirtualHos
 
 # What a gateway's Secret is called over SDS, before NAMESPACE/NAME (istio pilot/pkg/credentials).
 GATEWAY_SECRET_SCHEME: Final = "kubernetes-gateway://"  # noqa: S105
+CONFIG_MAP_SCHEME: Final = "configmap://"
+AUTHORITY_SUFFIX: Final = "-cacert"
 
 # ALPN between Istio proxies (pilot/pkg/networking/util): outbound HTTP offers these, TCP offers "istio".
 ALPN_MESH_HTTP1: Final = "istio-http/1.1"

@@ -111,6 +111,8 @@ def _identity(
             context.tls_certificate_sds_secret_configs.append(_sds(secret))
     if trust is None:
         return
+    if trust.revoked_path:
+        validation.crl.CopyFrom(_pem(trust.revoked_path))
     if trust.source is SecretFrom.PATHS:
         validation.trusted_ca.CopyFrom(_pem(trust.bundle_path))
     elif trust.source is SecretFrom.SYSTEM:
@@ -144,6 +146,10 @@ def downstream(tls: DownstreamTls) -> core_v3.TransportSocket:
         verify_certificate_hash=tls.peer_certificate_hashes,
         verify_certificate_spki=tls.peer_certificate_spkis,
     )
+    if tls.accept_untrusted:
+        validation.trust_chain_verification = (
+            tls_v3.CertificateValidationContext.TrustChainVerification.ACCEPT_UNTRUSTED
+        )
     context = tls_v3.DownstreamTlsContext(
         common_tls_context=tls_v3.CommonTlsContext(
             tls_params=_parameters(tls.limits), alpn_protocols=tls.alpn

@@ -24,13 +24,17 @@ class SecretFrom(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretRef:
-    """A certificate with its key, or a bundle of trusted certificates. Paths only with ``PATHS``."""
+    """A certificate with its key, or a bundle of trusted certificates. Paths only with ``PATHS``.
+
+    ``revoked_path``: revocation lists beside a bundle, with ``SYSTEM`` too.
+    """
 
     source: SecretFrom
     name: str
     certificate_path: str = ""
     key_path: str = ""
     bundle_path: str = ""
+    revoked_path: str = ""
 
 
 class TlsVersion(StrEnum):
@@ -58,11 +62,13 @@ class DownstreamTls:
 
     ``peer_names`` are tests of the client's SANs (URI SANs when ``peer_spiffe``); empty means any
     certificate that ``trust`` accepts. ``peer_trust_domains`` limits SPIFFE URIs to these domains.
+    ``accept_untrusted``: a certificate that ``trust`` does not accept is let in all the same.
     """
 
     certificates: tuple[SecretRef, ...]
     trust: SecretRef | None = None
     require_client_certificate: bool = False
+    accept_untrusted: bool = False
     peer_trust_domains: tuple[str, ...] = ()
     peer_names: tuple[TextMatch, ...] = ()
     peer_certificate_hashes: tuple[str, ...] = ()

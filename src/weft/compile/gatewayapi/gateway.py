@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from weft import ir
 from weft.compile.gatewayapi.facts import Facts
-from weft.compile.gatewayapi.listeners import Listener, listeners_of
+from weft.compile.gatewayapi.listeners import Listener, merged
 from weft.compile.gatewayapi.tables import attached, hosts_of
 from weft.compile.memo import Memo
 from weft.compile.outbound import ANYWHERE
@@ -37,7 +37,7 @@ def edge_of(gateway: Gateway, facts: Facts, port_map: tuple[tuple[int, int], ...
     """All sound listeners of a Gateway. HTTP listeners of a port share a table, HTTPS ones have their own."""
     routes = attached(gateway, facts, memo)
     by_port: dict[int, list[Listener]] = {}
-    for listener in listeners_of(gateway, facts):
+    for listener in merged(gateway, facts):
         if listener.sound and listener.protocol in {"HTTP", "HTTPS"}:
             by_port.setdefault(listener.port, []).append(listener)
     listeners: list[ir.Listener] = []

@@ -1,15 +1,24 @@
-"""A Gateway's listeners: which are sound, what routes they take, and what they end TLS with."""
+"""Listeners of Gateways and of their ListenerSets: which are sound, and what routes they take."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from weft import ir
+from weft.compile.gatewayapi.certificates import RESOLVED as RESOLVED
 from weft.compile.gatewayapi.facts import GROUP, Facts
-from weft.compile.istio.gateway import secret_name
+from weft.compile.gatewayapi.listener_set import attached_sets, attachment, gateway_of
+from weft.compile.gatewayapi.listener_tls import tls_of
 from weft.model.gateway import Gateway
 from weft.model.gateway import Listener as Resource
+from weft.model.listener import AllowedRoutes
+from weft.model.listener_set import ListenerSet
+from weft.model.resource import Key
+
+ACCEPTED: Final = "Accepted"
+NO_CONFLICT: Final = "NoConflicts"
 
 _KINDS: Final = {
     "HTTP": ("HTTPRoute", "GRPCRoute"),
@@ -18,120 +27,156 @@ _KINDS: Final = {
     "TCP": ("TCPRoute",),
     "UDP": ("UDPRoute",),
 }
-ACCEPTED: Final = "Accepted"
-NO_CONFLICT: Final = "NoConflicts"
-RESOLVED: Final = "ResolvedRefs"
+_ENDED_TLS: Final = ("TLSRoute", "TCPRoute")
+_BY_HOST: Final = frozenset({"HTTP", "TLS"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
     """One listener; the reasons are the specification's words, ``message`` says more.
 
-    ``kinds`` are the kinds of routes that it takes. A listener with an unresolved certificate is
-    ``broken``: its port opens for nobody.
+    ``owner`` is the Gateway or ListenerSet that declares it, where its name is unique. ``kinds`` are the
+    kinds of routes that it takes. ``broken``: without a valid certificate, or without any of the
+    authorities that its clients must be known to, so that its port opens for nobody.
     """
 
+    owner: Key
     name: str
     hostname: str
     port: int
     protocol: str
     kinds: tuple[str, ...]
+    allowed: AllowedRoutes | None = None
     accepted: str = ACCEPTED
     conflict: str = NO_CONFLICT
     resolved: str = RESOLVED
     message: str = ""
+    broken: bool = False
     tls: ir.DownstreamTls | None = None
     passthrough: bool = False
 
     @property
     def sound(self) -> bool:
         """Whether it can serve."""
-        usable = self.resolved == RESOLVED or (self.resolved == "InvalidRouteKinds" and bool(self.kinds))
-        return self.accepted == ACCEPTED and self.conflict == NO_CONFLICT and usable
+        stands = self.accepted == ACCEPTED and self.conflict == NO_CONFLICT
+        return stands and bool(self.kinds) and not self.broken
+
+    @property
+    def layer(self) -> str:
+        """What listeners of one port must agree on: HTTPS and TLS are told apart by SNI.
+
+        UDP has ports of its own.
+        """
+        return "TLS" if self.protocol in {"HTTPS", "TLS"} else self.protocol
 
 
-def listeners_of(gateway: Gateway, facts: Facts) -> tuple[Listener, ...]:
-    """All listeners of a Gateway, conflicts marked on each that is part of one."""
+def merged(gateway: Gateway, facts: Facts) -> tuple[Listener, ...]:
+    """All listeners of a Gateway: its own, then those of its ListenerSets in the order of their precedence.
+
+    Listeners of one resource that cannot be told apart are in conflict, all of them; what a resource of
+    lower precedence adds to those already there must be distinct from them.
+    """
+    return facts.memo(_merged, gateway, facts)
+
+
+def listeners_of(owner: Gateway | ListenerSet, facts: Facts) -> tuple[Listener, ...]:
+    """The listeners that a Gateway or a ListenerSet declares itself, in their order."""
+    if isinstance(owner, Gateway):
+        gateway: Gateway | None = owner
+    else:
+        gateway = gateway_of(owner, facts)
+        if gateway is None or not attachment(owner, gateway, facts).holds:
+            return _apart(_declared(owner, gateway, facts), ())
+    return tuple(item for item in merged(gateway, facts) if item.owner == owner.key) if gateway else ()
+
+
+def _merged(gateway: Gateway, facts: Facts) -> tuple[Listener, ...]:
     found: list[Listener] = []
-    protocols: dict[int, set[str]] = {}
-    names: dict[tuple[int, str], int] = {}
-    for item in gateway.spec.listeners or ():
-        protocols.setdefault(item.port, set()).add(_layer(str(item.protocol)))
-        place = (item.port, str(item.hostname or "*"))
-        names[place] = names.get(place, 0) + 1
-    for item in gateway.spec.listeners or ():
-        conflict = NO_CONFLICT
-        if len(protocols[item.port]) > 1:
-            conflict = "ProtocolConflict"
-        elif names[item.port, str(item.hostname or "*")] > 1:
-            conflict = "HostnameConflict"
-        found.append(_listener(item, gateway, facts, conflict))
+    owners: tuple[Gateway | ListenerSet, ...] = (gateway, *attached_sets(gateway, facts))
+    for owner in owners:
+        placed = [item for item in found if item.conflict == NO_CONFLICT]
+        found += _apart(_declared(owner, gateway, facts), placed)
     return tuple(found)
 
 
-def _layer(protocol: str) -> str:
-    """Listeners of one port agree on this: HTTPS and TLS are told apart by SNI."""
-    return "TLS" if protocol in {"HTTPS", "TLS"} else protocol
+def _apart(listeners: Sequence[Listener], placed: Iterable[Listener]) -> tuple[Listener, ...]:
+    """The listeners of one resource with their conflicts: with those ``placed`` before, and among them."""
+    known = tuple(placed)
+    first = [_against(item, known) for item in listeners]
+    rest = [item for item in first if item.conflict == NO_CONFLICT]
+    return tuple(
+        _against(item, [other for other in rest if other is not item])
+        if item.conflict == NO_CONFLICT
+        else item
+        for item in first
+    )
 
 
-def _listener(item: Resource, gateway: Gateway, facts: Facts, conflict: str) -> Listener:
+def _against(item: Listener, others: Iterable[Listener]) -> Listener:
+    same = [other for other in others if other.port == item.port and _meet(other.layer, item.layer)]
+    rival = next((other for other in same if other.layer != item.layer), None)
+    if rival is not None:
+        message = f"port {item.port} is {rival.protocol} in listener {rival.name}"
+        return replace(item, conflict="ProtocolConflict", message=message)
+    rival = next(
+        (other for other in same if item.layer not in _BY_HOST or other.hostname == item.hostname), None
+    )
+    if rival is None:
+        return item
+    if item.layer not in _BY_HOST:
+        message = f"port {item.port} is that of listener {rival.name}"
+        return replace(item, conflict="ProtocolConflict", message=message)
+    message = f"listener {rival.name} has port {item.port} and host name {item.hostname} too"
+    return replace(item, conflict="HostnameConflict", message=message)
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether two layers share ports."""
+    return (one == "UDP") == (other == "UDP")
+
+
+def _declared(owner: Gateway | ListenerSet, gateway: Gateway | None, facts: Facts) -> tuple[Listener, ...]:
+    return tuple(_listener(item, owner, gateway, facts) for item in owner.spec.listeners or ())
+
+
+def _listener(
+    item: Resource, owner: Gateway | ListenerSet, gateway: Gateway | None, facts: Facts
+) -> Listener:
     protocol = str(item.protocol)
+    inside = protocol in {"HTTPS", "TLS"}
+    passthrough = inside and item.tls is not None and str(item.tls.mode or "Terminate") == "Passthrough"
     served = _KINDS.get(protocol, ())
+    if protocol == "TLS" and not passthrough:
+        served = _ENDED_TLS
     allowed = item.allowed_routes
-    kinds, resolved = served, RESOLVED
-    if allowed is not None and allowed.kinds:
-        wanted = [(str(kind.group or GROUP), str(kind.kind)) for kind in allowed.kinds]
-        kinds = tuple(kind for group, kind in wanted if group == GROUP and kind in served)
-        if len(kinds) < len(wanted):
-            resolved = "InvalidRouteKinds"
-    tls, passthrough, message = None, False, ""
-    if protocol in {"HTTPS", "TLS"}:
-        passthrough = item.tls is not None and str(item.tls.mode or "Terminate") == "Passthrough"
-        if not passthrough:
-            tls, problem, message = _tls(item, gateway, facts, http=protocol == "HTTPS")
-            resolved = problem if problem != RESOLVED else resolved
-    return Listener(
+    made = Listener(
+        owner=owner.key,
         name=str(item.name),
         hostname=str(item.hostname or "*").lower(),
         port=item.port,
         protocol=protocol,
-        kinds=kinds,
+        kinds=served,
+        allowed=allowed,
         accepted=ACCEPTED if served else "UnsupportedProtocol",
-        conflict=conflict,
-        resolved=resolved,
-        message=message,
-        tls=tls,
+        message="" if served else f"protocol {protocol} is not supported",
         passthrough=passthrough,
     )
-
-
-def _tls(
-    item: Resource, gateway: Gateway, facts: Facts, *, http: bool
-) -> tuple[ir.DownstreamTls | None, str, str]:
-    """The TLS to end, the reason of ResolvedRefs, and a message."""
-    owner = gateway.metadata.namespace
-    secrets: list[ir.SecretRef] = []
-    for ref in (item.tls.certificate_refs or ()) if item.tls is not None else ():
-        name, namespace = str(ref.name), str(ref.namespace or owner)
-        if str(ref.group or "") or str(ref.kind or "Secret") != "Secret":
-            return None, "InvalidCertificateRef", f"a certificate must be a Secret, not a {ref.kind}"
-        if not facts.permits("Gateway", owner, "", "Secret", namespace, name):
-            message = f"no ReferenceGrant in {namespace} lets this Gateway use Secret {namespace}/{name}"
-            return None, "RefNotPermitted", message
-        secret = next(
-            (s for k, s in facts.secrets.items() if (k.namespace, k.name) == (namespace, name)), None
-        )
-        if secret is None or secret.value("tls.crt") is None or secret.value("tls.key") is None:
-            return None, "InvalidCertificateRef", f"Secret {namespace}/{name} has no tls.crt and tls.key"
-        secrets.append(ir.SecretRef(source=ir.SecretFrom.ADS, name=secret_name(name, namespace)))
-    if not secrets:
-        return None, "InvalidCertificateRef", "a listener that ends TLS needs certificateRefs"
-    return (
-        ir.DownstreamTls(
-            certificates=tuple(secrets),
-            alpn=("h2", "http/1.1") if http else (),
-            limits=ir.TlsLimits(minimum=ir.TlsVersion.V1_2),
-        ),
-        RESOLVED,
-        "",
+    if allowed is not None and allowed.kinds:
+        wanted = [(str(kind.group or GROUP), str(kind.kind)) for kind in allowed.kinds]
+        kinds = tuple(dict.fromkeys(kind for group, kind in wanted if group == GROUP and kind in served))
+        made = replace(made, kinds=kinds)
+        if any(group != GROUP or kind not in served for group, kind in wanted):
+            unknown = ", ".join(kind for group, kind in wanted if group != GROUP or kind not in served)
+            message = f"protocol {protocol} takes no {unknown}"
+            made = replace(made, resolved="InvalidRouteKinds", message=message)
+    if not inside or passthrough:
+        return made
+    found = tls_of(item, owner, gateway, facts)
+    return replace(
+        made,
+        tls=found.tls,
+        broken=found.tls is None,
+        accepted=made.accepted if found.accepted.holds else found.accepted.reason,
+        resolved=made.resolved if found.resolved.holds else found.resolved.reason,
+        message=found.accepted.message or found.resolved.message or made.message,
     )

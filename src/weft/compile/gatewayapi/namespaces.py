@@ -1,4 +1,4 @@
-"""Which namespaces may attach something: the ``from`` and ``selector`` of allowedRoutes and allowedListeners."""
+"""Which namespaces may attach: ``from`` and ``selector`` of allowedRoutes and allowedListeners."""
 
 from __future__ import annotations
 

@@ -34,13 +34,13 @@ def hosts_of(
     """Virtual hosts of one listener. A name that a rival at the same port has more exactly is the rival's."""
     tls = listener.tls is not None
     found: dict[str, list[tuple[Order, int, ir.Route]]] = {listener.hostname: []}
-    others = [rival.hostname for rival in rivals if rival.name != listener.name]
+    others = [rival.hostname for rival in rivals if rival is not listener]
     for number, (route, parents) in enumerate(routes):
         names = {
             name
             for parent in parents
             for binding in parent.bindings
-            if binding.listener == listener.name
+            if binding.at(listener)
             for name in binding.hostnames
         }
         made = memo(routes_of, route, listener.port, tls, facts) if names else ()
