@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import msgspec
 
-from weft.compile.gatewayapi.status import Status as Wire
-from weft.compile.gatewayapi.status import Waiting, dated, each_status
+from weft.compile.gatewayapi.conditions import Status as Wire
+from weft.compile.gatewayapi.conditions import merged
+from weft.compile.gatewayapi.status import Waiting, each_status
 from weft.compile.world import World
 from weft.control.entry import DRAINING, PROXY_ANNOTATION, stamp
 from weft.control.status import Status
@@ -161,16 +162,12 @@ class Statuses:
             return
         said: dict[Key, _Said] = {}
         found = each_status(facts, world.memo, GATEWAY_CONTROLLER, self._running.addresses, waiting)
-        # A route that no longer names a Gateway of ours loses what we said of it.
-        unsaid: Iterator[tuple[Key, Wire]] = (
-            (key, {"parents": []}) for key in facts.routes if key not in said
-        )
-        for key, status in chain(found, unsaid, _workloads(world, self._running)):
+        for key, status in chain(found, _workloads(world, self._running)):
             wanted = _wanted(world, key, status)
             if wanted is not None:
                 said[key] = wanted
                 if self._said.get(key) != wanted:
-                    await self._put(key, wanted)
+                    await self._put(key, wanted, world.settings.controllers)
             await self._breathe()
         self._said, self._made_of = said, made_of
 
@@ -200,13 +197,13 @@ class Statuses:
             return None
         return Waiting("Pending", "the proxy has not taken this Gateway yet")
 
-    async def _put(self, key: Key, wanted: _Said) -> None:
+    async def _put(self, key: Key, wanted: _Said, controllers: frozenset[str]) -> None:
         now = stamp(self._clock())
         for _ in range(_ATTEMPTS):
             stored = await self._store.get(key)
             if stored is None:
                 return
-            put = _successor(stored, wanted, now)
+            put = _successor(stored, wanted, now, controllers)
             if put is None:
                 return
             try:
@@ -219,32 +216,21 @@ class Statuses:
         _log.warning("%s changes all the time: its status stays as it is", key)
 
 
-def _successor(stored: Stored, wanted: _Said, now: str) -> Put | None:
+def _successor(stored: Stored, wanted: _Said, now: str, controllers: frozenset[str]) -> Put | None:
     """The write that is needed; none when the object is another one by now (its world is on the way)."""
     wire = _decode(stored.body)
     metadata = wire["metadata"]
     if (metadata.get("uid"), metadata.get("generation")) != (wanted.uid, wanted.generation):
         return None
     old = wire.get("status")
-    status = _over(old or {}, wanted.status, now)
-    if status == old or (old is None and status == {"parents": []}):
+    status = merged(wanted.status, old, now, controllers, stored.key.namespace)
+    if status == old or (old is None and not any(status.values())):
         return None
     # Whoever owns the object keeps it: status is ours to write, whosesoever the rest is.
     return Put(
         key=stored.key, uid=stored.uid, body=msgspec.json.encode({**wire, "status": status}),
         owner=stored.owner, source=stored.source, expect=stored.revision, record=False,
     )  # fmt: skip
-
-
-def _over(old: Wire, new: Wire, now: str) -> Wire:
-    """``new`` with the times of ``old``; what other controllers say of a route's parents stays."""
-    if "parents" not in new:
-        return dated(new, old, now)
-    parents = old.get("parents") or []
-    own = [one for one in parents if one.get("controllerName") == GATEWAY_CONTROLLER]
-    others = [one for one in parents if one.get("controllerName") != GATEWAY_CONTROLLER]
-    made = dated(new, {**old, "parents": own}, now)
-    return {**made, "parents": [*made["parents"], *others]}
 
 
 def _wanted(world: World, key: Key, status: Wire) -> _Said | None:

@@ -298,9 +298,9 @@ async def test_what_other_controllers_say_of_a_route_stays(world: World) -> None
         await world.apply(service())
         await world.settled()
         parents = (await world.status(ROUTE))["parents"]
-        assert [one["controllerName"] for one in parents] == [GATEWAY_CONTROLLER, "example.com/other"]
-        assert parents[1] == theirs
-        assert by_type(parents[0]["conditions"])["ResolvedRefs"]["status"] == "True"
+        assert [one["controllerName"] for one in parents] == ["example.com/other", GATEWAY_CONTROLLER]
+        assert parents[0] == theirs
+        assert by_type(parents[1]["conditions"])["ResolvedRefs"]["status"] == "True"
         await world.apply(route("elsewhere"))
         await world.settled()
         assert (await world.status(ROUTE))["parents"] == [theirs]
