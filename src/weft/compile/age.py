@@ -8,3 +8,8 @@ from weft.model.resource import Metadata
 def age(metadata: Metadata) -> tuple[str, str, str]:
     """Sort key: creation time (those without one last), namespace, name."""
     return (str(metadata.creation_timestamp or "9"), metadata.namespace, metadata.name)
+
+
+def precedence(metadata: Metadata) -> tuple[str, str, str]:
+    """Sort key among Istio's resources: creation time, then the name before the namespace (its config.go)."""
+    return (str(metadata.creation_timestamp or "9"), metadata.name, metadata.namespace)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from weft import ir
-from weft.compile.age import age
+from weft.compile.age import precedence
 from weft.compile.destinations import Targets
 from weft.compile.hosts import covers, is_wildcard, specificity
 from weft.compile.istio import virtual_service as istio
@@ -16,7 +16,7 @@ from weft.compile.routes import default_route, foreign_host, service_host, singl
 from weft.compile.rules import Rules
 from weft.compile.service import Labels, Port, Resolution, Service
 from weft.compile.settings import Settings
-from weft.compile.view import Limits, View, admitted, exported
+from weft.compile.view import Limits, View, admitted, exposure
 from weft.model.resource import Key
 from weft.model.virtual_service import VirtualService
 from weft.names import expand_host
@@ -29,19 +29,21 @@ def mesh_virtual_services(
 ) -> tuple[VirtualService, ...]:
     """Those that hold for the sidecars of a namespace, in the order in which they are asked."""
     found = [
-        resource
+        (near, precedence(resource.metadata), resource)
         for resource in resources.values()
         if istio.MESH in istio.bound_to(resource)
-        and exported(
-            resource.spec.export_to or settings.export_virtual_services,
-            resource.metadata.namespace,
-            namespace,
-        )
+        and (near := nearness(resource, namespace, settings)) is not None
         and any(
             admitted(limits, resource.metadata.namespace, host) for host in full_hosts(resource, settings)
         )
     ]
-    return tuple(sorted(found, key=lambda resource: age(resource.metadata)))
+    return tuple(resource for *_, resource in sorted(found, key=lambda item: item[:2]))
+
+
+def nearness(resource: VirtualService, namespace: str, settings: Settings) -> int | None:
+    """Which a namespace asks first: VirtualServices of its own, those meant for it, then all others."""
+    export = resource.spec.export_to or settings.export_virtual_services
+    return exposure(export, resource.metadata.namespace, namespace)
 
 
 def led_to(resources: tuple[VirtualService, ...], domain: str) -> frozenset[str]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from weft.compile.destinations import Targets
-from weft.compile.istio.request_match import is_claim
+from weft.compile.istio import delegate
+from weft.compile.istio.request_match import claim_path
 from weft.compile.istio.virtual_service import MESH, bound_to
 from weft.compile.memo import Memo
 from weft.compile.mesh_routes import targets_of
@@ -54,6 +55,8 @@ def _all(
         if exported(export, resource.metadata.namespace, view.namespace):
             targets = targets_of(resource, view, rules, settings, memo)
             found += memo(_problems, resource, targets, gateways, view, settings)
+            if any(rule.delegate for rule in resource.spec.http or ()):
+                found += delegate.problems(resource, resources, settings)
     return tuple(found)
 
 
@@ -139,8 +142,8 @@ def _problems(
     for index, rule in enumerate(resource.spec.http or ()):
         for place, match in enumerate(rule.match or ()):
             names = (*(match.headers or ()), *(match.without_headers or ()))
-            if any(is_claim(name) for name in names):
-                message = "matches by claims of a token are not supported yet: no request has such a header"
+            if any(claim_path(name) for name in names):
+                message = "no token is verified yet (RequestAuthentication), so that no request has claims"
                 found.append(
                     _warning(resource, CLAIMS, message, f"spec.http[{index}].match[{place}].headers", "")
                 )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from weft import ir
-from weft.compile.age import age
+from weft.compile.age import precedence
 from weft.compile.clusters import blackhole_cluster, passthrough_cluster
 from weft.compile.gatewayapi.gateway import edge_of, gateway_named
 from weft.compile.hosts import covers, narrower, with_port
@@ -15,13 +15,13 @@ from weft.compile.istio import layer4
 from weft.compile.istio import virtual_service as istio
 from weft.compile.istio.request_match import matches_everything
 from weft.compile.memo import Memo
-from weft.compile.mesh_routes import full_hosts, targets_of
+from weft.compile.mesh_routes import full_hosts, nearness, targets_of
 from weft.compile.rules import Rules, clusters_of
 from weft.compile.server import Server, Speaks, edge_handler
 from weft.compile.service import Labels
 from weft.compile.settings import Settings
 from weft.compile.telemetry import telemetry_of
-from weft.compile.view import View, exported
+from weft.compile.view import View
 from weft.compile.world import World
 from weft.model.istio_gateway import Gateway
 from weft.model.resource import Key
@@ -37,7 +37,7 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     view = world.view(namespace)
     rules = world.rules(view, labels)
     servers = memo(servers_of, world.all(Gateway), namespace, labels, settings)
-    owners = memo(owners_of, world.all(VirtualService), namespace, settings)
+    owners = memo(owners_of, world.virtual_services, namespace, settings)
     ports = memo(merge, servers)
     scene = memo(Scene, view, rules, settings, labels, memo)
     listeners: list[ir.Listener] = []
@@ -84,7 +84,7 @@ def servers_of(
     gateways: Mapping[Key, Gateway], namespace: str, labels: Labels, settings: Settings
 ) -> tuple[Server, ...]:
     """Servers of all Gateways that select a proxy, the oldest first."""
-    found = sorted(gateways.values(), key=lambda gateway: age(gateway.metadata))
+    found = sorted(gateways.values(), key=lambda gateway: precedence(gateway.metadata))
     return tuple(
         server
         for gateway in found
@@ -96,16 +96,12 @@ def servers_of(
 def owners_of(resources: Mapping[Key, VirtualService], namespace: str, settings: Settings) -> Owners:
     """VirtualServices for gateways that a namespace sees, the oldest first."""
     found = [
-        resource
+        (near, precedence(resource.metadata), resource)
         for resource in resources.values()
         if any(name != istio.MESH for name in istio.bound_to(resource))
-        and exported(
-            resource.spec.export_to or settings.export_virtual_services,
-            resource.metadata.namespace,
-            namespace,
-        )
+        and (near := nearness(resource, namespace, settings)) is not None
     ]
-    return tuple(sorted(found, key=lambda resource: age(resource.metadata)))
+    return tuple(resource for *_, resource in sorted(found, key=lambda item: item[:2]))
 
 
 Ports = tuple[tuple[tuple[str, int], tuple[Server, ...]], ...]

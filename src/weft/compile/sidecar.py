@@ -19,7 +19,6 @@ from weft.compile.settings import Settings
 from weft.compile.telemetry import telemetry_of
 from weft.compile.world import World
 from weft.model.sidecar import Sidecar
-from weft.model.virtual_service import VirtualService
 
 
 def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
@@ -29,7 +28,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     labels, namespace = own.labels, identity.name.namespace
     scope = memo(scope_of, world.all(Sidecar), namespace, labels, world.settings.root_namespace)
     settings = memo(_settings, world.settings, scope.outbound_any)
-    resources = memo(mesh_virtual_services, world.all(VirtualService), namespace, scope.limits, settings)
+    resources = memo(mesh_virtual_services, world.virtual_services, namespace, scope.limits, settings)
     besides = memo(led_to, resources, settings.domain) if scope.limits is not None else frozenset[str]()
     view = world.view(namespace, scope.limits, besides)
     rules = world.rules(view, labels)

@@ -11,6 +11,7 @@ from weft.compile.registry import Services
 from weft.compile.service import Service
 
 EVERYWHERE = "*"
+NOBODY = "~"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,8 +30,22 @@ class View:
 
 def exported(export_to: Iterable[str], owner: str, client: str) -> bool:
     """Whether ``exportTo`` lets a namespace see a resource of another (``*``, ``.``, ``~`` or names)."""
-    own = {EVERYWHERE, client, "."} if owner == client else {EVERYWHERE, client}
-    return not own.isdisjoint(export_to)
+    return exposure(export_to, owner, client) is not None
+
+
+def exposure(export_to: Iterable[str], owner: str, client: str) -> int | None:
+    """How near a resource is to a client: 0 its namespace's own, 1 meant for it, 2 for all; None: not seen.
+
+    ``~`` hides it from everybody, unless ``*`` stands there too. The nearer rule for a host is asked first.
+    """
+    names = frozenset(export_to)
+    if EVERYWHERE in names:
+        return 2
+    if NOBODY in names:
+        return None
+    if owner == client and names & {client, "."}:
+        return 0
+    return 1 if owner != client and client in names else None
 
 
 Limits = tuple[tuple[str, str], ...]

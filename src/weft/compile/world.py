@@ -14,6 +14,7 @@ from weft.compile.backends import Backing, PeersByService, peers_of
 from weft.compile.gatewayapi.facts import Facts
 from weft.compile.hosts import is_wildcard
 from weft.compile.istio import service_entry
+from weft.compile.istio.delegate import rooted
 from weft.compile.istio.destination_rule import RuleIndex
 from weft.compile.istio.peer_authentication import PeerModes, modes_of
 from weft.compile.memo import Memo
@@ -42,6 +43,7 @@ from weft.model.service_entry import ServiceEntry
 from weft.model.tcp_route import TCPRoute
 from weft.model.tls_route import TLSRoute
 from weft.model.udp_route import UDPRoute
+from weft.model.virtual_service import VirtualService
 from weft.model.workload import Workload
 from weft.model.workload_entry import WorkloadEntry
 from weft.model.workload_group import WorkloadGroup
@@ -188,6 +190,11 @@ class World:
         index = self.rule_index
         bearer = labels if index.selective else ()
         return self.memo(rules_of, view, index, bearer, self.settings, self.memo)
+
+    @property
+    def virtual_services(self) -> Mapping[Key, VirtualService]:
+        """VirtualServices that have hosts, with the rules of those that they delegate to."""
+        return self.memo(rooted, self.all(VirtualService), self.settings, self.memo)
 
     @property
     def gateway_facts(self) -> Facts:

@@ -19,7 +19,7 @@ from weft.emit.scalars import (
     text,
     uint32,
 )
-from weft.ir.match import HeaderMatch, PathMatch, PathTest, QueryMatch, RequestMatch, TextTest
+from weft.ir.match import ClaimMatch, HeaderMatch, PathMatch, PathTest, QueryMatch, RequestMatch, TextTest
 from weft.ir.route import (
     NO_EDIT,
     Destination,
@@ -46,6 +46,8 @@ from weft.protos import (
 from weft.protos.wire import pack
 
 CONNECT: Final = "CONNECT"
+JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
+_PAYLOAD: Final = "payload"
 _NEVER: Final = timedelta(0)
 _HOST_SELECTIONS: Final = 5  # Istio's host_selection_retry_max_attempts
 _PRIORITY_UPDATES: Final = 2  # Istio's: other localities after every second try
@@ -78,6 +80,21 @@ def _query(test: QueryMatch) -> route_v3.QueryParameterMatcher:
     return route_v3.QueryParameterMatcher(name=test.name, string_match=text(test.match))
 
 
+def _claim(test: ClaimMatch) -> matcher_v3.MetadataMatcher:
+    """A claim may be a text or a list of them, in what the JWT filter leaves behind."""
+    segment = matcher_v3.MetadataMatcher.PathSegment
+    made = matcher_v3.MetadataMatcher(
+        filter=JWT_FILTER, path=[segment(key=key) for key in (_PAYLOAD, *test.path)], invert=test.invert
+    )
+    if test.match.test is TextTest.PRESENT:
+        made.value.present_match = True
+        return made
+    value = matcher_v3.ValueMatcher(string_match=text(test.match))
+    members = matcher_v3.ListMatcher(one_of=value)
+    made.value.or_match.value_matchers.extend((matcher_v3.ValueMatcher(list_match=members), value))
+    return made
+
+
 def _path(made: route_v3.RouteMatch, test: PathMatch) -> None:
     match test.test:
         case PathTest.EXACT:
@@ -100,6 +117,7 @@ def _match(test: RequestMatch) -> route_v3.RouteMatch:
     made = route_v3.RouteMatch(
         headers=[_header(header) for header in test.headers],
         query_parameters=[_query(query) for query in test.query],
+        dynamic_metadata=[_claim(claim) for claim in test.claims],
     )
     if test.connect:
         made.connect_matcher.SetInParent()
@@ -200,6 +218,7 @@ def _hash(on: HashOn) -> route_v3.RouteAction.HashPolicy:
 def _mirror(mirror: Mirror) -> route_v3.RouteAction.RequestMirrorPolicy:
     return route_v3.RouteAction.RequestMirrorPolicy(
         cluster=mirror.cluster,
+        trace_sampled=boolean(False),  # a copy is no part of the caller's trace
         runtime_fraction=core_v3.RuntimeFractionalPercent(default_value=fraction(mirror.fraction)),
     )
 
@@ -270,6 +289,7 @@ def _respond(action: Respond) -> route_v3.DirectResponseAction:
 def _route(unit: Route) -> route_v3.Route:
     made = route_v3.Route(
         name=unit.name,
+        stat_prefix=unit.stat_prefix,
         match=_match(unit.match),
         metadata=source_metadata(unit.source),
         request_headers_to_add=headers_to_add(unit.request_headers),

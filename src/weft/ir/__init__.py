@@ -31,6 +31,7 @@ from weft.ir.listener import (
 )
 from weft.ir.match import (
     EVERY_PATH,
+    ClaimMatch,
     HeaderMatch,
     PathMatch,
     PathTest,
@@ -71,6 +72,7 @@ __all__ = [
     "BackOff",
     "Capture",
     "ChainMatch",
+    "ClaimMatch",
     "ClientCertificate",
     "Cluster",
     "Connections",

@@ -48,6 +48,18 @@ class QueryMatch:
     match: TextMatch
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimMatch:
+    """A test of a claim in the request's verified token; a list matches when one of its members does.
+
+    ``path`` leads to the claim, outermost first. ``invert`` also matches where there is no such claim.
+    """
+
+    path: tuple[str, ...]
+    match: TextMatch
+    invert: bool = False
+
+
 class PathTest(StrEnum):
     """``PREFIX`` is plain text; ``PATH_PREFIX`` ends at a ``/`` (Gateway API PathPrefix)."""
 
@@ -77,5 +89,6 @@ class RequestMatch:
     path: PathMatch = EVERY_PATH
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()
+    claims: tuple[ClaimMatch, ...] = ()
     grpc: bool = False
     connect: bool = False

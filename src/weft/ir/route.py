@@ -177,7 +177,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The first route whose match holds decides."""
+    """The first route whose match holds decides. ``stat_prefix``: it has counters of its own by that name."""
 
     name: str
     match: RequestMatch
@@ -187,6 +187,7 @@ class Route:
     fault: Fault | None = None
     cors: Cors | None = None
     operation: str = ""
+    stat_prefix: str = ""
     source: Source | None = None
 
 

@@ -56,10 +56,8 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.trafficDistribution",
     ),
     "networking.istio.io/VirtualService": (
-        "spec.http[].delegate",
         "spec.http[].fault.abort.http2Error",
         "spec.http[].fault.delay.exponentialDelay",
-        "spec.http[].match[].statPrefix",
         "spec.tcp[].match[].sourceSubnet",
     ),
     "networking.istio.io/DestinationRule": _policies(

@@ -8,6 +8,7 @@ from weft import ir
 from weft.model.virtual_service import HTTPMatchRequest, StringMatch
 
 _CLAIMS: Final = "@request.auth.claims"
+_NO_CLAIM: Final[tuple[str, ...]] = ()
 
 
 def text_match(match: StringMatch | None, ignore_case: bool = False) -> ir.TextMatch:
@@ -38,12 +39,18 @@ def request_match(match: HTTPMatchRequest | None) -> ir.RequestMatch:
     """What Envoy tests of a request. Gateways, ports and source labels are decided before."""
     if match is None:
         return ir.RequestMatch()
-    headers = [
-        ir.HeaderMatch(name=name.lower(), match=text_match(value))
-        for name, value in (match.headers or {}).items()
-    ]
+    headers: list[ir.HeaderMatch] = []
+    claims: list[ir.ClaimMatch] = []
+    for name, value in (match.headers or {}).items():
+        if path := claim_path(name):
+            claims.append(ir.ClaimMatch(path=path, match=text_match(value)))
+        else:
+            headers.append(ir.HeaderMatch(name=name.lower(), match=text_match(value)))
     for name, value in (match.without_headers or {}).items():
         test = text_match(value)
+        if path := claim_path(name):
+            claims.append(ir.ClaimMatch(path=path, match=test, invert=True))
+            continue
         headers.append(
             ir.HeaderMatch(
                 name=name.lower(),
@@ -67,18 +74,29 @@ def request_match(match: HTTPMatchRequest | None) -> ir.RequestMatch:
             ir.QueryMatch(name=name, match=text_match(value))
             for name, value in (match.query_params or {}).items()
         ),
+        claims=tuple(sorted(claims, key=lambda claim: claim.path)),
     )
 
 
-def is_claim(name: str) -> bool:
-    """Whether a header name stands for a claim of the request's token."""
-    return name.startswith(_CLAIMS)
+def claim_path(name: str) -> tuple[str, ...]:
+    """What a header name that stands for a claim leads to; empty for other names (istio pkg/jwt).
+
+    ``@request.auth.claims.a.b`` and ``@request.auth.claims[a][b]`` lead to ``b`` in ``a``.
+    """
+    if not name.lower().startswith(_CLAIMS):
+        return _NO_CLAIM
+    rest = name[len(_CLAIMS) :]
+    if rest.startswith(".") and len(rest) > 1:
+        return tuple(rest[1:].split("."))
+    if rest.startswith("[") and rest.endswith("]") and len(rest) > 2:
+        return tuple(rest[1:-1].split("]["))
+    return _NO_CLAIM
 
 
 def matches_everything(match: ir.RequestMatch) -> bool:
-    """Whether no later route can be reached."""
+    """Whether no later route can be reached, as far as Istio looks (``/.*`` is no such match to it)."""
     path = match.path
     every = (path.test is ir.PathTest.PREFIX and path.value == "/") or (
-        path.test is ir.PathTest.REGEX and path.value in {"*", ".*", "/.*"}
+        path.test is ir.PathTest.REGEX and path.value == ".*"
     )
-    return every and not match.headers and not match.query
+    return every and not match.headers and not match.query and not match.claims

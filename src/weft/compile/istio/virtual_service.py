@@ -8,6 +8,7 @@ from dataclasses import replace
 from weft import ir
 from weft.compile.destinations import Targets, cluster_of, policy_of
 from weft.compile.istio.cors import cors
+from weft.compile.istio.delegate import MESH, full_gateway, place_of
 from weft.compile.istio.headers import Edits, header_edits, joined
 from weft.compile.istio.http_action import direct_response, fault, redirect, retry_of, rewrite
 from weft.compile.istio.request_match import matches_everything, request_match
@@ -25,7 +26,7 @@ from weft.model.virtual_service import (
 from weft.names import ClusterName, expand_host
 from weft.units import MILLIONTHS, millionths
 
-MESH = "mesh"
+__all__ = ["MESH", "bound_to", "destination_hosts", "full_gateway", "http_routes", "wants_labels"]
 
 
 def destination_hosts(service: VirtualService, domain: str) -> tuple[str, ...]:
@@ -49,11 +50,6 @@ def bound_to(service: VirtualService) -> tuple[str, ...]:
     namespace = service.metadata.namespace
     gateways = service.spec.gateways or (MESH,)
     return tuple(full_gateway(name, namespace) for name in gateways)
-
-
-def full_gateway(name: str, namespace: str) -> str:
-    """``namespace/name`` of a gateway's name; ``mesh`` stays."""
-    return name if name == MESH or "/" in name else f"{namespace}/{name}"
 
 
 def wants_labels(service: VirtualService) -> bool:
@@ -147,7 +143,8 @@ def _route(
         fault=fault(rule.fault),
         cors=cors(rule.cors_policy),
         operation=_operation(action, tests.path, service.metadata.name, port),
-        source=source(service.key, index, place),
+        stat_prefix=(match.stat_prefix or "") if match is not None else "",
+        source=source(service.key, *place_of(rule, index, place)),
     )
 
 
