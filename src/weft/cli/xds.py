@@ -100,11 +100,8 @@ def configuration(
     )
     if static:
         return static_bootstrap(bundle, endpoints, settings, placeholders(*bundle_secrets(bundle)))
-    failover = {cluster.name for cluster in proxy.clusters if cluster.balancing.locality_failover}
-    packed = [
-        pack(unit, identity.locality, identity.network, failover=unit.cluster in failover)
-        for unit in endpoints
-    ]
+    ranked = {cluster.name: cluster.placement for cluster in proxy.clusters}
+    packed = [pack(unit, ranked[unit.cluster], proxy.identity.standpoint) for unit in endpoints]
     return config_dump(bundle, packed, bootstrap(settings), kinds)
 
 

@@ -9,36 +9,42 @@ from weakref import WeakValueDictionary
 
 from weft.emit.endpoints import pack
 from weft.emit.packed import Packed
+from weft.emit.placement import seen
 from weft.ir.cluster import Cluster, Discovery
-from weft.ir.endpoint import EndpointSet, Locality
+from weft.ir.endpoint import EndpointSet
+from weft.ir.placement import ANYWHERE, Placement, Standpoint
 from weft.ir.proxy import Proxy
 from weft.xds.store import ConfigStore
+
+Ranked = frozenset[tuple[str, Placement, Standpoint]]
+"""Clusters whose endpoints depend on where the client is: how, and what of the client matters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where clients are, as far as endpoints depend on it. ``failover``: clusters that prefer near ones."""
+    """Where clients are, as far as endpoints depend on it."""
 
-    locality: Locality
     network: str
-    failover: frozenset[str]
+    ranked: Ranked
 
 
 @dataclass(slots=True)
 class _Lane:
-    """What was published of a lane: by cluster, the endpoints and their bytes."""
+    """What was published of a lane: by cluster, the endpoints and their bytes; ``how`` those are ranked."""
 
+    how: dict[str, tuple[Placement, Standpoint]]
     sets: dict[str, EndpointSet] = field(default_factory=dict)
     packed: dict[str, Packed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """What a proxy uses: the ``names`` of those ``clusters`` that get their endpoints here."""
+    """What a proxy at ``client`` uses: the ``names`` of those ``clusters`` that get their endpoints here."""
 
     place: Place
     names: frozenset[str]
     clusters: tuple[Cluster, ...]
+    client: Standpoint
 
 
 _CHUNK: Final = 100
@@ -62,20 +68,25 @@ class Lanes:
     def require(self, proxy_id: str, proxy: Proxy, endpoints: Endpoints) -> Place:
         """Have the endpoints of all clusters of ``proxy`` in its lane; gives the lane. Never removes any."""
         before = self._uses.get(proxy_id)
-        if before is not None and before.clusters is proxy.clusters:
-            names, failover = before.names, before.place.failover
-        else:
-            clusters = [cluster for cluster in proxy.clusters if cluster.discovery is Discovery.EDS]
-            names = self._share(frozenset(cluster.name for cluster in clusters))
-            failover = self._share(
-                frozenset(cluster.name for cluster in clusters if cluster.balancing.locality_failover)
-            )
-        place = Place(proxy.identity.locality, proxy.identity.network, failover)
-        if before is not None and before.names is names and before.place == place:
-            self._uses[proxy_id] = _Use(place, names, proxy.clusters)
-            return place  # all of them are there
-        self._uses[proxy_id] = _Use(place, names, proxy.clusters)
-        lane = self._lanes.setdefault(place, _Lane())
+        client = proxy.identity.standpoint
+        if before is not None and before.clusters is proxy.clusters and before.client == client:
+            return before.place  # all of them are there
+        clusters = [cluster for cluster in proxy.clusters if cluster.discovery is Discovery.EDS]
+        names = self._share(frozenset(cluster.name for cluster in clusters))
+        ranked = frozenset(
+            (cluster.name, cluster.placement, seen(cluster.placement, client))
+            for cluster in clusters
+            if cluster.placement != ANYWHERE
+        )
+        place = Place(client.network, ranked)
+        known = before is not None and before.names is names and before.place == place
+        self._uses[proxy_id] = _Use(place, names, proxy.clusters, client)
+        if known:
+            return place
+        lane = self._lanes.get(place)
+        if lane is None:
+            how = {name: (placement, standpoint) for name, placement, standpoint in ranked}
+            lane = self._lanes[place] = _Lane(how)
         self._publish(place, lane, (name for name in names if name not in lane.sets), endpoints)
         return place
 
@@ -109,7 +120,7 @@ class Lanes:
         put: dict[str, Packed] = {}
         for name in names:
             lane.sets[name] = found = endpoints(name)
-            packed = pack(found, place.locality, place.network, failover=name in place.failover)
+            packed = pack(found, *lane.how.get(name, (ANYWHERE, Standpoint(network=place.network))))
             if lane.packed.get(name) is not packed:
                 put[name] = lane.packed[name] = packed
         if put:

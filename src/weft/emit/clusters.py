@@ -22,6 +22,7 @@ from weft.ir.cluster import (
     LoadBalancing,
     MutualTls,
     OutlierDetection,
+    ProxyHeader,
     UpstreamProtocol,
 )
 from weft.protos import (
@@ -29,6 +30,10 @@ from weft.protos import (
     core_v3,
     forward_proxy_cluster_v3,
     http_protocols_v3,
+    matcher_v3,
+    proxy_header_v3,
+    route_v3,
+    tap_match_v3,
     tcp_protocols_v3,
     type_v3,
 )
@@ -37,6 +42,7 @@ from weft.protos.wire import pack
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TCP_OPTIONS: Final = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"
 _FORWARD_PROXY: Final = "envoy.clusters.dynamic_forward_proxy"
+_PROXY_SOCKET: Final = "envoy.transport_sockets.upstream_proxy_protocol"
 _NO_LIMIT: Final = 2**32 - 1
 _DNS_RETRY_FIRST: Final = timedelta(seconds=1)
 _DNS_RETRY_LAST: Final = timedelta(seconds=10)
@@ -58,6 +64,8 @@ def _thresholds(limits: Connections) -> cluster_v3.CircuitBreakers:
         budget.budget_percent.value = limits.retry_budget_percent
         if limits.retry_budget_min_concurrency is not None:
             budget.min_retry_concurrency.CopyFrom(uint32(limits.retry_budget_min_concurrency))
+        if limits.retry_budget_interval is not None:
+            budget.budget_interval.CopyFrom(duration(limits.retry_budget_interval))
     return cluster_v3.CircuitBreakers(thresholds=[thresholds])
 
 
@@ -87,6 +95,12 @@ def _http_options(cluster: Cluster) -> http_protocols_v3.HttpProtocolOptions:
     limits = cluster.connections
     http1 = core_v3.Http1ProtocolOptions()
     http2 = core_v3.Http2ProtocolOptions(max_concurrent_streams=maybe_uint32(limits.max_concurrent_streams))
+    if limits.ping is not None:
+        http2.connection_keepalive.CopyFrom(
+            core_v3.KeepaliveSettings(
+                interval=duration(limits.ping.interval), timeout=duration(limits.ping.timeout)
+            )
+        )
     options = http_protocols_v3.HttpProtocolOptions()
     match cluster.protocol:
         case UpstreamProtocol.HTTP2:
@@ -109,7 +123,26 @@ def _http_options(cluster: Cluster) -> http_protocols_v3.HttpProtocolOptions:
                 auto_sni=True, auto_san_validation=cluster.tls.trust is not None
             )
         )
+    if cluster.outlier is not None and cluster.outlier.http_codes:
+        options.outlier_detection.error_matcher.CopyFrom(_statuses(cluster.outlier.http_codes))
     return options
+
+
+def _statuses(codes: tuple[int, ...]) -> tap_match_v3.MatchPredicate:
+    """True for answers with one of these statuses."""
+    status = matcher_v3.StringMatcher
+    header = route_v3.HeaderMatcher
+    tests = [
+        tap_match_v3.MatchPredicate(
+            http_response_headers_match=tap_match_v3.HttpHeadersMatch(
+                headers=[header(name=":status", string_match=status(exact=str(code)))]
+            )
+        )
+        for code in codes
+    ]
+    if len(tests) == 1:
+        return tests[0]
+    return tap_match_v3.MatchPredicate(or_match=tap_match_v3.MatchPredicate.MatchSet(rules=tests))
 
 
 def _balance(made: cluster_v3.Cluster, rule: LoadBalancing) -> None:
@@ -149,7 +182,14 @@ def _balance(made: cluster_v3.Cluster, rule: LoadBalancing) -> None:
             return
     # Istio's default: no panic, so that traffic never goes to endpoints known to be bad.
     made.common_lb_config.healthy_panic_threshold.CopyFrom(type_v3.Percent(value=rule.panic_percent or 0))
-    if rule.locality_failover:
+    if rule.zone_aware is not None:
+        zones = made.common_lb_config.zone_aware_lb_config
+        zones.SetInParent()
+        if not rule.zone_aware.enabled:
+            zones.routing_enabled.CopyFrom(type_v3.Percent(value=0))
+        if rule.zone_aware.min_hosts is not None:
+            zones.min_cluster_size.value = rule.zone_aware.min_hosts
+    elif rule.locality_weighted:
         made.common_lb_config.locality_weighted_lb_config.SetInParent()
 
 
@@ -186,22 +226,39 @@ def _discover(made: cluster_v3.Cluster, cluster: Cluster) -> None:
             made.respect_dns_ttl = cluster.respect_dns_ttl
             made.dns_failure_refresh_rate.base_interval.CopyFrom(duration(_DNS_RETRY_FIRST))
             made.dns_failure_refresh_rate.max_interval.CopyFrom(duration(_DNS_RETRY_LAST))
-    made.load_assignment.CopyFrom(load_assignment(cluster.name, cluster.endpoints))
+    made.load_assignment.CopyFrom(load_assignment(cluster.name, cluster.endpoints, cluster.placement))
 
 
 def _protect(made: cluster_v3.Cluster, cluster: Cluster) -> None:
     """With automatic mTLS each endpoint's own metadata says whether a sidecar answers there."""
+    version = cluster.proxy_header
     if cluster.tls is None:
+        if version is not None:
+            made.transport_socket.CopyFrom(_announcing(plain(), version))
         return
     if cluster.mutual is MutualTls.ALWAYS:
-        made.transport_socket.CopyFrom(upstream(cluster.tls))
+        made.transport_socket.CopyFrom(_announcing(upstream(cluster.tls), version))
         return
     match = cluster_v3.Cluster.TransportSocketMatch
-    mesh = match(name="tlsMode-istio", transport_socket=upstream(cluster.tls))
+    mesh = match(name="tlsMode-istio", transport_socket=_announcing(upstream(cluster.tls), version))
     mesh.match.fields["tlsMode"].string_value = "istio"
-    other = match(name="tlsMode-disabled", transport_socket=plain())
+    other = match(name="tlsMode-disabled", transport_socket=_announcing(plain(), version))
     other.match.SetInParent()
     made.transport_socket_matches.extend((mesh, other))
+
+
+def _announcing(socket: core_v3.TransportSocket, version: ProxyHeader | None) -> core_v3.TransportSocket:
+    """The socket, with a PROXY header before all that it sends."""
+    if version is None:
+        return socket
+    versions = core_v3.ProxyProtocolConfig.Version
+    config = core_v3.ProxyProtocolConfig(version=versions.V1 if version is ProxyHeader.V1 else versions.V2)
+    return core_v3.TransportSocket(
+        name=_PROXY_SOCKET,
+        typed_config=pack(
+            proxy_header_v3.ProxyProtocolUpstreamTransport(config=config, transport_socket=socket)
+        ),
+    )
 
 
 def _metadata(cluster: Cluster) -> core_v3.Metadata:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from weft.emit.networks import reachable
 from weft.emit.packed import Packed, packed_once
+from weft.emit.placement import groups, seen
 from weft.emit.scalars import address, struct, uint32
-from weft.ir.endpoint import NOWHERE, Endpoint, EndpointSet, Health, Locality
+from weft.ir.endpoint import Endpoint, EndpointSet, Health, Locality
+from weft.ir.placement import ANYWHERE, UNPLACED, Placement, Standpoint
 from weft.names import canonical_name, canonical_revision
 from weft.protos import core_v3, endpoint_v3
 
@@ -64,52 +67,35 @@ def _host(endpoint: Endpoint) -> endpoint_v3.LbEndpoint:
     )
 
 
-def _distance(client: Locality, there: Locality) -> int:
-    """How many parts of the place are not shared: 0 the same subzone … 3 another region."""
-    if client.region != there.region:
-        return 3
-    if client.zone != there.zone:
-        return 2
-    return int(client.subzone != there.subzone)
-
-
 def _locality(place: Locality) -> core_v3.Locality:
     return core_v3.Locality(region=place.region, zone=place.zone, sub_zone=place.subzone)
 
 
 def load_assignment(
-    cluster: str, endpoints: Iterable[Endpoint], client: Locality = NOWHERE, *, failover: bool = False
+    cluster: str,
+    endpoints: Iterable[Endpoint],
+    placement: Placement = ANYWHERE,
+    client: Standpoint = UNPLACED,
 ) -> endpoint_v3.ClusterLoadAssignment:
-    """Endpoints by locality. With ``failover`` nearer places have priority (0 first, without gaps)."""
-    places: dict[Locality, list[Endpoint]] = {}
-    for endpoint in endpoints:
-        places.setdefault(endpoint.locality, []).append(endpoint)
-    distances = {place: _distance(client, place) if failover else 0 for place in places}
-    priorities = {distance: rank for rank, distance in enumerate(sorted(set(distances.values())))}
+    """Endpoints by place, as a client at ``client`` shall use them."""
     made = endpoint_v3.ClusterLoadAssignment(cluster_name=cluster)
-    for place in sorted(places, key=lambda place: (distances[place], place)):
+    for group in groups(endpoints, placement, client):
         made.endpoints.add(
-            locality=_locality(place),
-            lb_endpoints=[_host(endpoint) for endpoint in places[place]],
-            load_balancing_weight=uint32(sum(max(1, endpoint.weight) for endpoint in places[place])),
-            priority=priorities[distances[place]],
+            locality=_locality(group.locality),
+            lb_endpoints=[_host(endpoint) for endpoint in group.endpoints],
+            load_balancing_weight=uint32(group.weight),
+            priority=group.priority,
         )
     return made
 
 
 def _assignment(
-    unit: EndpointSet, client: Locality, network: str, failover: bool
+    unit: EndpointSet, placement: Placement, client: Standpoint
 ) -> endpoint_v3.ClusterLoadAssignment:
-    reachable = (endpoint for endpoint in unit.endpoints if not network or endpoint.network in {"", network})
-    return load_assignment(unit.cluster, reachable, client, failover=failover)
+    endpoints = reachable(unit.endpoints, unit.gateways, client.network)
+    return load_assignment(unit.cluster, endpoints, placement, client)
 
 
-def pack(
-    unit: EndpointSet, locality: Locality = NOWHERE, network: str = "", *, failover: bool = False
-) -> Packed:
-    """The endpoints of one cluster as a client at ``locality`` in ``network`` sees them.
-
-    Without ``failover`` all clients get the same bytes, wherever they are.
-    """
-    place = locality if failover else NOWHERE
-    return packed_once(unit, unit.cluster, _assignment, place, network, failover)
+def pack(unit: EndpointSet, placement: Placement = ANYWHERE, client: Standpoint = UNPLACED) -> Packed:
+    """The endpoints of one cluster as a client sees them; clients that see the same get the same bytes."""
+    return packed_once(unit, unit.cluster, _assignment, placement, seen(placement, client))

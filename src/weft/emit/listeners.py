@@ -79,6 +79,13 @@ def _tcp_proxy(
     )
     if telemetry.metrics:
         made.access_log_options.flush_access_log_on_connected = True
+    if unit.max_duration is not None:
+        made.max_downstream_connection_duration.CopyFrom(duration(unit.max_duration))
+    if unit.hash_source_ip:
+        made.hash_policy.add().source_ip.SetInParent()
+    if unit.tunnel is not None:
+        made.tunneling_config.hostname = unit.tunnel.to
+        made.tunneling_config.use_post = unit.tunnel.post
     match unit.destinations:
         case (only,):
             made.cluster = only.cluster

@@ -10,13 +10,15 @@ from weft.ir.cluster import (
     Discovery,
     Keepalive,
     LoadBalancing,
-    LocalityWeight,
     MutualTls,
     OutlierDetection,
+    Ping,
+    ProxyHeader,
     ServiceRef,
     UpstreamProtocol,
+    ZoneAware,
 )
-from weft.ir.endpoint import NOWHERE, Endpoint, EndpointSet, Health, Locality
+from weft.ir.endpoint import NOWHERE, Endpoint, EndpointSet, Health, Locality, NetworkGateway
 from weft.ir.listener import (
     ChainMatch,
     ClientCertificate,
@@ -28,6 +30,7 @@ from weft.ir.listener import (
     PathNormalization,
     Receive,
     TcpHandler,
+    Tunnel,
 )
 from weft.ir.match import (
     EVERY_PATH,
@@ -40,6 +43,7 @@ from weft.ir.match import (
     TextMatch,
     TextTest,
 )
+from weft.ir.placement import ANYWHERE, UNPLACED, LocalityWeight, Placement, Standpoint, Tiers
 from weft.ir.proxy import Attachment, Capture, Proxy, ProxyIdentity, Telemetry
 from weft.ir.route import (
     NO_EDIT,
@@ -58,15 +62,19 @@ from weft.ir.route import (
     Rewrite,
     Route,
     RouteTable,
+    SessionIn,
+    SessionPersistence,
     Source,
     VirtualHost,
 )
 from weft.ir.tls import DownstreamTls, SecretFrom, SecretRef, TlsLimits, TlsVersion, UpstreamTls
 
 __all__ = [
+    "ANYWHERE",
     "EVERY_PATH",
     "NOWHERE",
     "NO_EDIT",
+    "UNPLACED",
     "Algorithm",
     "Attachment",
     "BackOff",
@@ -100,11 +108,15 @@ __all__ = [
     "LocalityWeight",
     "Mirror",
     "MutualTls",
+    "NetworkGateway",
     "OutlierDetection",
     "PathMatch",
     "PathNormalization",
     "PathTest",
+    "Ping",
+    "Placement",
     "Proxy",
+    "ProxyHeader",
     "ProxyIdentity",
     "QueryMatch",
     "Receive",
@@ -118,14 +130,20 @@ __all__ = [
     "SecretFrom",
     "SecretRef",
     "ServiceRef",
+    "SessionIn",
+    "SessionPersistence",
     "Source",
+    "Standpoint",
     "TcpHandler",
     "Telemetry",
     "TextMatch",
     "TextTest",
+    "Tiers",
     "TlsLimits",
     "TlsVersion",
+    "Tunnel",
     "UpstreamProtocol",
     "UpstreamTls",
     "VirtualHost",
+    "ZoneAware",
 ]

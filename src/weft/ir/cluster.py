@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from weft.ir.endpoint import Endpoint
+from weft.ir.placement import ANYWHERE, Placement
 from weft.ir.route import Source
 from weft.ir.tls import UpstreamTls
 
@@ -39,16 +40,20 @@ class Algorithm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalityWeight:
-    """Share of the traffic of clients at ``origin`` per locality ``region/zone/subzone``, in percent."""
+class ZoneAware:
+    """Envoy's own routing within the zone; ``enabled`` False keeps it off. ``min_hosts`` None: Envoy's 6."""
 
-    origin: str
-    to: tuple[tuple[str, int], ...]
+    enabled: bool = True
+    min_hosts: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadBalancing:
-    """``warm_up``: how long a new endpoint's share grows. ``panic_percent`` None: Istio's 0 (no panic)."""
+    """``warm_up``: how long a new endpoint's share grows.
+
+    ``locality_weighted``: shares go by the weights of places, not by their endpoints. ``panic_percent``:
+    when fewer are healthy, all get traffic; None: Istio's 0 (never).
+    """
 
     algorithm: Algorithm = Algorithm.LEAST_REQUEST
     ring_minimum: int | None = None
@@ -56,7 +61,8 @@ class LoadBalancing:
     warm_up: timedelta | None = None
     warm_up_minimum_percent: float | None = None
     warm_up_aggression: float | None = None
-    locality_failover: bool = False
+    locality_weighted: bool = False
+    zone_aware: ZoneAware | None = None
     panic_percent: float | None = None
 
 
@@ -70,8 +76,19 @@ class Keepalive:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ping:
+    """HTTP/2 pings on a connection: how often, and how long an answer may take."""
+
+    interval: timedelta
+    timeout: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
-    """Connection pool and circuit breakers; None is Istio's default (2**32 - 1, that is no limit)."""
+    """Connection pool and circuit breakers; None is Istio's default (2**32 - 1, that is no limit).
+
+    ``retry_budget_interval``: requests of so long count as active ones; None: only those that are.
+    """
 
     connect_timeout: timedelta = timedelta(seconds=10)
     max_connections: int | None = None
@@ -84,13 +101,18 @@ class Connections:
     tcp_idle_timeout: timedelta | None = None
     max_connection_duration: timedelta | None = None
     keepalive: Keepalive | None = None
+    ping: Ping | None = None
     retry_budget_percent: float | None = None
     retry_budget_min_concurrency: int | None = None
+    retry_budget_interval: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutlierDetection:
-    """When an endpoint is taken out for a while. None: that test is off."""
+    """When an endpoint is taken out for a while. None: that test is off.
+
+    ``http_codes``: the statuses that count as failures, instead of 5xx.
+    """
 
     interval: timedelta = timedelta(seconds=10)
     ejection_time: timedelta = timedelta(seconds=30)
@@ -100,6 +122,7 @@ class OutlierDetection:
     consecutive_local_failures: int | None = None
     split_local_errors: bool = False
     min_health_percent: int = 0
+    http_codes: tuple[int, ...] = ()
 
 
 class UpstreamProtocol(StrEnum):
@@ -118,6 +141,13 @@ class MutualTls(StrEnum):
     ALWAYS = "always"
 
 
+class ProxyHeader(StrEnum):
+    """Version of the PROXY protocol by which the client's address is announced to an endpoint."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRef:
     """The service behind a cluster, for telemetry metadata and Istio's ``filter_metadata.istio.services``."""
@@ -134,6 +164,7 @@ class Cluster:
     ``tls`` with ``mutual=AUTO``: used for endpoints whose ``tls`` metadata is set, others get plaintext.
     ``address_override_header``/port serve ORIGINAL_DST; ``source_address`` is bound before connecting:
     the inbound clusters of ``Capture.REDIRECT`` need ``names.INBOUND_SOURCE``, or they loop.
+    ``placement`` orders the endpoints, those of EDS clusters when they are packed for a client.
     """
 
     name: str
@@ -145,10 +176,12 @@ class Cluster:
     dns_refresh: timedelta = timedelta(seconds=60)
     respect_dns_ttl: bool = True
     balancing: LoadBalancing = LoadBalancing()
+    placement: Placement = ANYWHERE
     connections: Connections = Connections()
     outlier: OutlierDetection | None = None
     tls: UpstreamTls | None = None
     mutual: MutualTls = MutualTls.AUTO
+    proxy_header: ProxyHeader | None = None
     source_address: str = ""
     source: Source | None = None
     metadata: tuple[tuple[str, str], ...] = field(default=())

@@ -46,11 +46,22 @@ class Endpoint:
     service_account: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class NetworkGateway:
+    """Where a network takes connections from others: mutual TLS, whose SNI says where it leads."""
+
+    network: str
+    address: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSet:
-    """All endpoints of one EDS cluster, in a stable order."""
+    """All endpoints of one EDS cluster, in a stable order, and the ways to networks of which some may be."""
 
     cluster: str
     endpoints: tuple[Endpoint, ...]
+    gateways: tuple[NetworkGateway, ...] = ()

@@ -74,13 +74,27 @@ class HttpHandler:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tunnel:
+    """Bytes travel as the body of an HTTP request, CONNECT or POST, which names ``to`` (``host:port``)."""
+
+    to: str
+    post: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TcpHandler:
-    """A TCP proxy to weighted clusters. ``alpn``: offered upstream in place of what the cluster offers."""
+    """A TCP proxy to weighted clusters. ``alpn``: offered upstream in place of what the cluster offers.
+
+    ``hash_source_ip``: connections of one client go to one endpoint (ring hash, maglev).
+    """
 
     stat_prefix: str
     destinations: tuple[Destination, ...]
     alpn: tuple[str, ...] = ()
     idle_timeout: timedelta | None = None
+    max_duration: timedelta | None = None
+    hash_source_ip: bool = False
+    tunnel: Tunnel | None = None
     source: Source | None = None
 
 

@@ -8,8 +8,9 @@ from enum import StrEnum
 from weft.ir.cluster import Cluster
 from weft.ir.endpoint import NOWHERE, Locality
 from weft.ir.listener import Listener
+from weft.ir.placement import Standpoint
 from weft.ir.route import RouteTable
-from weft.names import INBOUND_PORT, OUTBOUND_PORT, TRUST_DOMAIN, ProxyName
+from weft.names import INBOUND_PORT, NODE_LABEL, OUTBOUND_PORT, TRUST_DOMAIN, ProxyName
 from weft.spiffe import SpiffeId
 
 
@@ -60,6 +61,16 @@ class ProxyIdentity:
     trust_domain: str = TRUST_DOMAIN
     attachment: Attachment = Attachment()
     port_map: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def standpoint(self) -> Standpoint:
+        """Where it is, as far as its choice of endpoints may depend on that."""
+        return Standpoint(
+            locality=self.locality,
+            network=self.network,
+            node=next((value for name, value in self.labels if name == NODE_LABEL), ""),
+            labels=self.labels,
+        )
 
     @property
     def spiffe(self) -> SpiffeId:

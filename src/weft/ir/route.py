@@ -175,6 +175,29 @@ class Source:
     match: int | None = None
 
 
+class SessionIn(StrEnum):
+    """What carries the name of a session's endpoint, from the answer to the client's next requests."""
+
+    COOKIE = "cookie"
+    HEADER = "header"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPersistence:
+    """Requests of one session go to the endpoint that answered its first.
+
+    ``name`` is the cookie's or the header's. ``lifetime`` None: as long as the client's own session.
+    ``strict``: when the endpoint is gone the request fails, instead of finding another one.
+    """
+
+    name: str
+    place: SessionIn = SessionIn.COOKIE
+    path: str = "/"
+    lifetime: timedelta | None = None
+    attributes: tuple[tuple[str, str], ...] = ()
+    strict: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """The first route whose match holds decides. ``stat_prefix``: it has counters of its own by that name."""
@@ -186,6 +209,7 @@ class Route:
     response_headers: HeaderEdit = NO_EDIT
     fault: Fault | None = None
     cors: Cors | None = None
+    session: SessionPersistence | None = None
     operation: str = ""
     stat_prefix: str = ""
     source: Source | None = None

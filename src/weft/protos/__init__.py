@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from weft_stubs import health_check_v3 as health_check_v3
     from weft_stubs import http_inspector_v3 as http_inspector_v3
     from weft_stubs import http_protocols_v3 as http_protocols_v3
+    from weft_stubs import http_type_v3 as http_type_v3
     from weft_stubs import jwt_authn_v3 as jwt_authn_v3
     from weft_stubs import lb_common_v3 as lb_common_v3
     from weft_stubs import least_request_v3 as least_request_v3
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from weft_stubs import otlp_trace_v1 as otlp_trace_v1
     from weft_stubs import previous_hosts_v3 as previous_hosts_v3
     from weft_stubs import previous_priorities_v3 as previous_priorities_v3
+    from weft_stubs import proxy_header_v3 as proxy_header_v3
     from weft_stubs import proxy_protocol_v3 as proxy_protocol_v3
     from weft_stubs import random_v3 as random_v3
     from weft_stubs import raw_buffer_v3 as raw_buffer_v3
@@ -68,8 +70,12 @@ if TYPE_CHECKING:
     from weft_stubs import route_v3 as route_v3
     from weft_stubs import router_v3 as router_v3
     from weft_stubs import rpc as rpc
+    from weft_stubs import session_cookie_v3 as session_cookie_v3
+    from weft_stubs import session_header_v3 as session_header_v3
     from weft_stubs import set_filter_state_v3 as set_filter_state_v3
+    from weft_stubs import stateful_session_v3 as stateful_session_v3
     from weft_stubs import stats_log_v3 as stats_log_v3
+    from weft_stubs import tap_match_v3 as tap_match_v3
     from weft_stubs import tcp_protocols_v3 as tcp_protocols_v3
     from weft_stubs import tcp_proxy_v3 as tcp_proxy_v3
     from weft_stubs import tls_inspector_v3 as tls_inspector_v3

@@ -93,7 +93,7 @@ def test_nothing_waits_for_the_client_on_declared_ports() -> None:
 def test_filters_run_in_the_tables_order_and_where_they_belong() -> None:
     handler = ir.HttpHandler(stat_prefix="h", routes="80")
     client = [row["name"].rpartition(".")[2] for row in _manager(handler)["http_filters"]]
-    assert client == ["fault", "cors", "router"]
+    assert client == ["fault", "cors", "stateful_session", "router"]
     server = _manager(handler, ir.Direction.INBOUND)
     assert [row["name"].rpartition(".")[2] for row in server["http_filters"]] == ["router"]
 

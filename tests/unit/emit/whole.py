@@ -45,8 +45,10 @@ def _clusters() -> tuple[ir.Cluster, ...]:
         tcp_idle_timeout=SECOND,
         max_connection_duration=60 * SECOND,
         keepalive=ir.Keepalive(probes=3, time=60 * SECOND, interval=5 * SECOND),
+        ping=ir.Ping(interval=30 * SECOND, timeout=5 * SECOND),
         retry_budget_percent=20.0,
         retry_budget_min_concurrency=3,
+        retry_budget_interval=SECOND,
     )
     outlier = ir.OutlierDetection(
         consecutive_5xx=5,
@@ -54,6 +56,7 @@ def _clusters() -> tuple[ir.Cluster, ...]:
         consecutive_local_failures=5,
         split_local_errors=True,
         min_health_percent=30,
+        http_codes=(500, 429),
     )
     service = ir.ServiceRef(host="a.default.svc.cluster.local", name="a", namespace="default")
     balancing = [
@@ -67,8 +70,10 @@ def _clusters() -> tuple[ir.Cluster, ...]:
         )
     ]
     balancing += [
-        ir.LoadBalancing(algorithm=ir.Algorithm.RING_HASH, ring_minimum=1024, locality_failover=True),
+        ir.LoadBalancing(algorithm=ir.Algorithm.RING_HASH, ring_minimum=1024, locality_weighted=True),
         ir.LoadBalancing(algorithm=ir.Algorithm.MAGLEV, table_size=65537),
+        ir.LoadBalancing(zone_aware=ir.ZoneAware(min_hosts=3)),
+        ir.LoadBalancing(zone_aware=ir.ZoneAware(enabled=False)),
     ]
     listed = (ir.Endpoint(address="127.0.0.1", port=80), ir.Endpoint(address="127.0.0.2", port=80, weight=2))
     named = (ir.Endpoint(address="example.com", port=443),)
@@ -90,20 +95,29 @@ def _clusters() -> tuple[ir.Cluster, ...]:
         ),
         *(
             ir.Cluster(
-                name=f"balanced-{rule.algorithm}",
+                name=f"balanced-{number}-{rule.algorithm}",
                 discovery=ir.Discovery.EDS,
                 protocol=ir.UpstreamProtocol.AS_RECEIVED,
                 balancing=rule,
             )
-            for rule in balancing
+            for number, rule in enumerate(balancing)
         ),
         ir.Cluster(
             name="static",
             discovery=ir.Discovery.STATIC,
             protocol=ir.UpstreamProtocol.TCP,
             endpoints=listed,
+            placement=ir.Placement(tiers=ir.Tiers.LOCALITY),
             tls=mesh,
             mutual=ir.MutualTls.ALWAYS,
+            proxy_header=ir.ProxyHeader.V2,
+        ),
+        ir.Cluster(
+            name="announced",
+            discovery=ir.Discovery.STATIC,
+            protocol=ir.UpstreamProtocol.TCP,
+            endpoints=listed,
+            proxy_header=ir.ProxyHeader.V1,
         ),
         ir.Cluster(
             name="strict",
@@ -205,6 +219,7 @@ def _routes() -> ir.RouteTable:
         ir.Redirect(code=302, regex=("^/a", "/b")),
         ir.Respond(status=418, body=b"short and stout"),
     )
+    sticky = ir.SessionPersistence(name="x-session", place=ir.SessionIn.HEADER)
     tests = (ir.PathTest.EXACT, ir.PathTest.REGEX, ir.PathTest.PREFIX, ir.PathTest.PATH_PREFIX)
     paths = [ir.PathMatch(test=test, value="/p", ignore_case=test is ir.PathTest.EXACT) for test in tests]
     paths += [ir.PathMatch(test=ir.PathTest.TEMPLATE, value="/{a}/b"), ir.EVERY_PATH, ir.EVERY_PATH]
@@ -217,11 +232,19 @@ def _routes() -> ir.RouteTable:
             response_headers=EDITS,
             fault=fault,
             cors=cors,
+            session=ir.SessionPersistence(
+                name="s",
+                place=ir.SessionIn.COOKIE,
+                path="/p",
+                lifetime=SECOND,
+                attributes=(("SameSite", "Strict"),),
+                strict=True,
+            ),
             operation="shop",
             source=ir.Source(path="/apis/x", rule=1, match=0),
         ),
         *(
-            ir.Route(name=f"r{index}", match=ir.RequestMatch(path=path), action=action)
+            ir.Route(name=f"r{index}", match=ir.RequestMatch(path=path), action=action, session=sticky)
             for index, (path, action) in enumerate(zip(paths, actions, strict=True))
         ),
     )
@@ -286,6 +309,9 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         destinations=(ir.Destination(cluster="mesh", weight=1), ir.Destination(cluster="static", weight=3)),
         alpn=("istio",),
         idle_timeout=SECOND,
+        max_duration=60 * SECOND,
+        hash_source_ip=True,
+        tunnel=ir.Tunnel(to="10.0.0.1:80", post=True),
     )
     blackhole = ir.TcpHandler(stat_prefix="b", destinations=(ir.Destination(cluster="BlackHoleCluster"),))
 

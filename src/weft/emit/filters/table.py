@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from weft.emit.filters import cors, fault, forward_proxy, router
+from weft.emit.filters import cors, fault, forward_proxy, router, session
 from weft.ir.listener import Direction
 from weft.protos import hcm_v3
 from weft.protos.wire import pack
@@ -26,7 +26,8 @@ _EVERYWHERE: Final = frozenset(Direction)
 class HttpFilter:
     """One filter: where it runs, what it does everywhere, what a route may add.
 
-    ``wanted``: whether a connection manager needs it, unless all do.
+    ``wanted``: whether a connection manager needs it, unless all do. ``on_demand``: it only runs on routes
+    that have a configuration for it.
     """
 
     name: str
@@ -34,11 +35,14 @@ class HttpFilter:
     base: Callable[[], Message]
     per_route: Callable[[Route], Message | None] | None = None
     wanted: Callable[[HttpHandler], bool] | None = None
+    on_demand: bool = False
 
 
 FILTERS: Final = (
     HttpFilter(fault.NAME, _CLIENT_SIDE, fault.base, fault.per_route),  # fail first: spend nothing
     HttpFilter(cors.NAME, _CLIENT_SIDE, cors.base, cors.per_route),  # a preflight never reaches a service
+    # It chooses the endpoint: after all that may answer or change the request.
+    HttpFilter(session.NAME, _CLIENT_SIDE, session.base, session.per_route, on_demand=True),
     # Names are looked up for what was not answered before.
     HttpFilter(forward_proxy.NAME, _CLIENT_SIDE, forward_proxy.base, wanted=forward_proxy.wanted),
     HttpFilter(router.NAME, _EVERYWHERE, router.base),  # terminal: always last
@@ -48,7 +52,7 @@ FILTERS: Final = (
 def chain(unit: HttpHandler, direction: Direction) -> list[hcm_v3.HttpFilter]:
     """The filters of a connection manager, in order."""
     return [
-        hcm_v3.HttpFilter(name=row.name, typed_config=pack(row.base()))
+        hcm_v3.HttpFilter(name=row.name, typed_config=pack(row.base()), disabled=row.on_demand)
         for row in FILTERS
         if direction in row.directions and (row.wanted is None or row.wanted(unit))
     ]
