@@ -161,7 +161,7 @@ class Statuses:
         if _same(made_of, self._made_of):
             return
         said: dict[Key, _Said] = {}
-        found = each_status(facts, world.memo, GATEWAY_CONTROLLER, self._running.addresses, waiting)
+        found = each_status(facts, GATEWAY_CONTROLLER, self._running.addresses, waiting)
         for key, status in chain(found, _workloads(world, self._running)):
             wanted = _wanted(world, key, status)
             if wanted is not None:

@@ -52,7 +52,7 @@ def routes(rules: str) -> tuple[ir.Route, ...]:
 
 
 def status(of: World, kind: str, name: str, namespace: str = "default") -> dict[str, Any]:
-    found = statuses(of.gateway_facts, of.memo)
+    found = statuses(of.gateway_facts)
     return found[Key(f"gateway.networking.k8s.io/{kind}", namespace, name)]
 
 

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 
 from weft.compile.gatewayapi.conditions import Status
 from weft.compile.gatewayapi.facts import BUILT_IN_CLASSES, Facts
+from weft.compile.gatewayapi.listener_set import gateway_of
 from weft.compile.gatewayapi.status_class import class_status
-from weft.compile.gatewayapi.status_gateway import gateway_status
+from weft.compile.gatewayapi.status_gateway import gateway_status, refusal
+from weft.compile.gatewayapi.status_listener_set import listener_set_status
 from weft.compile.gatewayapi.status_listeners import Waiting
 from weft.compile.gatewayapi.status_route import route_parents
-from weft.compile.memo import Memo
 from weft.model.resource import Key
 from weft.names import GATEWAY_CONTROLLER
 
@@ -22,7 +23,6 @@ __all__ = ["Status", "Waiting", "each_status", "statuses"]
 
 def statuses(
     facts: Facts,
-    memo: Memo,
     controller: str = GATEWAY_CONTROLLER,
     addresses: Mapping[Key, tuple[str, ...]] | None = None,
     waiting: Mapping[Key, Waiting] | None = None,
@@ -33,12 +33,11 @@ def statuses(
     listen, by the Gateway; ``waiting`` are the Gateways whose proxies do not have it yet. Without a running
     mesh there are none, and what is sound is programmed.
     """
-    return dict(each_status(facts, memo, controller, addresses, waiting or {}))
+    return dict(each_status(facts, controller, addresses, waiting or {}))
 
 
 def each_status(
     facts: Facts,
-    memo: Memo,
     controller: str,
     addresses: Mapping[Key, tuple[str, ...]] | None,
     waiting: Mapping[Key, Waiting],
@@ -50,10 +49,16 @@ def each_status(
     for key, resource in facts.classes.items():
         if key.name in BUILT_IN_CLASSES or str(resource.spec.controller_name) in facts.settings.controllers:
             yield key, class_status(resource)
-    for key, route in facts.routes.items():
-        yield key, {"parents": route_parents(route, facts, memo, controller)}
+    for routes in facts.all_routes:
+        for key, route in routes.items():
+            yield key, {"parents": route_parents(route, facts, controller)}
     # After the routes: what they are bound to is remembered, and only counted here.
     for key, gateway in facts.gateways.items():
         if facts.ours(gateway):
             own = None if addresses is None else addresses.get(key, ())
-            yield key, gateway_status(gateway, facts, memo, own, waiting.get(key))
+            yield key, gateway_status(gateway, facts, own, waiting.get(key))
+    for key, listeners in facts.listener_sets.items():
+        parent = gateway_of(listeners, facts)
+        if parent is not None:
+            late = waiting.get(parent.key)
+            yield key, listener_set_status(listeners, parent, refusal(parent, facts), late, facts)

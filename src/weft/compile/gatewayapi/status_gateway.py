@@ -8,72 +8,68 @@ from typing import Final
 from weft.compile.gatewayapi.conditions import Status, condition
 from weft.compile.gatewayapi.facts import Facts, Verdict
 from weft.compile.gatewayapi.listeners import RESOLVED, listeners_of
+from weft.compile.gatewayapi.status_listener_set import attached_count
 from weft.compile.gatewayapi.status_listeners import (
+    LISTENERS_NOT_VALID,
+    PROGRAMMED,
     Waiting,
-    attached_routes,
-    listener_status,
-    overlaps,
+    invalid,
+    listener_statuses,
+    programmed,
 )
-from weft.compile.memo import Memo
 from weft.model.gateway import Gateway
 
 _ADDRESS_TYPES: Final = frozenset({"IPAddress", "Hostname"})
-_LISTENERS_NOT_VALID: Final = "ListenersNotValid"
+_UNSUPPORTED_ADDRESS: Final = "UnsupportedAddress"
 
 
 def gateway_status(
-    gateway: Gateway,
-    facts: Facts,
-    memo: Memo,
-    addresses: Iterable[str] | None = None,
-    waiting: Waiting | None = None,
+    gateway: Gateway, facts: Facts, addresses: Iterable[str] | None = None, waiting: Waiting | None = None
 ) -> Status:
     """A Gateway is accepted when one of its listeners can serve, and programmed when its proxy has it.
 
     ``addresses`` are those of its proxies; None without a running mesh: then it has what it asks for.
     """
-    listeners = listeners_of(gateway, facts)
-    counts = memo(attached_routes, facts, memo)
-    bad = [listener.name for listener in listeners if not listener.sound]
-    accepted = _accepted(gateway, facts, bad, len(listeners))
-    found = _addresses(gateway, addresses)
-    programmed = _programmed(gateway, accepted, bad, len(listeners), addresses, waiting)
-    resolved = _resolved(gateway, [one.name for one in listeners if one.resolved != RESOLVED])
-
-    def of(kind: str, verdict: Verdict) -> Status:
-        return condition(gateway.metadata, kind, verdict.holds, verdict.reason, verdict.message)
-
-    conditions = [of("Accepted", accepted), of("Programmed", programmed), of("ResolvedRefs", resolved)]
-    insecure = _insecure(gateway)
-    if insecure:
-        conditions.insert(1, of("InsecureFrontendValidationMode", insecure))
-    status: Status = {
-        "conditions": conditions,
-        "listeners": [
-            listener_status(
-                gateway.metadata,
-                listener,
-                counts.get((gateway.key, listener.name), 0),
-                waiting,
-                overlaps(listener, listeners),
-            )
-            for listener in listeners
-        ],
+    bad = invalid(listeners_of(gateway, facts))
+    refused = refusal(gateway, facts)
+    accepted = refused or _listeners(gateway, bad)
+    verdicts = {
+        "Accepted": accepted,
+        "InsecureFrontendValidationMode": _insecure(gateway),
+        PROGRAMMED: _programmed(gateway, accepted, bad, addresses, waiting),
+        "ResolvedRefs": _resolved(gateway, facts),
     }
-    return {**status, "addresses": found} if found else status
+    status: Status = {
+        "conditions": [
+            condition(gateway.metadata, kind, verdict.holds, verdict.reason, verdict.message)
+            for kind, verdict in verdicts.items()
+            if verdict is not None
+        ],
+        "listeners": listener_statuses(gateway, gateway, facts, waiting),
+    }
+    found = _addresses(gateway, addresses)
+    if found:
+        status["addresses"] = found
+    if gateway.spec.allowed_listeners is not None:
+        status["attachedListenerSets"] = attached_count(gateway, facts)
+    return status
 
 
-def _accepted(gateway: Gateway, facts: Facts, bad: list[str], count: int) -> Verdict:
+def refusal(gateway: Gateway, facts: Facts) -> Verdict | None:
+    """Why a Gateway as a whole is not accepted, whatever its listeners are; None when nothing is wrong."""
     for address in gateway.spec.addresses or ():
         if str(address.type or "IPAddress") not in _ADDRESS_TYPES:
             message = f"an address is an IPAddress or a Hostname, not {address.type}: {address.value}"
-            return Verdict(holds=False, reason="UnsupportedAddress", message=message)
+            return Verdict(holds=False, reason=_UNSUPPORTED_ADDRESS, message=message)
     flaw = _parameters_flaw(gateway, facts)
-    if flaw:
-        return Verdict(holds=False, reason="InvalidParameters", message=flaw)
-    if bad:
-        return Verdict(holds=len(bad) < count, reason=_LISTENERS_NOT_VALID, message=_list("not valid", bad))
-    return Verdict(message="the Gateway is accepted")
+    return Verdict(holds=False, reason="InvalidParameters", message=flaw) if flaw else None
+
+
+def _listeners(gateway: Gateway, bad: list[str]) -> Verdict:
+    if not bad:
+        return Verdict(message="valid")
+    holds = len(bad) < len(gateway.spec.listeners or ())
+    return Verdict(holds=holds, reason=LISTENERS_NOT_VALID, message=f"not valid: {', '.join(bad)}")
 
 
 def _parameters_flaw(gateway: Gateway, facts: Facts) -> str:
@@ -92,22 +88,18 @@ def _programmed(
     gateway: Gateway,
     accepted: Verdict,
     bad: list[str],
-    count: int,
     addresses: Iterable[str] | None,
     waiting: Waiting | None,
 ) -> Verdict:
-    if accepted.reason == "UnsupportedAddress":
+    if accepted.reason == _UNSUPPORTED_ADDRESS:
         return accepted
-    if bad and len(bad) == count:
-        return Verdict(holds=False, reason="Invalid", message=_list("not valid", bad))
-    if waiting is not None:
-        return Verdict(holds=False, reason=waiting.reason, message=waiting.message)
-    missing = _missing(gateway, addresses)
+    if bad and len(bad) == len(gateway.spec.listeners or ()):
+        return Verdict(holds=False, reason="Invalid", message=f"not valid: {', '.join(bad)}")
+    missing = _missing(gateway, addresses) if waiting is None else ()
     if missing:
         message = f"no proxy of this Gateway has the address {', '.join(missing)}"
         return Verdict(holds=False, reason="AddressNotUsable", message=message)
-    message = _list("all but what is not valid is served", bad) if bad else "the Gateway is served"
-    return Verdict(reason="Programmed", message=message)
+    return programmed(Verdict(), bad, waiting)
 
 
 def _missing(gateway: Gateway, addresses: Iterable[str] | None) -> tuple[str, ...]:
@@ -136,9 +128,11 @@ def _addresses(gateway: Gateway, addresses: Iterable[str] | None) -> list[Status
     return [one for one in found if one in wanted] if wanted else found
 
 
-def _resolved(gateway: Gateway, unresolved: list[str]) -> Verdict:
+def _resolved(gateway: Gateway, facts: Facts) -> Verdict:
+    """References of the Gateway itself, then those of its listeners."""
+    unresolved = [item.name for item in listeners_of(gateway, facts) if item.resolved != RESOLVED]
     if unresolved:
-        message = _list("not resolved", unresolved)
+        message = f"not resolved: {', '.join(unresolved)}"
         return Verdict(holds=False, reason="ListenersNotResolved", message=message)
     return Verdict(reason=RESOLVED)
 
@@ -159,7 +153,3 @@ def _insecure(gateway: Gateway) -> Verdict | None:
         return None
     message = f"clients need no valid certificate {', '.join(found)}"
     return Verdict(reason="ConfigurationChanged", message=message)
-
-
-def _list(what: str, names: list[str]) -> str:
-    return f"{what}: {', '.join(names)}"

@@ -1,19 +1,29 @@
-"""``status.listeners`` of a Gateway: what became of each, and how many routes are attached to it."""
+"""``status.listeners`` of Gateways and ListenerSets: what became of each, and the routes attached to it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from weft.compile.gatewayapi.binding import parents_of
 from weft.compile.gatewayapi.conditions import Status, condition
-from weft.compile.gatewayapi.facts import GROUP, Facts
-from weft.compile.gatewayapi.listeners import ACCEPTED, NO_CONFLICT, RESOLVED, Listener
+from weft.compile.gatewayapi.facts import GROUP, Facts, Verdict
+from weft.compile.gatewayapi.listeners import (
+    ACCEPTED,
+    NO_CONFLICT,
+    RESOLVED,
+    Listener,
+    listeners_of,
+    merged,
+)
 from weft.compile.hosts import narrower
-from weft.compile.memo import Memo
+from weft.model.gateway import Gateway
+from weft.model.listener_set import ListenerSet
 from weft.model.resource import Key, Metadata
 
-_ENDING_TLS = frozenset({"HTTPS", "TLS"})
+LISTENERS_NOT_VALID: Final = "ListenersNotValid"
+PROGRAMMED: Final = "Programmed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,36 +34,65 @@ class Waiting:
     message: str
 
 
-def listener_status(
+def listener_statuses(
+    owner: Gateway | ListenerSet, gateway: Gateway, facts: Facts, waiting: Waiting | None
+) -> list[Status]:
+    """One entry a listener that ``owner`` declares and ``gateway`` serves, in their order."""
+    counts = facts.memo(_attached_routes, facts)
+    every = merged(gateway, facts)
+    return [
+        _status(
+            owner.metadata, item, counts.get((owner.key, item.name), 0), waiting, _overlapping(item, every)
+        )
+        for item in listeners_of(owner, facts)
+    ]
+
+
+def invalid(listeners: Iterable[Listener]) -> list[str]:
+    """Names of those that serve nobody."""
+    return [listener.name for listener in listeners if not listener.sound]
+
+
+def programmed(accepted: Verdict, bad: list[str], waiting: Waiting | None) -> Verdict:
+    """Whether a proxy serves something that is accepted or not; ``bad`` are its listeners that it cannot."""
+    if not accepted.holds:
+        return accepted
+    if waiting is not None:
+        return Verdict(holds=False, reason=waiting.reason, message=waiting.message)
+    message = f"served, but for {', '.join(bad)}" if bad else "served"
+    return Verdict(reason=PROGRAMMED, message=message)
+
+
+def _status(
     metadata: Metadata,
     listener: Listener,
     attached: int,
     waiting: Waiting | None,
-    overlapping: tuple[str, ...] = (),
+    overlapping: tuple[str, ...],
 ) -> Status:
-    """One listener of the object with this metadata. ``overlapping`` are others that its TLS hosts meet."""
-
-    def of(kind: str, holds: bool, reason: str, message: str) -> Status:
+    def of(kind: str, holds: bool, reason: str, message: str = "") -> Status:
         return condition(metadata, kind, holds, reason, message)
 
-    conflict = listener.conflict != NO_CONFLICT
-    accepted = listener.accepted if not conflict else listener.conflict
-    resolved = listener.resolved == RESOLVED
     why = listener.message
+    conflict = listener.conflict != NO_CONFLICT
+    accepted = listener.conflict if conflict else listener.accepted
+    resolved = listener.resolved == RESOLVED
     if not listener.sound:
-        programmed = of("Programmed", False, listener.conflict if conflict else "Invalid", why)
+        served = of(PROGRAMMED, False, listener.conflict if conflict else "Invalid", why)
     elif waiting is not None:
-        programmed = of("Programmed", False, "Pending", waiting.message)
+        served = of(PROGRAMMED, False, "Pending", waiting.message)
     else:
-        programmed = of("Programmed", True, "Programmed", "")
+        served = of(PROGRAMMED, True, PROGRAMMED)
     conditions = [
         of("Accepted", accepted == ACCEPTED, accepted, "" if accepted == ACCEPTED else why),
         of("Conflicted", conflict, listener.conflict, why if conflict else ""),
-        programmed,
+        served,
         of("ResolvedRefs", resolved, listener.resolved, "" if resolved else why),
     ]
     if overlapping:
-        message = f"its host names meet those of {', '.join(overlapping)}: a client may mix their connections"
+        message = (
+            f"host names of {', '.join(overlapping)} meet its own: clients may reuse connections of either"
+        )
         conditions.insert(2, of("OverlappingTLSConfig", True, "OverlappingHostnames", message))
     return {
         "name": listener.name,
@@ -63,31 +102,27 @@ def listener_status(
     }
 
 
-def overlaps(listener: Listener, others: Iterable[Listener]) -> tuple[str, ...]:
-    """Names of listeners with TLS at the same port whose host names meet; conflicts are told elsewhere."""
-    if listener.protocol not in _ENDING_TLS or listener.conflict != NO_CONFLICT:
+def _overlapping(listener: Listener, others: Iterable[Listener]) -> tuple[str, ...]:
+    """Listeners with TLS at the same port whose host names meet; conflicts are told elsewhere."""
+    if listener.layer != "TLS" or listener.conflict != NO_CONFLICT:
         return ()
     return tuple(
-        other.name
+        other.name if other.owner == listener.owner else f"{other.owner} {other.name}"
         for other in others
-        if other is not listener
+        if (other.owner, other.name) != (listener.owner, listener.name)
         and other.port == listener.port
-        and other.protocol in _ENDING_TLS
+        and other.layer == "TLS"
         and other.conflict == NO_CONFLICT
         and narrower(listener.hostname, other.hostname) is not None
     )
 
 
-Attached = Mapping[tuple[Key, str], int]
-"""Routes by the object that declares a listener, and the listener's name."""
-
-
-def attached_routes(facts: Facts, memo: Memo) -> Attached:
-    """How many accepted routes each listener has; whether their backends exist does not matter."""
+def _attached_routes(facts: Facts) -> Mapping[tuple[Key, str], int]:
+    """How many accepted routes each listener has, by its owner and name; whatever their backends are."""
     found: dict[tuple[Key, str], set[Key]] = {}
-    for key, route in facts.routes.items():
-        for parent in memo(parents_of, route, facts):
-            if parent.gateway is not None:
+    for routes in facts.all_routes:
+        for key, route in routes.items():
+            for parent in facts.memo(parents_of, route, facts):
                 for binding in parent.bindings:
-                    found.setdefault((parent.gateway, binding.listener), set()).add(key)
+                    found.setdefault((binding.owner, binding.listener), set()).add(key)
     return {place: len(keys) for place, keys in found.items()}

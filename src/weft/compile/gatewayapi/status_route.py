@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from weft.compile.gatewayapi.backends import backend_of
 from weft.compile.gatewayapi.binding import parents_of
 from weft.compile.gatewayapi.conditions import Status, condition
-from weft.compile.gatewayapi.facts import GROUP, Facts
+from weft.compile.gatewayapi.facts import GROUP, Facts, Route
 from weft.compile.gatewayapi.listeners import ACCEPTED, RESOLVED
-from weft.compile.memo import Memo
 from weft.model.gateway import Gateway
-from weft.model.http_route import HTTPRoute
+from weft.model.http_route import HTTPBackendRef
 from weft.model.resource import Key
-from weft.model.route import ParentReference
+from weft.model.route import BackendObjectReference, ParentReference
 
 
-def route_parents(route: HTTPRoute, facts: Facts, memo: Memo, controller: str) -> list[Status]:
-    """What each parent of ours says of a route, in the order of its parentRefs."""
-    refs = route.spec.parent_refs or ()
-    resolved, message = _resolved(route, facts)
+def route_parents(route: Route, facts: Facts, controller: str) -> list[Status]:
+    """What each parent of ours says of a route of any kind, in the order of its parentRefs."""
+    parents = [parent for parent in facts.memo(parents_of, route, facts) if parent.gateway is not None]
+    resolved, message = _resolved(route, facts) if parents else (RESOLVED, "")
     return [
         {
-            "parentRef": reference(refs[parent.place]),
+            "parentRef": reference(parent.ref),
             "controllerName": controller_of(facts.gateways.get(parent.gateway), facts, controller),
             "conditions": [
                 condition(
@@ -29,7 +30,7 @@ def route_parents(route: HTTPRoute, facts: Facts, memo: Memo, controller: str) -
                 condition(route.metadata, "ResolvedRefs", resolved == RESOLVED, resolved, message),
             ],
         }
-        for parent in memo(parents_of, route, facts)
+        for parent in parents
         if parent.gateway is not None
     ]
 
@@ -51,16 +52,19 @@ def controller_of(gateway: Gateway | None, facts: Facts, controller: str) -> str
     return controller if found is None else str(found.spec.controller_name)
 
 
-def _resolved(route: HTTPRoute, facts: Facts) -> tuple[str, str]:
+def _resolved(route: Route, facts: Facts) -> tuple[str, str]:
     """The first reference that leads nowhere, backends and mirrors alike."""
-    for rule in route.spec.rules or ():
-        backends = [backend_of(ref, route.metadata.namespace, facts) for ref in rule.backend_refs or ()]
-        backends += [
-            backend_of(item.request_mirror.backend_ref, route.metadata.namespace, facts)
-            for item in rule.filters or ()
-            if item.request_mirror is not None
-        ]
-        for backend in backends:
-            if backend.reason != RESOLVED:
-                return backend.reason, backend.message
+    for ref in _references(route):
+        backend = backend_of(ref, route.metadata.namespace, facts, str(route.kind))
+        if backend.reason != RESOLVED:
+            return backend.reason, backend.message
     return RESOLVED, ""
+
+
+def _references(route: Route) -> Iterator[HTTPBackendRef | BackendObjectReference]:
+    for rule in route.spec.rules or ():
+        yield from rule.backend_refs or ()
+        for filters in (rule, *(rule.backend_refs or ())):
+            for item in getattr(filters, "filters", None) or ():
+                if item.request_mirror is not None:
+                    yield item.request_mirror.backend_ref
