@@ -47,10 +47,19 @@ HOST_BLOCK_FIRST_PORT: Final = 15400
 HOST_BLOCK_SIZE: Final = 8
 
 # The controllerName of GatewayClasses that are ours.
+# Whose resources these are, for EnvoyFilters that ask for a version of Istio's proxy.
+ISTIO_VERSION: Final = "1.31.0"
 GATEWAY_CONTROLLER: Final = "weft.dev/gateway-controller"
 GATEWAY_NAME_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
 WORKLOAD_LABEL: Final = "weft.dev/workload"
 NODE_LABEL: Final = "weft.dev/node"
+# Where something runs (Kubernetes' and Istio's labels); Istio's own goes before all: region.zone.subzone.
+LOCALITY_LABEL: Final = "istio-locality"
+NETWORK_LABEL: Final = "topology.istio.io/network"
+REGION_LABEL: Final = "topology.kubernetes.io/region"
+ZONE_LABEL: Final = "topology.kubernetes.io/zone"
+SUBZONE_LABEL: Final = "topology.istio.io/subzone"
+HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
 
 # File SDS: Envoy runs in its workload's directory and watches it; one secret a file, since Envoy's file
 # subscription refuses two ("Unexpected SDS secrets length").
@@ -65,6 +74,7 @@ ENDPOINT_TYPE: Final = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoad
 LISTENER_TYPE: Final = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTE_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 SECRET_TYPE: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105
+EXTENSION_TYPE: Final = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 VIRTUAL_HOST_TYPE: Final = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
 
 # What a gateway's Secret is called over SDS, before NAMESPACE/NAME (istio pilot/pkg/credentials).
