@@ -108,6 +108,9 @@ def _http_options(cluster: Cluster) -> http_protocols_v3.HttpProtocolOptions:
         case UpstreamProtocol.AS_RECEIVED:
             options.use_downstream_protocol_config.http_protocol_options.CopyFrom(http1)
             options.use_downstream_protocol_config.http2_protocol_options.CopyFrom(http2)
+        case UpstreamProtocol.NEGOTIATED:
+            options.auto_config.http_protocol_options.CopyFrom(http1)
+            options.auto_config.http2_protocol_options.CopyFrom(http2)
         case UpstreamProtocol.HTTP1 | UpstreamProtocol.TCP:
             options.explicit_http_config.http_protocol_options.CopyFrom(http1)
     common = options.common_http_protocol_options

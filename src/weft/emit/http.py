@@ -28,6 +28,8 @@ def _codec(version: HttpVersion) -> hcm_v3.HttpConnectionManager.CodecType.Value
             return codec.HTTP1
         case HttpVersion.HTTP2:
             return codec.HTTP2
+        case HttpVersion.HTTP3:
+            return codec.HTTP3
 
 
 def _client_certificate(made: hcm_v3.HttpConnectionManager, rule: ClientCertificate) -> None:
@@ -89,6 +91,8 @@ def connection_manager(
         tracing=tracing(telemetry),
         request_id_extension=request_ids(telemetry),
     )
+    if unit.version is HttpVersion.HTTP3:
+        made.http3_protocol_options.SetInParent()
     if unit.explicit_proxy:
         made.upgrade_configs.add(upgrade_type=CONNECT)
     if unit.idle_timeout is not None or unit.max_connection_duration is not None:

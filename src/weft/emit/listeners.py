@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from weft.emit.http import connection_manager
 from weft.emit.scalars import address, boolean, cidr, duration, maybe_duration, source_metadata, uint32
 from weft.emit.telemetry import refused_log, tcp_logs
-from weft.emit.tls import downstream
+from weft.emit.tls import downstream, quic
+from weft.emit.udp import socket, udp_proxy
 from weft.ir.listener import (
     ChainMatch,
     Direction,
@@ -105,7 +106,9 @@ def _filters(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> l
             return [*alpn, _tcp_proxy(handler, direction, telemetry, mutual=mutual)]
 
 
-def _chain(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> listener_v3.FilterChain:
+def _chain(
+    unit: FilterChain, direction: Direction, telemetry: Telemetry, *, over_quic: bool = False
+) -> listener_v3.FilterChain:
     made = listener_v3.FilterChain(
         name=unit.name,
         filter_chain_match=_match(unit.match),
@@ -113,7 +116,7 @@ def _chain(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> lis
         metadata=source_metadata(unit.handler.source),
     )
     if unit.tls is not None:
-        made.transport_socket.CopyFrom(downstream(unit.tls))
+        made.transport_socket.CopyFrom(quic(unit.tls) if over_quic else downstream(unit.tls))
         made.transport_socket_connect_timeout.CopyFrom(duration(unit.handshake_timeout))
     return made
 
@@ -160,6 +163,15 @@ def _listener_filters(unit: Listener) -> list[listener_v3.ListenerFilter]:
 
 def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
     """One listener. Ports are never shared between Envoys of one user (``enable_reuse_port``)."""
+    if unit.udp is not None:
+        return _datagrams(unit, [udp_proxy(unit.udp)])
+    if unit.quic:
+        made = _datagrams(unit, [])
+        made.udp_listener_config.quic_options.SetInParent()
+        made.filter_chains.extend(
+            _chain(chain, unit.direction, telemetry, over_quic=True) for chain in unit.chains
+        )
+        return made
     bound = unit.receive is not Receive.HANDED_OVER
     made = listener_v3.Listener(
         name=unit.name,
@@ -187,6 +199,21 @@ def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
     if unit.receive is Receive.PROXY_PROTOCOL and unit.hand_over:
         _read_proxy_header_last(made)
     return made
+
+
+def _datagrams(unit: Listener, filters: list[listener_v3.ListenerFilter]) -> listener_v3.Listener:
+    """A listener for UDP. Each of Envoy's threads needs a socket of its own there, so the port is shared."""
+    return listener_v3.Listener(
+        name=unit.name,
+        address=socket(address(unit.address, unit.port)),
+        traffic_direction=_direction(unit.direction),
+        listener_filters=filters,
+        metadata=source_metadata(unit.udp.source if unit.udp else None) or source_metadata(unit.source),
+        udp_listener_config=listener_v3.UdpListenerConfig(
+            downstream_socket_config=core_v3.UdpSocketConfig(prefer_gro=boolean(True))
+        ),
+        enable_reuse_port=boolean(True),
+    )
 
 
 def _read_proxy_header_last(made: listener_v3.Listener) -> None:

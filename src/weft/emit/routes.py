@@ -334,6 +334,8 @@ def route_configuration(unit: RouteTable) -> route_v3.RouteConfiguration:
         ignore_port_in_host_matching=unit.ignore_port_in_host,
         validate_clusters=boolean(False),
         max_direct_response_body_size_bytes=uint32(unit.max_direct_response_body_bytes),
+        response_headers_to_add=headers_to_add(unit.response_headers),
+        response_headers_to_remove=unit.response_headers.remove,
     )
     made.MergeFromString(b"".join([_hosts(host) for host in unit.virtual_hosts]))
     return made

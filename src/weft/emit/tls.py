@@ -14,10 +14,11 @@ from weft.names import (
     WORKLOAD_TRUST_BUNDLE,
     WORKLOAD_TRUST_BUNDLE_FILE,
 )
-from weft.protos import core_v3, raw_buffer_v3, tls_v3
+from weft.protos import core_v3, quic_v3, raw_buffer_v3, tls_v3
 from weft.protos.wire import pack
 
 TLS_SOCKET: Final = "envoy.transport_sockets.tls"
+QUIC_SOCKET: Final = "envoy.transport_sockets.quic"
 RAW_SOCKET: Final = "envoy.transport_sockets.raw_buffer"
 
 _SYSTEM_BUNDLE: Final = "/etc/ssl/certs/ca-certificates.crt"
@@ -86,7 +87,7 @@ def _pem(path: str) -> core_v3.DataSource:
 
 
 def _san_type(match: TextMatch) -> tls_v3.SubjectAltNameMatcher.SanType.ValueType:
-    uri = match.value.startswith("spiffe://") or (match.test is TextTest.REGEX and "spiffe" in match.value)
+    uri = "://" in match.value or (match.test is TextTest.REGEX and "spiffe" in match.value)
     kind = tls_v3.SubjectAltNameMatcher.SanType
     return kind.URI if uri else kind.DNS
 
@@ -131,6 +132,16 @@ def _socket(context: tls_v3.DownstreamTlsContext | tls_v3.UpstreamTlsContext) ->
 
 def downstream(tls: DownstreamTls) -> core_v3.TransportSocket:
     """The server's side."""
+    return _socket(_downstream(tls))
+
+
+def quic(tls: DownstreamTls) -> core_v3.TransportSocket:
+    """The server's side of QUIC."""
+    context = quic_v3.QuicDownstreamTransport(downstream_tls_context=_downstream(tls))
+    return core_v3.TransportSocket(name=QUIC_SOCKET, typed_config=pack(context))
+
+
+def _downstream(tls: DownstreamTls) -> tls_v3.DownstreamTlsContext:
     names = _names(tls.peer_names)
     if not names:
         # The domains are an allow list of their own, unless names say more.
@@ -157,7 +168,7 @@ def downstream(tls: DownstreamTls) -> core_v3.TransportSocket:
         require_client_certificate=boolean(tls.require_client_certificate),
     )
     _identity(context.common_tls_context, tls.certificates, tls.trust, validation)
-    return _socket(context)
+    return context
 
 
 def upstream(tls: UpstreamTls) -> core_v3.TransportSocket:

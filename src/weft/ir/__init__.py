@@ -31,6 +31,7 @@ from weft.ir.listener import (
     Receive,
     TcpHandler,
     Tunnel,
+    UdpHandler,
 )
 from weft.ir.match import (
     EVERY_PATH,
@@ -43,6 +44,7 @@ from weft.ir.match import (
     TextMatch,
     TextTest,
 )
+from weft.ir.patch import Context, Operation, Patch, PatchMatch, Target
 from weft.ir.placement import ANYWHERE, UNPLACED, LocalityWeight, Placement, Standpoint, Tiers
 from weft.ir.proxy import Attachment, Capture, Proxy, ProxyIdentity, Telemetry
 from weft.ir.route import (
@@ -84,6 +86,7 @@ __all__ = [
     "ClientCertificate",
     "Cluster",
     "Connections",
+    "Context",
     "Cors",
     "Destination",
     "Direction",
@@ -109,7 +112,10 @@ __all__ = [
     "Mirror",
     "MutualTls",
     "NetworkGateway",
+    "Operation",
     "OutlierDetection",
+    "Patch",
+    "PatchMatch",
     "PathMatch",
     "PathNormalization",
     "PathTest",
@@ -134,6 +140,7 @@ __all__ = [
     "SessionPersistence",
     "Source",
     "Standpoint",
+    "Target",
     "TcpHandler",
     "Telemetry",
     "TextMatch",
@@ -142,6 +149,7 @@ __all__ = [
     "TlsLimits",
     "TlsVersion",
     "Tunnel",
+    "UdpHandler",
     "UpstreamProtocol",
     "UpstreamTls",
     "VirtualHost",

@@ -126,11 +126,15 @@ class OutlierDetection:
 
 
 class UpstreamProtocol(StrEnum):
-    """What is spoken to the endpoints. ``AS_RECEIVED``: what the client spoke (h1 or h2)."""
+    """What is spoken to the endpoints.
+
+    ``AS_RECEIVED``: what the client spoke (h1 or h2). ``NEGOTIATED``: what TLS agrees upon.
+    """
 
     HTTP1 = "http1"
     HTTP2 = "http2"
     AS_RECEIVED = "as_received"
+    NEGOTIATED = "negotiated"
     TCP = "tcp"
 
 

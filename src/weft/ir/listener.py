@@ -28,11 +28,12 @@ class ClientCertificate(StrEnum):
 
 
 class HttpVersion(StrEnum):
-    """What a listener speaks; ``AUTO`` reads it from ALPN or the first bytes."""
+    """What a listener speaks; ``AUTO`` reads it from ALPN or the first bytes. ``HTTP3`` goes with QUIC."""
 
     AUTO = "auto"
     HTTP1 = "http1"
     HTTP2 = "http2"
+    HTTP3 = "http3"
 
 
 class PathNormalization(StrEnum):
@@ -99,6 +100,19 @@ class TcpHandler:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UdpHandler:
+    """A UDP proxy: all datagrams of a client's address and port are one session, at one of the clusters.
+
+    Of several the client's port chooses, by their weights.
+    """
+
+    stat_prefix: str
+    destinations: tuple[Destination, ...]
+    idle_timeout: timedelta | None = None
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChainMatch:
     """When a chain takes a connection; empty fields match everything. CIDRs as ``10.0.0.0/8``."""
 
@@ -144,6 +158,7 @@ class Listener:
     ``inspect_http_except`` lists destination ports whose protocol is declared, so nothing waits there;
     ``inspect_tls_except`` those where TLS is never expected, so that a server may speak first.
     ``inspect_timeout`` zero waits for the client without a limit (Istio's default).
+    ``udp``: datagrams instead of connections, so no chains. ``quic``: the chains are those of QUIC, over UDP.
     """
 
     name: str
@@ -161,4 +176,6 @@ class Listener:
     inspect_timeout: timedelta = timedelta(seconds=5)
     continue_on_inspect_timeout: bool = True
     additional_addresses: tuple[str, ...] = ()
+    udp: UdpHandler | None = None
+    quic: bool = False
     source: Source | None = None

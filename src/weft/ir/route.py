@@ -233,10 +233,12 @@ class RouteTable:
 
     ``ignore_port_in_host`` lets ``Host: reviews:9080`` match the domain ``reviews``.
     ``validate_clusters`` False: a route to a cluster that does not exist answers 503 (or 500 by NR).
+    ``response_headers`` change what every virtual host answers.
     """
 
     name: str
     virtual_hosts: tuple[VirtualHost, ...]
+    response_headers: HeaderEdit = HeaderEdit()
     ignore_port_in_host: bool = True
     internal_only_headers: tuple[str, ...] = ()
     max_direct_response_body_bytes: int = 1 << 20

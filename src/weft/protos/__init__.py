@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from weft_stubs import cel_filter_v3 as cel_filter_v3
     from weft_stubs import cluster_provided_v3 as cluster_provided_v3
     from weft_stubs import cluster_v3 as cluster_v3
+    from weft_stubs import consistent_hashing_v3 as consistent_hashing_v3
     from weft_stubs import core_v3 as core_v3
     from weft_stubs import cors_v3 as cors_v3
     from weft_stubs import discovery_v3 as discovery_v3
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from weft_stubs import maglev_v3 as maglev_v3
     from weft_stubs import matcher_v3 as matcher_v3
     from weft_stubs import metadata_v3 as metadata_v3
+    from weft_stubs import network_inputs_v3 as network_inputs_v3
     from weft_stubs import network_set_filter_state_v3 as network_set_filter_state_v3
     from weft_stubs import omit_canary_hosts_v3 as omit_canary_hosts_v3
     from weft_stubs import original_dst_v3 as original_dst_v3
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from weft_stubs import previous_priorities_v3 as previous_priorities_v3
     from weft_stubs import proxy_header_v3 as proxy_header_v3
     from weft_stubs import proxy_protocol_v3 as proxy_protocol_v3
+    from weft_stubs import quic_v3 as quic_v3
     from weft_stubs import random_v3 as random_v3
     from weft_stubs import raw_buffer_v3 as raw_buffer_v3
     from weft_stubs import rbac_filter_v3 as rbac_filter_v3
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from weft_stubs import trace_v3 as trace_v3
     from weft_stubs import tracing_v3 as tracing_v3
     from weft_stubs import type_v3 as type_v3
+    from weft_stubs import udp_proxy_v3 as udp_proxy_v3
     from weft_stubs import uri_template_match_v3 as uri_template_match_v3
     from weft_stubs import uri_template_rewrite_v3 as uri_template_rewrite_v3
     from weft_stubs import uuid_v3 as uuid_v3

@@ -264,7 +264,9 @@ def _routes() -> ir.RouteTable:
         ),
         ir.VirtualHost(name="allow_any", domains=("*",), routes=(routes[1], tunnel)),
     )
-    return ir.RouteTable(name="80", virtual_hosts=hosts, internal_only_headers=("x-internal",))
+    return ir.RouteTable(
+        name="80", virtual_hosts=hosts, internal_only_headers=("x-internal",), response_headers=EDITS
+    )
 
 
 def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
@@ -278,6 +280,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
     edge = ir.DownstreamTls(
         certificates=(GATEWAY,),
         trust=ir.SecretRef(source=ir.SecretFrom.ADS, name="kubernetes-gateway://default/shop-cacert"),
+        accept_untrusted=True,
         peer_names=(_text("exact", "client.example.com"),),
         peer_certificate_hashes=("ab" * 32,),
         alpn=("h2", "http/1.1"),
@@ -303,6 +306,13 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         trusted_hops=1,
         preserve_external_request_id=True,
         path_normalization=ir.PathNormalization.NONE,
+    )
+    newest = ir.HttpHandler(stat_prefix="quic", routes="80", version=ir.HttpVersion.HTTP3)
+    datagrams = ir.UdpHandler(
+        stat_prefix="udp",
+        destinations=(ir.Destination(cluster="mesh", weight=1), ir.Destination(cluster="static", weight=3)),
+        idle_timeout=SECOND,
+        source=ir.Source(path="/apis/x"),
     )
     tcp = ir.TcpHandler(
         stat_prefix="tcp",
@@ -393,6 +403,24 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
                 chain("passthrough", tcp, server_names=("*.b.example.com",)),
             ),
             inspect_tls=True,
+        ),
+        ir.Listener(
+            name="udp_gateway",
+            direction=ir.Direction.GATEWAY,
+            address="127.0.0.1",
+            port=8443,
+            receive=ir.Receive.BOUND,
+            quic=True,
+            chains=(ir.FilterChain(name="h3", match=ir.ChainMatch(), handler=newest, tls=edge),),
+        ),
+        ir.Listener(
+            name="udp_53",
+            direction=ir.Direction.GATEWAY,
+            address="127.0.0.1",
+            port=53,
+            receive=ir.Receive.BOUND,
+            chains=(),
+            udp=datagrams,
         ),
     )
 
