@@ -51,6 +51,10 @@ def check(document: Document, namespace: str) -> list[dict[str, Any]]:
         resource, found = parse(item, namespace)
         if resource is not None:
             found = (*found, *findings(resource, item.where))
+            if resource.kind == "EnvoyFilter":  # only then: it takes Envoy's own types
+                from weft.analysis.envoy_filters import unfit
+
+                found = (*found, *unfit(resource, item.where))
         results.append((item, resource, found))
     if problems:
         results.append((None, None, problems))

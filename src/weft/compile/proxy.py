@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from weft import ir
+from weft.compile.istio.envoy_filter import patches_of, wants_metadata
 from weft.compile.problems import problems_of
 from weft.compile.router import router
-from weft.compile.sidecar import sidecar
+from weft.compile.sidecar import itself, sidecar
 from weft.compile.world import World
 from weft.errors import Problem
+from weft.model.envoy_filter import EnvoyFilter
 
 
 def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, tuple[Problem, ...]]:
@@ -16,4 +20,10 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
     Units that another call was given the same inputs for are the very same objects.
     """
     build = router if identity.name.kind == "router" else sidecar
-    return build(world, identity), problems_of(world, identity.name.namespace)
+    proxy = build(world, identity)
+    if filters := world.all(EnvoyFilter):
+        metadata = identity.metadata if world.memo(wants_metadata, filters) else ()
+        namespace, labels = identity.name.namespace, itself(world, identity).labels
+        root = world.settings.root_namespace
+        proxy = replace(proxy, patches=world.memo(patches_of, filters, namespace, labels, metadata, root))
+    return proxy, problems_of(world, identity.name.namespace)

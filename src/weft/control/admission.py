@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
+from weft.analysis.envoy_filters import unfit
 from weft.compile.problems import problems_of
 from weft.compile.world import World
 from weft.control.api.writes import Admit, Proposal
@@ -46,7 +48,7 @@ async def _examine(world: World, proposals: Sequence[Proposal]) -> list[Problem]
         after = after.replace(put[start : start + _PART])
         await asyncio.sleep(0)
     concerned = {str(resource.key) for resource in put}
-    found: list[Problem] = []
+    found = [replace(flaw, resource=str(one.key)) for one in put for flaw in unfit(one)]
     for namespace in sorted({resource.key.namespace for resource in put} - {""}):
         found += [problem for problem in problems_of(after, namespace) if problem.resource in concerned]
         await asyncio.sleep(0)

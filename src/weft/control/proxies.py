@@ -113,6 +113,7 @@ def identity_of(node: Node, trust_domain: str = TRUST_DOMAIN) -> ProxyIdentity:
         trust_domain=trust_domain,
         attachment=_attachment(weft, metadata.get("INTERCEPTION_MODE")),
         port_map=_ports(weft.get("portMap", {}), "portMap"),
+        metadata=tuple(sorted((key, text) for key, text in metadata.items() if isinstance(text, str))),
     )
 
 

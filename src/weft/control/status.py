@@ -14,6 +14,7 @@ from weft.control.proxies import Proxies
 from weft.names import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
+    EXTENSION_TYPE,
     LISTENER_TYPE,
     ROUTE_TYPE,
     SECRET_TYPE,
@@ -29,6 +30,7 @@ SHORT: Final = {
     ENDPOINT_TYPE: "eds",
     ROUTE_TYPE: "rds",
     SECRET_TYPE: "sds",
+    EXTENSION_TYPE: "ecds",
     VIRTUAL_HOST_TYPE: "vhds",
 }
 """Istio's short names of the types, in the order in which it prints them."""

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from weft.emit.clusters import cluster
 from weft.emit.listeners import listener
 from weft.emit.packed import Packed, packed_once
+from weft.emit.patches.bundle import patched
 from weft.emit.routes import route_configuration
 from weft.ir.proxy import Proxy
 from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
@@ -84,13 +85,10 @@ def _listeners(units: tuple[Listener, ...], telemetry: Telemetry) -> Mapping[str
 
 def emit(proxy: Proxy, secrets: Mapping[str, Packed] | None = None) -> Bundle:
     """All resources of ``proxy``, and the ``secrets`` that it may have, by name."""
-    return Bundle(
-        MappingProxyType(
-            {
-                CLUSTER_TYPE: _clusters(proxy.clusters),
-                LISTENER_TYPE: _listeners(proxy.listeners, proxy.telemetry),
-                ROUTE_TYPE: _routes(proxy.routes),
-                **({SECRET_TYPE: secrets} if secrets else {}),
-            }
-        )
-    )
+    resources: Mapping[str, Mapping[str, Packed]] = {
+        CLUSTER_TYPE: _clusters(proxy.clusters),
+        LISTENER_TYPE: _listeners(proxy.listeners, proxy.telemetry),
+        ROUTE_TYPE: _routes(proxy.routes),
+        **({SECRET_TYPE: secrets} if secrets else {}),
+    }
+    return Bundle(MappingProxyType(patched(resources, proxy) if proxy.patches else resources))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from weft.ir.cluster import Cluster
 from weft.ir.endpoint import NOWHERE, Locality
 from weft.ir.listener import Listener
+from weft.ir.patch import Patch
 from weft.ir.placement import Standpoint
 from weft.ir.route import RouteTable
 from weft.names import INBOUND_PORT, NODE_LABEL, OUTBOUND_PORT, TRUST_DOMAIN, ProxyName
@@ -51,7 +52,10 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyIdentity:
-    """Who asks: what the stream's node id and metadata say, checked against its certificate."""
+    """Who asks: what the stream's node id and metadata say, checked against its certificate.
+
+    ``metadata`` are the texts in the node's metadata, which an EnvoyFilter may ask for.
+    """
 
     name: ProxyName
     service_account: str = "default"
@@ -61,6 +65,7 @@ class ProxyIdentity:
     trust_domain: str = TRUST_DOMAIN
     attachment: Attachment = Attachment()
     port_map: tuple[tuple[int, int], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
 
     @property
     def standpoint(self) -> Standpoint:
@@ -100,3 +105,4 @@ class Proxy:
     routes: tuple[RouteTable, ...]
     clusters: tuple[Cluster, ...]
     telemetry: Telemetry = Telemetry()
+    patches: tuple[Patch, ...] = ()

@@ -86,7 +86,10 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.outboundTrafficPolicy.egressProxy",
     ),
     "networking.istio.io/ProxyConfig": ("spec",),
-    "networking.istio.io/EnvoyFilter": ("spec",),
+    "networking.istio.io/EnvoyFilter": (
+        "spec.configPatches[].match.waypoint",
+        "spec.configPatches[].patch.filterClass",
+    ),
     "security.istio.io/AuthorizationPolicy": ("spec",),
     "security.istio.io/RequestAuthentication": ("spec",),
     "telemetry.istio.io/Telemetry": ("spec",),

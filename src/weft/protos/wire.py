@@ -63,10 +63,13 @@ def _sorted(field: str, value: Any, inside: bool = False) -> Any:
     return {key: _sorted(key, value[key], struct) for key in keys}
 
 
-def from_dict(data: dict[str, Any], full_name: str) -> Message:
+def from_dict(data: dict[str, Any], full_name: str, *, lenient: bool = False) -> Message:
     """The message ``full_name`` out of its JSON form. Slow: for tests and tools, never for a hot path.
+
+    ``lenient``: fields that Envoy does not know are left out.
 
     Raises:
         google.protobuf.json_format.ParseError: when the data has another shape.
     """
-    return ParseDict(data, message_class(full_name)(), descriptor_pool=pool())
+    message = message_class(full_name)()
+    return ParseDict(data, message, ignore_unknown_fields=lenient, descriptor_pool=pool())

@@ -24,6 +24,7 @@ from typing import Final
 from weft.names import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
+    EXTENSION_TYPE,
     LISTENER_TYPE,
     ROUTE_TYPE,
     SECRET_TYPE,
@@ -40,7 +41,7 @@ WILDCARD: Final = "*"
 _WHOLE: Final = frozenset({CLUSTER_TYPE, LISTENER_TYPE, VIRTUAL_HOST_TYPE})
 _ON_DEMAND: Final = (CLUSTER_TYPE, VIRTUAL_HOST_TYPE)
 # Warming waits for these, so that they never wait for anything themselves.
-_FREE: Final = (ENDPOINT_TYPE, SECRET_TYPE)
+_FREE: Final = (ENDPOINT_TYPE, SECRET_TYPE, EXTENSION_TYPE)
 # Each of these waits until the proxy has acknowledged those before it.
 _ORDERED: Final = (LISTENER_TYPE, ROUTE_TYPE, VIRTUAL_HOST_TYPE)
 TYPES: Final = (CLUSTER_TYPE, *_FREE, *_ORDERED)

@@ -1,0 +1,1 @@
+"""Istio's EnvoyFilter: changes that people make to the messages themselves, after all else is done."""

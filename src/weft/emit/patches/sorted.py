@@ -1,0 +1,45 @@
+"""The patches of a proxy by what they are applied to, and what becomes of one that cannot be applied."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, ParamSpec
+
+from weft.emit.patches.value import PatchError
+from weft.ir.patch import Context, Patch, Target
+
+_log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+_NONE: Final[tuple[Patch, ...]] = ()
+
+
+class Patches:
+    """All patches of a proxy, in their order."""
+
+    def __init__(self, patches: tuple[Patch, ...]) -> None:
+        self.all = patches
+        self._of: dict[tuple[Target, Context], tuple[Patch, ...]] = {}
+        for target in {patch.target for patch in patches}:
+            for context in Context:
+                self._of[target, context] = tuple(
+                    patch
+                    for patch in patches
+                    if patch.target is target and patch.context in {Context.ANY, context}
+                )
+
+    def of(self, target: Target, context: Context) -> tuple[Patch, ...]:
+        """Those for one kind of thing in one part of the proxy."""
+        return self._of.get((target, context), _NONE)
+
+
+def applied(patch: Patch, apply: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Apply a patch; one that cannot be applied costs nothing but itself.
+
+    What can be known without a proxy is told when the resource is written (``check.flaws_of``).
+    """
+    try:
+        apply(*args, **kwargs)
+    except PatchError as error:
+        _log.warning("EnvoyFilter %s: patch %d is left out: %s", patch.origin, patch.index, error)

@@ -1,0 +1,68 @@
+"""The messages that patches bring along."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.json_format import ParseError
+
+from weft.ir.patch import Patch, Target
+from weft.protos.wire import from_dict
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+MESSAGES: Final = {
+    Target.LISTENER: "envoy.config.listener.v3.Listener",
+    Target.LISTENER_FILTER: "envoy.config.listener.v3.ListenerFilter",
+    Target.FILTER_CHAIN: "envoy.config.listener.v3.FilterChain",
+    Target.NETWORK_FILTER: "envoy.config.listener.v3.Filter",
+    Target.HTTP_FILTER: "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
+    Target.ROUTE_CONFIGURATION: "envoy.config.route.v3.RouteConfiguration",
+    Target.VIRTUAL_HOST: "envoy.config.route.v3.VirtualHost",
+    Target.HTTP_ROUTE: "envoy.config.route.v3.Route",
+    Target.CLUSTER: "envoy.config.cluster.v3.Cluster",
+    Target.EXTENSION_CONFIG: "envoy.config.core.v3.TypedExtensionConfig",
+    Target.BOOTSTRAP: "envoy.config.bootstrap.v3.Bootstrap",
+}
+
+
+class PatchError(ValueError):
+    """A patch cannot be applied; the text says why."""
+
+
+def value_of(patch: Patch) -> Message | None:
+    """The message of a patch, which must not be changed; None when it has none.
+
+    Fields that this Envoy does not know are left out, as Istio does.
+
+    Raises:
+        PatchError: it is no such message, or holds a type that this Envoy does not know.
+    """
+    return _parsed(patch.target, patch.value) if patch.value else None
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(target: Target, text: str) -> Message:
+    try:
+        return from_dict(json.loads(text), MESSAGES[target], lenient=True)
+    except (ParseError, TypeError, ValueError, RecursionError) as error:
+        raise PatchError(_said(str(error))) from error
+
+
+def unknown_fields(patch: Patch) -> str:
+    """What of a patch's value this Envoy does not know, in words; empty when it knows everything."""
+    if not patch.value:
+        return ""
+    try:
+        from_dict(json.loads(patch.value), MESSAGES[patch.target])
+    except (ParseError, TypeError, ValueError, RecursionError) as error:
+        return _said(str(error))
+    return ""
+
+
+def _said(text: str) -> str:
+    """protobuf's words without its own frame."""
+    return text.removeprefix("Failed to parse ").rstrip(".")
