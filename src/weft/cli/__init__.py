@@ -35,6 +35,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "logs": ("weft.cli.logs:logs", "Output of a workload or of its sidecar"),
         "proxy": ("weft.cli.proxy:proxy", "What each proxy runs: status, config, log"),
         "xds": ("weft.cli.xds:xds", "The configuration that a proxy would get"),
+        "status": ("weft.cli.status:status", "What would become of resources, and why"),
         "check": ("weft.cli.check:check", "Is this host ready, is the mesh well?"),
         "call": ("weft.cli.call:call", "Send a request as a workload would"),
         "echo": ("weft.cli.echo:echo", "A test backend that answers what it was asked"),
