@@ -6,8 +6,18 @@ import re
 from datetime import timedelta
 from typing import Final
 
-_US: Final = {"h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000, "ms": 1_000, "us": 1, "µs": 1, "ns": 0.001}
-_PART: Final = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ms|us|µs|ns|h|m|s)")
+_NS: Final = {
+    "h": 3_600_000_000_000,
+    "m": 60_000_000_000,
+    "s": 1_000_000_000,
+    "ms": 1_000_000,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,
+    "ns": 1,
+}
+_PART: Final = re.compile(r"(?P<whole>[0-9]*)\.?(?P<part>[0-9]*)(?P<unit>ms|us|µs|μs|ns|h|m|s)")
+_LONGEST_NS: Final = 2**63 - 1
 _GATEWAY_API: Final = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
 
 MILLIONTHS: Final = 1_000_000
@@ -19,16 +29,35 @@ def parse_duration(text: object) -> timedelta:
     Raises:
         ValueError: for a bare number (it has no unit) and for anything else.
     """
+    return timedelta(microseconds=round(nanoseconds(text) / 1_000))
+
+
+def nanoseconds(text: object) -> int:
+    """Read a Go duration exactly; what is smaller than a nanosecond is cut off.
+
+    Raises:
+        ValueError: as ``parse_duration``.
+    """
     if isinstance(text, str) and text:
-        body = text.removeprefix("-").removeprefix("+")
+        body = text[1:] if text[0] in "+-" else text
         if body == "0":
-            return timedelta(0)
-        if body and "".join(part[0] for part in _PART.finditer(body)) == body:
-            us = sum(float(part["number"]) * _US[part["unit"]] for part in _PART.finditer(body))
-            try:
-                return timedelta(microseconds=round(-us if text.startswith("-") else us))
-            except OverflowError:
-                raise ValueError(f"{text[:40]!r} is longer than anybody can wait") from None
+            return 0
+        parts = list(_PART.finditer(body))
+        if (
+            body
+            and "".join(part[0] for part in parts) == body
+            and all(p["whole"] or p["part"] for p in parts)
+        ):
+            if any(len(part[0]) > 40 for part in parts):
+                raise ValueError(f"{text[:40]!r} is longer than anybody can wait")
+            total = 0
+            for part in parts:
+                unit = _NS[part["unit"]]
+                digits = part["part"]
+                total += int(part["whole"] or "0") * unit + int(digits or "0") * unit // 10 ** len(digits)
+            if total > _LONGEST_NS:
+                raise ValueError(f"{text[:40]!r} is longer than anybody can wait")
+            return -total if text[0] == "-" else total
     raise ValueError(f"{text!r} is not a duration: write a number and a unit, like '250ms'")
 
 
@@ -53,8 +82,8 @@ def format_duration(value: timedelta) -> str:
         return f"{sign}{us}µs"
     if us < 1_000_000:
         return f"{sign}{us / 1_000:g}ms"
-    hours, rest = divmod(us, _US["h"])
-    minutes, rest = divmod(rest, _US["m"])
+    hours, rest = divmod(us, 3_600_000_000)
+    minutes, rest = divmod(rest, 60_000_000)
     seconds = f"{rest / 1_000_000:.6f}".rstrip("0").rstrip(".") + "s"
     if hours:
         return f"{sign}{int(hours)}h{int(minutes)}m{seconds}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -11,11 +11,16 @@ from pydantic.alias_generators import to_camel
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """A broken rule; ``path`` counts from the model that states the rule."""
+    """A broken rule; ``path`` counts from the model that states the rule.
+
+    ``warns``: the resource is accepted all the same. ``code`` is given where Istio has one for the finding.
+    """
 
     path: tuple[str | int, ...]
     message: str
     hint: str = ""
+    warns: bool = False
+    code: str = ""
 
 
 class Shape(BaseModel):
@@ -37,6 +42,19 @@ class Shape(BaseModel):
     def flaws(self) -> Iterator[Flaw]:
         """Rules between fields; called once all fields are well-formed by themselves."""
         return iter(())
+
+
+def each(path: tuple[str | int, ...], complaints: Iterable[str], hint: str = "") -> Iterator[Flaw]:
+    """A flaw at ``path`` for each complaint that is not empty."""
+    for complaint in complaints:
+        if complaint:
+            yield Flaw(path, complaint, hint)
+
+
+def inside(path: tuple[str | int, ...], flaws: Iterable[Flaw]) -> Iterator[Flaw]:
+    """Flaws of something that lies at ``path``."""
+    for flaw in flaws:
+        yield replace(flaw, path=(*path, *flaw.path))
 
 
 def given(*values: object) -> int:

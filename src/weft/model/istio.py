@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from weft.model.base import Flaw, Shape
+from weft.model.hosts import is_label, wildcard
 from weft.model.scalars import GroupName, IntOrString, KindName, Text, Time, UInt
 
 
@@ -25,12 +26,8 @@ class LabelsSelector(Shape):
     ) = None
 
     def flaws(self) -> Iterator[Flaw]:
-        """No wildcards."""
-        for key, value in (self.match_labels or {}).items():
-            if not key:
-                yield Flaw(("matchLabels",), "a label's key must not be empty")
-            if "*" in key or "*" in value:
-                yield Flaw(("matchLabels", key), "a selector takes no wildcards", "write the whole label")
+        """No wildcards; a selector of nothing selects all."""
+        yield from _selected("matchLabels", self.match_labels)
 
 
 class IstioCondition(Shape):
@@ -88,10 +85,62 @@ class WorkloadSelector(Shape):
     labels: Annotated[dict[str, Annotated[Text, Field(max_length=63)]], Field(max_length=256)] | None = None
 
     def flaws(self) -> Iterator[Flaw]:
-        """No wildcards."""
-        for key, value in (self.labels or {}).items():
-            if "*" in key or "*" in value:
-                yield Flaw(("labels", key), "a selector takes no wildcards", "write the whole label")
+        """No wildcards; a selector of nothing selects all."""
+        yield from _selected("labels", self.labels)
+
+
+def _selected(field: str, labels: dict[str, str] | None) -> Iterator[Flaw]:
+    if not labels:
+        hint = "add labels, or leave the selector out"
+        yield Flaw((field,), "the selector names no labels: it means all workloads", hint, warns=True)
+    for key, value in (labels or {}).items():
+        if not key:
+            yield Flaw((field,), "a label's key must not be empty")
+        if "*" in key or "*" in value:
+            yield Flaw((field, key), "a selector takes no wildcards", "write the whole label")
+
+
+_ATTACHABLE: Final = (
+    ("", "Service"),
+    ("core", "Service"),
+    ("networking.istio.io", "ServiceEntry"),
+    ("gateway.networking.k8s.io", "Gateway"),
+    ("gateway.networking.k8s.io", "GatewayClass"),
+)
+
+
+def attached(
+    one: PolicyTargetReference | None, several: tuple[PolicyTargetReference, ...] | None
+) -> Iterator[Flaw]:
+    """Policies are attached to services and gateways, and to nothing else."""
+    found = [(("targetRefs", number), reference) for number, reference in enumerate(several or ())]
+    for path, reference in [*found, *([(("targetRef",), one)] if one else [])]:
+        if ((reference.group or ""), reference.kind) not in _ATTACHABLE:
+            about = f"a policy cannot be attached to {reference.kind} of {reference.group or 'core'}"
+            yield Flaw(
+                (*path, "kind"), about, "write Service, ServiceEntry, Gateway or GatewayClass, and its group"
+            )
+
+
+def exported(namespaces: tuple[str, ...] | None, own: str, *, hidden: bool = False) -> Iterator[Flaw]:
+    """Who sees a resource. ``hidden``: ``~``, nobody, is allowed too (ServiceEntry)."""
+    seen: set[str] = set()
+    for number, name in enumerate(namespaces or ()):
+        path = ("exportTo", number)
+        whole = own if name == "." else name
+        if whole in seen:
+            yield Flaw(path, f"{name!r} is there twice", "remove it")
+        elif whole == "~" and not hidden:
+            yield Flaw(path, "only a ServiceEntry may be seen by nobody", "write '.', '*' or a namespace")
+        elif whole not in {"*", "~"} and not is_label(whole):
+            yield Flaw(path, f"{name!r} is not a namespace", "write '.', '*' or a namespace")
+        else:
+            seen.add(whole)
+    for word, meaning in (("*", "all"), ("~", "nobody")):
+        if word in seen and len(namespaces or ()) > 1:
+            yield Flaw(
+                ("exportTo",), f"{word!r} means {meaning}: nothing may stand beside it", "keep one of them"
+            )
 
 
 class Destination(Shape):
@@ -103,3 +152,16 @@ class Destination(Shape):
     """Needed when the service has several."""
     subset: Text | None = None
     """A subset of its DestinationRule."""
+
+    def flaws(self) -> Iterator[Flaw]:
+        """A host, a port and a subset as they can exist."""
+        if self.host == "*":
+            yield Flaw(("host",), "a destination cannot be '*'", "write the name of a service")
+        elif wrong := wildcard(self.host):
+            yield Flaw(
+                ("host",), wrong, "write a service, as 'reviews' or 'reviews.default.svc.cluster.local'"
+            )
+        if self.subset and not is_label(self.subset):
+            yield Flaw(("subset",), f"{self.subset!r} cannot be a subset's name", "letters, digits and '-'")
+        if self.port is not None and not 1 <= (self.port.number or 0) <= 65535:
+            yield Flaw(("port", "number"), f"{self.port.number or 0} is not a port: write 1 to 65535")

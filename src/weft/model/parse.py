@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from weft.errors import Origin, Problem, Severity, did_you_mean
-from weft.model.base import Shape
+from weft.model.base import Flaw, Shape, inside
 from weft.model.catalog import KINDS, KindRow, by_kind
 from weft.model.resource import Resource, dump
 from weft.model.scalars import LABEL, SUBDOMAIN, Form
@@ -23,6 +23,7 @@ SHAPE: Final = "WEFT0011"
 UNKNOWN_FIELD: Final = "WEFT0012"
 RULE: Final = "WEFT0013"
 UNKNOWN_KIND: Final = "WEFT0014"
+DOUBTFUL: Final = "WEFT0016"  # accepted, but it will hardly do what was meant
 
 Where = Callable[[Path], Origin | None]
 
@@ -80,7 +81,10 @@ def parse(
 def parse_object(
     data: Mapping[str, Any], where: Where | Origin | None = None, namespace: str = "default"
 ) -> tuple[Resource | None, tuple[Problem, ...]]:
-    """The resource, or None and every error. Kinds that weft does not serve give None and a warning."""
+    """The resource and its warnings, or None and everything that is wrong.
+
+    Kinds that weft does not serve give None and a warning.
+    """
     place: Where = where if callable(where) else lambda path: where
     api_version, kind = data.get("apiVersion"), data.get("kind")
     problems = [
@@ -102,15 +106,17 @@ def parse_object(
         metadata = data.get("metadata")
         flaws = _named(row, metadata.get("name") if isinstance(metadata, dict) else None)
         return None, _sorted((*_problems(error, row.model, data, place), *_rules(flaws, place)))
+    resource = _placed(resource, row, namespace)
     problems = list(_rules((*_named(row, resource.metadata.name), *_flaws(resource, ())), place))
-    if problems:
-        return None, _sorted(problems)
-    return _placed(resource, row, namespace), ()
+    refused = any(problem.severity is Severity.ERROR for problem in problems)
+    return None if refused else resource, _sorted(problems)
 
 
-def _rules(flaws: Iterable[tuple[Path, str, str]], place: Where) -> Iterator[Problem]:
-    for path, message, hint in flaws:
-        yield Problem(RULE, message, place(path), hint, join(path))
+def _rules(flaws: Iterable[Flaw], place: Where) -> Iterator[Problem]:
+    for flaw in flaws:
+        severity = Severity.WARNING if flaw.warns else Severity.ERROR
+        code = flaw.code or (DOUBTFUL if flaw.warns else RULE)
+        yield Problem(code, flaw.message, place(flaw.path), flaw.hint, join(flaw.path), severity)
 
 
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -156,20 +162,19 @@ def _placed(resource: Resource, row: KindRow, namespace: str) -> Resource:
     return resource.model_copy(update={"metadata": moved})
 
 
-def _named(row: KindRow, name: object) -> Iterator[tuple[Path, str, str]]:
+def _named(row: KindRow, name: object) -> Iterator[Flaw]:
     """The rule for names of this kind."""
     if isinstance(name, str) and name:
         try:
             _NAMES[row.names].check(name)
         except ValueError as error:
-            yield ("metadata", "name"), str(error), ""
+            yield Flaw(("metadata", "name"), str(error))
 
 
-def _flaws(value: Any, path: Path) -> Iterator[tuple[Path, str, str]]:
+def _flaws(value: Any, path: Path) -> Iterator[Flaw]:
     """The broken rules of a model and of all models in it."""
     if isinstance(value, Shape):
-        for flaw in value.flaws():
-            yield (*path, *flaw.path), flaw.message, flaw.hint
+        yield from inside(path, value.flaws())
         fields = type(value).model_fields
         for name in value.model_fields_set:
             item = getattr(value, name)

@@ -270,6 +270,9 @@ def _reader(parse: Callable[[object], timedelta]) -> Callable[[object], timedelt
     return read
 
 
+_MS: Final = 1_000_000  # in nanoseconds
+
+
 def _proto_duration(value: object) -> timedelta:
     found = units.parse_duration(value)
     if found < timedelta(0):
@@ -278,10 +281,12 @@ def _proto_duration(value: object) -> timedelta:
 
 
 def _positive_duration(value: object) -> timedelta:
-    found = units.parse_duration(value)
-    if found < timedelta(milliseconds=1):
+    found = units.nanoseconds(value)
+    if found < _MS:
         raise ValueError(f"{value!r} is too short: at least '1ms'")
-    return found
+    if found % _MS:
+        raise ValueError(f"{value!r} is too fine: whole milliseconds only")
+    return units.parse_duration(value)
 
 
 def _duration_of(parse: Callable[[object], timedelta]) -> Any:

@@ -3,42 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, at_most_one, given, twice
-from weft.model.istio import Destination, IstioStatus
+from weft.model import headers
+from weft.model.base import Flaw, Shape, inside, twice
+from weft.model.gateway_names import gateways
+from weft.model.hosts import covers, is_address, overlap, server_name, wildcard
+from weft.model.http_action import (
+    CorsPolicy,
+    HeaderOperations,
+    Headers,
+    HTTPBody,
+    HTTPDirectResponse,
+    HTTPFaultAbort,
+    HTTPFaultDelay,
+    HTTPFaultInjection,
+    HTTPRedirect,
+    HTTPRetry,
+    HTTPRewrite,
+    Percent,
+    RegexRewrite,
+)
+from weft.model.istio import Destination, IstioStatus, exported
+from weft.model.reachability import overlapped, unreached
+from weft.model.request_match import HTTPMatchRequest, L4MatchAttributes, StringMatch, TLSMatchAttributes
 from weft.model.resource import Resource
-from weft.model.scalars import Bool, Float, PositiveDuration, ProtoInt, Text, UInt
+from weft.model.scalars import PositiveDuration, ProtoInt, Text, UInt
 
-
-class StringMatch(Shape):
-    """A text: whole, by its beginning, or by a regular expression (RE2)."""
-
-    exact: Text | None = None
-    """The whole text."""
-    prefix: Text | None = None
-    """Its beginning."""
-    regex: Text | None = None
-    """A regular expression that matches the whole text."""
-
-    def flaws(self) -> Iterator[Flaw]:
-        """One way to match."""
-        yield from at_most_one(self, "exact", "prefix", "regex")
-
-
-class CorsPolicy(Shape):
-    """Which web pages of other origins may call."""
-
-    allow_credentials: Bool | None = None
-    allow_headers: tuple[Text, ...] | None = None
-    allow_methods: tuple[Text, ...] | None = None
-    allow_origin: tuple[Text, ...] | None = None
-    allow_origins: tuple[StringMatch, ...] | None = None
-    expose_headers: tuple[Text, ...] | None = None
-    max_age: PositiveDuration | None = None
-    unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] | None = None
+__all__ = [
+    "CorsPolicy",
+    "Delegate",
+    "HTTPBody",
+    "HTTPDirectResponse",
+    "HTTPFaultAbort",
+    "HTTPFaultDelay",
+    "HTTPFaultInjection",
+    "HTTPMatchRequest",
+    "HTTPMirrorPolicy",
+    "HTTPRedirect",
+    "HTTPRetry",
+    "HTTPRewrite",
+    "HTTPRoute",
+    "HTTPRouteDestination",
+    "HeaderOperations",
+    "Headers",
+    "L4MatchAttributes",
+    "Percent",
+    "RegexRewrite",
+    "RouteDestination",
+    "StringMatch",
+    "TCPRoute",
+    "TLSMatchAttributes",
+    "TLSRoute",
+    "VirtualService",
+    "VirtualServiceSpec",
+]
 
 
 class Delegate(Shape):
@@ -48,188 +68,11 @@ class Delegate(Shape):
     namespace: Text | None = None
 
 
-class HTTPBody(Shape):
-    """What is answered."""
-
-    bytes_: Text | None = Field(default=None, alias="bytes")
-    string: Text | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """One form."""
-        yield from at_most_one(self, "string", "bytes_")
-
-
-class HTTPDirectResponse(Shape):
-    """An answer that the proxy gives itself."""
-
-    body: HTTPBody | None = None
-    status: UInt
-    """The status that is answered."""
-
-
-class Percent(Shape):
-    """A share, from 0 to 100."""
-
-    value: Float | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """From 0 to 100."""
-        if self.value is not None and not 0 <= self.value <= 100:
-            yield Flaw(("value",), f"{self.value:g} is not a percentage: write 0 to 100")
-
-
-class HTTPFaultAbort(Shape):
-    """Answers an error in the place of the service."""
-
-    grpc_status: Text | None = None
-    http2_error: Text | None = None
-    http_status: ProtoInt | None = None
-    """The status that is answered."""
-    percentage: Percent | None = None
-    """The share that is refused."""
-
-    def flaws(self) -> Iterator[Flaw]:
-        """One kind of error, with a status of HTTP."""
-        yield from at_most_one(self, "http_status", "grpc_status", "http2_error")
-        if self.http_status is not None and not 200 <= self.http_status <= 599:
-            yield Flaw(("httpStatus",), f"{self.http_status} is not a status: write 200 to 599")
-
-
-class HTTPFaultDelay(Shape):
-    """Makes requests wait."""
-
-    exponential_delay: PositiveDuration | None = None
-    fixed_delay: PositiveDuration | None = None
-    """How long requests wait."""
-    percent: ProtoInt | None = None
-    percentage: Percent | None = None
-    """The share that waits."""
-
-    def flaws(self) -> Iterator[Flaw]:
-        """One kind of delay."""
-        yield from at_most_one(self, "fixed_delay", "exponential_delay")
-        if self.percent is not None and not 0 <= self.percent <= 100:
-            yield Flaw(("percent",), f"{self.percent} is not a percentage: write 0 to 100")
-
-
-class HTTPFaultInjection(Shape):
-    """Failures on purpose."""
-
-    abort: HTTPFaultAbort | None = None
-    delay: HTTPFaultDelay | None = None
-
-
-class HeaderOperations(Shape):
-    """Changes to headers."""
-
-    add: dict[str, Text] | None = None
-    """Values that are added to headers."""
-    remove: tuple[Text, ...] | None = None
-    """Headers that are taken away."""
-    set: dict[str, Text] | None = None
-    """Headers that are given a value."""
-
-
-class Headers(Shape):
-    """Changes to the headers of requests and answers."""
-
-    request: HeaderOperations | None = None
-    response: HeaderOperations | None = None
-
-
-class HTTPMatchRequest(Shape):
-    """What a request must be like; all demands must hold."""
-
-    authority: StringMatch | None = None
-    gateways: tuple[Text, ...] | None = None
-    headers: dict[str, StringMatch] | None = None
-    """Headers by lower-case name; an empty match asks only that it is there."""
-    ignore_uri_case: Bool | None = None
-    """Whether upper and lower case are the same in the path."""
-    method: StringMatch | None = None
-    name: Text | None = None
-    port: UInt | None = None
-    """The port that was called."""
-    query_params: dict[str, StringMatch] | None = None
-    scheme: StringMatch | None = None
-    source_labels: dict[str, Text] | None = None
-    """Labels of the calling workload; not at gateways."""
-    source_namespace: Text | None = None
-    stat_prefix: Text | None = None
-    uri: StringMatch | None = None
-    """The path, without the query."""
-    without_headers: dict[str, StringMatch] | None = None
-    """Headers that must not match."""
-
-
 class HTTPMirrorPolicy(Shape):
     """A service that gets a copy of the requests."""
 
     destination: Destination
     percentage: Percent | None = None
-
-
-class HTTPRedirect(Shape):
-    """Sends the client elsewhere."""
-
-    authority: Text | None = None
-    """The new host."""
-    derive_port: Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"] | None = None
-    port: UInt | None = None
-    prefix_rewrite: Text | None = None
-    redirect_code: UInt | None = None
-    """301 unless said otherwise."""
-    scheme: Text | None = None
-    uri: Text | None = None
-    """The new path."""
-
-    def flaws(self) -> Iterator[Flaw]:
-        """One way to find the port; a status that redirects."""
-        yield from at_most_one(self, "port", "derive_port")
-        yield from at_most_one(self, "uri", "prefix_rewrite")
-        if self.redirect_code and not 300 <= self.redirect_code <= 399:
-            yield Flaw(
-                ("redirectCode",),
-                f"{self.redirect_code} does not redirect",
-                "write 301, 302, 303, 307 or 308",
-            )
-
-
-class HTTPRetry(Shape):
-    """When and how often a request is tried again."""
-
-    attempts: ProtoInt | None = None
-    """How often a request is tried again; 0 for never."""
-    backoff: PositiveDuration | None = None
-    """The least wait before the first new try."""
-    per_try_timeout: PositiveDuration | None = None
-    """How long one try may take."""
-    retry_ignore_previous_hosts: Bool | None = None
-    retry_on: Text | None = None
-    """Conditions, separated by commas, as '5xx,reset,503'."""
-    retry_remote_localities: Bool | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """Not fewer than none."""
-        if self.attempts is not None and self.attempts < 0:
-            yield Flaw(("attempts",), f"{self.attempts} is too small: at least 0")
-
-
-class RegexRewrite(Shape):
-    """Rewrites the path by a regular expression (RE2)."""
-
-    match: Text | None = None
-    rewrite: Text | None = None
-
-
-class HTTPRewrite(Shape):
-    """Changes the request before it is sent on."""
-
-    authority: Text | None = None
-    """What the host becomes."""
-    uri: Text | None = None
-    """What the path, or the prefix that matched, becomes."""
-    uri_regex_rewrite: RegexRewrite | None = None
 
 
 class HTTPRouteDestination(Shape):
@@ -270,21 +113,19 @@ class HTTPRoute(Shape):
 
     def flaws(self) -> Iterator[Flaw]:
         """Exactly one thing becomes of a request (Istio's validation of VirtualService)."""
-        if given(self.route or None, self.redirect, self.direct_response, self.delegate) == 0:
-            yield Flaw(
-                (), "the rule does not say what becomes of requests", "add route, redirect or directResponse"
-            )
-        yield from at_most_one(self, "route", "redirect", "direct_response", "delegate")
-        for name, wire in (("redirect", "redirect"), ("direct_response", "directResponse")):
-            if getattr(self, name) is None:
-                continue
-            for other in ("fault", "rewrite"):
-                if getattr(self, other) is not None:
-                    yield Flaw((other,), f"{other} has no effect with {wire}", "remove one of them")
-        yield from at_most_one(self, "mirror", "mirrors")
+        yield from self._actions()
+        if self.mirror_percent is not None or self.mirror_percent_ is not None:
+            hint = "write mirrorPercentage"
+            yield Flaw(("mirrorPercent",), "mirrorPercent is deprecated", hint, warns=True)
         for name, share in (("mirrorPercent", self.mirror_percent), ("mirror_percent", self.mirror_percent_)):
             if share is not None and share > 100:
                 yield Flaw((name,), f"{share} is not a percentage: write 0 to 100")
+        if self.redirect is not None and self.redirect.prefix_rewrite:
+            for number, match in enumerate(self.match or ()):
+                if match.uri is not None and match.uri.prefix is None:
+                    path = ("match", number, "uri")
+                    yield Flaw(path, "prefixRewrite needs matches by prefix", "write 'prefix: …'")
+        yield from self._authority()
         weights = [route.weight for route in self.route or ()]
         if len(weights) > 1 and not any(weights):
             yield Flaw(("route",), "no destination has a weight", "give each its share, as 'weight: 90'")
@@ -294,16 +135,54 @@ class HTTPRoute(Shape):
         for number in twice(match.name for match in self.match or () if match.name):
             yield Flaw(("match", number, "name"), "the name is there twice")
 
+    def _actions(self) -> Iterator[Flaw]:
+        if self.delegate is not None:
+            for name, other in (("route", self.route or None), ("redirect", self.redirect)):
+                if other is not None:
+                    yield Flaw(
+                        (name,), "another VirtualService decides: delegate is there", "keep one of them"
+                    )
+            return
+        actions = {
+            "redirect": self.redirect,
+            "directResponse": self.direct_response,
+            "route": self.route or None,
+        }
+        there = [name for name, value in actions.items() if value is not None]
+        if not there:
+            message = "the rule does not say what becomes of requests"
+            yield Flaw((), message, "add route, redirect or directResponse")
+        for name in there[1:]:
+            yield Flaw((name,), f"{there[0]} is there too", "keep one of them")
+        if there and there[0] != "route":
+            for name, value in (("fault", self.fault), ("rewrite", self.rewrite)):
+                if value is not None:
+                    yield Flaw((name,), f"{name} has no effect with {there[0]}", "remove one of them")
+        if self.mirror is not None and self.mirrors:
+            yield Flaw(("mirrors",), "mirror is there too", "keep one of them")
 
-class L4MatchAttributes(Shape):
-    """What a connection must be like; all demands must hold."""
+    def _authority(self) -> Iterator[Flaw]:
+        """The host is rewritten in one place."""
+        known = bool(self.rewrite and self.rewrite.authority)
+        request = self.headers.request if self.headers else None
+        for field in ("set", "add"):
+            for name, value in ((getattr(request, field) if request else None) or {}).items():
+                if not headers.is_authority(name):
+                    continue
+                if known:
+                    path = ("headers", "request", field, name)
+                    yield Flaw(path, "the host is rewritten elsewhere in this rule too", "keep one of them")
+                known = known or bool(value)
 
-    destination_subnets: tuple[Text, ...] | None = None
-    gateways: tuple[Text, ...] | None = None
-    port: UInt | None = None
-    source_labels: dict[str, Text] | None = None
-    source_namespace: Text | None = None
-    source_subnet: Text | None = None
+
+def _shares(routes: tuple[RouteDestination, ...] | None) -> Iterator[Flaw]:
+    if not routes:
+        yield Flaw(("route",), "the rule does not say where connections go", "add route")
+    if len(routes or ()) > 1 and not any(item.weight for item in routes or ()):
+        yield Flaw(("route",), "no destination has a weight", "give each its share, as 'weight: 90'")
+    for number, item in enumerate(routes or ()):
+        if (item.weight or 0) < 0:
+            yield Flaw(("route", number, "weight"), f"{item.weight} is too small: at least 0")
 
 
 class RouteDestination(Shape):
@@ -319,16 +198,9 @@ class TCPRoute(Shape):
     match: tuple[L4MatchAttributes, ...] | None = None
     route: tuple[RouteDestination, ...] | None = None
 
-
-class TLSMatchAttributes(Shape):
-    """What a TLS connection must be like; all demands must hold."""
-
-    destination_subnets: tuple[Text, ...] | None = None
-    gateways: tuple[Text, ...] | None = None
-    port: UInt | None = None
-    sni_hosts: tuple[Text, ...]
-    source_labels: dict[str, Text] | None = None
-    source_namespace: Text | None = None
+    def flaws(self) -> Iterator[Flaw]:
+        """Connections go somewhere."""
+        yield from _shares(self.route)
 
 
 class TLSRoute(Shape):
@@ -336,6 +208,12 @@ class TLSRoute(Shape):
 
     match: tuple[TLSMatchAttributes, ...]
     route: tuple[RouteDestination, ...] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Connections of some name go somewhere."""
+        if not self.match:
+            yield Flaw(("match",), "a rule of TLS needs a match", "add sniHosts")
+        yield from _shares(self.route)
 
 
 class VirtualServiceSpec(Shape):
@@ -355,11 +233,76 @@ class VirtualServiceSpec(Shape):
     """Rules for TLS that is passed through; the first that matches holds."""
 
     def flaws(self) -> Iterator[Flaw]:
-        """At least one rule; hosts differ."""
+        """Hosts, gateways and rules fit each other (Istio's validation of VirtualService)."""
         if not (self.http or self.tcp or self.tls):
             yield Flaw((), "the VirtualService has no rules", "add http, tls or tcp")
-        for number in twice(host.lower() for host in self.hosts or ()):
-            yield Flaw(("hosts", number), f"the host {(self.hosts or ())[number]!r} is there twice")
+        if not self.hosts:
+            yield from self._delegate()
+        yield from gateways(self.gateways or ())
+        yield from self._names()
+        yield from self._server_names()
+        if not self._at_gateways:
+            yield from self._claims()
+        for field, rules in (("http", self.http), ("tcp", self.tcp), ("tls", self.tls)):
+            yield from unreached(field, rules or ())
+        yield from overlapped(self.http or ())
+
+    @property
+    def _at_gateways(self) -> bool:
+        """Whether it is for gateways only."""
+        return bool(self.gateways) and "mesh" not in (self.gateways or ())
+
+    def _delegate(self) -> Iterator[Flaw]:
+        """Without hosts it goes on where another VirtualService delegates."""
+        for field in ("gateways", "tls", "tcp"):
+            if getattr(self, field):
+                yield Flaw(
+                    (field,), f"a VirtualService without hosts has no {field}", "add hosts, or remove it"
+                )
+        for number, rule in enumerate(self.http or ()):
+            if rule.delegate is not None:
+                yield Flaw(("http", number, "delegate"), "delegates do not delegate", "write the route here")
+
+    def _names(self) -> Iterator[Flaw]:
+        hosts = self.hosts or ()
+        broken = False
+        sni = any(match.sni_hosts for rule in self.tls or () for match in rule.match)
+        for number, host in enumerate(hosts):
+            wrong = server_name(host) if self._at_gateways and sni else wildcard(host)
+            if host == "*" and not self._at_gateways:
+                wrong = "'*' is for gateways: sidecars need the names of services"
+            if wrong and not is_address(host):
+                broken = True
+                yield Flaw(("hosts", number), wrong)
+        for number, host in enumerate(hosts) if not broken else ():
+            before = next((other for other in hosts[:number] if overlap(other, host)), None)
+            if before is not None:
+                same = "is there twice" if before == host else f"and {before!r} have names in common"
+                yield Flaw(("hosts", number), f"the host {host!r} {same}", "keep one of them")
+
+    def _server_names(self) -> Iterator[Flaw]:
+        for number, rule in enumerate(self.tls or ()):
+            for place, match in enumerate(rule.match):
+                for index, name in enumerate(match.sni_hosts):
+                    path = ("tls", number, "match", place, "sniHosts", index)
+                    wrong = server_name(name) if self._at_gateways else wildcard(name)
+                    if wrong and is_address(name):
+                        yield Flaw(path, f"{name} is an address: few clients send one", warns=True)
+                    elif wrong:
+                        yield Flaw(path, wrong)
+                    elif not any(covers(host, name) for host in self.hosts or ()):
+                        yield Flaw(path, f"{name!r} belongs to none of the hosts", "add it to hosts")
+
+    def _claims(self) -> Iterator[Flaw]:
+        for number, rule in enumerate(self.http or ()):
+            for place, match in enumerate(rule.match or ()):
+                for field, names in (("headers", match.headers), ("withoutHeaders", match.without_headers)):
+                    for name in names or ():
+                        if headers.is_claim(name):
+                            path = ("http", number, "match", place, field, name)
+                            yield Flaw(
+                                path, "claims are matched at gateways only", "name them under gateways"
+                            )
 
 
 class VirtualService(Resource):
@@ -367,3 +310,8 @@ class VirtualService(Resource):
 
     spec: VirtualServiceSpec = Field(default_factory=lambda: VirtualServiceSpec())
     status: IstioStatus | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Who sees it."""
+        yield from super().flaws()
+        yield from inside(("spec",), exported(self.spec.export_to, self.metadata.namespace))

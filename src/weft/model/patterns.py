@@ -1,0 +1,27 @@
+"""Regular expressions as Istio takes them: RE2's, at most 1024 bytes long."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+LONGEST: Final = 1024
+
+
+@lru_cache(maxsize=4096)
+def pattern(text: str) -> str:
+    """A complaint, or the empty text when RE2 can read the pattern."""
+    if not text:
+        return "a regular expression must not be empty"
+    if len(text.encode(errors="replace")) > LONGEST:
+        return f"the regular expression is longer than {LONGEST} bytes"
+    import re2  # only where a document has a regular expression
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(text, options)
+    except re2.error as error:
+        about = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        return f"this is no regular expression of RE2: {about}"
+    return ""
