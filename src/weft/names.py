@@ -51,6 +51,7 @@ HOST_BLOCK_SIZE: Final = 8
 ISTIO_VERSION: Final = "1.31.0"
 GATEWAY_CONTROLLER: Final = "weft.dev/gateway-controller"
 GATEWAY_NAME_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
+HTTP3_ANNOTATION: Final = "weft.dev/http3"
 WORKLOAD_LABEL: Final = "weft.dev/workload"
 NODE_LABEL: Final = "weft.dev/node"
 # Where something runs (Kubernetes' and Istio's labels); Istio's own goes before all: region.zone.subzone.
@@ -121,24 +122,29 @@ def outbound_sni(host: str, port: int, subset: str = "") -> str:
 _CLUSTER: Final = re.compile(
     r"(?P<direction>outbound|inbound)\|(?P<port>\d+)\|(?P<subset>[^|]*)\|(?P<host>.*)"
 )
+_SNI: Final = re.compile(r"outbound_\.(?P<port>\d+)_\.(?P<subset>[^_]*)_\.(?P<host>.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterName:
-    """The parts of a cluster's name."""
+    """The parts of a cluster's name. ``sealed``: the form of an SNI, where TLS of the mesh passes through."""
 
     direction: str
     port: int
     subset: str
     host: str
+    sealed: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """The parts, or None for a name of another form, as ``PassthroughCluster``."""
         match = _CLUSTER.fullmatch(text)
+        if match is not None:
+            return cls(match["direction"], int(match["port"]), match["subset"], match["host"])
+        match = _SNI.fullmatch(text)
         if match is None:
             return None
-        return cls(match["direction"], int(match["port"]), match["subset"], match["host"])
+        return cls("outbound", int(match["port"]), match["subset"], match["host"], sealed=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Final
 
 from weft import ir
 from weft.compile.hosts import is_wildcard
+from weft.compile.nearness import NOT_PLACED, Placed, placed
 from weft.compile.policy import ClientTls, ClientTlsMode, Policy, Subset
 from weft.compile.protocol import Protocol
 from weft.compile.service import Instance, Port, Resolution, Service, target_port
@@ -64,13 +65,18 @@ def service_cluster(
     peers: Peers,
     settings: Settings,
     router: bool,
+    namespace: str,
 ) -> ir.Cluster:
-    """The cluster of one port and subset. ``router``: a gateway, where nobody knows original destinations."""
+    """The cluster of one port and subset. ``router``: a gateway, where nobody knows original destinations.
+
+    ``namespace`` is the client's, where its Secrets are; empty when the policy names none.
+    """
     discovery = _discovery(service, policy, router)
-    tls, mutual = _tls(service, port, subset.name, policy, peers, settings, discovery)
+    tls, mutual = _tls(service, port, subset.name, policy, peers, settings, discovery, router, namespace)
     protocol = _protocol(
-        port.protocol, policy, peers, settings, mesh_tls=mutual is not None and tls is not None
+        port.protocol, policy, peers, settings, mesh_tls=mutual is not None and tls is not None, router=router
     )
+    placed = _placed(service, subset, policy, settings)
     return ir.Cluster(
         name=outbound_cluster(service.host, port.number, subset.name),
         discovery=discovery,
@@ -78,17 +84,42 @@ def service_cluster(
         service=ir.ServiceRef(host=service.host, name=service.name, namespace=service.namespace),
         subset=subset.name,
         endpoints=() if discovery not in _LISTED else _listed(service, port, subset),
-        balancing=(
-            replace(policy.balancing, algorithm=ir.Algorithm.PROVIDED)
-            if discovery is ir.Discovery.ORIGINAL_DST
-            else policy.balancing
-        ),
+        balancing=_balancing(policy, placed, discovery),
+        placement=placed.placement,
         dns_refresh=settings.dns_refresh,
         connections=policy.connections or default_connections(settings),
         outlier=policy.outlier,
         tls=tls and replace(tls, alpn=_alpn(policy.tls, protocol)),
         mutual=mutual or ir.MutualTls.ALWAYS,
+        proxy_header=policy.proxy_header,
         source=policy.source,
+    )
+
+
+def _placed(service: Service, subset: Subset, policy: Policy, settings: Settings) -> Placed:
+    """What places do to a cluster: the rule decides, else the service, else the mesh."""
+    setting = policy.nearness or service.nearness or settings.nearness
+    result = placed(setting, ejects=policy.outlier is not None) if setting else NOT_PLACED
+    # Envoy sends to all when few are healthy, if that is asked for: to none that is known not to be ready.
+    ready = bool(policy.outlier and policy.outlier.min_health_percent) and service.nearness is None
+    select = subset.labels if subset.contested else ()
+    if not (ready or service.same_node or select):
+        return result
+    changed = replace(result.placement, healthy_only=ready, same_node=service.same_node, select=select)
+    return replace(result, placement=changed)
+
+
+def _balancing(policy: Policy, result: Placed, discovery: ir.Discovery) -> ir.LoadBalancing:
+    algorithm = (
+        ir.Algorithm.PROVIDED if discovery is ir.Discovery.ORIGINAL_DST else policy.balancing.algorithm
+    )
+    if algorithm is policy.balancing.algorithm and result is NOT_PLACED:
+        return policy.balancing
+    return replace(
+        policy.balancing,
+        algorithm=algorithm,
+        locality_weighted=result.weighted,
+        zone_aware=result.zone_aware,
     )
 
 
@@ -97,7 +128,9 @@ _LISTED: Final = {ir.Discovery.STRICT_DNS, ir.Discovery.LOGICAL_DNS}
 
 def default_connections(settings: Settings) -> ir.Connections:
     """The pool settings where no rule says more."""
-    return ir.Connections(connect_timeout=settings.connect_timeout, keepalive=settings.keepalive)
+    return settings.default_pool or ir.Connections(
+        connect_timeout=settings.connect_timeout, keepalive=settings.keepalive
+    )
 
 
 def _discovery(service: Service, policy: Policy, router: bool) -> ir.Discovery:
@@ -144,25 +177,29 @@ def listed_endpoint(port: Port, instance: Instance) -> ir.Endpoint | None:
         service_account=instance.account,
         labels=instance.labels,
         hostname=instance.hostname,
+        node=instance.node,
     )
 
 
 def _protocol(
-    declared: Protocol, policy: Policy, peers: Peers, settings: Settings, *, mesh_tls: bool
+    declared: Protocol, policy: Policy, peers: Peers, settings: Settings, *, mesh_tls: bool, router: bool
 ) -> ir.UpstreamProtocol:
     """What is spoken upstream.
 
     Between sidecars an ``http`` port is carried by HTTP/2, if every workload known behind the service has
-    one: a workload without a sidecar may not understand it.
+    one: a workload without a sidecar may not understand it. A gateway's clients choose their version by what
+    the gateway offers, which says nothing of the service: there an undeclared port gets HTTP/1.1 (Istio).
     """
-    if declared is Protocol.AUTO:
+    if declared is Protocol.AUTO and not router:
         return ir.UpstreamProtocol.AS_RECEIVED
-    if not declared.is_http:
+    if not declared.may_be_http:
         return ir.UpstreamProtocol.TCP
-    if declared.is_http2:
-        return ir.UpstreamProtocol.HTTP2
     if policy.client_protocol:
         return ir.UpstreamProtocol.AS_RECEIVED
+    if declared.is_http2:
+        return ir.UpstreamProtocol.HTTP2
+    if declared is Protocol.AUTO:
+        return ir.UpstreamProtocol.HTTP2 if policy.upgrade else ir.UpstreamProtocol.HTTP1
     upgrade = policy.upgrade if policy.upgrade is not None else settings.upgrade
     if upgrade is None:
         upgrade = mesh_tls and peers.sidecars is Sidecars.ALL
@@ -183,6 +220,8 @@ def _tls(
     peers: Peers,
     settings: Settings,
     discovery: ir.Discovery,
+    router: bool,
+    namespace: str,
 ) -> tuple[ir.UpstreamTls | None, ir.MutualTls | None]:
     """The TLS to speak, and for the mesh's own whether each endpoint decides."""
     tls = policy.tls
@@ -198,7 +237,9 @@ def _tls(
         return None, None
     if tls.mode is ClientTlsMode.ISTIO_MUTUAL:
         return _mesh(service, port, subset, tls, peers, settings), ir.MutualTls.ALWAYS
-    return _originated(service, tls), None
+    if tls.credential and not router and not tls.selected:
+        return None, None  # Istio: for gateways only, unless the rule names the workloads it is for
+    return _originated(service, tls, namespace), None
 
 
 def _mesh(
@@ -228,14 +269,12 @@ def _exactly(names: tuple[str, ...]) -> tuple[ir.TextMatch, ...]:
     return tuple(ir.TextMatch(test=ir.TextTest.EXACT, value=name) for name in names)
 
 
-def _originated(service: Service, tls: ClientTls) -> ir.UpstreamTls:
+def _originated(service: Service, tls: ClientTls, namespace: str) -> ir.UpstreamTls:
     """Plain TLS to a server that is no part of the mesh (SIMPLE, MUTUAL)."""
-    names = tls.names or (service.accounts if service.external else ())
     mutual = tls.mode is ClientTlsMode.MUTUAL
     certificate: ir.SecretRef | None = None
-    trust: ir.SecretRef | None
     if tls.credential:
-        name = f"{GATEWAY_SECRET_SCHEME}{tls.credential}"
+        name = f"{GATEWAY_SECRET_SCHEME}{namespace}/{tls.credential}"
         certificate = ir.SecretRef(source=ir.SecretFrom.ADS, name=name) if mutual else None
         trust = ir.SecretRef(source=ir.SecretFrom.ADS, name=f"{name}-cacert")
     else:
@@ -246,19 +285,20 @@ def _originated(service: Service, tls: ClientTls) -> ir.UpstreamTls:
                 certificate_path=tls.certificate_path,
                 key_path=tls.key_path,
             )
-        trust = (
-            ir.SecretRef(
-                source=ir.SecretFrom.PATHS, name=f"file-root:{tls.bundle_path}", bundle_path=tls.bundle_path
-            )
-            if tls.bundle_path and tls.bundle_path != "system"
-            else ir.SecretRef(source=ir.SecretFrom.SYSTEM, name="file-root:system")
+        given = tls.bundle_path and tls.bundle_path != "system"
+        trust = ir.SecretRef(
+            source=ir.SecretFrom.PATHS if given else ir.SecretFrom.SYSTEM,
+            name=f"file-root:{tls.bundle_path or 'system'}",
+            bundle_path=tls.bundle_path if given else "",
+            revoked_path=tls.revoked_path,
         )
     return ir.UpstreamTls(
         sni=tls.sni,
         sni_from_host=not tls.sni,
+        san_from_host=not tls.names,
         certificate=certificate,
         trust=None if tls.skip_verify else trust,
-        peer_names=_exactly(names),
+        peer_names=_exactly(tls.names or (service.accounts if not service.kubernetes else ())),
         limits=ir.TlsLimits(minimum=ir.TlsVersion.V1_2),
     )
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from weft import ir
 from weft.compile.clusters import listed_endpoint
 from weft.compile.inbound import PeerMode
-from weft.compile.istio.destination_rule import find_subset
 from weft.compile.istio.peer_authentication import PeerModes, modes_of
+from weft.compile.istio.rule_index import find_subset
 from weft.compile.memo import Memo
 from weft.compile.service import Instance, Labels, Port, Resolution, Service
 from weft.compile.world import World
@@ -35,7 +35,7 @@ def endpoint_set(world: World, cluster: str) -> ir.EndpointSet:
             continue
         rules, root = world.all(PeerAuthentication), world.settings.root_namespace
         refusing = world.memo(_refusing, members, port, rules, root, world.memo)
-        return world.memo(_endpoint_set, cluster, members, port, labels, refusing)
+        return world.memo(_endpoint_set, cluster, members, port, labels, refusing, name.sealed)
     return world.memo(_nothing, cluster)
 
 
@@ -45,21 +45,33 @@ def _nothing(cluster: str) -> ir.EndpointSet:
 
 
 def subset_labels(world: World, service: Service, subset: str) -> Labels | None:
-    """Labels of a service's subset, whichever rule a client may see defines it; None when none does."""
+    """Labels of a service's subset; None when no rule defines it.
+
+    Where rules differ, all workloads: the name of a cluster does not say whose rule it was made by, so that
+    the client's placement picks its own.
+    """
     if not subset:
         return ()
-    return world.memo(find_subset, world.rule_index, service.host, service.namespace, subset, world.settings)
+    return world.memo(find_subset, world.rule_index, service.host, subset)
 
 
 def _endpoint_set(
-    cluster: str, members: tuple[Instance, ...], port: Port, labels: Labels, refusing: tuple[int, ...]
+    cluster: str,
+    members: tuple[Instance, ...],
+    port: Port,
+    labels: Labels,
+    refusing: tuple[int, ...],
+    sealed: bool,
 ) -> ir.EndpointSet:
+    """``sealed``: only those that take mTLS, for what comes is inside it already."""
     wanted = set(labels)
     found: list[ir.Endpoint] = []
     for number, member in enumerate(members):
         if not wanted <= set(member.labels):
             continue
         endpoint = listed_endpoint(port, member)
+        if sealed and (number in refusing or not member.mesh):
+            continue
         if endpoint is not None and endpoint.address:
             found.append(replace(endpoint, mesh_tls=False) if number in refusing else endpoint)
     found.sort(key=lambda endpoint: (endpoint.address, endpoint.port))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from pydantic import ValidationError
 
 from weft import ir
 from weft.compile.age import age
+from weft.compile.istio import traffic_policy as policies
 from weft.compile.istio.http_action import retry_of
 from weft.compile.settings import Settings
 from weft.model.core import ConfigMap
-from weft.model.mesh_config import MeshConfig, MeshConfigSpec
+from weft.model.mesh_config import DefaultTrafficPolicy, MeshConfig, MeshConfigSpec
 from weft.model.resource import Key
 from weft.names import ROOT_NAMESPACE
 from weft.yaml import load
@@ -47,18 +49,16 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
     if spec is None:
         return default
     outbound = spec.outbound_traffic_policy
-    keepalive = spec.tcp_keepalive
     retry = default.retry
     if spec.default_http_retry_policy is not None:
         retry = retry_of(spec.default_http_retry_policy, False)
-    return Settings(
+    made = Settings(
         trust_domain=spec.trust_domain or default.trust_domain,
         trust_domains=tuple(spec.trust_domain_aliases or ()),
         root_namespace=spec.root_namespace or default.root_namespace,
         outbound_any=outbound is None or str(outbound.mode or "ALLOW_ANY") != "REGISTRY_ONLY",
-        keepalive=None
-        if keepalive is None
-        else ir.Keepalive(probes=keepalive.probes, time=keepalive.time, interval=keepalive.interval),
+        keepalive=policies.keepalive(spec.tcp_keepalive),
+        nearness=policies.nearness(spec.zone_aware_lb_setting, spec.locality_lb_setting) or default.nearness,
         upgrade=_UPGRADE.get(str(spec.h2_upgrade_policy)),
         dns_refresh=spec.dns_refresh_rate or default.dns_refresh,
         path_normalization=_NORMALIZATION.get(
@@ -79,4 +79,17 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
             spec.default_destination_rule_export_to or default.export_destination_rules
         ),
         ingress_class=spec.ingress_class or default.ingress_class,
+    )
+    return _with_default_policy(made, spec.default_traffic_policy)
+
+
+def _with_default_policy(made: Settings, policy: DefaultTrafficPolicy | None) -> Settings:
+    """``defaultTrafficPolicy``: for what no DestinationRule says."""
+    if policy is None:
+        return made
+    pool = policy.connection_pool
+    return replace(
+        made,
+        default_pool=policies.connections(pool, made) if pool else None,
+        default_outlier=policies.outlier(policy.outlier_detection),
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from weft.compile.clusters import Peers, service_cluster
-from weft.compile.istio.destination_rule import RuleIndex, merge
+from weft.compile.istio.destination_rule import merge
+from weft.compile.istio.rule_index import RuleIndex
 from weft.compile.memo import Memo
 from weft.compile.policy import NO_RULE, Rule
 from weft.compile.protocol import Protocol
@@ -21,29 +23,39 @@ class Rules:
     """Rules by host; the same object as long as none of them differs."""
 
     by_host: Mapping[str, Rule]
+    default: Rule = NO_RULE
 
     def of(self, host: str) -> Rule:
         """What holds for a host."""
-        return self.by_host.get(host, NO_RULE)
+        return self.by_host.get(host, self.default)
 
 
 def rules_of(view: View, index: RuleIndex, labels: Labels, settings: Settings, memo: Memo) -> Rules:
     """All rules for a view. ``labels`` only matter when some rule is for certain workloads."""
     bearer = frozenset(labels)
+    default = memo(merge, (), settings, False, _NONE)
     found: list[Rule] = []
     for service in view.services:
         obeyed = index.find(service.host, service.namespace, view.namespace, bearer, settings)
-        found.append(memo(merge, obeyed, settings) if obeyed else NO_RULE)
-    return memo(_rules, view, tuple(found))
+        if obeyed or service.sticky:
+            contested = index.contested(service.host) if obeyed else _NONE
+            found.append(memo(merge, obeyed, settings, service.sticky, contested))
+        else:
+            found.append(default)
+    return memo(_rules, view, tuple(found), default)
 
 
-def _rules(view: View, found: tuple[Rule, ...]) -> Rules:
+_NONE: Final[frozenset[str]] = frozenset()
+
+
+def _rules(view: View, found: tuple[Rule, ...], default: Rule) -> Rules:
     return Rules(
         {
             service.host: rule
             for service, rule in zip(view.services, found, strict=True)
-            if rule is not NO_RULE
-        }
+            if rule is not default
+        },
+        default,
     )
 
 
@@ -65,13 +77,15 @@ def clusters_of(
     """A cluster for every port and subset of every service of a view."""
     found: list[Cluster] = []
     for service in view.services:
+        rule = rules.of(service.host)
         found += memo(
             _service_clusters,
             service,
-            rules.of(service.host),
+            rule,
             peers.get((service.namespace, service.host), _NOBODY),
             settings,
             router,
+            view.namespace if memo(_keeps_secrets, rule) else "",
         )
     return memo(Clusters, tuple(found))
 
@@ -79,13 +93,22 @@ def clusters_of(
 _NOBODY = Peers()
 
 
+def _keeps_secrets(rule: Rule) -> bool:
+    """Whether a policy names a Secret, which is one of the client's own namespace."""
+    return any(
+        policy.tls is not None and policy.tls.credential
+        for subset in (rule.default, *rule.subsets)
+        for policy in (subset.default, *(policy for _, policy in subset.policies))
+    )
+
+
 def _service_clusters(
-    service: Service, rule: Rule, peers: Peers, settings: Settings, router: bool
+    service: Service, rule: Rule, peers: Peers, settings: Settings, router: bool, namespace: str
 ) -> tuple[Cluster, ...]:
     if service.resolution is Resolution.ALIAS:
         return ()
     return tuple(
-        service_cluster(service, port, subset, subset.policy(port.number), peers, settings, router)
+        service_cluster(service, port, subset, subset.policy(port.number), peers, settings, router, namespace)
         for port in service.ports
         if port.protocol is not Protocol.UDP
         for subset in (rule.default, *rule.subsets)

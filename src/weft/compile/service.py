@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from weft.compile.nearness import Nearness
 from weft.compile.protocol import Protocol
 from weft.ir import Health, Locality
 from weft.ir.endpoint import NOWHERE
@@ -49,6 +50,7 @@ class Instance:
     mesh: bool = False
     health: Health = Health.HEALTHY
     hostname: str = ""
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,8 @@ class Service:
     ``addresses`` are IPs or CIDRs; the first IP is where its listeners are. ``selector`` None means
     that no workload is selected: ``endpoints`` hold what the resource itself lists (Kubernetes
     Services without a selector take EndpointSlices). ``accounts`` are SANs that the resource states.
-    ``created`` orders conflicts: the oldest wins.
+    ``created`` orders conflicts: the oldest wins. ``nearness``: which endpoints it wants clients to prefer;
+    ``same_node``: it has none but those beside the client; ``sticky``: each client keeps its endpoint.
     """
 
     host: str
@@ -74,6 +77,9 @@ class Service:
     endpoints: tuple[Instance, ...] = ()
     accounts: tuple[str, ...] = ()
     alias_of: str = ""
+    nearness: Nearness | None = None
+    same_node: bool = False
+    sticky: bool = False
     export_to: tuple[str, ...] = ("*",)
     created: str = ""
     source: Key

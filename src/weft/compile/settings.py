@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from weft import ir
+from weft.compile.nearness import MESH_DEFAULT, Nearness
 from weft.names import CLUSTER_DOMAIN, ROOT_NAMESPACE, TRUST_DOMAIN
 
 DEFAULT_RETRY = ir.Retry(
@@ -21,6 +22,9 @@ class Settings:
     ``export_*`` are what a resource without ``exportTo`` is exported to. ``trust_domains`` are other
     domains whose identities are accepted as well. ``controllers`` name the GatewayClasses that are ours.
     ``tracing``: spans are made, and the headers that tie requests together.
+    ``nearness``: what holds of near and far endpoints; None: nothing. ``default_pool`` and
+    ``default_outlier`` are for connections of which no rule says anything.
+    ``tls_limits``: what TLS that a gateway ends may use where it does not say so itself.
     ``upgrade``: HTTP/2 to every ``http`` port (True), to none (False), or between sidecars (None).
     """
 
@@ -35,6 +39,9 @@ class Settings:
     auto_mtls: bool = True
     connect_timeout: timedelta = timedelta(seconds=10)
     keepalive: ir.Keepalive | None = None
+    nearness: Nearness | None = MESH_DEFAULT
+    default_pool: ir.Connections | None = None
+    default_outlier: ir.OutlierDetection | None = None
     detection_timeout: timedelta = timedelta(0)
     retry: ir.Retry | None = DEFAULT_RETRY
     access_log: str | None = None
@@ -43,6 +50,7 @@ class Settings:
     export_virtual_services: tuple[str, ...] = ("*",)
     export_destination_rules: tuple[str, ...] = ("*",)
     ingress_class: str = "istio"
+    tls_limits: ir.TlsLimits = ir.TlsLimits()
     controllers: frozenset[str] = frozenset({"weft.dev/gateway-controller", "istio.io/gateway-controller"})
 
     def signed_in(self, trust_domain: str) -> Settings:

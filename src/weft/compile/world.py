@@ -15,8 +15,8 @@ from weft.compile.gatewayapi.facts import Facts
 from weft.compile.hosts import is_wildcard
 from weft.compile.istio import service_entry
 from weft.compile.istio.delegate import rooted
-from weft.compile.istio.destination_rule import RuleIndex
 from weft.compile.istio.peer_authentication import PeerModes, modes_of
+from weft.compile.istio.rule_index import RuleIndex
 from weft.compile.memo import Memo
 from weft.compile.mesh import settings_of
 from weft.compile.registry import Instances, Services

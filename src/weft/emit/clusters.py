@@ -123,7 +123,8 @@ def _http_options(cluster: Cluster) -> http_protocols_v3.HttpProtocolOptions:
     if cluster.tls is not None and cluster.tls.sni_from_host:
         options.upstream_http_protocol_options.CopyFrom(
             core_v3.UpstreamHttpProtocolOptions(
-                auto_sni=True, auto_san_validation=cluster.tls.trust is not None
+                auto_sni=True,
+                auto_san_validation=cluster.tls.trust is not None and cluster.tls.san_from_host,
             )
         )
     if cluster.outlier is not None and cluster.outlier.http_codes:

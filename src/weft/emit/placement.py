@@ -8,14 +8,16 @@ from typing import Final
 
 from weft.ir.endpoint import NOWHERE, Endpoint, Health, Locality
 from weft.ir.placement import UNPLACED, Placement, Standpoint, Tiers
-from weft.names import NODE_LABEL
+from weft.names import (
+    HOSTNAME_LABEL,
+    NETWORK_LABEL,
+    NODE_LABEL,
+    REGION_LABEL,
+    SUBZONE_LABEL,
+    ZONE_LABEL,
+)
 
-NETWORK: Final = "topology.istio.io/network"
-REGION: Final = "topology.kubernetes.io/region"
-ZONE: Final = "topology.kubernetes.io/zone"
-SUBZONE: Final = "topology.istio.io/subzone"
-HOSTNAME: Final = "kubernetes.io/hostname"
-_TOPOLOGY: Final = frozenset({NETWORK, REGION, ZONE, SUBZONE, HOSTNAME})
+_TOPOLOGY: Final = frozenset({NETWORK_LABEL, REGION_LABEL, ZONE_LABEL, SUBZONE_LABEL, HOSTNAME_LABEL})
 
 
 @dataclass(slots=True)
@@ -33,9 +35,9 @@ def seen(placement: Placement, client: Standpoint) -> Standpoint:
     ranked = placement.tiers is not Tiers.NONE or bool(placement.distribute)
     wanted = {name for name, value in placement.labels if value is None}
     return Standpoint(
-        locality=client.locality if ranked or wanted & {REGION, ZONE, SUBZONE} else NOWHERE,
+        locality=client.locality if ranked or wanted & {REGION_LABEL, ZONE_LABEL, SUBZONE_LABEL} else NOWHERE,
         network=client.network,
-        node=client.node if placement.same_node or HOSTNAME in wanted else "",
+        node=client.node if placement.same_node or HOSTNAME_LABEL in wanted else "",
         labels=tuple((name, value) for name, value in client.labels if name in wanted),
     )
 
@@ -44,6 +46,9 @@ def groups(
     endpoints: Iterable[Endpoint], placement: Placement, client: Standpoint = UNPLACED
 ) -> tuple[Group, ...]:
     """The endpoints as the client shall use them, the best first."""
+    if placement.select:
+        wanted = set(placement.select)
+        endpoints = (endpoint for endpoint in endpoints if wanted <= set(endpoint.labels))
     if placement.same_node:
         endpoints = (endpoint for endpoint in endpoints if endpoint.node == client.node)
     if placement.healthy_only:
@@ -70,7 +75,7 @@ def _by_labels(group: Group, placement: Placement, client: Standpoint) -> Iterab
     wanted = [
         (name, _of_client(client, name) if value is None else value) for name, value in placement.labels
     ]
-    skips_network = wanted[0][0] == NETWORK
+    skips_network = wanted[0][0] == NETWORK_LABEL
     parts: dict[int, list[Endpoint]] = {}
     for endpoint in group.endpoints:
         rank = 0
@@ -99,11 +104,11 @@ def _label(name: str, place: Locality, network: str, node: str, labels: Mapping[
     """A label, or what is known of the place, which goes before a label of that name."""
     if name not in _TOPOLOGY:
         return labels.get(name, "")
-    if name == NETWORK:
+    if name == NETWORK_LABEL:
         return labels.get(name) or network
-    if name == HOSTNAME:
+    if name == HOSTNAME_LABEL:
         return node or labels.get(NODE_LABEL) or labels.get(name, "")
-    known = {REGION: place.region, ZONE: place.zone, SUBZONE: place.subzone}[name]
+    known = {REGION_LABEL: place.region, ZONE_LABEL: place.zone, SUBZONE_LABEL: place.subzone}[name]
     return known or labels.get(name, "")
 
 

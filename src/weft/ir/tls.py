@@ -82,12 +82,14 @@ class UpstreamTls:
     """TLS that a cluster originates.
 
     ``peer_names``: acceptable SANs; URIs (``spiffe://…``) are compared with URI SANs, others with DNS SANs.
-    ``sni`` empty means none, unless ``sni_from_host``: the request's host, and SANs by the same name.
+    ``sni`` empty means none, unless ``sni_from_host``: the request's host; ``san_from_host``: then the
+    certificate must bear that name, too.
     ``trust`` None means: the peer is not verified.
     """
 
     sni: str = ""
     sni_from_host: bool = False
+    san_from_host: bool = True
     certificate: SecretRef | None = None
     trust: SecretRef | None = None
     peer_names: tuple[TextMatch, ...] = ()
