@@ -52,7 +52,7 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
             tables.append(memo(table_of, name, members, owners, scene))
     gateway = memo(gateway_named, world.gateway_facts, namespace, labels)
     if gateway is not None:
-        edge = memo(edge_of, gateway, world.gateway_facts, identity.port_map, memo)
+        edge = memo(edge_of, gateway, world.gateway_facts, rules, identity.port_map, memo)
         taken = {listener.name for listener in edge.listeners} | {table.name for table in edge.tables}
         listeners = [*edge.listeners, *(item for item in listeners if item.name not in taken)]
         tables = [*edge.tables, *(table for table in tables if table.name not in taken)]

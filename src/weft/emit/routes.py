@@ -125,6 +125,8 @@ def _match(test: RequestMatch) -> route_v3.RouteMatch:
         _path(made, test.path)
     if test.grpc:
         made.grpc.SetInParent()
+    if test.below is not None:
+        made.runtime_fraction.default_value.CopyFrom(fraction(test.below))
     return made
 
 
@@ -219,6 +221,7 @@ def _mirror(mirror: Mirror) -> route_v3.RouteAction.RequestMirrorPolicy:
     return route_v3.RouteAction.RequestMirrorPolicy(
         cluster=mirror.cluster,
         trace_sampled=boolean(False),  # a copy is no part of the caller's trace
+        disable_shadow_host_suffix_append=True,  # Istio's: a copy names the same host
         runtime_fraction=core_v3.RuntimeFractionalPercent(default_value=fraction(mirror.fraction)),
     )
 

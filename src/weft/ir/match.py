@@ -84,7 +84,11 @@ EVERY_PATH = PathMatch(test=PathTest.PREFIX, value="/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestMatch:
-    """All tests must hold. ``connect``: it is a CONNECT, which has no path; others never match it."""
+    """All tests must hold. ``connect``: it is a CONNECT, which has no path; others never match it.
+
+    ``below``: the request's draw, in millionths, is below this. There is one draw a request: routes that
+    follow each other with growing bounds share the requests.
+    """
 
     path: PathMatch = EVERY_PATH
     headers: tuple[HeaderMatch, ...] = ()
@@ -92,3 +96,4 @@ class RequestMatch:
     claims: tuple[ClaimMatch, ...] = ()
     grpc: bool = False
     connect: bool = False
+    below: int | None = None

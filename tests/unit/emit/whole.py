@@ -199,6 +199,7 @@ def _routes() -> ir.RouteTable:
         ),
         query=(ir.QueryMatch(name="q", match=_text("contains", "1")),),
         grpc=True,
+        below=500_000,
     )
     cors = ir.Cors(
         origins=(_text("exact", "https://a"),),

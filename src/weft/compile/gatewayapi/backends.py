@@ -5,42 +5,126 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from weft import ir
 from weft.compile.gatewayapi.facts import Facts
-from weft.compile.service import Resolution
-from weft.model.http_route import HTTPBackendRef
-from weft.model.route import BackendObjectReference
+from weft.compile.memo import Memo
+from weft.compile.protocol import Protocol
+from weft.compile.rules import Rules
+from weft.compile.service import Resolution, Service
+from weft.model.grpc_route import GRPCRoute
+from weft.model.http_route import HTTPRoute
+from weft.model.route import BackendObjectReference, RouteFilter
 from weft.names import outbound_cluster
 
 UNKNOWN: Final = "UnknownService"
-"""A cluster that never exists: a route to it answers 500."""
+"""A cluster that never exists: a route to it answers with an error."""
+
+_ISTIO: Final = "networking.istio.io"
+_CLUSTERSET: Final = "multicluster.x-k8s.io"
+
+Target = tuple[str, str, str, str, int | None]
+"""Group, kind, namespace, name and port of a reference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """``reason`` is that of the condition ResolvedRefs; ``cluster`` is ``UNKNOWN`` unless it is resolved."""
+    """``reason`` is that of the condition ResolvedRefs; ``cluster`` is ``UNKNOWN`` unless it is resolved.
+
+    ``host`` and ``port`` are the service's that is called.
+    """
 
     cluster: str = UNKNOWN
     reason: str = "ResolvedRefs"
     message: str = ""
+    host: str = ""
+    port: int = 0
+
+
+def target_of(ref: BackendObjectReference, owner: str) -> Target:
+    """What a reference of a route in namespace ``owner`` means, defaults filled in."""
+    group = str(ref.group or "")
+    return group, str(ref.kind or "Service"), str(ref.namespace or owner), str(ref.name), ref.port
 
 
 def backend_of(
-    ref: HTTPBackendRef | BackendObjectReference, owner: str, facts: Facts, kind: str = "HTTPRoute"
+    ref: BackendObjectReference, owner: str, facts: Facts, kind: str = "HTTPRoute", *, mesh: bool = False
 ) -> Backend:
-    """The cluster that a reference of a route in namespace ``owner`` leads to."""
-    group, target = str(ref.group or ""), str(ref.kind or "Service")
-    name, namespace = str(ref.name), str(ref.namespace or owner)
-    if (group, target) != ("", "Service"):
-        return Backend(reason="InvalidKind", message=f"a backend must be a Service, not {group}/{target}")
-    if not facts.permits(kind, owner, "", "Service", namespace, name):
-        message = f"no ReferenceGrant in {namespace} lets routes of {owner} use Service {namespace}/{name}"
-        return Backend(reason="RefNotPermitted", message=message)
-    service = facts.service(namespace, name)
-    if service is None:
-        return Backend(reason="BackendNotFound", message=f"there is no Service {namespace}/{name}")
-    port = None if ref.port is None else service.port(ref.port)
-    if port is None:
-        return Backend(reason="BackendNotFound", message=f"Service {namespace}/{name} has no port {ref.port}")
-    if service.resolution is Resolution.ALIAS:
-        return Backend(cluster=outbound_cluster(service.alias_of, port.number))
-    return Backend(cluster=outbound_cluster(service.host, port.number))
+    """The cluster that a reference of a ``kind`` in namespace ``owner`` leads to.
+
+    Routes of the mesh need no grant: they expose nothing that could not be called without them (GEP-1294).
+    """
+    group, target, namespace, name, port = target_of(ref, owner)
+    what = f"{target} {namespace}/{name}"
+    if (group, target) == (_ISTIO, "Hostname"):
+        found, what = _named(name, owner, facts) if ref.namespace is None else None, f"host {name}"
+    elif (group, target) in {("", "Service"), (_CLUSTERSET, "ServiceImport")}:
+        if not mesh and not facts.permits(kind, owner, group, target, namespace, name):
+            message = f"no ReferenceGrant in {namespace} lets {kind}s of {owner} use {what}"
+            return Backend(reason="RefNotPermitted", message=message)
+        found = facts.service(namespace, name)
+    else:
+        message = f"a backend must be a Service, not a {f'{group}/{target}' if group else target}"
+        return Backend(reason="InvalidKind", message=message)
+    if found is None:
+        return Backend(reason="BackendNotFound", message=f"there is no {what}")
+    served = None if port is None else found.port(port)
+    if served is None:
+        return Backend(reason="BackendNotFound", message=f"{what} has no port {port}")
+    if served.protocol is Protocol.UDP and kind != "UDPRoute":
+        return Backend(reason="UnsupportedProtocol", message=f"port {port} of {what} speaks UDP")
+    host = found.alias_of if found.resolution is Resolution.ALIAS else found.host
+    return Backend(cluster=outbound_cluster(host, served.number), host=host, port=served.number)
+
+
+def _named(host: str, owner: str, facts: Facts) -> Service | None:
+    """Istio's kind Hostname: whatever has that name, the own namespace's first."""
+    found = facts.services.by_host.get(host.lower(), ())
+    return min(found, key=lambda service: (service.namespace != owner, service.order), default=None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backends:
+    """Clusters of all that a route refers to, with the hash that rules ask for; the same object while they
+    are the same.
+    """
+
+    clusters: tuple[tuple[Target, str, ir.HashOn | None], ...]
+
+    def find(self, ref: BackendObjectReference, owner: str) -> tuple[str, ir.HashOn | None]:
+        """The cluster of a reference, ``UNKNOWN`` where there is none."""
+        wanted = target_of(ref, owner)
+        return next(((name, on) for target, name, on in self.clusters if target == wanted), (UNKNOWN, None))
+
+
+def references(route: HTTPRoute | GRPCRoute) -> tuple[tuple[str, BackendObjectReference], ...]:
+    """All backends and mirrors of a route in their order, each with its path."""
+    found: list[tuple[str, BackendObjectReference]] = []
+    for number, rule in enumerate(route.spec.rules or ()):
+        place = f"spec.rules[{number}]"
+        filtered: list[tuple[str, tuple[RouteFilter, ...] | None]] = [(place, rule.filters)]
+        for index, ref in enumerate(rule.backend_refs or ()):
+            found.append((f"{place}.backendRefs[{index}]", ref))
+            filtered.append((f"{place}.backendRefs[{index}]", ref.filters))
+        for where, filters in filtered:
+            found += [
+                (f"{where}.filters[{index}].requestMirror.backendRef", item.request_mirror.backend_ref)
+                for index, item in enumerate(filters or ())
+                if item.request_mirror is not None
+            ]
+    return tuple(found)
+
+
+def backends_of(
+    route: HTTPRoute | GRPCRoute, facts: Facts, rules: Rules, memo: Memo, *, mesh: bool = False
+) -> Backends:
+    """What a route's references lead to, for proxies that obey these rules."""
+    owner, kind = route.metadata.namespace, type(route).__name__
+    found: dict[Target, tuple[str, ir.HashOn | None]] = {}
+    for _, ref in references(route):
+        target = target_of(ref, owner)
+        if target in found:
+            continue
+        backend = backend_of(ref, owner, facts, kind, mesh=mesh)
+        policy = rules.of(backend.host).default.policy(backend.port)
+        found[target] = backend.cluster, policy.hash_on
+    return memo(Backends, tuple((target, cluster, on) for target, (cluster, on) in found.items()))

@@ -1,27 +1,59 @@
-"""A Gateway API Gateway as listeners and route tables of its proxy."""
+"""A Gateway API Gateway as listeners, route tables and clusters of its proxy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
 
 from weft import ir
+from weft.compile.clusters import Peers
+from weft.compile.gatewayapi import tls_route, udp_route
+from weft.compile.gatewayapi.binding import attached, bound
 from weft.compile.gatewayapi.facts import Facts
+from weft.compile.gatewayapi.isolation import misdirected
+from weft.compile.gatewayapi.layer4 import tcp_handler
 from weft.compile.gatewayapi.listeners import Listener, merged
-from weft.compile.gatewayapi.tables import attached, hosts_of
+from weft.compile.gatewayapi.rivals import request_routes
+from weft.compile.gatewayapi.status_gateway import refusal
+from weft.compile.gatewayapi.tables import hosts_of
+from weft.compile.hosts import specificity
 from weft.compile.memo import Memo
 from weft.compile.outbound import ANYWHERE
+from weft.compile.rules import Rules
 from weft.compile.server import edge_handler
 from weft.compile.sources import source
 from weft.model.gateway import Gateway
-from weft.names import GATEWAY_NAME_LABEL
+from weft.names import GATEWAY_NAME_LABEL, HTTP3_ANNOTATION
+
+_REMEMBERED: Final = timedelta(days=1)
+"""How long a client may believe that there is HTTP/3."""
+
+PeersByService = Mapping[tuple[str, str], Peers]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edge:
-    """What a Gateway adds to its proxy."""
+    """What a Gateway adds to its proxy. ``clusters``: those that only it needs."""
 
     listeners: tuple[ir.Listener, ...]
     tables: tuple[ir.RouteTable, ...]
+    clusters: tuple[ir.Cluster, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """What the parts of an edge are made from."""
+
+    gateway: Gateway
+    facts: Facts
+    rules: Rules
+    peers: PeersByService
+    memo: Memo
+
+
+_Part = tuple[list[ir.FilterChain], list[ir.RouteTable]]
 
 
 def gateway_named(facts: Facts, namespace: str, labels: tuple[tuple[str, str], ...]) -> Gateway | None:
@@ -33,55 +65,177 @@ def gateway_named(facts: Facts, namespace: str, labels: tuple[tuple[str, str], .
     return None
 
 
-def edge_of(gateway: Gateway, facts: Facts, port_map: tuple[tuple[int, int], ...], memo: Memo) -> Edge:
+def wants_http3(gateway: Gateway) -> bool:
+    """Whether HTTPS is served over QUIC as well."""
+    return (gateway.metadata.annotations or {}).get(HTTP3_ANNOTATION, "").lower() == "true"
+
+
+def edge_of(
+    gateway: Gateway,
+    facts: Facts,
+    rules: Rules,
+    peers: PeersByService,
+    port_map: tuple[tuple[int, int], ...],
+    memo: Memo,
+) -> Edge:
     """All sound listeners of a Gateway. HTTP listeners of a port share a table, HTTPS ones have their own."""
-    routes = attached(gateway, facts, memo)
-    by_port: dict[int, list[Listener]] = {}
+    if refusal(gateway, facts) is not None:
+        return Edge((), ())
+    scene = Scene(gateway, facts, rules, peers, memo)
+    ports: dict[tuple[bool, int], list[Listener]] = {}
     for listener in merged(gateway, facts):
-        if listener.sound and listener.protocol in {"HTTP", "HTTPS"}:
-            by_port.setdefault(listener.port, []).append(listener)
+        if listener.sound:
+            ports.setdefault((listener.layer == "UDP", listener.port), []).append(listener)
     listeners: list[ir.Listener] = []
     tables: list[ir.RouteTable] = []
-    for port, group in sorted(by_port.items()):
-        chains: list[ir.FilterChain] = []
-        name = f"{ANYWHERE}_{port}"
-        if group[0].tls is None:
-            table = f"http.{port}"
-            hosts = tuple(host for item in group for host in hosts_of(item, group, routes, facts, memo))
-            tables.append(ir.RouteTable(name=table, virtual_hosts=_merged(hosts)))
-            chains.append(
-                ir.FilterChain(
-                    name=name, match=ir.ChainMatch(), handler=edge_handler(name, table, facts.settings)
+    clusters: dict[str, ir.Cluster] = {}
+    for (datagrams, port), group in sorted(ports.items()):
+        bind = dict(port_map).get(port, port)
+        if datagrams:
+            found = _udp(group[0], bind, scene)
+            if found is not None:
+                listeners.append(found[0])
+                clusters |= {cluster.name: cluster for cluster in found[1]}
+            continue
+        quic = wants_http3(gateway) and (True, port) not in ports
+        chains, own = _chains(port, group, bind if quic else None, scene)
+        tables += own
+        if chains:
+            listeners.append(_listener(port, bind, chains, gateway, facts))
+        over_quic = tuple(_over_quic(chain) for chain in chains if quic and _may_be_quic(chain))
+        if over_quic:
+            listeners.append(
+                replace(
+                    listeners[-1],
+                    name=f"udp_{ANYWHERE}_{port}",
+                    chains=over_quic,
+                    inspect_tls=False,
+                    quic=True,
                 )
             )
-        else:
-            for item in group:
-                table = f"https.{port}.{item.name}.{gateway.metadata.name}.{gateway.metadata.namespace}"
-                own = hosts_of(item, group, routes, facts, memo)
-                tables.append(ir.RouteTable(name=table, virtual_hosts=_merged(own)))
-                names = () if item.hostname == "*" else (item.hostname,)
-                chains.append(
-                    ir.FilterChain(
-                        name=table,
-                        match=ir.ChainMatch(server_names=names),
-                        handler=edge_handler(name, table, facts.settings),
-                        tls=item.tls,
-                    )
-                )
-        listeners.append(
-            ir.Listener(
-                name=name,
-                direction=ir.Direction.GATEWAY,
-                address=ANYWHERE,
-                port=dict(port_map).get(port, port),
-                receive=ir.Receive.BOUND,
-                chains=tuple(chains),
-                inspect_tls=group[0].tls is not None,
-                inspect_timeout=facts.settings.detection_timeout,
-                source=source(gateway.key),
-            )
+    return Edge(tuple(listeners), tuple(tables), tuple(clusters.values()))
+
+
+def _listener(
+    port: int, bind: int, chains: Sequence[ir.FilterChain], gateway: Gateway, facts: Facts
+) -> ir.Listener:
+    return ir.Listener(
+        name=f"{ANYWHERE}_{port}",
+        direction=ir.Direction.GATEWAY,
+        address=ANYWHERE,
+        port=bind,
+        receive=ir.Receive.BOUND,
+        chains=tuple(chains),
+        inspect_tls=any(chain.tls is not None or chain.match.server_names for chain in chains),
+        inspect_timeout=facts.settings.detection_timeout,
+        source=source(gateway.key),
+    )
+
+
+def _chains(port: int, group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
+    """Chains and tables of a port's listeners, which share a layer. ``quic``: the port to tell of, or None."""
+    match group[0].layer:
+        case "HTTP":
+            return _http(port, group, scene)
+        case "TLS":
+            return _tls(group, quic, scene)
+    return _tcp(group[0], scene), []
+
+
+def _http(port: int, group: Sequence[Listener], scene: Scene) -> _Part:
+    name, table = f"{ANYWHERE}_{port}", f"http.{port}"
+    routes = scene.memo(request_routes, scene.gateway, scene.facts)
+    hosts = tuple(
+        host
+        for item in group
+        for host in hosts_of(item, group, routes, scene.facts, scene.rules, scene.memo)
+    )
+    handler = edge_handler(name, table, scene.facts.settings)
+    chain = ir.FilterChain(name=name, match=ir.ChainMatch(), handler=handler)
+    return [chain], [ir.RouteTable(name=table, virtual_hosts=_merged(hosts))]
+
+
+def _tls(group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
+    facts, gateway = scene.facts, scene.gateway
+    tls_routes = attached(facts.tls_routes, gateway, facts)
+    tcp_routes = attached(facts.tcp_routes, gateway, facts)
+    requests = scene.memo(request_routes, gateway, facts)
+    https = [item for item in group if item.protocol == "HTTPS"]
+    chains: list[ir.FilterChain] = []
+    tables: list[ir.RouteTable] = []
+    for item in group:
+        if item.protocol != "HTTPS":
+            chains += tls_route.chains(item, group, tls_routes, tcp_routes, facts)
+            continue
+        table = _table_name(item)
+        hosts = hosts_of(item, https, requests, facts, scene.rules, scene.memo)
+        hosts = (*hosts, *misdirected(item, https, (name for host in hosts for name in host.domains)))
+        chain = ir.FilterChain(
+            name=table,
+            match=ir.ChainMatch(server_names=() if item.hostname == "*" else (item.hostname,)),
+            handler=edge_handler(f"{ANYWHERE}_{item.port}", table, facts.settings),
+            tls=item.tls,
         )
-    return Edge(tuple(listeners), tuple(tables))
+        chains.append(chain)
+        told = ir.HeaderEdit()
+        if quic is not None and _may_be_quic(chain):
+            age = _REMEMBERED // timedelta(seconds=1)
+            told = ir.HeaderEdit(set=(("alt-svc", f'h3=":{quic}"; ma={age}'),))
+        tables.append(ir.RouteTable(name=table, virtual_hosts=_merged(hosts), response_headers=told))
+    # What names a host more exactly goes first, so that a reader meets the chains as Envoy tries them.
+    chains.sort(key=lambda chain: specificity(next(iter(chain.match.server_names), "*")))
+    return chains, tables
+
+
+def _table_name(listener: Listener) -> str:
+    """Istio's name of a table; a ListenerSet's says what it is, as a Gateway may have the same name."""
+    owner = listener.owner
+    kind = "listenerset." if owner.kind.endswith("/ListenerSet") else ""
+    return f"https.{listener.port}.{listener.name}.{kind}{owner.name}.{owner.namespace}"
+
+
+def _tcp(listener: Listener, scene: Scene) -> list[ir.FilterChain]:
+    """The chain of the oldest TCPRoute: connections have nothing to tell others by."""
+    routes = bound(listener, attached(scene.facts.tcp_routes, scene.gateway, scene.facts))
+    if not routes:
+        return []
+    name = f"{ANYWHERE}_{listener.port}"
+    return [ir.FilterChain(name=name, match=ir.ChainMatch(), handler=tcp_handler(routes[0][0], scene.facts))]
+
+
+def _udp(listener: Listener, bind: int, scene: Scene) -> tuple[ir.Listener, tuple[ir.Cluster, ...]] | None:
+    """The listener of the oldest UDPRoute, and its clusters."""
+    facts = scene.facts
+    routes = bound(listener, attached(facts.udp_routes, scene.gateway, facts))
+    if not routes:
+        return None
+    route = routes[0][0]
+    made = ir.Listener(
+        name=f"udp_{ANYWHERE}_{listener.port}",
+        direction=ir.Direction.GATEWAY,
+        address=ANYWHERE,
+        port=bind,
+        receive=ir.Receive.BOUND,
+        chains=(),
+        udp=udp_route.handler(route, facts),
+        source=source(scene.gateway.key),
+    )
+    return made, udp_route.clusters(route, facts, scene.rules, scene.peers)
+
+
+def _may_be_quic(chain: ir.FilterChain) -> bool:
+    """Envoy asks no client for a certificate over QUIC: who must show one stays with TCP."""
+    return isinstance(chain.handler, ir.HttpHandler) and chain.tls is not None and chain.tls.trust is None
+
+
+def _over_quic(chain: ir.FilterChain) -> ir.FilterChain:
+    assert isinstance(chain.handler, ir.HttpHandler)
+    assert chain.tls is not None
+    return replace(
+        chain,
+        handler=replace(chain.handler, version=ir.HttpVersion.HTTP3),
+        tls=replace(chain.tls, alpn=("h3",), limits=ir.TlsLimits()),
+    )
 
 
 def _merged(hosts: tuple[ir.VirtualHost, ...]) -> tuple[ir.VirtualHost, ...]:

@@ -1,27 +1,40 @@
-"""HTTPRoute ``matches``, and which of them goes first."""
+"""``matches`` of HTTPRoutes and GRPCRoutes, and which of them goes first."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Final
+
 from weft import ir
-from weft.model.http_route import HTTPHeaderMatch, HTTPPathMatch, HTTPQueryParamMatch, HTTPRouteMatch
+from weft.model.grpc_route import GRPCMethodMatch, GRPCRouteMatch
+from weft.model.http_route import HTTPPathMatch, HTTPQueryParamMatch, HTTPRouteMatch
+from weft.model.patterns import pattern
+from weft.model.route import HeaderMatch
+
+_REGEX: Final = "RegularExpression"
+_RANK: Final = {
+    ir.PathTest.EXACT: 0,
+    ir.PathTest.PREFIX: 1,
+    ir.PathTest.PATH_PREFIX: 1,
+    ir.PathTest.REGEX: 2,
+}
+
+Order = tuple[int, ...]
+"""Sort key of a match: the smallest is asked first."""
 
 
-def request_match(match: HTTPRouteMatch | None) -> ir.RequestMatch:
+def http_match(match: HTTPRouteMatch | None) -> ir.RequestMatch:
     """What Envoy tests of a request; None is the default, every path."""
     if match is None:
         return ir.RequestMatch()
-    headers: dict[str, ir.HeaderMatch] = {}
-    for header in match.headers or ():  # of a name written twice the first holds (specification)
-        name = header.name.lower()
-        headers.setdefault(name, ir.HeaderMatch(name=name, match=_text(header)))
     query: dict[str, ir.QueryMatch] = {}
-    for parameter in match.query_params or ():
+    for parameter in match.query_params or ():  # of a name written twice the first holds (specification)
         query.setdefault(parameter.name, ir.QueryMatch(name=parameter.name, match=_text(parameter)))
-    found = list(headers.values())
+    headers = _headers(match.headers)
     if match.method:
         test = ir.TextMatch(test=ir.TextTest.EXACT, value=str(match.method))
-        found.append(ir.HeaderMatch(name=":method", match=test))
-    return ir.RequestMatch(path=path_match(match.path), headers=tuple(found), query=tuple(query.values()))
+        headers = (*headers, ir.HeaderMatch(name=":method", match=test))
+    return ir.RequestMatch(path=path_match(match.path), headers=headers, query=tuple(query.values()))
 
 
 def path_match(path: HTTPPathMatch | None) -> ir.PathMatch:
@@ -38,16 +51,43 @@ def path_match(path: HTTPPathMatch | None) -> ir.PathMatch:
     return ir.PathMatch(test=ir.PathTest.PATH_PREFIX, value=stripped)
 
 
-def _text(test: HTTPHeaderMatch | HTTPQueryParamMatch) -> ir.TextMatch:
-    regex = str(test.type or "Exact") == "RegularExpression"
+def grpc_match(match: GRPCRouteMatch | None) -> ir.RequestMatch:
+    """What Envoy tests of a call; None is every call."""
+    if match is None:
+        return ir.RequestMatch()
+    return ir.RequestMatch(path=method_match(match.method), headers=_headers(match.headers))
+
+
+def method_match(method: GRPCMethodMatch | None) -> ir.PathMatch:
+    """A service and a method are a path: ``/shop.v1.Orders/GetOrder``."""
+    if method is None or not (method.service or method.method):
+        return ir.EVERY_PATH
+    service, name = method.service, method.method
+    if method.type == _REGEX:
+        value = f"/{f'(?:{service})' if service else '[^/]+'}/{f'(?:{name})' if name else '.+'}"
+        return ir.PathMatch(test=ir.PathTest.REGEX, value=value)
+    if not name:
+        return ir.PathMatch(test=ir.PathTest.PREFIX, value=f"/{service}/")
+    if not service:
+        return ir.PathMatch(test=ir.PathTest.REGEX, value=f"/[^/]+/{name}")
+    return ir.PathMatch(test=ir.PathTest.EXACT, value=f"/{service}/{name}")
+
+
+def _headers(headers: Iterable[HeaderMatch] | None) -> tuple[ir.HeaderMatch, ...]:
+    found: dict[str, ir.HeaderMatch] = {}
+    for header in headers or ():  # of a name written twice the first holds (specification)
+        name = header.name.lower()
+        found.setdefault(name, ir.HeaderMatch(name=name, match=_text(header)))
+    return tuple(found.values())
+
+
+def _text(test: HeaderMatch | HTTPQueryParamMatch) -> ir.TextMatch:
+    regex = test.type == _REGEX
     return ir.TextMatch(test=ir.TextTest.REGEX if regex else ir.TextTest.EXACT, value=test.value)
 
 
-_RANK = {ir.PathTest.EXACT: 0, ir.PathTest.PREFIX: 1, ir.PathTest.PATH_PREFIX: 1, ir.PathTest.REGEX: 2}
-
-
-def precedence(match: ir.RequestMatch) -> tuple[int, int, int, int, int]:
-    """Sort key by the specification: exact path, longest path, method, most headers, most parameters.
+def http_order(match: ir.RequestMatch) -> Order:
+    """By the specification: exact path, longest path, method, most headers, most parameters.
 
     Regular expressions come last, as in Istio. Ties go to the oldest route, then to its first rule.
     """
@@ -59,3 +99,39 @@ def precedence(match: ir.RequestMatch) -> tuple[int, int, int, int, int]:
         -(len(match.headers) - method),
         -len(match.query),
     )
+
+
+def grpc_order(match: GRPCRouteMatch | None) -> Order:
+    """By the specification: longest service, longest method, most headers. Regexes come after names."""
+    method = match.method if match is not None else None
+    headers = match.headers if match is not None else None
+    names = {header.name.lower() for header in headers or ()}
+    if method is None:
+        return 2, 0, 0, -len(names)
+    rank = 1 if method.type == _REGEX else 0
+    return rank, -len(method.service or ""), -len(method.method or ""), -len(names)
+
+
+def complaints(match: HTTPRouteMatch | GRPCRouteMatch | None) -> Iterator[tuple[str, str]]:
+    """Path and complaint of each regular expression that no proxy takes: such a match is left out."""
+    if match is None:
+        return
+    found: list[tuple[str, str]] = []
+    if isinstance(match, HTTPRouteMatch):
+        if match.path is not None and match.path.type == _REGEX and match.path.value:
+            found.append(("path.value", match.path.value))
+        for number, parameter in enumerate(match.query_params or ()):
+            if parameter.type == _REGEX:
+                found.append((f"queryParams[{number}].value", parameter.value))
+    elif match.method is not None and match.method.type == _REGEX:
+        found += [
+            ("method.service", match.method.service or ""),
+            ("method.method", match.method.method or ""),
+        ]
+    for number, header in enumerate(match.headers or ()):
+        if header.type == _REGEX:
+            found.append((f"headers[{number}].value", header.value))
+    for path, text in found:
+        complaint = pattern(text) if text else ""
+        if complaint:
+            yield path, complaint

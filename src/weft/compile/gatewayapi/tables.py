@@ -5,49 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from weft import ir
-from weft.compile.age import age
-from weft.compile.gatewayapi.binding import Parent, parents_of
+from weft.compile.gatewayapi.backends import backends_of
+from weft.compile.gatewayapi.binding import Attached, bound
 from weft.compile.gatewayapi.facts import Facts
-from weft.compile.gatewayapi.http_route import Order, routes_of
 from weft.compile.gatewayapi.listeners import Listener
+from weft.compile.gatewayapi.match import Order
+from weft.compile.gatewayapi.routes import RequestRoute, routes_of
 from weft.compile.hosts import covers, specificity, with_port
 from weft.compile.memo import Memo
-from weft.model.gateway import Gateway
-from weft.model.http_route import HTTPRoute
-
-Attached = tuple[tuple[HTTPRoute, tuple[Parent, ...]], ...]
-
-
-def attached(gateway: Gateway, facts: Facts, memo: Memo) -> Attached:
-    """Routes with a parentRef to a Gateway, the oldest first."""
-    found = []
-    for route in sorted(facts.routes.values(), key=lambda route: age(route.metadata)):
-        parents = tuple(p for p in memo(parents_of, route, facts) if p.gateway == gateway.key)
-        if parents:
-            found.append((route, parents))
-    return tuple(found)
+from weft.compile.rules import Rules
 
 
 def hosts_of(
-    listener: Listener, rivals: Iterable[Listener], routes: Attached, facts: Facts, memo: Memo
+    listener: Listener,
+    rivals: Iterable[Listener],
+    routes: Attached[RequestRoute],
+    facts: Facts,
+    rules: Rules,
+    memo: Memo,
 ) -> tuple[ir.VirtualHost, ...]:
     """Virtual hosts of one listener. A name that a rival at the same port has more exactly is the rival's."""
     tls = listener.tls is not None
     found: dict[str, list[tuple[Order, int, ir.Route]]] = {listener.hostname: []}
     others = [rival.hostname for rival in rivals if rival is not listener]
-    for number, (route, parents) in enumerate(routes):
-        names = {
-            name
-            for parent in parents
-            for binding in parent.bindings
-            if binding.at(listener)
-            for name in binding.hostnames
-        }
-        made = memo(routes_of, route, listener.port, tls, facts) if names else ()
+    for number, (route, names) in enumerate(bound(listener, routes)):
+        backends = backends_of(route, facts, rules, memo)
+        made = memo(routes_of, route, listener.port, tls, backends, facts.settings)
         for name in names:
-            if _belongs_elsewhere(name, listener.hostname, others):
-                continue
-            found.setdefault(name, []).extend((key, number, item) for key, item in made)
+            if not _belongs_elsewhere(name, listener.hostname, others):
+                found.setdefault(name, []).extend((key, number, item) for key, item in made)
     return tuple(
         ir.VirtualHost(
             name=with_port(name, listener.port),
