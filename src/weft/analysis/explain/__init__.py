@@ -1,0 +1,1 @@
+"""What becomes of a request: a walk through the configuration that a proxy receives."""

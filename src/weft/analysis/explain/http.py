@@ -1,0 +1,216 @@
+"""A request through an HTTP connection manager: route, filters, action, and the answer's way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from weft.analysis.explain import forward
+from weft.analysis.explain.answer import Action, Answer, Failure
+from weft.analysis.explain.configuration import Table
+from weft.analysis.explain.filters import run
+from weft.analysis.explain.origins import Cause, Origins
+from weft.analysis.explain.passage import Passage, Reply
+from weft.analysis.explain.request import Request
+from weft.analysis.explain.routing import Refusal, find, receive
+from weft.analysis.explain.upstream import Upstreams
+from weft.analysis.match import Scene, Values
+
+if TYPE_CHECKING:
+    from weft.protos import hcm_v3, route_v3
+
+# From an HTTP status of the proxy's own to what a gRPC client sees (Grpc::Utility::httpToGrpcStatus).
+_GRPC: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+_UNKNOWN: Final = 2
+
+
+def headers_of(question: Request, address: str) -> Values:
+    """The request as the client sends it, pseudo headers included."""
+    values: Values = {
+        ":method": [question.method],
+        ":authority": [question.host or address],
+        ":path": [question.path],
+        **{name: list(items) for name, items in question.headers.items()},
+    }
+    if question.method == "CONNECT":
+        del values[":path"]
+    return values
+
+
+def serve(
+    hcm: hcm_v3.HttpConnectionManager,
+    question: Request,
+    scene: Scene,
+    answer: Answer,
+    upstreams: Upstreams,
+    origins: Origins,
+) -> None:
+    """Fill the answer with what becomes of the request."""
+    refusal = receive(hcm, scene)
+    if refusal is not None:
+        _refuse(refusal, answer, question)
+        return
+    upgrade = scene.first("upgrade").lower()
+    table = _table(hcm, upstreams)
+    if table is None:
+        answer.route_config = hcm.rds.route_config_name or None
+        missing = Reply(
+            status=404,
+            detail=f"there is no route table {hcm.rds.route_config_name!r}",
+            step="routeConfig",
+            action=Action.ERROR,
+            failure=Failure.NO_ROUTE,
+        )
+        passage = _passage(question, scene, answer, upstreams, origins)
+        _finish(passage, run(list(hcm.http_filters), passage) or missing)
+        return
+    answer.route_config = table.config.name
+    answer.say("routeConfig", table.config.name)
+    passage = _passage(question, scene, answer, upstreams, origins)
+    passage.table = table.config
+    reply = _route(table, passage)
+    if upgrade and not _upgradable(hcm, upgrade):
+        reply = Reply(status=403, detail=f"upgrades to {upgrade} are off", step="upgrade", action=Action.DENY)
+    _finish(passage, run(list(hcm.http_filters), passage) or reply or _act(passage))
+
+
+def _passage(
+    question: Request, scene: Scene, answer: Answer, upstreams: Upstreams, origins: Origins
+) -> Passage:
+    return Passage(question=question, scene=scene, answer=answer, upstreams=upstreams, origins=origins)
+
+
+def _refuse(refusal: Refusal, answer: Answer, question: Request) -> None:
+    """The connection manager itself answers."""
+    if refusal.location:
+        answer.redirect = {
+            **dict.fromkeys(("scheme", "host", "port")),
+            "path": refusal.location,
+            "code": refusal.status,
+            "location": refusal.location,
+        }
+        answer.action, answer.status = Action.REDIRECT, refusal.status
+        answer.response_headers = {"location": [refusal.location]}
+        answer.say("request", refusal.reason)
+        return
+    answer.fail(Failure.PROTOCOL_ERROR, refusal.status, refusal.reason, "request")
+    if question.is_grpc:
+        answer.status, answer.grpc_status = 200, _GRPC.get(refusal.status, _UNKNOWN)
+
+
+def _table(hcm: hcm_v3.HttpConnectionManager, upstreams: Upstreams) -> Table | None:
+    if hcm.HasField("rds"):
+        return upstreams.running.table(hcm.rds.route_config_name)
+    return upstreams.running.decoded.table(hcm.route_config)
+
+
+def _upgradable(hcm: hcm_v3.HttpConnectionManager, upgrade: str) -> bool:
+    rows = [row for row in hcm.upgrade_configs if row.upgrade_type.lower() == upgrade]
+    # Without a row Envoy takes the header for nothing special and sends it on without the upgrade.
+    return not rows or not rows[0].HasField("enabled") or rows[0].enabled.value
+
+
+def _route(table: Table, passage: Passage) -> Reply | None:
+    """Find the route; a reply when none takes the request."""
+    answer, scene = passage.answer, passage.scene
+    found = find(table, scene)
+    authority = scene.first(":authority")
+    if found.host is None:
+        return Reply(
+            status=404,
+            detail=f"no virtual host takes {authority}",
+            step="virtualHost",
+            action=Action.ERROR,
+            failure=Failure.NO_VIRTUAL_HOST,
+        )
+    passage.host = found.host
+    answer.virtual_host = found.host.name
+    answer.say("virtualHost", f"{found.host.name} takes {authority}")
+    if found.needs_tls:
+        return forward.redirect_to_tls(passage)
+    for route, reason in found.near:
+        answer.say("skipped", f"{_title(route, passage)} does not fit: {reason}", _cause(route, passage))
+    if found.route is None:
+        return Reply(
+            status=404,
+            detail=f"no route of {found.host.name} takes {scene.first(':method')} {scene.path}",
+            step="route",
+            action=Action.ERROR,
+            failure=Failure.NO_ROUTE,
+        )
+    passage.route = found.route
+    passage.cause = answer.route = _cause(found.route, passage)
+    answer.route_name = found.route.name or None
+    answer.say("route", _title(found.route, passage), passage.cause)
+    return None
+
+
+def _cause(route: route_v3.Route, passage: Passage) -> Cause | None:
+    return passage.origins.cause(route.metadata if route.HasField("metadata") else None, section="http")
+
+
+def _title(route: route_v3.Route, passage: Passage) -> str:
+    cause = _cause(route, passage)
+    words = _words(route.match)
+    return f"{cause}: {words}" if cause else f"{route.name or 'a route'}: {words}"
+
+
+def _words(match: route_v3.RouteMatch) -> str:
+    """A match in short: ``prefix /shop, header end-user``."""
+    kind = match.WhichOneof("path_specifier") or "nothing"
+    value: Any = getattr(match, kind, "")
+    if kind == "safe_regex":
+        value = value.regex
+    elif kind in {"connect_matcher", "path_match_policy", "nothing"}:
+        value = ""
+    words = [f"{kind.replace('_', ' ')} {value}".strip()]
+    words += [f"header {test.name}" for test in match.headers]
+    words += [f"query parameter {test.name}" for test in match.query_parameters]
+    return ", ".join(words)
+
+
+def _act(passage: Passage) -> Reply | None:
+    """The router: what the route does."""
+    route = passage.route
+    assert route is not None
+    match route.WhichOneof("action"):
+        case "redirect" | "direct_response":
+            return forward.respond(passage, route)
+        case "route":
+            return forward.send(passage, route)
+    return Reply(
+        status=404,
+        detail="the route does nothing that is known",
+        step="route",
+        action=Action.ERROR,
+        failure=Failure.NO_ROUTE,
+    )
+
+
+def _finish(passage: Passage, reply: Reply | None) -> None:
+    """The answer on its way back to the client: the upstream's, or the proxy's own."""
+    answer, question = passage.answer, passage.question
+    if reply is None:
+        before: Values = {name: list(values) for name, values in question.answer_headers.items()}
+        answer.status = question.answer_status
+        if question.is_grpc:
+            said = question.answer_headers.get("grpc-status", ("0",))[0]
+            answer.grpc_status = int(said) if said.isdigit() else _UNKNOWN
+        after = {name: list(values) for name, values in before.items()}
+        answer.say("outcome", f"the upstream's {question.answer_status} goes back")
+    else:
+        before = {}
+        after = {name: [value] for name, value in reply.headers}
+        answer.action, answer.status = reply.action, reply.status
+        answer.error = reply.failure.value if reply.failure else None
+        own = reply.step in {"route", "virtualHost"} and not reply.failure
+        if own and passage.route is not None:
+            forward.edit_response(passage, after)
+        if question.is_grpc and reply.grpc:
+            code = reply.grpc_status
+            answer.status = 200
+            answer.grpc_status = _GRPC.get(reply.status, _UNKNOWN) if code is None else code
+        answer.say("outcome", reply.detail, passage.cause)
+    for change in passage.on_answer:
+        change(after)
+    answer.response_headers = after
+    answer.response_removed = sorted(name for name in before if name not in after)

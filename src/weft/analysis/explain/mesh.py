@@ -1,0 +1,154 @@
+"""Explains requests in a mesh that is made of files: each proxy's configuration is generated, then walked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from weft import ir
+from weft.analysis.connection import parse_ip
+from weft.analysis.explain.answer import Action, Answer
+from weft.analysis.explain.configuration import Configuration, Decoded
+from weft.analysis.explain.origins import Origins
+from weft.analysis.explain.proxies import NOWHERE, Asked, asked, bearers, entry_of
+from weft.analysis.explain.request import ClientTls, Request, Role, read_request
+from weft.analysis.explain.upstream import Upstreams
+from weft.analysis.explain.walk import Dialled, walk
+from weft.compile.endpoints import endpoint_set
+from weft.compile.proxy import compile_proxy
+from weft.compile.service import Resolution, Service
+from weft.compile.world import World
+from weft.emit.bundle import emit
+from weft.emit.endpoints import load_assignment
+from weft.model.parse import Part
+from weft.model.resource import Resource
+from weft.names import ClusterName
+
+if TYPE_CHECKING:
+    from weft.protos import endpoint_v3
+
+
+class Mesh:
+    """A mesh of files. Every proxy that is asked for is configured once."""
+
+    def __init__(
+        self,
+        parts: Iterable[Part],
+        read: Iterable[tuple[Part, Resource]],
+        *,
+        namespace: str = "default",
+        controller: str = "",
+    ) -> None:
+        """``parts`` are all documents, ``read`` those of them that weft understands.
+
+        ``namespace`` is of documents without one; GatewayClasses of ``controller`` are weft's, too.
+        """
+        known = tuple(read)
+        resources = [resource for _, resource in known]
+        self.world = World.build(resources)
+        if controller:
+            controllers = self.world.settings.controllers | {controller}
+            self.world = World.build(resources, replace(self.world.settings, controllers=controllers))
+        self._bearers = bearers(parts, namespace)
+        self._origins = Origins(known)
+        self._decoded = Decoded()
+        self._configurations: dict[tuple[ir.ProxyIdentity, bool], Configuration] = {}
+        self._loads: dict[str, endpoint_v3.ClusterLoadAssignment | None] = {}
+
+    def explain(self, data: object) -> dict[str, Any]:
+        """What becomes of one request, both as JSON; what cannot be read is told as ``error``."""
+        answer = Answer(id=data.get("id") if isinstance(data, Mapping) else None)
+        try:
+            self._answer(read_request(data), answer)
+        except ValueError as error:
+            answer.action, answer.error, answer.status = Action.ERROR, str(error), None
+            answer.say("question", str(error))
+        return answer.json()
+
+    def _answer(self, question: Request, answer: Answer) -> None:
+        proxy = asked(question.sender, self.world, self._bearers)
+        answer.say("proxy", proxy.note)
+        running = self._configuration(proxy, inbound=question.sender.role is Role.INBOUND)
+        namespace = proxy.identity.name.namespace
+        upstreams = Upstreams(running, self._is_kubernetes, namespace)
+        walk(question, self._dialled(question, proxy, answer), upstreams, self._origins, answer)
+
+    def _configuration(self, proxy: Asked, *, inbound: bool) -> Configuration:
+        key = proxy.identity, inbound
+        if key not in self._configurations:
+            world = self.world
+            entry = entry_of(proxy.bearer, proxy.identity.name.address) if proxy.bearer and inbound else None
+            if entry is not None:
+                world = world.replace([entry])
+            made, _ = compile_proxy(world, proxy.identity)
+            self._configurations[key] = Configuration.of_bundle(emit(made), self._load, self._decoded)
+        return self._configurations[key]
+
+    def _load(self, cluster: str) -> endpoint_v3.ClusterLoadAssignment | None:
+        """Endpoints of a cluster; None when nobody is known behind its service at all."""
+        if cluster not in self._loads:
+            found = endpoint_set(self.world, cluster)
+            name = ClusterName.parse(cluster)
+            services = self.world.services.by_host.get(name.host, ()) if name else ()
+            known = found.endpoints or any(self.world.backends(service) for service in services)
+            self._loads[cluster] = load_assignment(cluster, found.endpoints) if known else None
+        return self._loads[cluster]
+
+    def _is_kubernetes(self, host: str) -> bool:
+        return any(service.kubernetes for service in self.world.services.by_host.get(host, ()))
+
+    def _dialled(self, question: Request, proxy: Asked, answer: Answer) -> Dialled:
+        role, own = question.sender.role, proxy.identity.name
+        host, _, written = question.host.rpartition(":")
+        port = question.port
+        if port is None and not question.address and host and written.isdigit() and "]" not in written:
+            port = int(written)
+        if port is None:
+            port = 80 if question.tls is ClientTls.NONE else 443
+        if role is Role.INBOUND:
+            ip = question.address if parse_ip(question.address) else own.address
+            return Dialled(addresses=(ip,), port=port, source_ip=question.source_ip)
+        if role is Role.GATEWAY:
+            ip = question.address if parse_ip(question.address) else own.address
+            return Dialled(addresses=(ip,), port=port, source_ip=question.source_ip)
+        name = question.address or (host if host and written.isdigit() else question.host)
+        addresses = self.resolve(name.strip("[]"), own.namespace)
+        if not addresses:
+            answer.say("address", f"{name or 'nothing'} is no name of the mesh: dialled outside of it")
+            addresses = (NOWHERE,)
+        elif parse_ip(name) is None:
+            answer.say("address", f"{name} is {addresses[0]}")
+        source = question.source_ip or (own.address if own.address != NOWHERE else "")
+        return Dialled(addresses=addresses, port=port, source_ip=source)
+
+    def resolve(self, name: str, namespace: str) -> tuple[str, ...]:
+        """The addresses of a host as a workload of a namespace looks it up; none when nobody declares it."""
+        if parse_ip(name) is not None:
+            return (name,)
+        for candidate in self._names(name.lower().rstrip("."), namespace):
+            for service in self.world.services.by_host.get(candidate, ()):
+                found = self._addresses(service)
+                if found:
+                    return found
+        return ()
+
+    def _names(self, name: str, namespace: str) -> tuple[str, ...]:
+        """The name itself, then with the parts that a resolver's search list adds."""
+        domain = self.world.settings.domain
+        return (
+            name,
+            f"{name}.{namespace}.svc.{domain}",
+            f"{name}.svc.{domain}",
+            f"{name}.{domain}",
+            name.partition(".")[2],  # a member of a headless service
+        )
+
+    def _addresses(self, service: Service) -> tuple[str, ...]:
+        if service.resolution is Resolution.ALIAS:
+            target = service.alias_of
+            return self.resolve(target, service.namespace) if target != service.host else ()
+        plain = tuple(address for address in service.addresses if "/" not in address)
+        if plain:
+            return plain
+        return tuple(sorted({member.address for member in self.world.backends(service)} - {""}))

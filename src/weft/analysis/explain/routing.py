@@ -1,0 +1,158 @@
+"""From a request to a route: what the connection manager changes, the virtual host, the first fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Final
+
+from weft.analysis import paths
+from weft.analysis.connection import parse_ip
+from weft.analysis.explain.configuration import Table, without_port
+from weft.analysis.match import Scene, misfit
+
+if TYPE_CHECKING:
+    from weft.protos import hcm_v3, route_v3
+
+_REJECT, _REDIRECT, _FORWARD = 2, 3, 4  # PathWithEscapedSlashesAction
+_PRIVATE: Final = tuple(
+    ip_network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+)
+# What an edge takes from requests that come from outside (ConnectionManagerUtility::cleanInternalHeaders).
+_INTERNAL: Final = (
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-ip-tags",
+    "x-envoy-original-url",
+    "x-envoy-hedge-on-per-try-timeout",
+)
+_EDGE_ONLY: Final = ("x-envoy-decorator-operation", "x-envoy-downstream-service-cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The connection manager answers itself. ``location`` for a redirect to the normalised path."""
+
+    status: int
+    reason: str
+    location: str = ""
+
+
+def receive(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> Refusal | None:
+    """Change the request as the connection manager does before it looks for a route."""
+    if not scene.first(":authority"):
+        return Refusal(400, "the request names no host")
+    _forwarded(hcm, scene)
+    refusal = _path(hcm, scene)
+    if refusal is not None:
+        return refusal
+    host = scene.first(":authority")
+    if hcm.strip_trailing_host_dot:
+        name = without_port(host)
+        host = name.removesuffix(".") + host[len(name) :]
+    bare = without_port(host)
+    if hcm.strip_any_host_port or (
+        hcm.strip_matching_host_port and host[len(bare) + 1 :] == str(scene.destination_port)
+    ):
+        host = bare
+    scene.headers[":authority"] = [host]
+    return None
+
+
+def _path(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> Refusal | None:
+    path = original = scene.path
+    if not path:
+        return None
+    if "#" in path:
+        return Refusal(400, "a path may not have a fragment")
+    action = int(hcm.path_with_escaped_slashes_action)
+    redirected = False
+    if action in {_REJECT, _REDIRECT, _FORWARD} and paths.has_escaped_slashes(path):
+        if action == _REJECT:
+            return Refusal(400, "the path has escaped slashes")
+        path = paths.unescape_slashes(path)
+        redirected = action == _REDIRECT
+    if hcm.normalize_path.value:
+        made = paths.normalize(path)
+        if made is None:
+            return Refusal(400, f"the path {original!r} cannot be normalised")
+        path = made
+    if hcm.merge_slashes:
+        path = paths.merge_slashes(path)
+    if redirected:
+        return Refusal(307, "the path has escaped slashes", path)
+    scene.headers[":path"] = [path]
+    return None
+
+
+def is_internal(address: str) -> bool:
+    """Whether Envoy takes a client for internal by its address (RFC 1918 and RFC 4193)."""
+    ip = parse_ip(address)
+    return ip is not None and any(ip in block for block in _PRIVATE if block.version == ip.version)
+
+
+def _forwarded(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> None:
+    """``x-forwarded-*`` and what clients may not say. Without ``use_remote_address`` most is believed."""
+    headers = scene.headers
+    scheme = "https" if scene.tls else "http"
+    edge = hcm.use_remote_address.value
+    hops = hcm.xff_num_trusted_hops
+    chain = [part.strip() for value in headers.get("x-forwarded-for", ()) for part in value.split(",")]
+    if edge:
+        if scene.source_ip and not hcm.skip_xff_append:
+            headers["x-forwarded-for"] = [",".join((*headers.get("x-forwarded-for", ()), scene.source_ip))]
+        scene.remote_ip = chain[-hops] if 0 < hops <= len(chain) else scene.source_ip
+        if not hops or "x-forwarded-proto" not in headers:
+            headers["x-forwarded-proto"] = [scheme]
+        if not is_internal(scene.remote_ip):
+            for name in (*_INTERNAL, *_EDGE_ONLY):
+                headers.pop(name, None)
+    else:
+        scene.remote_ip = chain[-1 - hops] if hops < len(chain) else scene.source_ip
+        headers.setdefault("x-forwarded-proto", [scheme])
+    said = scene.first("x-forwarded-proto").lower()
+    headers[":scheme"] = [said if said in {"http", "https"} else scheme]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a route table says. ``near`` are routes that fit by path only, with the reason why not."""
+
+    host: route_v3.VirtualHost | None
+    route: route_v3.Route | None = None
+    needs_tls: bool = False
+    near: tuple[tuple[route_v3.Route, str], ...] = ()
+
+
+_EXTERNAL_ONLY, _ALL = 1, 2  # VirtualHost.TlsRequirementType
+_NEAR: Final = 8
+
+
+def find(table: Table, scene: Scene) -> Found:
+    """The route of a request."""
+    host = table.host(scene)
+    if host is None:
+        return Found(None)
+    plain = scene.first("x-forwarded-proto") != "https"
+    if plain and (
+        host.require_tls == _ALL or (host.require_tls == _EXTERNAL_ONLY and not is_internal(scene.remote_ip))
+    ):
+        return Found(host, needs_tls=True)
+    ignore = table.config.ignore_path_parameters_in_path_matching
+    near: list[tuple[route_v3.Route, str]] = []
+    for route in host.routes:
+        reason = misfit(route.match, scene, ignore_parameters=ignore)
+        if not reason:
+            return Found(host, route, near=tuple(near))
+        if reason != "path" and len(near) < _NEAR:
+            near.append((route, reason))
+    return Found(host, near=tuple(near))

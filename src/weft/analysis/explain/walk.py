@@ -1,0 +1,298 @@
+"""A connection through a proxy: the listener, the filter chain, TLS, and the filters behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from weft.analysis import match
+from weft.analysis.connection import Connection, chain_of, inspected, is_udp, listener_at, parse_ip
+from weft.analysis.explain.answer import Action, Answer, Failure
+from weft.analysis.explain.http import headers_of, serve
+from weft.analysis.explain.origins import Origins
+from weft.analysis.explain.request import ClientTls, Request, Role
+from weft.analysis.explain.upstream import Upstreams
+from weft.analysis.match import Scene
+from weft.names import (
+    ALPN_MESH_H2,
+    ALPN_MESH_HTTP1,
+    ALPN_MESH_TCP,
+    BLACKHOLE_CLUSTER,
+    INBOUND_PASSTHROUGH_CLUSTER,
+    PASSTHROUGH_CLUSTER,
+)
+
+if TYPE_CHECKING:
+    from weft.protos import listener_v3, udp_proxy_v3
+
+_NETWORK: Final = "envoy.extensions.filters.network"
+_MESH_ALPN: Final = {"http": ALPN_MESH_HTTP1, "http2": ALPN_MESH_H2, "grpc": ALPN_MESH_H2}
+_PLAIN: Final = {"http": ("http/1.1", "http/1.0"), "http2": ("h2c",), "grpc": ("h2c",)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialled:
+    """Where the connection goes: the addresses that the name stands for, the best first, and the port."""
+
+    addresses: tuple[str, ...]
+    port: int
+    source_ip: str = ""
+
+
+def walk(question: Request, dialled: Dialled, upstreams: Upstreams, origins: Origins, answer: Answer) -> None:
+    """Fill the answer with what the proxy does."""
+    running = upstreams.running
+    udp = question.protocol == "udp"
+    listener, address = _listener(question, dialled, upstreams, answer, udp)
+    if listener is None:
+        answer.fail(
+            Failure.NO_LISTENER,
+            None,
+            f"nothing listens on port {dialled.port}" + (" for UDP" if udp else ""),
+            "listener",
+        )
+        return
+    answer.listener = listener.name
+    answer.say("listener", listener.name, origins.cause(listener.metadata))
+    if is_udp(listener):
+        _datagram(listener, question, upstreams, answer)
+        return
+    connection = _connection(listener, question, dialled, address)
+    chain = chain_of(listener, connection)
+    if chain is None:
+        answer.fail(
+            Failure.NO_FILTER_CHAIN,
+            None,
+            f"no filter chain takes {_words(connection)}: the connection is closed",
+            "filterChain",
+        )
+        return
+    answer.filter_chain = chain.name or None
+    cause = origins.cause(chain.metadata, section="tls" if connection.server_name else "tcp")
+    answer.say("filterChain", f"{chain.name or 'the only one'} takes {_words(connection)}", cause)
+    http = _manager(chain, running.decoded.open)
+    peer = _handshake(chain, question, running.decoded.open, answer, http is not None)
+    if answer.error:
+        return
+    answer.peer = peer
+    scene = Scene(
+        headers=headers_of(question, _authority(question, dialled)) if question.is_http else {},
+        destination_ip=address,
+        destination_port=dialled.port,
+        source_ip=dialled.source_ip,
+        remote_ip=dialled.source_ip,
+        server_name=connection.server_name if question.tls is not ClientTls.NONE else "",
+        peer=(peer,) if peer else () if question.tls is ClientTls.MTLS else None,
+        tls=question.tls is not ClientTls.NONE,
+    )
+    for row in chain.filters:
+        config: Any = running.decoded.open(row.typed_config)
+        kind = config.DESCRIPTOR.full_name if config is not None else ""
+        match kind.removeprefix(f"{_NETWORK}."):
+            case "http_connection_manager.v3.HttpConnectionManager":
+                if not question.is_http:
+                    answer.fail(Failure.PROTOCOL_ERROR, None, "HTTP is expected here, not other bytes")
+                    return
+                serve(config, question, scene, answer, upstreams, origins)
+                return
+            case "tcp_proxy.v3.TcpProxy":
+                _stream(config, answer, upstreams, origins, chain, connection)
+                return
+            case "rbac.v3.RBAC" if not _permitted(config, scene, answer):
+                return
+    answer.fail(Failure.NO_FILTER_CHAIN, None, "no filter of the chain handles the connection")
+
+
+def _listener(
+    question: Request, dialled: Dialled, upstreams: Upstreams, answer: Answer, udp: bool
+) -> tuple[listener_v3.Listener | None, str]:
+    """The listener that a connection comes to in the end, and the address that was dialled."""
+    listeners = list(upstreams.running.listeners.values())
+    first = dialled.addresses[0] if dialled.addresses else "0.0.0.0"
+    if question.sender.role is Role.GATEWAY:
+        bound = [one for one in listeners if not one.HasField("bind_to_port") or one.bind_to_port.value]
+        for address in (*dialled.addresses, "0.0.0.0"):
+            found = listener_at(bound, address, dialled.port, udp=udp)
+            if found is not None:
+                return found, address
+        return None, first
+    if question.sender.role is Role.INBOUND:
+        virtual = next((one for one in listeners if one.name == "virtualInbound"), None)
+        if virtual is not None:
+            return virtual, first
+        inbound = [one for one in listeners if one.traffic_direction == 1]
+        return listener_at(inbound, first, dialled.port, udp=udp), first
+    outbound = [one for one in listeners if one.HasField("bind_to_port") and not one.bind_to_port.value]
+    for address in dialled.addresses:
+        found = listener_at(outbound, address, dialled.port, udp=udp)
+        if found is not None:
+            answer.say("listener", f"virtualOutbound hands {address}:{dialled.port} over")
+            return found, address
+    return next((one for one in listeners if one.use_original_dst.value), None), first
+
+
+def _connection(
+    listener: listener_v3.Listener, question: Request, dialled: Dialled, address: str
+) -> Connection:
+    """What the listener's inspectors see of it."""
+    plain = Connection(address=address, port=dialled.port, source_ip=dialled.source_ip)
+    if question.tls is not ClientTls.NONE:
+        if not inspected(listener, "tls_inspector", dialled.port):
+            return plain
+        return replace(
+            plain, transport="tls", server_name=_server_name(question), protocols=_offered(question)
+        )
+    if question.is_http and inspected(listener, "http_inspector", dialled.port):
+        return replace(plain, protocols=_PLAIN[question.protocol])
+    return plain
+
+
+def _server_name(question: Request) -> str:
+    if question.sni or question.sender.role is Role.INBOUND:
+        return question.sni
+    name = question.host.rpartition(":")[0] if question.host.rpartition(":")[2].isdigit() else question.host
+    name = name or question.address
+    return "" if parse_ip(name.strip("[]")) else name.lower().rstrip(".")
+
+
+def _offered(question: Request) -> tuple[str, ...]:
+    """What the client offers in its handshake; a sidecar's client is a sidecar, as far as it shows."""
+    if question.alpn is not None:
+        return question.alpn
+    if question.sender.role is Role.INBOUND and question.tls is ClientTls.MTLS:
+        return (_MESH_ALPN.get(question.protocol, ALPN_MESH_TCP),)
+    return {"http": ("http/1.1",), "http2": ("h2",), "grpc": ("h2",)}.get(question.protocol, ())
+
+
+def _authority(question: Request, dialled: Dialled) -> str:
+    """The host that a client names when nobody said which."""
+    name = question.address or (dialled.addresses[0] if dialled.addresses else "")
+    if ":" in name:
+        name = f"[{name}]"
+    usual = 80 if question.tls is ClientTls.NONE else 443
+    return name if not name or dialled.port == usual else f"{name}:{dialled.port}"
+
+
+def _words(connection: Connection) -> str:
+    text = f"{connection.address}:{connection.port}, {connection.transport}"
+    if connection.server_name:
+        text += f" for {connection.server_name}"
+    return f"{text}, {'/'.join(connection.protocols)}" if connection.protocols else text
+
+
+def _manager(chain: listener_v3.FilterChain, opened: Any) -> Any:
+    for row in chain.filters:
+        if row.typed_config.type_url.endswith("HttpConnectionManager"):
+            return opened(row.typed_config)
+    return None
+
+
+def _handshake(
+    chain: listener_v3.FilterChain, question: Request, opened: Any, answer: Answer, http: bool
+) -> str | None:
+    """Who the client is, by its certificate; an error in the answer when no TLS comes about."""
+    config = opened(chain.transport_socket.typed_config) if chain.HasField("transport_socket") else None
+    if config is not None and config.DESCRIPTOR.name == "QuicDownstreamTransport":
+        config = config.downstream_tls_context
+    if config is None or config.DESCRIPTOR.name != "DownstreamTlsContext":
+        if question.tls is not ClientTls.NONE and http:
+            answer.fail(
+                Failure.PROTOCOL_ERROR, None, "plain HTTP is expected here, and the client speaks TLS"
+            )
+        return None
+    if question.tls is ClientTls.NONE:
+        answer.fail(Failure.TLS_ERROR, None, "TLS is expected here, and the client speaks without")
+        return None
+    common = config.common_tls_context
+    if config.require_client_certificate.value and question.tls is not ClientTls.MTLS:
+        answer.fail(Failure.MTLS_ERROR, None, "the client must show a certificate, and has none")
+        return None
+    asked = common.WhichOneof("validation_context_type") is not None
+    if question.tls is not ClientTls.MTLS or not asked:
+        answer.say("tls", "TLS ends here")
+        return None
+    context = common.validation_context
+    if common.HasField("combined_validation_context"):
+        context = common.combined_validation_context.default_validation_context
+    names = context.match_typed_subject_alt_names
+    if question.principal and names and not any(match.text(one.matcher, question.principal) for one in names):
+        answer.fail(Failure.MTLS_ERROR, None, f"{question.principal} is nobody who may come in")
+        return None
+    answer.say("tls", f"TLS ends here; the client is {question.principal or 'known by its certificate'}")
+    return question.principal or None
+
+
+def _permitted(config: Any, scene: Scene, answer: Answer) -> bool:
+    from weft.analysis.rbac import decide
+
+    if not config.HasField("rules"):
+        return True
+    allowed, policy = decide(config.rules, scene)
+    answer.policy = policy or answer.policy
+    if not allowed:
+        answer.decision, answer.action = "deny", Action.DENY
+        answer.say("authz", f"denied{f' by {policy}' if policy else ': no policy allows it'}")
+    return allowed
+
+
+def _stream(
+    config: Any,
+    answer: Answer,
+    upstreams: Upstreams,
+    origins: Origins,
+    chain: listener_v3.FilterChain,
+    connection: Connection,
+) -> None:
+    """Bytes to one of some clusters."""
+    section = "tls" if connection.server_name else "tcp"
+    answer.route = origins.cause(chain.metadata, section=section)
+    if config.WhichOneof("cluster_specifier") == "weighted_clusters":
+        parts = [(part.name, part.weight) for part in config.weighted_clusters.clusters if part.weight]
+    else:
+        parts = [(config.cluster, 1)]
+    _towards(parts, answer, upstreams)
+
+
+def _towards(parts: list[tuple[str, int]], answer: Answer, upstreams: Upstreams) -> None:
+    answer.targets = [upstreams.target(name, weight) for name, weight in parts]
+    for target in answer.targets:
+        answer.say("cluster", target.cluster, answer.route)
+    ready = [target for target in answer.targets if target.failure is None]
+    if not ready:
+        failure = answer.targets[0].failure if answer.targets else Failure.NO_CLUSTER
+        answer.fail(failure or Failure.NO_CLUSTER, None, "nobody is there to take the connection")
+        return
+    cluster = ready[0].cluster
+    if cluster in {PASSTHROUGH_CLUSTER, INBOUND_PASSTHROUGH_CLUSTER}:
+        answer.action = Action.PASSTHROUGH
+        answer.say("outcome", "the connection goes to where the client wanted")
+    elif cluster == BLACKHOLE_CLUSTER:
+        answer.action = Action.BLACKHOLE
+        answer.say("outcome", "the connection is closed: only declared destinations may be called")
+    else:
+        answer.action = Action.FORWARD
+        answer.say("outcome", "the connection goes through")
+
+
+def _datagram(
+    listener: listener_v3.Listener, question: Request, upstreams: Upstreams, answer: Answer
+) -> None:
+    """UDP: Envoy's udp_proxy is a listener filter."""
+    for row in listener.listener_filters:
+        config: udp_proxy_v3.UdpProxyConfig | None = upstreams.running.decoded.open(row.typed_config)
+        if config is None or config.DESCRIPTOR.name != "UdpProxyConfig":
+            continue
+        if config.HasField("matcher"):
+            route: Any = upstreams.running.decoded.open(config.matcher.on_no_match.action.typed_config)
+            if route is None:
+                break
+            if route.WhichOneof("cluster_specifier") == "weighted_clusters":
+                rows = route.weighted_clusters.clusters
+                parts = [(part.name, part.weight.value) for part in rows if part.weight.value]
+            else:
+                parts = [(route.cluster, 1)]
+        else:
+            parts = [(config.cluster, 1)]
+        _towards(parts, answer, upstreams)
+        return
+    answer.fail(Failure.NO_FILTER_CHAIN, None, "no filter of the listener handles datagrams")
