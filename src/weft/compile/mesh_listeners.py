@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from weft import ir
+from weft.compile.chains import apart
 from weft.compile.istio import layer4
 from weft.compile.memo import Memo
 from weft.compile.mesh_routes import Routing, targets_of
@@ -29,8 +30,7 @@ class _Slot:
     chains: list[ir.FilterChain] = field(default_factory=list)
 
     def add(self, chains: tuple[ir.FilterChain, ...]) -> None:
-        taken = {chain.match for chain in self.chains}
-        self.chains += [chain for chain in chains if chain.match not in taken]
+        self.chains += chains
 
 
 def listeners_of(
@@ -62,7 +62,7 @@ def listeners_of(
                     here = address == ANYWHERE or address not in service.addresses
                     slot.table = str(port.number) if here else f"{service.host}:{port.number}"
     return tuple(
-        memo(port_listener, address, number, slot.table, tuple(slot.chains), settings)
+        memo(port_listener, address, number, slot.table, memo(apart, tuple(slot.chains)), settings)
         for (address, number), slot in sorted(slots.items())
     )
 
@@ -87,21 +87,28 @@ def _chains(
     settings: Settings,
     memo: Memo,
 ) -> tuple[ir.FilterChain, ...]:
+    """Chains of all rules about a service's port in their order; all else goes to the service itself."""
+    made: dict[ir.ChainMatch, ir.FilterChain] = {}
     for owner in routing.services.get(service.host, ()):
-        if owner.spec.tls or owner.spec.tcp:
-            chains = memo(
-                layer4.chains,
-                owner,
-                service,
-                port,
-                labels,
-                view.namespace,
-                targets_of(owner, view, rules, settings, memo),
-                settings,
-            )
-            if chains:
-                return chains
-    return memo(default_chains, service, port)
+        own = memo(
+            layer4.chains,
+            owner,
+            service,
+            port,
+            labels,
+            view.namespace,
+            targets_of(owner, view, rules, settings, memo),
+            settings,
+        )
+        for chain in own.chains:
+            made.setdefault(chain.match, chain)
+        if own.whole:
+            break
+    else:
+        if not (made and port.protocol.is_tls):
+            for chain in memo(default_chains, service, port):
+                made.setdefault(chain.match, chain)
+    return tuple(made.values())
 
 
 def default_chains(service: Service, port: Port) -> tuple[ir.FilterChain, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from weft import ir
 from weft.compile.age import precedence
 from weft.compile.destinations import Targets
-from weft.compile.hosts import covers, is_wildcard, specificity
+from weft.compile.hosts import covers, is_wildcard, overlaps, specificity
 from weft.compile.istio import virtual_service as istio
 from weft.compile.memo import Memo
 from weft.compile.policy import Policy
@@ -65,7 +65,7 @@ class Routing:
 
 
 def routing_of(view: View, resources: tuple[VirtualService, ...], settings: Settings) -> Routing:
-    """Who routes what. A wildcard holds where no exact name does; of wildcards the longest."""
+    """Who routes HTTP. A wildcard holds where no exact name does: the longest, as the first has it."""
     exact: dict[str, list[VirtualService]] = {}
     wild: dict[str, list[VirtualService]] = {}
     for resource in resources:
@@ -73,18 +73,35 @@ def routing_of(view: View, resources: tuple[VirtualService, ...], settings: Sett
             (wild if is_wildcard(host) else exact).setdefault(host, []).append(resource)
     patterns = sorted(wild, key=specificity)
     services: dict[str, tuple[VirtualService, ...]] = {}
-    used: set[str] = set()
     for service in view.services if patterns else ():
-        for pattern in patterns:
-            if covers(pattern, service.host):
-                used.add(pattern)
-                services.setdefault(service.host, tuple(wild[pattern]))
-    for host, owners in exact.items():
-        if host in view.by_host:
-            services[host] = (*owners, *services.get(host, ()))
+        pattern = next((pattern for pattern in patterns if covers(pattern, service.host)), None)
+        if pattern is not None:
+            services[service.host] = (wild[pattern][0],)
+    services |= {host: tuple(owners) for host, owners in exact.items() if host in view.by_host}
     foreign = [(host, owner) for host, owners in exact.items() for owner in owners]
-    foreign += [(host, owner) for host in patterns if host not in used for owner in wild[host]]
+    foreign += [(host, owner) for host in patterns for owner in wild[host]]
     return Routing(services, tuple(foreign), any(map(_selective, resources)))
+
+
+def streams_of(view: View, resources: tuple[VirtualService, ...], settings: Settings) -> Routing:
+    """Who routes TLS and TCP: every VirtualService that means a service, however widely, in their order."""
+    exact: dict[str, set[int]] = {}
+    wild: list[tuple[str, int]] = []
+    for place, resource in enumerate(resources):
+        for host in full_hosts(resource, settings):
+            if is_wildcard(host):
+                wild.append((host, place))
+            else:
+                exact.setdefault(host, set()).add(place)
+    services: dict[str, tuple[VirtualService, ...]] = {}
+    for service in view.services if resources else ():
+        places = {place for host, place in wild if overlaps(host, service.host)}
+        if is_wildcard(service.host):
+            places |= {p for host, found in exact.items() if overlaps(host, service.host) for p in found}
+        places |= exact.get(service.host, set())
+        if places:
+            services[service.host] = tuple(resources[place] for place in sorted(places))
+    return Routing(services, (), any(map(_selective, resources)))
 
 
 def _selective(resource: VirtualService) -> bool:
@@ -128,7 +145,9 @@ def tables_of(
         foreign = tuple(
             (name, owner)
             for name, owner in routing.foreign
-            if name not in here and (number == 80 or id(owner) in matched)
+            if name not in here
+            and (number == 80 or id(owner) in matched)
+            and not (is_wildcard(name) and any(overlaps(name, other) for other in here))
         )
         part = memo(_port, number, served, owners, foreign, view, rules, labels, settings, others, memo)
         by_port.append((number, part.hosts))

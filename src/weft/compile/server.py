@@ -25,9 +25,11 @@ class Speaks(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """``gateway`` is ``namespace/name``; ``hosts`` are (namespace or ``*`` or ``.``, host) as Istio has them.
+    """``gateway`` is ``namespace/name``; ``hosts`` are (namespace of their routes or ``*``, host).
 
-    ``redirect`` answers every plain request with https. ``ours``: declared by a Gateway API Gateway.
+    ``redirect`` answers every plain request with https. ``secured``: it says something of TLS, if only that.
+    ``automatic``: what passes through goes to the service that its SNI names, whatever rules there are.
+    ``place`` is its number in its Gateway.
     """
 
     gateway: str
@@ -38,6 +40,9 @@ class Server:
     bind: str = ""
     tls: ir.DownstreamTls | None = None
     redirect: bool = False
+    secured: bool = False
+    automatic: bool = False
+    place: int = 0
     source: Key
 
     @property
@@ -51,7 +56,8 @@ class Server:
         if self.speaks is Speaks.HTTP:
             return f"http.{self.port}.{self.bind}" if self.bind else f"http.{self.port}"
         namespace, _, name = self.gateway.partition("/")
-        return f"https.{self.port}.{self.name}.{name}.{namespace}"
+        bind = f".{self.bind}" if self.bind else ""
+        return f"https.{self.port}.{self.name}.{name}.{namespace}{bind}"
 
     @property
     def server_names(self) -> tuple[str, ...]:

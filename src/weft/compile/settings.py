@@ -15,6 +15,9 @@ DEFAULT_RETRY = ir.Retry(
 )
 
 
+NO_LIMITS = ir.TlsLimits()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``detection_timeout`` zero: a silent client is waited for, however long it takes.
@@ -40,6 +43,7 @@ class Settings:
     connect_timeout: timedelta = timedelta(seconds=10)
     keepalive: ir.Keepalive | None = None
     nearness: Nearness | None = MESH_DEFAULT
+    network_gateways: tuple[ir.NetworkGateway, ...] = ()
     default_pool: ir.Connections | None = None
     default_outlier: ir.OutlierDetection | None = None
     detection_timeout: timedelta = timedelta(0)
@@ -50,7 +54,7 @@ class Settings:
     export_virtual_services: tuple[str, ...] = ("*",)
     export_destination_rules: tuple[str, ...] = ("*",)
     ingress_class: str = "istio"
-    tls_limits: ir.TlsLimits = ir.TlsLimits()
+    tls_limits: ir.TlsLimits = NO_LIMITS
     controllers: frozenset[str] = frozenset({"weft.dev/gateway-controller", "istio.io/gateway-controller"})
 
     def signed_in(self, trust_domain: str) -> Settings:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from weft import ir
 from weft.compile import clusters, explicit_proxy, inbound, outbound
+from weft.compile.gatewayapi.backend_tls_policy import backend_tls, secured
 from weft.compile.inbound import InboundPort
 from weft.compile.istio.peer_authentication import PeerModes
 from weft.compile.istio.sidecar import scope_of
 from weft.compile.mesh_listeners import listeners_of
-from weft.compile.mesh_routes import led_to, mesh_virtual_services, routing_of, tables_of
+from weft.compile.mesh_routes import led_to, mesh_virtual_services, routing_of, streams_of, tables_of
 from weft.compile.protocol import Protocol, protocol_of
 from weft.compile.registry import Services
 from weft.compile.rules import Clusters, clusters_of
@@ -34,7 +35,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     rules = world.rules(view, labels)
     routing = memo(routing_of, view, resources, settings)
     # HTTP rules come and go without touching a listener.
-    streams = memo(routing_of, view, tuple(r for r in resources if r.spec.tls or r.spec.tcp), settings)
+    streams = memo(streams_of, view, tuple(r for r in resources if r.spec.tls or r.spec.tcp), settings)
     tables = memo(tables_of, view, routing, rules, routing.bearer(labels), settings, memo)
     listeners: tuple[ir.Listener, ...] = ()
     sent = tables.tables
@@ -60,6 +61,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
             ),
         )
     sending = memo(clusters_of, view, rules, world.peers, settings, False, memo)
+    sending = memo(secured, sending, rules, backend_tls(world.gateway_facts), "", memo)
     if attachment.capture is ir.Capture.PROXY_ENV:
         sending = memo(_named, sending)
     modes = world.peer_modes(namespace, labels)

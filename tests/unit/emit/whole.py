@@ -198,6 +198,10 @@ def _routes() -> ir.RouteTable:
             ir.HeaderMatch(name="x-c", match=_text("suffix", "z"), missing_as_empty=True),
         ),
         query=(ir.QueryMatch(name="q", match=_text("contains", "1")),),
+        claims=(
+            ir.ClaimMatch(path=("groups", "id"), match=_text("exact", "1")),
+            ir.ClaimMatch(path=("admin",), match=_text("present"), invert=True),
+        ),
         grpc=True,
         below=500_000,
     )
@@ -227,6 +231,7 @@ def _routes() -> ir.RouteTable:
     routes = (
         ir.Route(
             name="full",
+            stat_prefix="full",
             match=match,
             action=_forward(),
             request_headers=EDITS,

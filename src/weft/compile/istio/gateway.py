@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from weft import ir
@@ -15,12 +17,19 @@ from weft.model.istio_gateway import Server as Resource
 from weft.model.server_tls import ServerTLSSettings
 from weft.names import GATEWAY_SECRET_SCHEME
 
+_BULK: Final = (("128", "GCM-SHA256"), ("256", "GCM-SHA384"), ("128", "SHA"), ("256", "SHA"))
 _VERSIONS: Final = {
     "TLSV1_0": ir.TlsVersion.V1_0,
     "TLSV1_1": ir.TlsVersion.V1_1,
     "TLSV1_2": ir.TlsVersion.V1_2,
     "TLSV1_3": ir.TlsVersion.V1_3,
 }
+_SECRET_SCHEME: Final = "kubernetes://"  # noqa: S105
+CIPHERS: Final = frozenset(
+    {f"ECDHE-{key}-AES{size}-{rest}" for key in ("ECDSA", "RSA") for size, rest in _BULK}
+    | {f"AES{size}-{rest}" for size, rest in _BULK}
+    | {"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305", "DES-CBC3-SHA"}
+)
 
 
 def selects(gateway: Gateway, labels: Labels) -> bool:
@@ -36,38 +45,44 @@ def servers(gateway: Gateway, proxy_namespace: str, settings: Settings) -> tuple
         if speaks is None:
             continue
         name = server.port.name or f"{place}"
+        space = gateway.metadata.namespace
         found.append(
             Server(
-                gateway=f"{gateway.metadata.namespace}/{gateway.metadata.name}",
+                gateway=f"{space}/{gateway.metadata.name}",
                 port=server.port.number,
                 name=name,
                 speaks=speaks,
-                hosts=tuple(_host(host) for host in server.hosts or ()),
+                hosts=tuple(dict.fromkeys(_host(host, space) for host in server.hosts or ())),
                 bind=server.bind or "",
                 tls=_tls(server.tls, speaks, proxy_namespace, settings) if server.tls else None,
-                redirect=bool(server.tls and server.tls.https_redirect) and speaks is Speaks.HTTP,
+                redirect=bool(server.tls and server.tls.https_redirect),
+                secured=server.tls is not None,
+                automatic=server.tls is not None and server.tls.mode == "AUTO_PASSTHROUGH",
+                place=place,
                 source=gateway.key,
             )
         )
     return tuple(found)
 
 
-def _host(text: str) -> tuple[str, str]:
-    """``namespace/host`` or ``host``, which stands for every namespace."""
+def _host(text: str, own: str) -> tuple[str, str]:
+    """``namespace/host`` or ``host``, which stands for every namespace; ``.`` is the Gateway's own."""
     namespace, slash, host = text.rpartition("/")
-    return (namespace if slash else "*", host.lower())
+    return (own if namespace == "." else namespace if slash else "*", host.lower())
 
 
 def _speaks(server: Resource) -> Speaks | None:
+    """What a port speaks; None for a protocol that no gateway can. TLS without a mode passes through."""
     protocol = parse_protocol(server.port.protocol or "")
-    mode = str(server.tls.mode) if server.tls is not None and server.tls.mode is not None else None
-    if protocol is Protocol.HTTPS or protocol is Protocol.TLS:
-        if mode in {"PASSTHROUGH", "AUTO_PASSTHROUGH"} or server.tls is None:
-            return Speaks.PASSTHROUGH
-        return Speaks.HTTPS if protocol is Protocol.HTTPS else Speaks.TLS
     if protocol.is_http:
         return Speaks.HTTP
-    return Speaks.TCP if protocol is Protocol.TCP else None
+    if protocol not in {Protocol.HTTPS, Protocol.TLS, Protocol.TCP}:
+        return None
+    if server.tls is None:
+        return Speaks.TCP if protocol is Protocol.TCP else Speaks.PASSTHROUGH
+    if server.tls.mode in {None, "PASSTHROUGH", "AUTO_PASSTHROUGH"}:
+        return Speaks.PASSTHROUGH
+    return Speaks.HTTPS if protocol is Protocol.HTTPS else Speaks.TLS
 
 
 def _tls(
@@ -76,36 +91,40 @@ def _tls(
     """What the server ends; None where it ends nothing."""
     if speaks not in {Speaks.HTTPS, Speaks.TLS}:
         return None
-    mode = str(tls.mode or "SIMPLE")
-    limits = ir.TlsLimits(
-        minimum=_VERSIONS.get(str(tls.min_protocol_version), ir.TlsVersion.V1_2),
-        maximum=_VERSIONS.get(str(tls.max_protocol_version)),
-        cipher_suites=tuple(tls.cipher_suites or ()),
-    )
-    alpn = ("h2", "http/1.1") if speaks is Speaks.HTTPS else ()
+    mode = str(tls.mode)
+    names = tuple(ir.TextMatch(test=ir.TextTest.EXACT, value=name) for name in tls.subject_alt_names or ())
     if mode == "ISTIO_MUTUAL":
-        own = peer_tls(settings, http=True)
-        return ir.DownstreamTls(
-            certificates=own.certificates,
-            trust=own.trust,
-            require_client_certificate=True,
-            peer_trust_domains=own.peer_trust_domains,
-            alpn=alpn,
-            limits=limits,
-        )
+        own = peer_tls(settings, http=speaks is Speaks.HTTPS)
+        return replace(own, peer_names=names, accept_untrusted=bool(tls.insecure_skip_verify))
+    defaults = settings.tls_limits
+    limits = ir.TlsLimits(
+        minimum=_VERSIONS.get(str(tls.min_protocol_version), defaults.minimum or ir.TlsVersion.V1_2),
+        maximum=_VERSIONS.get(str(tls.max_protocol_version)),
+        cipher_suites=known_ciphers(tls.cipher_suites or ()) or defaults.cipher_suites,
+        groups=defaults.groups,
+    )
     verified = mode in {"MUTUAL", "OPTIONAL_MUTUAL"}
     return ir.DownstreamTls(
         certificates=_certificates(tls, namespace),
         trust=_trust(tls, namespace) if verified else None,
         require_client_certificate=mode == "MUTUAL",
-        peer_names=tuple(
-            ir.TextMatch(test=ir.TextTest.EXACT, value=name) for name in tls.subject_alt_names or ()
-        ),
+        peer_names=names,
+        accept_untrusted=verified and bool(tls.insecure_skip_verify),
         peer_certificate_hashes=tuple(tls.verify_certificate_hash or ()),
         peer_certificate_spkis=tuple(tls.verify_certificate_spki or ()),
-        alpn=alpn,
+        alpn=("h2", "http/1.1"),
         limits=limits,
     )
+
+
+def known_ciphers(names: Iterable[str]) -> tuple[str, ...]:
+    """The cipher suites that Envoy knows, each once: it would refuse the listener for any other."""
+    return tuple(dict.fromkeys(name for name in names if is_cipher(name)))
+
+
+def is_cipher(name: str) -> bool:
+    """Whether Envoy may know a cipher suite; expressions of OpenSSL (``-ALL``) are not looked into."""
+    return name in CIPHERS or name in {"", "ALL"} or not name[:1].isalnum()
 
 
 def _certificates(tls: ServerTLSSettings, namespace: str) -> tuple[ir.SecretRef, ...]:
@@ -130,20 +149,26 @@ def _certificates(tls: ServerTLSSettings, namespace: str) -> tuple[ir.SecretRef,
 
 
 def _trust(tls: ServerTLSSettings, namespace: str) -> ir.SecretRef | None:
-    if tls.ca_cert_credential_name:
+    """Whom to trust: a Secret of its own, else the one with the (first) certificate, else a file."""
+    name = tls.ca_cert_credential_name or tls.credential_name or next(iter(tls.credential_names or ()), "")
+    if name:
+        return ir.SecretRef(source=ir.SecretFrom.ADS, name=f"{secret_name(name, namespace)}-cacert")
+    path = tls.ca_certificates or next((t.ca_certificates for t in tls.tls_certificates or ()), None)
+    if path:
         return ir.SecretRef(
-            source=ir.SecretFrom.ADS, name=f"{secret_name(tls.ca_cert_credential_name, namespace)}-cacert"
+            source=ir.SecretFrom.PATHS,
+            name=f"file-root:{path}",
+            bundle_path=path,
+            revoked_path=tls.ca_crl or "",
         )
-    if tls.credential_name:
-        return ir.SecretRef(
-            source=ir.SecretFrom.ADS, name=f"{secret_name(tls.credential_name, namespace)}-cacert"
-        )
-    if tls.ca_certificates:
-        path = tls.ca_certificates
-        return ir.SecretRef(source=ir.SecretFrom.PATHS, name=f"file-root:{path}", bundle_path=path)
     return None
 
 
 def secret_name(name: str, namespace: str) -> str:
-    """What a Secret is called over SDS."""
-    return f"{GATEWAY_SECRET_SCHEME}{namespace}/{name}"
+    """What a Secret is called over SDS; its name may tell its namespace (pilot/pkg/model/credentials)."""
+    if name.startswith(GATEWAY_SECRET_SCHEME):
+        return name
+    plain = name.removeprefix(_SECRET_SCHEME)
+    return (
+        f"{GATEWAY_SECRET_SCHEME}{plain}" if "/" in plain else f"{GATEWAY_SECRET_SCHEME}{namespace}/{plain}"
+    )

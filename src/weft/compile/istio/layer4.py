@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from weft import ir
 from weft.compile.destinations import Targets, cluster_of
@@ -21,6 +21,14 @@ from weft.model.virtual_service import (
 from weft.names import expand_host
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Chains:
+    """Chains of one VirtualService; ``whole``: they take every connection that comes to the port."""
+
+    chains: tuple[ir.FilterChain, ...]
+    whole: bool = False
+
+
 def chains(
     owner: VirtualService,
     service: Service,
@@ -29,21 +37,22 @@ def chains(
     namespace: str,
     targets: Targets,
     settings: Settings,
-) -> tuple[ir.FilterChain, ...]:
+) -> Chains:
     """Chains of a service's port as a VirtualService routes it; none when it says nothing about it."""
     gateways = frozenset({MESH})
     blocks = tuple(address for address in service.addresses if "/" in address)
     if port.protocol.is_tls:
-        return tls_chains(owner, port.number, gateways, labels, namespace, targets, settings, blocks)
+        return Chains(tls_chains(owner, port.number, gateways, labels, namespace, targets, settings, blocks))
     found = tcp_chains(owner, port.number, gateways, labels, namespace, targets, settings, blocks)
     if port.protocol is not Protocol.AUTO:
         return found
-    return tuple(
+    seen = tuple(
         replace(chain, handler=detected_handler(chain.handler))
         if isinstance(chain.handler, ir.TcpHandler)
         else chain
-        for chain in found
+        for chain in found.chains
     )
+    return Chains(seen, found.whole)
 
 
 def tls_chains(
@@ -81,7 +90,7 @@ def tcp_chains(
     targets: Targets,
     settings: Settings,
     blocks: tuple[str, ...] = (),
-) -> tuple[ir.FilterChain, ...]:
+) -> Chains:
     """Chains by destination subnet; what takes every address ends them."""
     found: dict[ir.ChainMatch, ir.FilterChain] = {}
     for index, rule in enumerate(owner.spec.tcp or ()):
@@ -96,12 +105,12 @@ def tcp_chains(
             if match is None or not match.destination_subnets:
                 test = ir.ChainMatch(addresses=blocks)
                 found.setdefault(test, ir.FilterChain(name=name, match=test, handler=handler))
-                return tuple(found.values())
+                return Chains(tuple(found.values()), whole=True)
             subnets += match.destination_subnets
         if subnets:
             test = ir.ChainMatch(addresses=tuple(subnets))
             found.setdefault(test, ir.FilterChain(name=name, match=test, handler=handler))
-    return tuple(found.values())
+    return Chains(tuple(found.values()))
 
 
 def applies(
@@ -123,6 +132,16 @@ def applies(
     if not set(labels).issuperset((match.source_labels or {}).items()):
         return False
     return not match.source_namespace or match.source_namespace == namespace
+
+
+def reached(
+    match: L4MatchAttributes | TLSMatchAttributes | None, port: int, gateway: str, owner: VirtualService
+) -> bool:
+    """Whether a match holds for a port of a gateway: nothing but these two counts there."""
+    if match is None:
+        return True
+    names = [full_gateway(name, owner.metadata.namespace) for name in match.gateways or ()]
+    return match.port in {None, 0, port} and (not names or gateway in names)
 
 
 def forward(

@@ -1,0 +1,65 @@
+"""Filter chains that may stand in one listener: Envoy refuses two that match the same connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from ipaddress import ip_network
+from itertools import product
+
+from weft import ir
+
+
+def apart(chains: Iterable[ir.FilterChain]) -> tuple[ir.FilterChain, ...]:
+    """Chains without what an earlier one takes already, each under a name of its own.
+
+    Names and addresses that are taken are left out of a match; a chain that keeps none is left out whole.
+    """
+    taken: set[tuple[object, ...]] = set()
+    names: set[str] = set()
+    kept: list[ir.FilterChain] = []
+    for chain in chains:
+        match = _left(chain.match, taken)
+        if match is None:
+            continue
+        taken.update(_points(match))
+        name = chain.name
+        while name in names:
+            name += "'"
+        names.add(name)
+        kept.append(
+            chain if match == chain.match and name == chain.name else replace(chain, match=match, name=name)
+        )
+    return tuple(kept)
+
+
+def _left(match: ir.ChainMatch, taken: set[tuple[object, ...]]) -> ir.ChainMatch | None:
+    """What of a match nobody has taken yet; None when that is nothing."""
+    if taken.isdisjoint(_points(match)):
+        return match
+    for field in ("server_names", "addresses", "application_protocols"):
+        values: tuple[str, ...] = getattr(match, field)
+        free = tuple(v for v in values if taken.isdisjoint(_points(replace(match, **{field: (v,)}))))
+        if free:
+            return replace(match, **{field: free})
+    return None
+
+
+def _points(match: ir.ChainMatch) -> Iterable[tuple[object, ...]]:
+    """The single matches that Envoy makes of one."""
+    return product(
+        (match.port,),
+        [_block(address) for address in match.addresses] or ("",),
+        match.server_names or ("",),
+        (match.transport,),
+        match.application_protocols or ("",),
+        [_block(address) for address in match.source_addresses] or ("",),
+    )
+
+
+def _block(text: str) -> str:
+    """``10.1.2.3/8`` and ``10.0.0.0/8`` are the same addresses."""
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        return text
