@@ -9,7 +9,14 @@ from weft.emit.bootstrap import Json
 from weft.emit.bundle import Bundle
 from weft.emit.packed import Packed
 from weft.emit.static import bundle_secrets, message, walk
-from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
+from weft.names import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    EXTENSION_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    SECRET_TYPE,
+)
 
 _ADMIN: Final = "type.googleapis.com/envoy.admin.v3."
 _REDACTED: Final = {"inline_string": "[redacted]"}
@@ -79,6 +86,16 @@ def _routes(units: Mapping[str, Packed], listeners: Mapping[str, Packed]) -> Jso
     }
 
 
+def _extensions(units: Mapping[str, Packed]) -> Json:
+    return {
+        "@type": f"{_ADMIN}EcdsConfigDump",
+        "ecds_filters": [
+            {"version_info": unit.version, "ecds_filter": _resource(unit, EXTENSION_TYPE)}
+            for unit in units.values()
+        ],
+    }
+
+
 def _secrets(bundle: Bundle) -> Json:
     """Which secrets are asked for. Their content is never shown."""
     certificates, bundles = bundle_secrets(bundle)
@@ -98,7 +115,7 @@ def _secrets(bundle: Bundle) -> Json:
 def config_dump(
     bundle: Bundle, endpoints: Iterable[Packed], bootstrap: Json | None, kinds: Iterable[str] = ()
 ) -> Json:
-    """``{"configs": […]}``; ``kinds`` picks parts by ``bootstrap|cds|eds|lds|rds|secrets``, none is all.
+    """``{"configs": […]}``; ``kinds`` picks parts by ``bootstrap|cds|ecds|eds|lds|rds|secrets``, none is all.
 
     Without a ``bootstrap`` that part is left out.
     """
@@ -112,5 +129,7 @@ def config_dump(
         "rds": _routes(resources[ROUTE_TYPE], resources[LISTENER_TYPE]),
         "secrets": _secrets(bundle),
     }
+    if extensions := resources.get(EXTENSION_TYPE):
+        parts["ecds"] = _extensions(extensions)
     wanted = tuple(kinds) or tuple(parts)
     return {"configs": [parts[kind] for kind in parts if kind in wanted]}

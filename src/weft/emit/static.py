@@ -10,7 +10,7 @@ from weft.emit.bundle import Bundle
 from weft.emit.endpoints import load_assignment
 from weft.emit.packed import Packed
 from weft.ir.endpoint import EndpointSet
-from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from weft.names import CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from weft.protos.wire import from_any, to_dict
 
 _CERTIFICATES: Final = "tls_certificate_sds_secret_configs"
@@ -64,6 +64,14 @@ def _fix_routes(resources: object, tables: Mapping[str, Packed]) -> None:
             part["route_config"] = message(tables[name]) if name in tables else {"name": name}
 
 
+def _fix_extensions(resources: object, known: Mapping[str, Packed]) -> None:
+    """Configurations of filters that would come by themselves (ECDS) are put in place."""
+    for part in walk(resources):
+        if "config_discovery" in part and part.get("name") in known:
+            del part["config_discovery"]
+            part["typed_config"] = message(known[part["name"]])["typed_config"]
+
+
 def _cluster(packed: Packed, endpoints: Mapping[str, EndpointSet]) -> Json:
     made = message(packed)
     if made.pop("eds_cluster_config", None) is not None:
@@ -89,6 +97,7 @@ def static_bootstrap(
     clusters = [_cluster(packed, by_cluster) for packed in bundle.resources[CLUSTER_TYPE].values()]
     listeners = [message(packed) for packed in bundle.resources[LISTENER_TYPE].values()]
     _fix_routes(listeners, bundle.resources[ROUTE_TYPE])
+    _fix_extensions(listeners, bundle.resources.get(EXTENSION_TYPE, {}))
     _fix_secrets([clusters, listeners], given)
     wanted: frozenset[str] = frozenset().union(*secret_names([clusters, listeners]))
     static: dict[str, Any] = {"clusters": clusters, "listeners": listeners}
