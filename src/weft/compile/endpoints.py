@@ -35,7 +35,10 @@ def endpoint_set(world: World, cluster: str) -> ir.EndpointSet:
             continue
         rules, root = world.all(PeerAuthentication), world.settings.root_namespace
         refusing = world.memo(_refusing, members, port, rules, root, world.memo)
-        return world.memo(_endpoint_set, cluster, members, port, labels, refusing, name.sealed)
+        gateways = () if name.sealed else world.settings.network_gateways
+        return world.memo(
+            _endpoint_set, cluster, members, service, port, labels, refusing, name.sealed, gateways
+        )
     return world.memo(_nothing, cluster)
 
 
@@ -58,24 +61,34 @@ def subset_labels(world: World, service: Service, subset: str) -> Labels | None:
 def _endpoint_set(
     cluster: str,
     members: tuple[Instance, ...],
+    service: Service,
     port: Port,
     labels: Labels,
     refusing: tuple[int, ...],
     sealed: bool,
+    gateways: tuple[ir.NetworkGateway, ...],
 ) -> ir.EndpointSet:
-    """``sealed``: only those that take mTLS, for what comes is inside it already."""
+    """``sealed``: only those that take mTLS, for what comes is inside it already.
+
+    Those that drain are left out, unless sessions lead to them. Without an address only a gateway can.
+    """
     wanted = set(labels)
     found: list[ir.Endpoint] = []
     for number, member in enumerate(members):
-        if not wanted <= set(member.labels):
+        leaves = member.health is ir.Health.DRAINING and service.session is None
+        closed = sealed and (number in refusing or not member.mesh)
+        if leaves or closed or not wanted <= set(member.labels):
             continue
         endpoint = listed_endpoint(port, member)
-        if sealed and (number in refusing or not member.mesh):
+        if endpoint is None or not (endpoint.address or gateways):
             continue
-        if endpoint is not None and endpoint.address:
-            found.append(replace(endpoint, mesh_tls=False) if number in refusing else endpoint)
+        if number in refusing:
+            endpoint = replace(endpoint, mesh_tls=False)
+        if service.unready_too and endpoint.health is ir.Health.UNHEALTHY:
+            endpoint = replace(endpoint, health=ir.Health.HEALTHY)
+        found.append(endpoint)
     found.sort(key=lambda endpoint: (endpoint.address, endpoint.port))
-    return ir.EndpointSet(cluster=cluster, endpoints=tuple(found))
+    return ir.EndpointSet(cluster=cluster, endpoints=tuple(found), gateways=gateways)
 
 
 def _refusing(

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from weft import ir
 from weft.compile.istio.service_entry import labels_of
+from weft.compile.nearness import SAME_NODE, SAME_ZONE, Nearness
 from weft.compile.protocol import protocol_of
 from weft.compile.service import Instance, Port, Resolution, Service
 from weft.compile.settings import Settings
@@ -14,10 +16,20 @@ from weft.ir import Health, Locality
 from weft.model.endpoints import Endpoint, Endpoints, EndpointSlice
 from weft.model.service import Service as Resource
 from weft.model.service import ServicePort
-from weft.names import service_host
+from weft.names import HOSTNAME_LABEL, REGION_LABEL, SUBZONE_LABEL, ZONE_LABEL, service_host
 
 EXPORT_TO: Final = "networking.istio.io/exportTo"
+DISTRIBUTION: Final = "networking.istio.io/traffic-distribution"
 SERVICE_NAME: Final = "kubernetes.io/service-name"
+# Istio's: a cookie as NAME or NAME:PATH, or a header; both are labels of the Service.
+SESSION_COOKIE: Final = "istio.io/persistent-session"
+SESSION_HEADER: Final = "istio.io/persistent-session-header"
+
+_DISTRIBUTIONS: Final = {
+    "prefersamezone": SAME_ZONE,
+    "preferclose": SAME_ZONE,
+    "prefersamenode": SAME_NODE,
+}
 
 
 def wants_vip(resource: Resource) -> bool:
@@ -26,8 +38,11 @@ def wants_vip(resource: Resource) -> bool:
     return spec.type != "ExternalName" and not spec.cluster_ip and not spec.cluster_ips
 
 
-def service(resource: Resource, vip: str | None, settings: Settings) -> Service:
-    """A Kubernetes Service. Headless ones are called where the client connects to (Istio's passthrough)."""
+def service(resource: Resource, vip: str | None, settings: Settings, distribution: str = "") -> Service:
+    """A Kubernetes Service. Headless ones are called where the client connects to (Istio's passthrough).
+
+    ``distribution``: the traffic distribution that its namespace asks for.
+    """
     metadata, spec = resource.metadata, resource.spec
     headless = spec.cluster_ip == "None"
     external = spec.type == "ExternalName"
@@ -54,12 +69,37 @@ def service(resource: Resource, vip: str | None, settings: Settings) -> Service:
         kubernetes=True,
         headless=headless,
         selector=labels_of(dict(spec.selector)) if spec.selector and not external else None,
-        alias_of=(spec.external_name or "").lower() if external else "",
+        alias_of=(spec.external_name or "").lower().rstrip(".") if external else "",
+        external_addresses=() if external else tuple(spec.external_ips or ()),
+        nearness=_nearness(resource, distribution),
+        same_node=spec.internal_traffic_policy == "Local",
+        sticky=spec.session_affinity == "ClientIP",
+        unready_too=bool(spec.publish_not_ready_addresses),
+        session=_session(metadata.labels or {}),
         export_to=tuple(part.strip() for part in exported.split(",") if part.strip())
         or settings.export_services,
         created=str(metadata.creation_timestamp or ""),
         source=resource.key,
     )
+
+
+def _nearness(resource: Resource, distribution: str) -> Nearness | None:
+    """``trafficDistribution``, else the annotation, else the namespace's (Istio: GetTrafficDistribution)."""
+    said = _DISTRIBUTIONS.get((resource.spec.traffic_distribution or "").lower())
+    if said is not None:
+        return said
+    noted = (resource.metadata.annotations or {}).get(DISTRIBUTION, "")
+    return _DISTRIBUTIONS.get((noted or distribution).lower())
+
+
+def _session(labels: Mapping[str, str]) -> ir.SessionPersistence | None:
+    """The cookie lasts as long as the client's own session."""
+    if cookie := labels.get(SESSION_COOKIE):
+        name, found, path = cookie.partition(":")
+        return ir.SessionPersistence(name=name, path=path if found else "/")
+    if header := labels.get(SESSION_HEADER):
+        return ir.SessionPersistence(name=header, place=ir.SessionIn.HEADER)
+    return None
 
 
 def _port(port: ServicePort) -> Port:
@@ -89,8 +129,12 @@ def listed_instances(lists: Iterable[Listed], service: Service) -> tuple[Instanc
     found: dict[str, Instance] = {}
     for item in sorted(slices, key=lambda item: item.metadata.name):
         numbers = {port.name or "": port.port for port in item.ports or () if port.port}
+        if item.address_type == "FQDN":
+            continue  # Istio knows no way to them either
         for endpoint in item.endpoints:
             member = _member(item.metadata.namespace, endpoint, _ports(service, numbers))
+            if member is None:
+                continue
             found |= {
                 address: replace(member, address=address, name=member.name or address)
                 for address in endpoint.addresses
@@ -109,6 +153,7 @@ def listed_instances(lists: Iterable[Listed], service: Service) -> tuple[Instanc
                         ports=ports,
                         health=Health.HEALTHY if healthy else Health.UNHEALTHY,
                         hostname=entry.hostname or "",
+                        node=entry.node_name or "",
                     )
     return tuple(found.values())
 
@@ -123,16 +168,26 @@ def _ports(service: Service, numbers: Mapping[str, int]) -> tuple[tuple[str, int
     )
 
 
-def _member(namespace: str, endpoint: Endpoint, ports: tuple[tuple[str, int], ...]) -> Instance:
+def _member(namespace: str, endpoint: Endpoint, ports: tuple[tuple[str, int], ...]) -> Instance | None:
+    """None for one that is going and serves nobody any more (Istio: endpointHealthStatus)."""
     conditions = endpoint.conditions
-    ready = conditions is None or conditions.ready is not False
-    leaving = conditions is not None and bool(conditions.terminating)
+    health = Health.HEALTHY
+    if conditions is not None and conditions.ready is False:
+        health = Health.UNHEALTHY if conditions.terminating is False else Health.DRAINING
+        if health is Health.DRAINING and conditions.serving is False:
+            return None
+    topology = endpoint.deprecated_topology or {}
     return Instance(
         name=(endpoint.target_ref.name if endpoint.target_ref else None) or endpoint.hostname or "",
         namespace=namespace,
         address="",
         ports=ports,
-        health=Health.HEALTHY if ready else Health.DRAINING if leaving else Health.UNHEALTHY,
-        locality=Locality(zone=endpoint.zone or ""),
+        health=health,
+        locality=Locality(
+            region=topology.get(REGION_LABEL, ""),
+            zone=endpoint.zone or topology.get(ZONE_LABEL, ""),
+            subzone=topology.get(SUBZONE_LABEL, ""),
+        ),
         hostname=endpoint.hostname or "",
+        node=endpoint.node_name or topology.get(HOSTNAME_LABEL, ""),
     )

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from weft.compile.nearness import Nearness
 from weft.compile.protocol import Protocol
-from weft.ir import Health, Locality
+from weft.ir import Health, Locality, SessionPersistence
 from weft.ir.endpoint import NOWHERE
 from weft.model.resource import Key
 
@@ -61,7 +61,9 @@ class Service:
     that no workload is selected: ``endpoints`` hold what the resource itself lists (Kubernetes
     Services without a selector take EndpointSlices). ``accounts`` are SANs that the resource states.
     ``created`` orders conflicts: the oldest wins. ``nearness``: which endpoints it wants clients to prefer;
-    ``same_node``: it has none but those beside the client; ``sticky``: each client keeps its endpoint.
+    ``same_node``: it has none but those beside the client; ``sticky``: each client keeps its endpoint;
+    ``unready_too``: workloads count before they are ready. ``external_addresses`` are dialled, but not what
+    its name resolves to. ``session``: requests of one session stay at an endpoint, even while it drains.
     """
 
     host: str
@@ -80,6 +82,9 @@ class Service:
     nearness: Nearness | None = None
     same_node: bool = False
     sticky: bool = False
+    unready_too: bool = False
+    external_addresses: tuple[str, ...] = ()
+    session: SessionPersistence | None = None
     export_to: tuple[str, ...] = ("*",)
     created: str = ""
     source: Key

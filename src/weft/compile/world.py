@@ -239,20 +239,22 @@ class World:
         vips: Mapping[Host, str],
         again: bool,
     ) -> Services:
+        spaces = self.memo(_distributions, _table(kinds, Namespace))
+        again = again or spaces != self.memo(_distributions, self.all(Namespace))
         fresh: dict[Key, tuple[Service, ...]] = {}
         for kind in (KubernetesService, ServiceEntry):
             table: Mapping[Key, Resource | None] = (
                 kinds.get(kind, _NONE) if again else changes.get(kind, _NONE)
             )
             for key, resource in (*table.items(), *changes.get(kind, _NONE).items()):
-                fresh[key] = _services(resource, vips, settings)
+                fresh[key] = _services(resource, vips, settings, spaces)
         moved = (
             {host for host in vips if vips[host] != self.vips.get(host)} if vips is not self.vips else set()
         )
         for kind in (KubernetesService, ServiceEntry) if moved else ():
             for key, resource in kinds.get(kind, _NONE).items():
                 if key not in fresh and any(host in moved for host in _hosts(resource)):
-                    fresh[key] = _services(resource, vips, settings)
+                    fresh[key] = _services(resource, vips, settings, spaces)
         return self.services.replace(fresh)
 
     def _instances_after(self, changes: Mapping[type[Resource], Mapping[Key, Resource | None]]) -> Instances:
@@ -299,10 +301,19 @@ def _changes(
     return changes
 
 
-def _services(resource: Resource | None, vips: Mapping[Host, str], settings: Settings) -> tuple[Service, ...]:
+def _distributions(spaces: Mapping[Key, Namespace]) -> Mapping[str, str]:
+    """The traffic distribution that namespaces ask for, by their names."""
+    asked = ((key.name, space.metadata.annotations or {}) for key, space in spaces.items())
+    return {name: noted[kubernetes.DISTRIBUTION] for name, noted in asked if kubernetes.DISTRIBUTION in noted}
+
+
+def _services(
+    resource: Resource | None, vips: Mapping[Host, str], settings: Settings, spaces: Mapping[str, str]
+) -> tuple[Service, ...]:
     if isinstance(resource, KubernetesService):
-        vip = vips.get((resource.metadata.namespace, resource.metadata.name))
-        return (kubernetes.service(resource, vip, settings),)
+        namespace = resource.metadata.namespace
+        vip = vips.get((namespace, resource.metadata.name))
+        return (kubernetes.service(resource, vip, settings, spaces.get(namespace, "")),)
     if isinstance(resource, ServiceEntry):
         namespace = resource.metadata.namespace
         own = tuple(

@@ -30,8 +30,14 @@ def test_health_and_draining_are_the_entrys_conditions() -> None:
     leaving = (
         instance("web-2", "web", "10.0.0.2") + 'status: {conditions: [{type: Draining, status: "True"}]}\n'
     )
-    found = endpoint_set(world(service("web"), sick, leaving), NAME).endpoints
-    assert [endpoint.health for endpoint in found] == [ir.Health.UNHEALTHY, ir.Health.DRAINING]
+    marked = instance("web-3", "web", "10.0.0.3").replace("app: web,", "app: web, istio.io/draining: 'true',")
+    entries = (sick, leaving, marked)
+    found = endpoint_set(world(service("web"), *entries), NAME).endpoints
+    assert [(endpoint.address, endpoint.health) for endpoint in found] == [("10.0.0.1", ir.Health.UNHEALTHY)]
+    sessions = service("web").replace("{name: web,", "{name: web, labels: {istio.io/persistent-session: s},")
+    found = endpoint_set(world(sessions, *entries), NAME).endpoints
+    drains = ir.Health.DRAINING
+    assert [endpoint.health for endpoint in found] == [ir.Health.UNHEALTHY, drains, drains]
 
 
 def test_a_subset_has_those_that_bear_its_labels() -> None:
@@ -68,7 +74,10 @@ def test_listed_addresses_of_a_service_without_a_selector() -> None:
         ports: [{name: http, port: 8080}]
         endpoints:
         - {addresses: [192.0.2.1]}
-        - {addresses: [192.0.2.2], conditions: {ready: false}}
+        - {addresses: [192.0.2.2], conditions: {ready: false, terminating: false}}
+        - {addresses: [192.0.2.3], conditions: {ready: false, serving: true, terminating: true}}
+        - {addresses: [192.0.2.4], conditions: {ready: false, serving: false, terminating: true}}
+        - {addresses: [192.0.2.5], conditions: {ready: false}}
     """
     old = """
         apiVersion: v1
@@ -82,6 +91,12 @@ def test_listed_addresses_of_a_service_without_a_selector() -> None:
         ("192.0.2.2", 8080, "unhealthy"),
     ]
     assert [e.address for e in endpoint_set(world(bare, old), NAME).endpoints] == ["192.0.2.9"]
+    sticky = bare.replace("{name: web}", "{name: web, labels: {istio.io/persistent-session-header: x-s}}")
+    kept = {e.address: e.health.value for e in endpoint_set(world(sticky, listed), NAME).endpoints}
+    assert kept["192.0.2.3"] == kept["192.0.2.5"] == "draining"
+    assert "192.0.2.4" not in kept
+    eager = bare.replace("spec: {ports", "spec: {publishNotReadyAddresses: true, ports")
+    assert {e.health.value for e in endpoint_set(world(eager, listed), NAME).endpoints} == {"healthy"}
 
 
 def test_a_service_account_that_cannot_be_costs_nobody_the_configuration() -> None:

@@ -10,8 +10,10 @@ from weft.compile.settings import Settings
 from weft.ir import Health, Locality
 from weft.model.service_entry import ServiceEntry
 from weft.model.workload_entry import WorkloadEntry, WorkloadEntrySpec
+from weft.names import HOSTNAME_LABEL, LOCALITY_LABEL, NETWORK_LABEL, NODE_LABEL
 
 TLS_MODE_LABEL: Final = "security.istio.io/tlsMode"
+DRAINING_LABEL: Final = "istio.io/draining"
 _RESOLUTIONS: Final = {
     "STATIC": Resolution.ENDPOINTS,
     "DNS": Resolution.DNS,
@@ -88,9 +90,11 @@ def instance(name: str, namespace: str, spec: WorkloadEntrySpec) -> Instance:
         labels=labels,
         account=spec.service_account or "",
         weight=spec.weight or 1,
-        locality=locality(spec.locality or ""),
-        network=spec.network or "",
+        locality=locality(dict(labels).get(LOCALITY_LABEL, "").replace(".", "/") or spec.locality or ""),
+        network=spec.network or dict(labels).get(NETWORK_LABEL, ""),
         mesh=mode == "istio" if mode is not None else bool(spec.service_account),
+        health=Health.DRAINING if dict(labels).get(DRAINING_LABEL) else Health.HEALTHY,
+        node=dict(labels).get(NODE_LABEL) or dict(labels).get(HOSTNAME_LABEL, ""),
     )
 
 
@@ -109,7 +113,8 @@ def workload(entry: WorkloadEntry) -> Instance:
         locality=from_spec.locality,
         network=from_spec.network,
         mesh=from_spec.mesh,
-        health=_health(entry),
+        health=from_spec.health if from_spec.health is Health.DRAINING else _health(entry),
+        node=from_spec.node or labels.get(NODE_LABEL, ""),
     )
 
 
