@@ -1,20 +1,25 @@
-"""Which Secrets a proxy is to be given, by the names that it asks for. Only gateways are given any."""
+"""Which Secrets a proxy is to be given, by the names that it asks for. Only gateways are given any.
+
+A name is ``kubernetes-gateway://NS/NAME`` for a certificate and its key, with ``-cacert`` for authorities,
+``configmap://NS/NAME-cacert`` for those in a ConfigMap, which are no secret. Several authorities are joined
+by commas.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from weft import ir
+from weft.compile.gatewayapi.certificates import bundle_of
 from weft.compile.gatewayapi.facts import Facts
+from weft.compile.gatewayapi.listener_set import attached_sets
 from weft.compile.problems import NOT_FOUND
 from weft.errors import Problem, Severity
-from weft.model.core import Secret
-from weft.model.resource import Key
-from weft.names import GATEWAY_SECRET_SCHEME, ProxyName
+from weft.model.core import ConfigMap, Secret
+from weft.names import AUTHORITY_SUFFIX, CONFIG_MAP_SCHEME, GATEWAY_SECRET_SCHEME, ProxyName
 
-AUTHORITY_SUFFIX: Final = "-cacert"
 REFUSED: Final = "WEFT0103"
 
 # Keys of a Secret: those of kubernetes.io/tls, then Istio's generic ones (istio pilot/pkg/credentials).
@@ -43,6 +48,9 @@ class Authorities:
 
 
 Material = Certificate | Authorities
+Holder = Secret | ConfigMap
+Parts = tuple[tuple[str, Holder], ...]
+"""What a name stands for: each of its parts with what holds it."""
 
 
 def asked_for(listeners: tuple[ir.Listener, ...], clusters: tuple[ir.Cluster, ...]) -> tuple[str, ...]:
@@ -70,35 +78,80 @@ def _of_clusters(units: tuple[ir.Cluster, ...]) -> Iterator[ir.SecretRef]:
 
 def granted(
     wanted: tuple[str, ...], proxy: ProxyName, facts: Facts
-) -> tuple[tuple[tuple[str, Secret], ...], tuple[Problem, ...]]:
-    """Of the names ``wanted`` those that ``proxy`` may have, with their Secret; and why not the others.
+) -> tuple[tuple[tuple[str, Parts], ...], tuple[Problem, ...]]:
+    """Of the names ``wanted`` those that ``proxy`` may have, with what holds them; and why not the others.
 
-    A gateway may use Secrets of its own namespace, and those that a ReferenceGrant lets Gateways of its
-    namespace use. A sidecar may use none: its application could read them.
+    A gateway may use Secrets of its own namespace, those that a ReferenceGrant lets Gateways of its
+    namespace use, and those that ListenerSets attached there name and may use. A sidecar may use none: its
+    application could read them.
     """
-    found: list[tuple[str, Secret]] = []
+    found: list[tuple[str, Parts]] = []
     problems: list[Problem] = []
     for name in wanted:
-        owner, _, plain = name.removeprefix(GATEWAY_SECRET_SCHEME).partition("/")
-        if proxy.kind != "router":
-            problems.append(_refusal(name, f"{proxy.name}.{proxy.namespace} is no gateway"))
-            continue
-        held = _find(facts.secrets, owner, plain)
-        if held is None:
-            problems.append(
-                Problem(
-                    NOT_FOUND,
-                    f"no Secret is named {owner}/{plain.removesuffix(AUTHORITY_SUFFIX)}",
-                    hint="create it; connections that need it fail until then",
-                    severity=Severity.WARNING,
-                )
-            )
-        elif not facts.permits("Gateway", proxy.namespace, "", "Secret", owner, held.metadata.name):
-            why = f"no ReferenceGrant in {owner} lets Gateways of {proxy.namespace} use it"
-            problems.append(_refusal(name, why))
-        else:
-            found.append((name, held))
+        parts: list[tuple[str, Holder]] = []
+        for part in name.split(","):
+            held = _held(part, proxy, facts)
+            if isinstance(held, Problem):
+                problems.append(held)
+            else:
+                parts.append((part, held))
+        if parts:
+            found.append((name, tuple(parts)))
     return tuple(found), tuple(problems)
+
+
+def _held(name: str, proxy: ProxyName, facts: Facts) -> Holder | Problem:
+    if name.startswith(CONFIG_MAP_SCHEME):
+        owner, _, plain = name.removeprefix(CONFIG_MAP_SCHEME).partition("/")
+        plain = plain.removesuffix(AUTHORITY_SUFFIX)
+        return facts.config_map(owner, plain) or _missing(f"ConfigMap is named {owner}/{plain}")
+    owner, _, plain = name.removeprefix(GATEWAY_SECRET_SCHEME).partition("/")
+    if proxy.kind != "router":
+        return _refusal(name, f"{proxy.name}.{proxy.namespace} is no gateway")
+    held = _find(facts, owner, plain)
+    if held is None:
+        return _missing(f"Secret is named {owner}/{plain.removesuffix(AUTHORITY_SUFFIX)}")
+    own = held.metadata.name
+    if (
+        facts.permits("Gateway", proxy.namespace, "", "Secret", owner, own)
+        or _by_listener_set(owner, own, proxy.namespace, facts)
+        or (plain.endswith(AUTHORITY_SUFFIX) and _by_policy(owner, own, facts))
+    ):
+        return held
+    return _refusal(name, f"no ReferenceGrant in {owner} lets Gateways of {proxy.namespace} use it")
+
+
+def _by_listener_set(owner: str, name: str, namespace: str, facts: Facts) -> bool:
+    """Whether a ListenerSet at a Gateway of a namespace names a Secret, and may."""
+    return any(
+        (str(ref.namespace or space), str(ref.name)) == (owner, name)
+        and facts.permits("ListenerSet", space, "", "Secret", owner, name)
+        for gateway in facts.gateways.values()
+        if gateway.metadata.namespace == namespace and facts.ours(gateway)
+        for listeners in attached_sets(gateway, facts)
+        for space in (listeners.metadata.namespace,)
+        for listener in listeners.spec.listeners
+        for ref in (listener.tls.certificate_refs if listener.tls is not None else None) or ()
+    )
+
+
+def _by_policy(owner: str, name: str, facts: Facts) -> bool:
+    """Whether a BackendTLSPolicy tells clients to trust the authorities of a Secret beside it."""
+    return any(
+        (str(ref.kind), str(ref.name)) == ("Secret", name)
+        for policy in facts.tls_policies.values()
+        if policy.metadata.namespace == owner
+        for ref in policy.spec.validation.ca_certificate_refs or ()
+    )
+
+
+def _missing(what: str) -> Problem:
+    return Problem(
+        NOT_FOUND,
+        f"no {what}",
+        hint="create it; connections that need it fail until then",
+        severity=Severity.WARNING,
+    )
 
 
 def _refusal(name: str, why: str) -> Problem:
@@ -110,22 +163,36 @@ def _refusal(name: str, why: str) -> Problem:
     )
 
 
-def _find(secrets: Mapping[Key, Secret], namespace: str, name: str) -> Secret | None:
+def _find(facts: Facts, namespace: str, name: str) -> Secret | None:
     """A Secret by its name over SDS: authorities may stand in one of that very name, or beside the key."""
     for candidate in dict.fromkeys((name, name.removesuffix(AUTHORITY_SUFFIX))):
-        found = secrets.get(Key("/Secret", namespace, candidate))
+        found = facts.secret(namespace, candidate)
         if found is not None:
             return found
     return None
 
 
-def material(name: str, secret: Secret) -> Material | None:
-    """What a Secret holds for ``name``; None when it lacks that."""
+def material(parts: Parts) -> Material | None:
+    """What a name stands for; None when something of it is lacking."""
+    found = [_material(name, holder) for name, holder in parts]
+    bundles = [part for part in found if isinstance(part, Authorities)]
+    if len(found) == 1 or len(bundles) < len(found):
+        return found[0] if len(found) == 1 else None
+    return Authorities(
+        bundle=b"\n".join(part.bundle for part in bundles),
+        revoked=b"\n".join(part.revoked for part in bundles if part.revoked),
+    )
+
+
+def _material(name: str, holder: Holder) -> Material | None:
+    if isinstance(holder, ConfigMap):
+        bundle = bundle_of(holder)
+        return Authorities(bundle=bundle) if bundle else None
     if name.endswith(AUTHORITY_SUFFIX):
-        bundle = _first(secret, _BUNDLE)
-        return Authorities(bundle=bundle, revoked=_first(secret, _REVOKED)) if bundle else None
-    chain, key = _first(secret, _CHAIN), _first(secret, _KEY)
-    return Certificate(chain=chain, key=key, staple=_first(secret, _STAPLE)) if chain and key else None
+        bundle = _first(holder, _BUNDLE)
+        return Authorities(bundle=bundle, revoked=_first(holder, _REVOKED)) if bundle else None
+    chain, key = _first(holder, _CHAIN), _first(holder, _KEY)
+    return Certificate(chain=chain, key=key, staple=_first(holder, _STAPLE)) if chain and key else None
 
 
 def _first(secret: Secret, keys: tuple[str, ...]) -> bytes:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from weft.compile.secrets import Authorities, Certificate, granted, material
+from weft.compile.secrets import Authorities, Certificate, Parts, granted, material
 from weft.compile.world import World
 from weft.emit.packed import Packed
 from weft.emit.secrets import authorities, certificate
 from weft.errors import Problem, Severity
-from weft.model.core import Secret
 from weft.names import ProxyName
 
 BROKEN = "WEFT0104"
@@ -24,13 +23,14 @@ def secrets_for(
     found, problems = granted(wanted, proxy, world.gateway_facts)
     made: dict[str, Packed] = {}
     broken: list[Problem] = []
-    for name, secret in found:
-        packed = world.memo(_packed, name, secret)
+    for name, parts in found:
+        packed = world.memo(_packed, name, parts)
         if packed is None:
+            holders = ", ".join(str(holder.key) for _, holder in parts)
             broken.append(
                 Problem(
                     BROKEN,
-                    f"{secret.key} does not hold what {name} needs",
+                    f"{holders} does not hold what {name} needs",
                     hint="give it tls.crt and tls.key, or ca.crt for authorities",
                     severity=Severity.WARNING,
                 )
@@ -40,8 +40,8 @@ def secrets_for(
     return made, (*problems, *broken)
 
 
-def _packed(name: str, secret: Secret) -> Packed | None:
-    match material(name, secret):
+def _packed(name: str, parts: Parts) -> Packed | None:
+    match material(parts):
         case Certificate() as found:
             return certificate(name, found.chain, found.key, found.staple)
         case Authorities() as found:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ apiVersion: v1
 kind: Secret
 metadata: {name: cert}
 type: kubernetes.io/tls
-stringData: {tls.crt: x, tls.key: z}
+stringData: {tls.crt: CHAIN, tls.key: KEY}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -120,7 +121,12 @@ PROXIES = {
 @pytest.mark.parametrize("mode", ["STRICT", "PERMISSIVE", "DISABLE"])
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_envoy_accepts_it(proxy: str, mode: str, tmp_path: Path) -> None:
-    of = world(*EVERYTHING, peer(mode))
+    pair = TestAuthority().issue("a.example.com")
+    filled = (
+        text.replace("CHAIN", json.dumps(pair.certificate)).replace("KEY", json.dumps(pair.key))
+        for text in EVERYTHING
+    )
+    of = world(*filled, peer(mode))
     made, problems = compile_proxy(of, PROXIES[proxy])
     assert problems == ()
     assert made.listeners

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from tests.support.certificates import TestAuthority
 from tests.support.compiled import forward, host, listener, proxy, service, table, world
 
 from weft import ir
@@ -219,12 +221,13 @@ def test_which_namespaces_may_attach(allowed: str, labels: str, attached: bool) 
 
 
 HTTPS = "[{name: tls, port: 443, protocol: HTTPS, hostname: a.example.com, tls: {certificateRefs: [{name: cert}]}}]"
-CERT = """
+PAIR = TestAuthority().issue("a.example.com")
+CERT = f"""
 apiVersion: v1
 kind: Secret
-metadata: {name: cert}
+metadata: {{name: cert}}
 type: kubernetes.io/tls
-stringData: {tls.crt: x, tls.key: z}
+stringData: {{tls.crt: {json.dumps(PAIR.certificate)}, tls.key: {json.dumps(PAIR.key)}}}
 """
 
 

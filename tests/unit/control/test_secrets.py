@@ -8,6 +8,7 @@ import base64
 from typing import Any
 
 import pytest
+from tests.support.certificates import TestAuthority
 from tests.support.compiled import proxy, service, world
 
 from weft.compile.secrets import asked_for
@@ -16,6 +17,8 @@ from weft.protos.wire import from_any
 
 ROUTER, LABELS = "router~10.0.0.3~edge.edges", {"istio": "ingressgateway"}
 CREDENTIAL = "kubernetes-gateway://edges/shop"
+AUTHORITY = TestAuthority()
+PAIR = AUTHORITY.issue("shop.example.com")
 
 
 def secret(name: str = "shop", namespace: str = "edges", **data: str) -> str:
@@ -100,7 +103,7 @@ def test_what_is_missing_is_told(texts: tuple[str, ...], why: str) -> None:
 
 def test_a_secret_of_another_namespace_needs_a_grant() -> None:
     label = {"gateway.networking.k8s.io/gateway-name": "edge"}
-    texts = (gateway_api("vault"), secret(namespace="vault", tls_crt="C", tls_key="K"))
+    texts = (gateway_api("vault"), secret(namespace="vault", tls_crt=PAIR.certificate, tls_key=PAIR.key))
     assert given(*texts, more=label)[0] == {}
     assert given(*texts, grant("elsewhere", "vault"), more=label)[0] == {}
     messages, _ = given(*texts, grant("edges", "vault"), more=label)
@@ -116,7 +119,11 @@ spec:
   host: web.vault.svc.cluster.local
   trafficPolicy: {tls: {mode: MUTUAL, credentialName: shop}}
 """
-    texts = (service("web", namespace="vault"), rule, secret(namespace="vault", tls_crt="C", tls_key="K"))
+    texts = (
+        service("web", namespace="vault"),
+        rule,
+        secret(namespace="vault", tls_crt=PAIR.certificate, tls_key=PAIR.key),
+    )
     messages, problems = given(*texts)
     assert messages == {}
     assert "no ReferenceGrant in vault lets Gateways of edges use it" in problems

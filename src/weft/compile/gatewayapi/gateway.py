@@ -133,7 +133,7 @@ def _listener(
 
 
 def _chains(port: int, group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
-    """Chains and tables of a port's listeners, which share a layer. ``quic``: the port to tell of, or None."""
+    """Chains and tables of a port's listeners, which share a layer. ``quic``: the port of HTTP/3."""
     match group[0].layer:
         case "HTTP":
             return _http(port, group, scene)
@@ -146,9 +146,7 @@ def _http(port: int, group: Sequence[Listener], scene: Scene) -> _Part:
     name, table = f"{ANYWHERE}_{port}", f"http.{port}"
     routes = scene.memo(request_routes, scene.gateway, scene.facts)
     hosts = tuple(
-        host
-        for item in group
-        for host in hosts_of(item, group, routes, scene.facts, scene.rules, scene.memo)
+        host for item in group for host in hosts_of(item, group, routes, scene.facts, scene.rules, scene.memo)
     )
     handler = edge_handler(name, table, scene.facts.settings)
     chain = ir.FilterChain(name=name, match=ir.ChainMatch(), handler=handler)
