@@ -11,6 +11,7 @@ from weft.compile.istio import layer4
 from weft.compile.memo import Memo
 from weft.compile.mesh_routes import Routing, targets_of
 from weft.compile.outbound import ANYWHERE, detected_handler, port_listener, tcp_handler
+from weft.compile.policy import Stream
 from weft.compile.protocol import Protocol
 from weft.compile.rules import Rules
 from weft.compile.service import Labels, Port, Resolution, Service
@@ -59,7 +60,8 @@ def listeners_of(
                 slot = slots.setdefault((address, port.number), _Slot())
                 slot.add(chains)
                 if port.protocol is Protocol.AUTO and not slot.table:
-                    here = address == ANYWHERE or address not in service.addresses
+                    own = (*service.addresses, *service.external_addresses)
+                    here = address == ANYWHERE or address not in own
                     slot.table = str(port.number) if here else f"{service.host}:{port.number}"
     return tuple(
         memo(port_listener, address, number, slot.table, memo(apart, tuple(slot.chains)), settings)
@@ -71,7 +73,7 @@ def _addresses(service: Service, members: Mapping[str, tuple[str, ...]]) -> tupl
     """Where clients of a service connect to: its IPs, its members' when it is headless, or anywhere."""
     plain = tuple(address for address in service.addresses if "/" not in address)
     if plain and len(plain) == len(service.addresses):
-        return plain
+        return (*plain, *service.external_addresses)
     if service.headless:
         return members.get(service.host) or (ANYWHERE,)
     return (*plain, ANYWHERE)
@@ -89,6 +91,7 @@ def _chains(
 ) -> tuple[ir.FilterChain, ...]:
     """Chains of all rules about a service's port in their order; all else goes to the service itself."""
     made: dict[ir.ChainMatch, ir.FilterChain] = {}
+    stream = rules.of(service.host).default.stream
     for owner in routing.services.get(service.host, ()):
         own = memo(
             layer4.chains,
@@ -106,15 +109,15 @@ def _chains(
             break
     else:
         if not (made and port.protocol.is_tls):
-            for chain in memo(default_chains, service, port):
+            for chain in memo(default_chains, service, port, stream):
                 made.setdefault(chain.match, chain)
     return tuple(made.values())
 
 
-def default_chains(service: Service, port: Port) -> tuple[ir.FilterChain, ...]:
+def default_chains(service: Service, port: Port, stream: Stream) -> tuple[ir.FilterChain, ...]:
     """All of a port to the service itself. Without an address of its own, TLS is told apart by SNI."""
     cluster = outbound_cluster(service.host, port.number)
-    handler = tcp_handler(cluster)
+    handler = tcp_handler(cluster, stream)
     blocks = tuple(address for address in service.addresses if "/" in address)
     match = ir.ChainMatch(addresses=blocks)
     if port.protocol.is_tls and (blocks or not service.addresses) and not service.headless:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from weft import ir
 from weft.compile.inbound import PLAIN_HTTP, blackhole
+from weft.compile.policy import NO_STREAM, Stream
 from weft.compile.settings import Settings
 from weft.names import ALPN_MESH_TCP, BLACKHOLE_CLUSTER, PASSTHROUGH_CLUSTER, VIRTUAL_OUTBOUND
 
@@ -19,20 +21,28 @@ def fall_through(settings: Settings, name: str) -> ir.FilterChain:
     return ir.FilterChain(name=name, match=ir.ChainMatch(), handler=tcp_handler(cluster))
 
 
-def tcp_handler(cluster: str) -> ir.TcpHandler:
+def tcp_handler(cluster: str, stream: Stream = NO_STREAM) -> ir.TcpHandler:
     """All of a connection's bytes to one cluster."""
-    return ir.TcpHandler(stat_prefix=cluster, destinations=(ir.Destination(cluster=cluster),))
+    handler = ir.TcpHandler(stat_prefix=cluster, destinations=(ir.Destination(cluster=cluster),))
+    return streamed(handler, stream)
+
+
+def streamed(handler: ir.TcpHandler, stream: Stream) -> ir.TcpHandler:
+    """The handler under what a rule says of its connections."""
+    if stream is NO_STREAM:
+        return handler
+    return replace(
+        handler,
+        idle_timeout=stream.idle_timeout,
+        max_duration=stream.max_duration,
+        hash_source_ip=stream.hash_source_ip,
+        tunnel=stream.tunnel,
+    )
 
 
 def detected_handler(handler: ir.TcpHandler) -> ir.TcpHandler:
     """The same for a port whose protocol is looked at: its cluster offers HTTP, which this is not."""
-    return ir.TcpHandler(
-        stat_prefix=handler.stat_prefix,
-        destinations=handler.destinations,
-        alpn=(ALPN_MESH_TCP,),
-        idle_timeout=handler.idle_timeout,
-        source=handler.source,
-    )
+    return replace(handler, alpn=(ALPN_MESH_TCP,))
 
 
 def virtual_outbound(attachment: ir.Attachment, settings: Settings) -> ir.Listener:

@@ -28,6 +28,7 @@ def default_route(service: Service, port: Port, policy: Policy, settings: Settin
             retry=retry_for(settings.retry, policy),
             hash_on=(policy.hash_on,) if policy.hash_on else (),
         ),
+        session=service.session,
         operation=f"{service.host}:{port.number}/*",
     )
 
@@ -53,7 +54,8 @@ def service_host(
         domains += (host, *aliases(host, namespace, domain))
     if service.kubernetes and service.resolution is Resolution.PASSTHROUGH:
         domains += [f"*.{name}" for name in domains]
-    domains += [_plain(address) for address in service.addresses if "/" not in address]
+    dialled = (*service.addresses, *service.external_addresses)
+    domains += [_plain(address) for address in dialled if "/" not in address]
     return ir.VirtualHost(
         name=with_port(service.host, port), domains=tuple(dict.fromkeys(domains)), routes=routes
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from weft import ir
 from weft.compile.destinations import Targets, cluster_of
 from weft.compile.istio.virtual_service import MESH, full_gateway
-from weft.compile.outbound import detected_handler
+from weft.compile.outbound import detected_handler, streamed
+from weft.compile.policy import NO_STREAM
 from weft.compile.protocol import Protocol
 from weft.compile.service import Labels, Port, Service
 from weft.compile.settings import Settings
@@ -152,7 +153,10 @@ def forward(
     targets: Targets,
     settings: Settings,
 ) -> ir.TcpHandler:
-    """Weighted clusters; a part of weight zero gets nothing, unless it is alone."""
+    """Weighted clusters; a part of weight zero gets nothing, unless it is alone.
+
+    The rule of the first part's host holds for the connection; its subset counts where there is one part.
+    """
     destinations: list[ir.Destination] = []
     for part in parts:
         if not part.weight and len(parts) > 1:
@@ -167,6 +171,10 @@ def forward(
         if len(destinations) == 1
         else f"{owner.metadata.name}.{owner.metadata.namespace}"
     )
-    return ir.TcpHandler(
+    handler = ir.TcpHandler(
         stat_prefix=prefix, destinations=tuple(destinations), source=source(owner.key, index)
     )
+    first = parts[0].destination
+    target = targets.get(expand_host(first.host, owner.metadata.namespace, settings.domain).lower())
+    subset = target.rule.subset((first.subset or "") if len(parts) == 1 else "")
+    return streamed(handler, subset.stream if subset else NO_STREAM)

@@ -142,10 +142,23 @@ def _route(
         response_headers=edits.response,
         fault=fault(rule.fault),
         cors=cors(rule.cors_policy),
+        session=_session(service, rule, targets, settings),
         operation=_operation(action, tests.path, service.metadata.name, port),
         stat_prefix=(match.stat_prefix or "") if match is not None else "",
         source=source(service.key, *place_of(rule, index, place)),
     )
+
+
+def _session(
+    owner: VirtualService, rule: HTTPRoute, targets: Targets, settings: Settings
+) -> ir.SessionPersistence | None:
+    """The sessions that the first destination asks for which asks for any."""
+    for part in rule.route or ():
+        host = expand_host(part.destination.host, owner.metadata.namespace, settings.domain).lower()
+        service = targets.get(host).service
+        if service is not None and service.session is not None:
+            return service.session
+    return None
 
 
 def _operation(action: object, path: ir.PathMatch, name: str, port: int) -> str:
