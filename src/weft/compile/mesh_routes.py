@@ -1,13 +1,14 @@
-"""Route tables of sidecars: VirtualServices for the mesh, else the services themselves."""
+"""Route tables of sidecars: VirtualServices and routes for the mesh, else the services themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from weft import ir
 from weft.compile.age import precedence
 from weft.compile.destinations import Targets
+from weft.compile.gatewayapi.mesh import Meshed, MeshRoutes, mesh_routes
 from weft.compile.hosts import covers, is_wildcard, overlaps, specificity
 from weft.compile.istio import virtual_service as istio
 from weft.compile.memo import Memo
@@ -22,6 +23,9 @@ from weft.model.virtual_service import VirtualService
 from weft.names import expand_host
 
 MESH_GATEWAYS = frozenset({istio.MESH})
+
+Owner = VirtualService | MeshRoutes
+"""What may say where requests to a service go."""
 
 
 def mesh_virtual_services(
@@ -53,18 +57,28 @@ def led_to(resources: tuple[VirtualService, ...], domain: str) -> frozenset[str]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Routing:
-    """VirtualServices of a view: for each service those to ask, and the hosts that no service has."""
+    """VirtualServices of a view: for each service those to ask, and the hosts that no service has.
+
+    ``mixed`` are services with routes of the Gateway API, too: all that are asked, in their order.
+    """
 
     services: Mapping[str, tuple[VirtualService, ...]]
     foreign: tuple[tuple[str, VirtualService], ...]
     selective: bool
+    mixed: Mapping[str, tuple[Owner, ...]] = field(default_factory=dict)
 
     def bearer(self, labels: Labels) -> Labels:
         """``labels`` of a client if some rule is for certain clients only: else all get the same."""
         return labels if self.selective else ()
 
+    def owners(self, host: str) -> tuple[Owner, ...]:
+        """Who is asked about a service, the first first."""
+        return self.mixed.get(host) or self.services.get(host, ())
 
-def routing_of(view: View, resources: tuple[VirtualService, ...], settings: Settings) -> Routing:
+
+def routing_of(
+    view: View, resources: tuple[VirtualService, ...], meshed: Meshed, settings: Settings
+) -> Routing:
     """Who routes HTTP. A wildcard holds where no exact name does: the longest, as the first has it."""
     exact: dict[str, list[VirtualService]] = {}
     wild: dict[str, list[VirtualService]] = {}
@@ -80,7 +94,32 @@ def routing_of(view: View, resources: tuple[VirtualService, ...], settings: Sett
     services |= {host: tuple(owners) for host, owners in exact.items() if host in view.by_host}
     foreign = [(host, owner) for host, owners in exact.items() for owner in owners]
     foreign += [(host, owner) for host in patterns for owner in wild[host]]
-    return Routing(services, tuple(foreign), any(map(_selective, resources)))
+    mixed = {
+        host: _mixed(groups, services.get(host, ()), host, view.namespace, settings)
+        for host, groups in meshed.hosts
+    }
+    return Routing(services, tuple(foreign), any(map(_selective, resources)), mixed)
+
+
+def _mixed(
+    groups: tuple[MeshRoutes, ...],
+    resources: tuple[VirtualService, ...],
+    host: str,
+    namespace: str,
+    settings: Settings,
+) -> tuple[Owner, ...]:
+    """Routes of the client's own namespace go before VirtualServices for all; else the older first (Istio).
+
+    A VirtualService that means the service by a wildcard comes last.
+    """
+
+    def place(owner: Owner) -> tuple[bool, int, bool, tuple[str, str, str]]:
+        if isinstance(owner, MeshRoutes):
+            return False, 2, owner.namespace != namespace, precedence(owner.oldest.metadata)
+        near = nearness(owner, namespace, settings)
+        return host not in full_hosts(owner, settings), near or 0, True, precedence(owner.metadata)
+
+    return tuple(sorted((*groups, *resources), key=place))
 
 
 def streams_of(view: View, resources: tuple[VirtualService, ...], settings: Settings) -> Routing:
@@ -139,7 +178,7 @@ def tables_of(
     by_port: list[tuple[int, tuple[ir.VirtualHost, ...]]] = []
     others = memo(_aliases, view)
     for number, served in memo(http_ports, view).items():
-        owners = tuple([routing.services.get(service.host, ()) for service, _ in served.ports])
+        owners = tuple([routing.owners(service.host) for service, _ in served.ports])
         matched = {id(owner) for group in owners for owner in group}
         here = {service.host for service, _ in served.ports}
         foreign = tuple(
@@ -171,7 +210,7 @@ class Served:
 def _port(
     number: int,
     served: Served,
-    owners: tuple[tuple[VirtualService, ...], ...],
+    owners: tuple[tuple[Owner, ...], ...],
     foreign: tuple[tuple[str, VirtualService], ...],
     view: View,
     rules: Rules,
@@ -220,7 +259,7 @@ def _aliases(view: View) -> Mapping[str, tuple[str, ...]]:
 def _host(
     service: Service,
     port: Port,
-    owners: tuple[VirtualService, ...],
+    owners: tuple[Owner, ...],
     view: View,
     rules: Rules,
     labels: Labels,
@@ -246,7 +285,7 @@ def _plain(
 
 
 def _routes(
-    owner: VirtualService,
+    owner: Owner,
     port: int,
     view: View,
     rules: Rules,
@@ -254,7 +293,9 @@ def _routes(
     settings: Settings,
     memo: Memo,
 ) -> tuple[ir.Route, ...]:
-    """A VirtualService's routes, remembered by what it can see of the proxy and of its destinations."""
+    """An owner's routes, remembered by what it can see of the proxy and of its destinations."""
+    if isinstance(owner, MeshRoutes):
+        return memo(mesh_routes, owner, port, settings, memo)
     if not owner.spec.http:
         return ()
     return memo(

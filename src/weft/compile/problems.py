@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from weft.compile.destinations import Targets
+from weft.compile.gatewayapi.flaws import all_problems
 from weft.compile.istio import delegate
 from weft.compile.istio.request_match import claim_path
 from weft.compile.istio.virtual_service import MESH, bound_to
@@ -16,7 +17,6 @@ from weft.compile.settings import Settings
 from weft.compile.view import View, exported
 from weft.compile.world import World
 from weft.errors import Problem, Severity, did_you_mean
-from weft.model.http_route import HTTPRoute
 from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
 from weft.model.mesh_config import MeshConfig
@@ -36,7 +36,9 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     view = world.view(namespace)
     rules = world.rules(view, ())
     refused = memo(_foreign, world.all(MeshConfig), settings)
-    refused += memo(_unsupported, world.all(Gateway), world.all(ServiceEntry), world.all(HTTPRoute))
+    refused += memo(_unsupported, world.all(Gateway), world.all(ServiceEntry))
+    facts = world.gateway_facts
+    refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)
     return refused + memo(_all, world.all(VirtualService), view, rules, world.all(Gateway), settings, memo)
 
 
@@ -77,7 +79,6 @@ def _foreign(configs: Mapping[Key, MeshConfig], settings: Settings) -> tuple[Pro
 def _unsupported(
     gateways: Mapping[Key, Gateway],
     entries: Mapping[Key, ServiceEntry],
-    routes: Mapping[Key, HTTPRoute],
 ) -> tuple[Problem, ...]:
     """Values of fields that are otherwise honoured, and have no effect yet."""
     found: list[Problem] = []
@@ -90,13 +91,6 @@ def _unsupported(
         if entry.spec.resolution == "DYNAMIC_DNS":
             message = "DYNAMIC_DNS is not supported yet: connections go where the client resolved the name to"
             found.append(_unheeded(key, message, "spec.resolution", "use DNS or NONE"))
-    for key, route in sorted(routes.items()):
-        for index, parent in enumerate(route.spec.parent_refs or ()):
-            if parent.kind is not None and parent.kind != "Gateway":
-                message = (
-                    f"a parent of kind {parent.kind} is not supported yet: the route is not in force there"
-                )
-                found.append(_unheeded(key, message, f"spec.parentRefs[{index}]", "use a VirtualService"))
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from weft import ir
 from weft.compile import clusters, explicit_proxy, inbound, outbound
 from weft.compile.gatewayapi.backend_tls_policy import backend_tls, secured
+from weft.compile.gatewayapi.mesh import mesh_led_to, meshed
 from weft.compile.inbound import InboundPort
 from weft.compile.istio.peer_authentication import PeerModes
 from weft.compile.istio.sidecar import scope_of
@@ -30,10 +31,14 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     scope = memo(scope_of, world.all(Sidecar), namespace, labels, world.settings.root_namespace)
     settings = memo(_settings, world.settings, scope.outbound_any)
     resources = memo(mesh_virtual_services, world.virtual_services, namespace, scope.limits, settings)
-    besides = memo(led_to, resources, settings.domain) if scope.limits is not None else frozenset[str]()
+    besides = frozenset[str]()
+    if scope.limits is not None:
+        besides = memo(led_to, resources, settings.domain)
+        besides |= memo(mesh_led_to, world.gateway_facts, namespace, scope.limits)
     view = world.view(namespace, scope.limits, besides)
     rules = world.rules(view, labels)
-    routing = memo(routing_of, view, resources, settings)
+    routes = memo(meshed, world.gateway_facts, view, rules, memo)
+    routing = memo(routing_of, view, resources, routes, settings)
     # HTTP rules come and go without touching a listener.
     streams = memo(streams_of, view, tuple(r for r in resources if r.spec.tls or r.spec.tcp), settings)
     tables = memo(tables_of, view, routing, rules, routing.bearer(labels), settings, memo)

@@ -36,9 +36,9 @@ from weft.compile.proxy import compile_proxy
             apiVersion: gateway.networking.k8s.io/v1
             kind: HTTPRoute
             metadata: {name: x}
-            spec: {parentRefs: [{group: "", kind: Service, name: web}]}
+            spec: {parentRefs: [{group: example.com, kind: Cloud, name: web}]}
             """,
-            "spec.parentRefs[0]",
+            "spec.parentRefs[0].kind",
         ),
     ],
 )

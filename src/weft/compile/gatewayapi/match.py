@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from weft import ir
+from weft.model.base import Shape
 from weft.model.grpc_route import GRPCMethodMatch, GRPCRouteMatch
 from weft.model.http_route import HTTPPathMatch, HTTPQueryParamMatch, HTTPRouteMatch
 from weft.model.patterns import pattern
@@ -112,9 +113,9 @@ def grpc_order(match: GRPCRouteMatch | None) -> Order:
     return rank, -len(method.service or ""), -len(method.method or ""), -len(names)
 
 
-def complaints(match: HTTPRouteMatch | GRPCRouteMatch | None) -> Iterator[tuple[str, str]]:
+def complaints(match: Shape | None) -> Iterator[tuple[str, str]]:
     """Path and complaint of each regular expression that no proxy takes: such a match is left out."""
-    if match is None:
+    if not isinstance(match, HTTPRouteMatch | GRPCRouteMatch):
         return
     found: list[tuple[str, str]] = []
     if isinstance(match, HTTPRouteMatch):

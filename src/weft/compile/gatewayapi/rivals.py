@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from heapq import merge
-from typing import Final
 
 from weft.compile.age import age
 from weft.compile.gatewayapi.binding import Attached, Parent, attached, parents_of
 from weft.compile.gatewayapi.facts import Facts, Route
+from weft.compile.gatewayapi.mesh import CONFLICTED, mesh_parent
 from weft.compile.gatewayapi.routes import RequestRoute
 from weft.compile.hosts import overlaps
 from weft.model.gateway import Gateway
 from weft.model.grpc_route import GRPCRoute
 from weft.model.http_route import HTTPRoute
 from weft.model.resource import Key
-
-CONFLICTED: Final = "Conflicted"
 
 _Place = tuple[Key, str]
 """The owner of a listener, and its name."""
@@ -32,12 +30,16 @@ def request_routes(gateway: Gateway, facts: Facts) -> Attached[RequestRoute]:
 
 
 def settled(route: Route, facts: Facts) -> tuple[Parent, ...]:
-    """All parents of a route; where it lost every host name to a route of the other kind, it is refused."""
-    parents = facts.memo(parents_of, route, facts)
-    if not isinstance(route, HTTPRoute | GRPCRoute) or not facts.routes or not facts.grpc_routes:
-        return parents
+    """All parents of a route, services of the mesh among them (these have an ``owner`` and no ``gateway``).
+
+    Where it lost every host name to a route of the other kind, it is refused.
+    """
     found: list[Parent] = []
-    for parent in parents:
+    for parent in facts.memo(parents_of, route, facts):
+        meshed = mesh_parent(parent.place, parent.ref, route, facts)
+        if meshed is not None or not isinstance(route, HTTPRoute | GRPCRoute):
+            found.append(meshed or parent)
+            continue
         gateway = facts.gateways.get(parent.gateway) if parent.gateway is not None else None
         lost = facts.memo(_lost, gateway, facts).get(route.key) if gateway is not None else None
         found.append(_without(parent, lost))
