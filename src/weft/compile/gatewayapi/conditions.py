@@ -24,7 +24,8 @@ _OURS: Final = frozenset(
     }
 )
 # Entries that several controllers write side by side, and what tells those of one controller apart.
-_SHARED: Final = {"parents": "parentRef", "ancestors": "ancestorRef"}
+# The API takes so many of them.
+_SHARED: Final = {"parents": ("parentRef", 32), "ancestors": ("ancestorRef", 16)}
 
 
 def condition(metadata: Metadata, kind: str, holds: bool, reason: str, message: str = "") -> Status:
@@ -62,11 +63,17 @@ def merged(
     if "listeners" in new:
         before = {item.get("name"): item for item in old.get("listeners") or ()}
         result["listeners"] = [_dated(item, before.get(item["name"]), now) for item in new["listeners"]]
-    for name, reference in _SHARED.items():
+    for name, (reference, most) in _SHARED.items():
         if name in new:
-            known = frozenset(controllers)
-            result[name] = _entries(new[name], old.get(name) or (), reference, now, known, namespace)
+            known = frozenset(word for one in controllers for word in (one, mesh_controller(one)))
+            entries = _entries(new[name], old.get(name) or (), reference, now, known, namespace)
+            result[name] = entries[:most]
     return result
+
+
+def mesh_controller(controller: str) -> str:
+    """Who speaks for the mesh where ``controller`` speaks for Gateways, named as Istio names its own."""
+    return f"{controller.partition('/')[0]}/mesh-controller"
 
 
 def _dated(item: Status, before: Mapping[str, Any] | None, now: str) -> Status:

@@ -14,6 +14,7 @@ from weft.compile.gatewayapi.status_class import class_status
 from weft.compile.gatewayapi.status_gateway import gateway_status, refusal
 from weft.compile.gatewayapi.status_listener_set import listener_set_status
 from weft.compile.gatewayapi.status_listeners import Waiting
+from weft.compile.gatewayapi.status_policy import policy_ancestors
 from weft.compile.gatewayapi.status_route import route_parents
 from weft.model.resource import Key
 from weft.names import GATEWAY_CONTROLLER
@@ -52,6 +53,8 @@ def each_status(
     for routes in facts.all_routes:
         for key, route in routes.items():
             yield key, {"parents": route_parents(route, facts, controller)}
+    for key, policy in facts.tls_policies.items():
+        yield key, {"ancestors": policy_ancestors(policy, facts, controller)}
     # After the routes: what they are bound to is remembered, and only counted here.
     for key, gateway in facts.gateways.items():
         if facts.ours(gateway):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from weft.compile.gatewayapi.backend_tls_policy import client_certificate
 from weft.compile.gatewayapi.conditions import Status, condition
 from weft.compile.gatewayapi.facts import Facts, Verdict
 from weft.compile.gatewayapi.listeners import RESOLVED, listeners_of
+from weft.compile.gatewayapi.status_addresses import ADDRESS_TYPES, Places, places_of
 from weft.compile.gatewayapi.status_listener_set import attached_count
 from weft.compile.gatewayapi.status_listeners import (
     LISTENERS_NOT_VALID,
@@ -19,7 +21,6 @@ from weft.compile.gatewayapi.status_listeners import (
 )
 from weft.model.gateway import Gateway
 
-_ADDRESS_TYPES: Final = frozenset({"IPAddress", "Hostname"})
 _UNSUPPORTED_ADDRESS: Final = "UnsupportedAddress"
 
 
@@ -30,13 +31,15 @@ def gateway_status(
 
     ``addresses`` are those of its proxies; None without a running mesh: then it has what it asks for.
     """
-    bad = invalid(listeners_of(gateway, facts))
+    listeners = listeners_of(gateway, facts)
+    bad = invalid(listeners)
+    places = places_of(gateway, {item.port: None for item in listeners}, addresses, facts)
     refused = refusal(gateway, facts)
     accepted = refused or _listeners(gateway, bad)
     verdicts = {
         "Accepted": accepted,
         "InsecureFrontendValidationMode": _insecure(gateway),
-        PROGRAMMED: _programmed(gateway, accepted, bad, addresses, waiting),
+        PROGRAMMED: _programmed(gateway, accepted, bad, places, waiting),
         "ResolvedRefs": _resolved(gateway, facts),
     }
     status: Status = {
@@ -47,18 +50,17 @@ def gateway_status(
         ],
         "listeners": listener_statuses(gateway, gateway, facts, waiting),
     }
-    found = _addresses(gateway, addresses)
-    if found:
-        status["addresses"] = found
+    if places.found:
+        status["addresses"] = list(places.found)
     if gateway.spec.allowed_listeners is not None:
-        status["attachedListenerSets"] = attached_count(gateway, facts)
+        status["attachedListenerSets"] = 0 if refused else attached_count(gateway, facts)
     return status
 
 
 def refusal(gateway: Gateway, facts: Facts) -> Verdict | None:
     """Why a Gateway as a whole is not accepted, whatever its listeners are; None when nothing is wrong."""
     for address in gateway.spec.addresses or ():
-        if str(address.type or "IPAddress") not in _ADDRESS_TYPES:
+        if str(address.type or "IPAddress") not in ADDRESS_TYPES:
             message = f"an address is an IPAddress or a Hostname, not {address.type}: {address.value}"
             return Verdict(holds=False, reason=_UNSUPPORTED_ADDRESS, message=message)
     flaw = _parameters_flaw(gateway, facts)
@@ -88,48 +90,23 @@ def _programmed(
     gateway: Gateway,
     accepted: Verdict,
     bad: list[str],
-    addresses: Iterable[str] | None,
+    places: Places,
     waiting: Waiting | None,
 ) -> Verdict:
     if accepted.reason == _UNSUPPORTED_ADDRESS:
         return accepted
     if bad and len(bad) == len(gateway.spec.listeners or ()):
         return Verdict(holds=False, reason="Invalid", message=f"not valid: {', '.join(bad)}")
-    missing = _missing(gateway, addresses) if waiting is None else ()
-    if missing:
-        message = f"no proxy of this Gateway has the address {', '.join(missing)}"
-        return Verdict(holds=False, reason="AddressNotUsable", message=message)
+    if places.refusal is not None and waiting is None:
+        return places.refusal
     return programmed(Verdict(), bad, waiting)
-
-
-def _missing(gateway: Gateway, addresses: Iterable[str] | None) -> tuple[str, ...]:
-    """IP addresses that are asked for and that no proxy has; without a running mesh nobody can tell."""
-    if addresses is None:
-        return ()
-    known = set(addresses)
-    return tuple(
-        str(address.value)
-        for address in gateway.spec.addresses or ()
-        if address.value and str(address.type or "IPAddress") == "IPAddress" and address.value not in known
-    )
-
-
-def _addresses(gateway: Gateway, addresses: Iterable[str] | None) -> list[Status]:
-    """Where it is reached. Of its proxies' addresses only those that are asked for, if any are."""
-    asked = [
-        {"type": str(address.type or "IPAddress"), "value": str(address.value)}
-        for address in gateway.spec.addresses or ()
-        if address.value and str(address.type or "IPAddress") in _ADDRESS_TYPES
-    ]
-    if addresses is None:
-        return asked
-    found = [{"type": "IPAddress", "value": address} for address in addresses]
-    wanted = [one for one in asked if one["type"] == "IPAddress"]
-    return [one for one in found if one in wanted] if wanted else found
 
 
 def _resolved(gateway: Gateway, facts: Facts) -> Verdict:
     """References of the Gateway itself, then those of its listeners."""
+    _, own = client_certificate(gateway, facts)
+    if not own.holds:
+        return own
     unresolved = [item.name for item in listeners_of(gateway, facts) if item.resolved != RESOLVED]
     if unresolved:
         message = f"not resolved: {', '.join(unresolved)}"

@@ -6,6 +6,7 @@ from weft.compile.gatewayapi.conditions import Status, condition
 from weft.compile.gatewayapi.facts import Facts, Verdict
 from weft.compile.gatewayapi.listener_set import attached_sets, attachment
 from weft.compile.gatewayapi.listeners import listeners_of
+from weft.compile.gatewayapi.status_addresses import places_of
 from weft.compile.gatewayapi.status_listeners import (
     LISTENERS_NOT_VALID,
     Waiting,
@@ -30,14 +31,16 @@ def listener_set_status(
         return {"conditions": _conditions(listeners, said, said)}
     found = listeners_of(listeners, facts)
     bad = invalid(found)
+    places = places_of(gateway, {item.port: None for item in found}, None, facts)
     if refusal is not None:
         message = f"the Gateway is not accepted: {refusal.message}"
         said = Verdict(holds=False, reason="ParentNotAccepted", message=message)
     elif bad:
         message = f"not valid: {', '.join(bad)}"
         said = Verdict(holds=len(bad) < len(found), reason=LISTENERS_NOT_VALID, message=message)
+    served = programmed(said, bad, waiting)
     return {
-        "conditions": _conditions(listeners, said, programmed(said, bad, waiting)),
+        "conditions": _conditions(listeners, said, places.refusal or served if served.holds else served),
         "listeners": listener_statuses(listeners, gateway, facts, waiting),
     }
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from weft.compile.gatewayapi.binding import parents_of
 from weft.compile.gatewayapi.conditions import Status, condition
 from weft.compile.gatewayapi.facts import GROUP, Facts, Verdict
 from weft.compile.gatewayapi.listeners import (
@@ -17,6 +16,7 @@ from weft.compile.gatewayapi.listeners import (
     listeners_of,
     merged,
 )
+from weft.compile.gatewayapi.status_route import judged
 from weft.compile.hosts import narrower
 from weft.model.gateway import Gateway
 from weft.model.listener_set import ListenerSet
@@ -122,7 +122,7 @@ def _attached_routes(facts: Facts) -> Mapping[tuple[Key, str], int]:
     found: dict[tuple[Key, str], set[Key]] = {}
     for routes in facts.all_routes:
         for key, route in routes.items():
-            for parent in facts.memo(parents_of, route, facts):
+            for parent in facts.memo(judged, route, facts):
                 for binding in parent.bindings:
                     found.setdefault((binding.owner, binding.listener), set()).add(key)
     return {place: len(keys) for place, keys in found.items()}
