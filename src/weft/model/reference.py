@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from weft.model.catalog import KINDS, KindRow
 from weft.model.openapi import definition, descriptions, schemas
 from weft.model.resource import Resource
+from weft.model.unsupported import reason
 from weft.model.untranslated import FIELDS, listing
 from weft.model.walk import inner
 
@@ -52,19 +53,24 @@ def page(row: KindRow) -> str:
         f"- names: `{row.plural}`, `{row.singular}`"
         + "".join(f", `{short}`" for short in row.short_names if short != row.singular),
         f"- {'belongs to a namespace' if row.namespaced else 'belongs to no namespace'}\n",
-        "Fields marked † are read but not yet translated: `weft validate` reports their use.\n",
-        "| field | type | |\n|---|---|---|",
+        "A field works, or `weft validate` and `weft apply` report its use: of those that are *not yet*",
+        "translated, and of those that have *no effect* here, for the reason that is given.\n",
+        "| field | type | | works |\n|---|---|---|---|",
     ]
     untranslated = FIELDS.get(row.id, ())
     root = known[definition(row, row.versions[0])]
     for path, schema, text in _fields(row.model, root, known, ""):
-        mark = (
-            " †"
-            if any(path == field or path.startswith((f"{field}.", f"{field}[")) for field in untranslated)
-            else ""
-        )
-        lines.append(f"| `{path}`{mark} | {_type(schema)} | {text} |")
+        lines.append(f"| `{path}` | {_type(schema)} | {text} | {_works(row.id, path, untranslated)} |")
     return "\n".join(lines) + "\n"
+
+
+def _works(kind: str, path: str, untranslated: Iterable[str]) -> str:
+    """Whether a field does anything, in the words of the page."""
+    why = reason(kind, path)
+    if why:
+        return f"*no effect*: {why}"
+    later = any(path == field or path.startswith((f"{field}.", f"{field}[")) for field in untranslated)
+    return "*not yet*" if later else "yes"
 
 
 def _fields(

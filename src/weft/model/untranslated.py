@@ -12,64 +12,26 @@ from typing import Final
 from weft.errors import Origin, Problem, Severity
 from weft.model.catalog import by_id
 from weft.model.resource import Resource
+from weft.model.unsupported import UNSUPPORTED
 from weft.model.walk import used
 from weft.yaml import Path, join
 
 UNTRANSLATED: Final = "WEFT0001"
 
 
-def _policies(*fields: str) -> tuple[str, ...]:
-    """Fields of a traffic policy, wherever a DestinationRule may have one."""
-    policies = ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
-    levels = tuple(f"{policy}.portLevelSettings[]" for policy in policies)
-    port_level = {"loadBalancer", "connectionPool", "outlierDetection", "tls"}
-    return tuple(
-        f"{place}.{field}"
-        for field in fields
-        for place in (*policies, *levels)
-        if place in policies or field.split(".")[0] in port_level
-    )
-
-
 _FILTERS: Final = ("spec.rules[].filters[]", "spec.rules[].backendRefs[].filters[]")
 
 # What these fields say when they say nothing new, as the API server of Kubernetes writes it.
 _SILENT: Final[dict[str, object]] = {
+    "spec.allocateLoadBalancerNodePorts": True,
     "spec.externalTrafficPolicy": "Cluster",
-    "spec.internalTrafficPolicy": "Cluster",
-    "spec.publishNotReadyAddresses": False,
-    "spec.sessionAffinity": "None",
 }
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "/Service": (
-        "spec.externalIPs",
-        "spec.externalTrafficPolicy",
-        "spec.internalTrafficPolicy",
-        "spec.loadBalancerClass",
-        "spec.loadBalancerIP",
-        "spec.loadBalancerSourceRanges",
-        "spec.ports[].nodePort",
-        "spec.publishNotReadyAddresses",
-        "spec.sessionAffinity",
-        "spec.sessionAffinityConfig",
-        "spec.trafficDistribution",
-    ),
     "networking.istio.io/VirtualService": (
         "spec.http[].fault.abort.http2Error",
         "spec.http[].fault.delay.exponentialDelay",
         "spec.tcp[].match[].sourceSubnet",
-    ),
-    "networking.istio.io/DestinationRule": _policies(
-        "connectionPool.http.http2KeepAlive",
-        "loadBalancer.localityLbSetting",
-        "loadBalancer.zoneAwareLbSetting",
-        "outlierDetection.consecutiveErrors",
-        "outlierDetection.outlierDetectionHttpErrorCodes",
-        "proxyProtocol",
-        "retryBudget.budgetInterval",
-        "tls.caCrl",
-        "tunnel",
     ),
     "networking.istio.io/Gateway": (
         "spec.servers[].defaultEndpoint",
@@ -95,19 +57,11 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "telemetry.istio.io/Telemetry": ("spec",),
     "gateway.networking.k8s.io/GatewayClass": ("spec.parametersRef",),
     "gateway.networking.k8s.io/Gateway": (
-        "spec.addresses",
-        "spec.allowedListeners",
-        "spec.defaultScope",
-        "spec.infrastructure",
-        "spec.listeners[].tls.options",
-        "spec.tls",
+        "spec.infrastructure.annotations",
+        "spec.infrastructure.parametersRef",
     ),
     "gateway.networking.k8s.io/HTTPRoute": (*(f"{place}.externalAuth" for place in _FILTERS),),
-    "gateway.networking.k8s.io/TLSRoute": ("spec",),
-    "gateway.networking.k8s.io/TCPRoute": ("spec",),
-    "gateway.networking.k8s.io/UDPRoute": ("spec",),
-    "gateway.networking.k8s.io/BackendTLSPolicy": ("spec",),
-    "gateway.networking.k8s.io/ListenerSet": ("spec",),
+    "gateway.networking.k8s.io/BackendTLSPolicy": ("spec.options",),
     "weft.dev/MeshConfig": (
         "spec.accessLogEncoding",
         "spec.accessLogFormat",
@@ -154,7 +108,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.defaultConfig.tracingServiceName",
         "spec.defaultConfig.zipkinAddress",
         "spec.defaultProviders",
-        "spec.defaultTrafficPolicy",
         "spec.disableEnvoyListenerLog",
         "spec.discoverySelectors",
         "spec.enableEnvoyAccessLogService",
@@ -166,7 +119,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.ingressControllerMode",
         "spec.ingressSelector",
         "spec.ingressService",
-        "spec.localityLbSetting",
         "spec.meshMTLS",
         "spec.outboundClusterStatName",
         "spec.outboundTrafficPolicy.tls",
@@ -175,11 +127,8 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.proxyListenPort",
         "spec.serviceEntryVisibility",
         "spec.serviceScopeConfigs",
-        "spec.serviceSettings",
-        "spec.tcpKeepalive",
         "spec.tlsDefaults",
         "spec.verifyCertificateAtClient",
-        "spec.zoneAwareLbSetting",
     ),
 }
 
@@ -187,16 +136,20 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
 def findings(resource: Resource, where: Callable[[Path], Origin | None] | None = None) -> tuple[Problem, ...]:
     """A warning for each field that was given and is not yet translated."""
     key = resource.key
-    table = set(FIELDS.get(key.kind, ()))
-    if not table:
+    table, never = set(FIELDS.get(key.kind, ())), UNSUPPORTED.get(key.kind, {})
+    if not table and not never:
         return ()
     kind = key.kind.rpartition("/")[2]
     found: list[Problem] = []
     for shape, path, value in used(resource):
-        if shape not in table or (shape in _SILENT and value == _SILENT[shape]):
+        if shape not in table and shape not in never:
+            continue
+        if shape in _SILENT and value == _SILENT[shape]:
             continue
         whole = path == ("spec",)
         message = f"weft does not translate {kind} yet" if whole else "weft does not translate this field yet"
+        if shape in never:
+            message = f"this has no effect: {never[shape]}"
         hint = "it is kept, and has no effect"
         place = where(path) if where else None
         found.append(Problem(UNTRANSLATED, message, place, hint, join(path), Severity.WARNING))
@@ -215,7 +168,7 @@ def unknown() -> tuple[str, ...]:
 
     return tuple(
         f"{kind} {path}"
-        for kind, wanted in FIELDS.items()
+        for kind, wanted in (*FIELDS.items(), *UNSUPPORTED.items())
         for path in wanted
         if (row := by_id(kind)) is None or path not in paths(row.model)
     )
