@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from weft.compile.destinations import Targets
+from weft.compile.gatewayapi import gateway_flaws
 from weft.compile.gatewayapi.flaws import all_problems
 from weft.compile.istio import delegate
 from weft.compile.istio.request_match import claim_path
@@ -38,6 +39,7 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused = memo(_foreign, world.all(MeshConfig), settings)
     refused += memo(_unsupported, world.all(Gateway), world.all(ServiceEntry))
     facts = world.gateway_facts
+    refused += memo(gateway_flaws.problems, facts)
     refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)
     return refused + memo(_all, world.all(VirtualService), view, rules, world.all(Gateway), settings, memo)
 
