@@ -28,6 +28,7 @@ from weft.names import (
 from weft.node.inquiry import Ask
 from weft.node.keys import Credential, Signed, write_secrets
 from weft.node.link import Endpoint, Instance
+from weft.start import ProxyStart
 from weft.xds.connection import Connection, Node
 from weft.xds.messages import Acknowledged, Refused
 from weft.xds.server import Certificates, serve
@@ -111,10 +112,11 @@ class MiniMesh:
     def expiry(self, directory: Path) -> datetime | None:
         return self._expiry.get(directory)
 
-    async def register(self, instance: Instance) -> None:
+    async def register(self, instance: Instance) -> ProxyStart:
         self.events.append(("register", instance["id"]))
         self.instances[instance["id"]] = instance
         self.publish()
+        return ProxyStart()
 
     async def update(self, instance_id: str, *, ready: bool, message: str = "") -> None:
         self.events.append(("ready" if ready else "unready", instance_id))

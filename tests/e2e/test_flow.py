@@ -46,6 +46,25 @@ metadata: {{name: echo, namespace: shop, labels: {{app: echo}}}}
 spec:
   command: [{sys.executable}, -m, weft, echo, --name, echo, --namespace, shop]
   ports: [{{name: http, port: {PORT}}}]
+---
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
+metadata: {{name: echo, namespace: shop}}
+spec:
+  selector: {{matchLabels: {{app: echo}}}}
+  concurrency: 1
+  environmentVariables: {{ISTIO_META_PURPOSE: echo, LD_PRELOAD: /tmp/of-somebody.so}}
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {{name: echo, namespace: shop}}
+spec:
+  workloadSelector: {{labels: {{app: echo}}}}
+  configPatches:
+  - applyTo: BOOTSTRAP
+    patch:
+      operation: MERGE
+      value: {{layered_runtime: {{layers: [{{name: own, static_layer: {{mine: 7}}}}]}}}}
 """
 
 
@@ -134,6 +153,19 @@ def test_a_request_from_the_client_to_the_second_service_and_who_proved_what(sho
 
     # one trace all along
     assert len({trace_of(line) for line in (into_orders, from_orders, into_payments)}) == 1
+
+
+def test_a_proxy_starts_as_its_namespace_wants(shop: Mesh) -> None:
+    assert shop.admin("shop.echo", "/server_info")["command_line_options"]["concurrency"] == 1
+    assert shop.admin("shop.catalog-v1-0", "/server_info")["command_line_options"]["concurrency"] == 2
+    bootstrap = shop.admin("shop.echo", "/config_dump?resource=bootstrap")["configs"][0]
+    assert bootstrap["node"]["metadata"]["PURPOSE"] == "echo"
+    assert shop.admin("shop.echo", "/runtime")["entries"]["mine"]["final_value"] == "7"
+    pid = shop.rows()["shop/echo"]["proxyPid"]
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    assert "ISTIO_META_PURPOSE=echo" in variables
+    # Whoever may write a ProxyConfig may not run code of his own beside the keys of others.
+    assert not any(variable.startswith("LD_PRELOAD") for variable in variables)
 
 
 def test_every_envoy_holds_the_certificate_of_its_own_service_account_and_no_other(shop: Mesh) -> None:

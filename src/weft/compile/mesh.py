@@ -26,12 +26,17 @@ _NORMALIZATION: Final = {kind.name: kind for kind in ir.PathNormalization}
 
 def settings_of(configs: Mapping[Key, MeshConfig], maps: Mapping[Key, ConfigMap]) -> Settings:
     """What the oldest MeshConfig says, else the ConfigMap, else Istio's defaults."""
+    return settings_from(said(configs, maps))
+
+
+def said(configs: Mapping[Key, MeshConfig], maps: Mapping[Key, ConfigMap]) -> MeshConfigSpec | None:
+    """What the oldest MeshConfig says, else the ConfigMap."""
     if configs:
-        return settings_from(min(configs.values(), key=lambda config: age(config.metadata)).spec)
+        return min(configs.values(), key=lambda config: age(config.metadata)).spec
     for key, resource in maps.items():
         if key.name == CONFIG_MAP and key.namespace == ROOT_NAMESPACE:
-            return settings_from(spec_of(resource))
-    return Settings()
+            return spec_of(resource)
+    return None
 
 
 def spec_of(resource: ConfigMap) -> MeshConfigSpec | None:

@@ -42,6 +42,7 @@ from weft.control.proxies import Entry, Proxies, authorizer
 from weft.control.proxy_routes import ProxyRoutes
 from weft.control.registry import LEASE_S, Registry
 from weft.control.spans import EXPORT, count_spans
+from weft.control.start import proxy_start
 from weft.control.status import Status
 from weft.control.statuses import Statuses
 from weft.errors import WeftError
@@ -50,10 +51,12 @@ from weft.identity.custody import Custody, read_authority
 from weft.identity.nodes import Nodes
 from weft.identity.server import Issuer
 from weft.identity.tokens import Tokens
+from weft.instance import Instance
 from weft.model.resource import Key
 from weft.model.workload_entry import WorkloadEntry
 from weft.names import API_PORT, MONITORING_PORT, TRUST_DOMAIN, XDS_PORT
 from weft.runtime import Readiness
+from weft.start import ProxyStart
 from weft.store.sqlite import SqliteStore
 from weft.xds.server import serve as serve_xds
 from weft.xds.store import ConfigStore
@@ -177,7 +180,10 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             domain = pipeline.world.settings.domain
             return Addresses(xds=f"{_url_host(host)}:{served['xds']}", api=api, domain=domain)
 
-        nodes = NodeService(issuer, registry, table, addresses)
+        async def start(instance: Instance) -> ProxyStart:
+            return await proxy_start(store, pipeline.world.settings.root_namespace, instance)
+
+        nodes = NodeService(issuer, registry, table, addresses, start=start)
         proxy_routes = ProxyRoutes(status, config, nodes.ask)
         app = create_app(
             objects,

@@ -24,12 +24,18 @@ from weft.identity.nodes import check_node_name
 from weft.identity.scope import EVERYTHING, Scope
 from weft.identity.server import EnrollRequest, Issuer, Refused, SignRequest, caller_of, key_of
 from weft.identity.tokens import LIFETIME, Token
+from weft.instance import Instance
 from weft.spiffe import NodeId
+from weft.start import ProxyStart
 from weft.units import parse_duration
 
 # Served without an identity: what is public, and what a join token opens.
 OPEN_PATHS: Final = frozenset({"/weft/v1/bundle", "/weft/v1/enroll"})
 _BODY_MAX: Final = 64 * 1024
+
+
+async def _as_it_likes(_: Instance) -> ProxyStart:
+    return ProxyStart()
 
 
 class NodeService:
@@ -39,6 +45,7 @@ class NodeService:
         addresses: where a node that came by this connection shall go on; a control plane that listens on
             every address answers with the one that was dialled.
         loaded: is told which configuration a node's Envoys run, and which trust bundle (``proxies``).
+        start: what the proxy of an instance is to be started with.
     """
 
     def __init__(
@@ -49,12 +56,14 @@ class NodeService:
         addresses: Callable[[HTTPConnection], Addresses],
         *,
         loaded: Callable[[str, Message], None] = lambda node, message: None,
+        start: Callable[[Instance], Awaitable[ProxyStart]] = _as_it_likes,
     ) -> None:
         self.issuer = issuer
         self.registry = registry
         self.names = names
         self.addresses = addresses
         self.loaded = loaded
+        self.start = start
         self._sessions: dict[str, Session] = {}
 
     def routes(self) -> list[BaseRoute]:
@@ -185,7 +194,7 @@ class NodeService:
         if old := self._sessions.get(name):
             # A node that lost its connection comes back before this end knows that it is lost.
             await old.close(CLOSE_REPLACED, "the node has opened another session")
-        hub = Hub(self.issuer, self.registry, self.names, self.loaded)
+        hub = Hub(self.issuer, self.registry, self.names, self.loaded, self.start)
         session = self._sessions[name] = Session(hub, node, key, socket, self.addresses(socket))
         try:
             await session.run()

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from weft.identity.server import Issuer, Refused
 from weft.instance import Instance
 from weft.names import CLUSTER_DOMAIN
 from weft.spiffe import NodeId
+from weft.start import ProxyStart
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Hub:
     registry: Registry
     names: NameTable
     loaded: Callable[[str, Message], None]
+    start: Callable[[Instance], Awaitable[ProxyStart]]
 
 
 class Session:
@@ -137,7 +139,8 @@ class Session:
                 case "hello":
                     await self._hello(message)
                 case "register":
-                    self._registered(await registry.register(await self._known(), Instance.parse(message)))
+                    known = await registry.register(await self._known(), Instance.parse(message))
+                    self._registered(known, await self._hub.start(known))
                 case "update" if message.get("draining") is True:
                     self._drain(about)
                 case "update":
@@ -189,7 +192,8 @@ class Session:
             else:
                 self._registered(result)
 
-    def _registered(self, instance: Instance) -> None:
+    def _registered(self, instance: Instance, start: ProxyStart | None = None) -> None:
+        said = {"start": start.to_dict()} if start is not None else {}
         self.send(
             {
                 "type": "registered",
@@ -197,6 +201,7 @@ class Session:
                 "address": instance.address,
                 "namespace": instance.namespace,
                 "name": instance.name,
+                **said,
             }
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from weft.node.inquiry import Ask
+from weft.start import ProxyStart
 
 Instance = dict[str, Any]
 
@@ -58,8 +59,8 @@ class Link(Protocol):
     def expiry(self, directory: Path) -> datetime | None:
         """When the certificate there expires, as far as is known."""
 
-    async def register(self, instance: Instance) -> None:
-        """Make the instance known and hold its lease, over reconnects too.
+    async def register(self, instance: Instance) -> ProxyStart:
+        """Make the instance known and hold its lease, over reconnects too; how its proxy is to be started.
 
         Raises:
             WeftError: refused, with the control plane's reason.

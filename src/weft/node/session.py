@@ -28,6 +28,7 @@ from weft.node.names import HeardNames, Names
 from weft.node.registration import Registrations
 from weft.node.remote import Denied, call, explain, trusting_context
 from weft.spiffe import SpiffeId
+from weft.start import ProxyStart
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Session:
         self._domain = CLUSTER_DOMAIN
         self._xds = membership.xds
         self._registrations = Registrations()
-        self._answers: dict[str, asyncio.Future[None]] = {}
+        self._answers: dict[str, asyncio.Future[ProxyStart]] = {}
         self._drains: dict[str, asyncio.Future[bool]] = {}
         self._names = HeardNames()
         self._ask: Ask | None = None
@@ -171,8 +172,8 @@ class Session:
         """When the certificate there expires, as far as is known."""
         return self._certificates.expiry(directory)
 
-    async def register(self, instance: Mapping[str, Any]) -> None:
-        """Make the instance known and hold its lease, over reconnects too.
+    async def register(self, instance: Mapping[str, Any]) -> ProxyStart:
+        """Make the instance known and hold its lease, over reconnects too; how its proxy is to be started.
 
         Without a session it returns at once: the instance is told when the next one begins.
 
@@ -181,14 +182,15 @@ class Session:
         """
         wanted = self._registrations.want(Instance.parse(instance))
         if not self.connected:
-            return
+            return ProxyStart()
         answer = self._answers.setdefault(wanted.id, asyncio.get_running_loop().create_future())
         await self._send({"type": "register", **wanted.to_dict()})
         try:
             async with asyncio.timeout(_ANSWER_S):
-                await asyncio.shield(answer)
+                return await asyncio.shield(answer)
         except TimeoutError:
             log.warning("no answer to the registration of %s yet", wanted.id)
+            return ProxyStart()
         except Denied:
             self._registrations.forget(wanted.id)
             raise
@@ -353,7 +355,7 @@ class Session:
             case "registered":
                 self._registrations.confirm(about)
                 if (answer := self._answers.get(about)) and not answer.done():
-                    answer.set_result(None)
+                    answer.set_result(ProxyStart.parse(message.get("start")))
             case "refused":
                 self._refused(about, str(message.get("message")), str(message.get("hint") or ""))
             case "drained":

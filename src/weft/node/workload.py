@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,6 +29,7 @@ from weft.node.process import Process
 from weft.node.run import launcher
 from weft.node.sidecar import ProxyOptions, Sidecar
 from weft.node.spec import Placement, WorkloadSpec, attachment_fields
+from weft.start import ProxyStart, merged
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,11 @@ _LISTEN_POLL_S: Final = 0.05
 _DRAINED_PATIENCE_S: Final = 5.0
 _REJOIN_FIRST_S: Final = 0.5
 _REJOIN_MAX_S: Final = 10.0
+
+# Of Istio's agent: what it sets in a proxy's environment to have it in the metadata.
+_META: Final = "ISTIO_META_"
+# Variables that make a program run what somebody else wrote: nobody sets them from afar.
+_DANGEROUS: Final = ("LD_", "GLIBC_", "GCONV_", "PATH", "MALLOC_")
 
 Report = Callable[[str, str], None]
 
@@ -96,9 +104,9 @@ class Workload:
         report("certificate", f"asking for the certificate of {spec.namespace}/{spec.service_account}")
         await self._link.certify(spec.namespace, spec.service_account, self.paths.directory, self._uid)
         report("register", f"registering {self.id} at {self.placement.address}")
-        await self._link.register(self.instance())
+        start = await self._link.register(self.instance())
         report("proxy", "starting the proxy")
-        await self.sidecar.start(self._bootstrap())
+        await self.sidecar.start(self._bootstrap(start))
         report("ready", "the proxy is ready")
         self._prepared = True
         self._spawn(self.sidecar.keep(), "sidecar")
@@ -127,7 +135,7 @@ class Workload:
                 await self._link.certify(
                     spec.namespace, spec.service_account, self.paths.directory, self._uid
                 )
-                await self._link.register(self.instance())
+                self._obey(await self._link.register(self.instance()))
                 break
             except WeftError as error:
                 self.message = error.message
@@ -393,8 +401,25 @@ class Workload:
             return Place(address=own, port=HEALTH_PORT), Place(address=own, port=PROMETHEUS_PORT)
         return None, None
 
-    def _bootstrap(self) -> str:
-        return json.dumps(bootstrap(self._settings()))
+    def _bootstrap(self, start: ProxyStart) -> str:
+        """For a proxy that begins now, which obeys ``start`` from now on."""
+        self._obey(start)
+        settings = self._settings()
+        said = start.environment.items()
+        metadata = {key.removeprefix(_META): text for key, text in said if key.startswith(_META)}
+        made = bootstrap(replace(settings, metadata={**metadata, **settings.metadata}))
+        return json.dumps(functools.reduce(merged, start.bootstrap, made))
+
+    def _obey(self, start: ProxyStart) -> None:
+        """Let the next Envoy be as ``start`` says; the one that runs stays as it is."""
+        options = self.sidecar.options
+        said = start.concurrency
+        threads = self.spec.concurrency if said is None else said or os.cpu_count() or 1
+        environ = {
+            **{key: text for key, text in start.environment.items() if not key.startswith(_DANGEROUS)},
+            **environment(self._settings()),
+        }
+        self.sidecar.options = replace(options, concurrency=threads, env=environ)
 
     async def _run(self, application: Application) -> None:
         try:

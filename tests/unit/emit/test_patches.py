@@ -235,7 +235,7 @@ def table(name: str = "80") -> route_v3.RouteConfiguration:
 
 
 NEW = {"name": "new", "match": {"prefix": "/"}, "direct_response": {"status": 204}}
-A = {"virtual_host": "a:80"}
+A: dict[str, Any] = {"virtual_host": "a:80"}
 ONE = PatchMatch(**A, by_route=True, route="one")
 REDIRECTS = PatchMatch(**A, by_route=True, route_action="REDIRECT")
 

@@ -1,0 +1,55 @@
+"""How the proxies that nodes start are to be started: ProxyConfig, and EnvoyFilters of the bootstrap."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from weft.compile.istio.envoy_filter import patches_of
+from weft.compile.istio.proxy_config import start_of
+from weft.compile.mesh import said
+from weft.emit.patches.bootstrap import fragments_of
+from weft.instance import Instance
+from weft.model.core import ConfigMap
+from weft.model.envoy_filter import EnvoyFilter
+from weft.model.mesh_config import MeshConfig
+from weft.model.parse import parse_object
+from weft.model.proxy_config import ProxyConfig
+from weft.model.resource import Resource
+from weft.names import ROOT_NAMESPACE
+from weft.start import ProxyStart
+from weft.store.interface import Store
+
+_FILTER: Final = "networking.istio.io/EnvoyFilter"
+_PROXY: Final = "networking.istio.io/ProxyConfig"
+_MESH: Final = "weft.dev/MeshConfig"
+
+R = TypeVar("R", bound=Resource)
+
+
+async def proxy_start(store: Store, root: str, instance: Instance) -> ProxyStart:
+    """For an instance that is registered now. Asked of the store: the world may not have the newest yet."""
+    filters = await _all(store, _FILTER, EnvoyFilter)
+    configs = await _all(store, _PROXY, ProxyConfig)
+    meshes = {one.key: one for one in await _all(store, _MESH, MeshConfig)}
+    maps = {one.key: one for one in await _all(store, "/ConfigMap", ConfigMap, ROOT_NAMESPACE)}
+    mesh = said(meshes, maps)
+    start = start_of(
+        mesh.default_config if mesh else None, configs, instance.namespace, instance.labels, root
+    )
+    if not filters:
+        return start
+    labels = tuple(sorted(instance.labels.items()))
+    table = {one.key: one for one in filters}
+    return replace(start, bootstrap=fragments_of(patches_of(table, instance.namespace, labels, (), root)))
+
+
+async def _all(store: Store, kind: str, model: type[R], namespace: str | None = None) -> Sequence[R]:
+    found = []
+    for stored in await store.list(kind, namespace):
+        resource, _ = parse_object(json.loads(stored.body))
+        if isinstance(resource, model):
+            found.append(resource)
+    return found
