@@ -62,6 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "path": self.path,
                 "received": len(received),
                 "headers": {key.lower(): value for key, value in self.headers.items()},
+                "fields": [[key.lower(), value] for key, value in self.headers.items()],
             }
         ).encode()
         self.send_response(status)

@@ -40,6 +40,7 @@ class Scene:
     server_name: str = ""
     peer: tuple[str, ...] | None = None
     tls: bool = False
+    internal: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
     certain: bool = True
     _parsed: tuple[str, dict[str, list[str]]] | None = None
@@ -84,7 +85,7 @@ def text(matcher: matcher_v3.StringMatcher, value: str) -> bool:
 
 
 def header(matcher: route_v3.HeaderMatcher, headers: Mapping[str, Sequence[str]]) -> bool:
-    """A HeaderMatcher. Several values of a header are joined by commas first.
+    """A HeaderMatcher. Of several values (lines) of a header one that fits is enough.
 
     A header that is absent matches nothing, inverted or not, unless it counts as empty; only a test of
     presence may hold then.
@@ -97,8 +98,7 @@ def header(matcher: route_v3.HeaderMatcher, headers: Mapping[str, Sequence[str]]
         return (present == wanted) != matcher.invert_match
     if values is None and not matcher.treat_missing_header_as_empty:
         return False
-    value = ",".join(values) if values else ""
-    return _value(matcher, kind, value) != matcher.invert_match
+    return any(_value(matcher, kind, one) for one in values or ("",)) != matcher.invert_match
 
 
 def _value(matcher: route_v3.HeaderMatcher, kind: str | None, value: str) -> bool:

@@ -13,6 +13,8 @@ from typing import Any, Final
 from weft.analysis.pattern import compiled
 
 _UNRESERVED: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
+# What a part of a URI template stands for (extensions/path/uri_template_lib).
+_LITERALS: Final = "a-zA-Z0-9-._~%!$&'()+,;:@="
 _ESCAPED_SLASH: Final = re.compile("%2f|%5c", re.IGNORECASE)
 _ESCAPED: Final = re.compile("%([0-9a-fA-F]{2})")
 
@@ -104,15 +106,15 @@ def template(pattern: str) -> Any:
     rest = pattern
     while rest:
         if rest.startswith("**"):
-            out.append("[^?#]*")
+            out.append(f"[{_LITERALS}/]*")
             rest = rest[2:]
         elif rest.startswith("*"):
-            out.append("[^/?#]+")
+            out.append(f"[{_LITERALS}]+")
             rest = rest[1:]
         elif rest.startswith("{"):
             inside, _, rest = rest[1:].partition("}")
             name, bound, shape = inside.partition("=")
-            inner = template(shape).pattern if bound else "[^/?#]+"
+            inner = template(shape).pattern if bound else f"[{_LITERALS}]+"
             out.append(f"(?P<{name}>{inner})")
         else:
             at = min((i for i in (rest.find("*"), rest.find("{")) if i >= 0), default=len(rest))

@@ -102,11 +102,11 @@ def _cors(passage: Passage, base: Any, overrides: list[Any]) -> Reply | None:
     )
     asked = passage.scene.first("access-control-request-method")
     word = "allowed" if allowed else "not allowed"
+    if allowed:  # what answers a preflight passes here as well on its way back
+        expose = _first(policies, "expose_headers")
+        passage.on_answer.append(lambda values: _mark(values, origin, credentials, expose))
     if passage.scene.first(":method") != "OPTIONS" or not asked:
         passage.answer.say("cors", f"the origin {origin} is {word}", passage.cause)
-        if allowed:
-            expose = _first(policies, "expose_headers")
-            passage.on_answer.append(lambda values: _mark(values, origin, credentials, expose))
         return None
     forward = next(
         (
@@ -136,7 +136,7 @@ def _cors(passage: Passage, base: Any, overrides: list[Any]) -> Reply | None:
         status=200,
         detail=f"a preflight is answered: the origin {origin} is {word}",
         step="cors",
-        headers=tuple((name, value) for name, value in made.items() if value),
+        headers=tuple(made.items()),
         grpc=False,
     )
 

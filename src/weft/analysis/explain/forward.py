@@ -115,11 +115,7 @@ def _redirect(passage: Passage, route: route_v3.Route) -> Reply:
 
 def redirect_to_tls(passage: Passage) -> Reply:
     """The virtual host takes requests inside TLS only."""
-    host = without_port(passage.scene.first(":authority"))
-    own = passage.scene.first(":authority")[len(host) :]
-    if own and own != ":80":
-        host += own
-    location = f"https://{host}{passage.scene.path}"
+    location = f"https://{passage.scene.first(':authority')}{passage.scene.path}"
     passage.answer.redirect = {
         "scheme": "https",
         "host": None,
@@ -259,9 +255,11 @@ def _milliseconds(action: route_v3.RouteAction, limit: str) -> str:
 
 
 def _rewrite_host(values: Values, action: route_v3.RouteAction, part: Any) -> None:
+    if part is not None and part.host_rewrite_literal:
+        values[":authority"] = [part.host_rewrite_literal]  # and the route's own still comes after it
     old = values.get(":authority", [""])[0]
-    new = part.host_rewrite_literal if part is not None else ""
-    match "" if new else action.WhichOneof("host_rewrite_specifier"):
+    new = ""
+    match action.WhichOneof("host_rewrite_specifier"):
         case "host_rewrite_literal":
             new = action.host_rewrite_literal
         case "host_rewrite_header":
@@ -275,6 +273,7 @@ def _rewrite_host(values: Values, action: route_v3.RouteAction, part: Any) -> No
     if not new:
         return
     values[":authority"] = [new]
+    values["x-envoy-original-host"] = [old]
     if action.append_x_forwarded_host and old != new:
         said = values.get("x-forwarded-host")
         values["x-forwarded-host"] = [",".join((*said, old))] if said else [old]

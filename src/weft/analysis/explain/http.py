@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis.explain import forward
@@ -29,11 +30,53 @@ def headers_of(question: Request, address: str) -> Values:
         ":method": [question.method],
         ":authority": [question.host or address],
         ":path": [question.path],
-        **{name: list(items) for name, items in question.headers.items()},
+        **{name: _received(name, items) for name, items in question.headers.items()},
     }
     if question.method == "CONNECT":
         del values[":path"]
     return values
+
+
+# Headers of which Envoy keeps one value: further ones are joined to it, empty ones are lost.
+_SINGLE: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "access-control-request-headers",
+        "access-control-request-method",
+        "authentication",
+        "authorization",
+        "cache-control",
+        "cdn-loop",
+        "connection",
+        "content-encoding",
+        "content-type",
+        "expect",
+        "grpc-accept-encoding",
+        "grpc-timeout",
+        "if-match",
+        "if-none-match",
+        "keep-alive",
+        "origin",
+        "pragma",
+        "referer",
+        "te",
+        "upgrade",
+        "user-agent",
+        "via",
+        "x-forwarded-client-cert",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-request-id",
+    }
+)
+
+
+def _received(name: str, values: Sequence[str]) -> list[str]:
+    if len(values) < 2 or name not in _SINGLE:
+        return list(values)
+    return [",".join(value for value in values if value)]
 
 
 def serve(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from weft.analysis import paths
-from weft.analysis.connection import parse_ip
+from weft.analysis.connection import within
 from weft.analysis.explain.configuration import Table, without_port
 from weft.analysis.match import Scene, misfit
 
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from weft.protos import hcm_v3, route_v3
 
 _REJECT, _REDIRECT, _FORWARD = 2, 3, 4  # PathWithEscapedSlashesAction
-_PRIVATE: Final = tuple(
-    ip_network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
-)
 # What an edge takes from requests that come from outside (ConnectionManagerUtility::cleanInternalHeaders).
 _INTERNAL: Final = (
     "x-envoy-retriable-header-names",
@@ -94,12 +90,6 @@ def _path(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> Refusal | None:
     return None
 
 
-def is_internal(address: str) -> bool:
-    """Whether Envoy takes a client for internal by its address (RFC 1918 and RFC 4193)."""
-    ip = parse_ip(address)
-    return ip is not None and any(ip in block for block in _PRIVATE if block.version == ip.version)
-
-
 def _forwarded(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> None:
     """``x-forwarded-*`` and what clients may not say. Without ``use_remote_address`` most is believed."""
     headers = scene.headers
@@ -113,12 +103,17 @@ def _forwarded(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> None:
         scene.remote_ip = chain[-hops] if 0 < hops <= len(chain) else scene.source_ip
         if not hops or "x-forwarded-proto" not in headers:
             headers["x-forwarded-proto"] = [scheme]
-        if not is_internal(scene.remote_ip):
-            for name in (*_INTERNAL, *_EDGE_ONLY):
-                headers.pop(name, None)
     else:
         scene.remote_ip = chain[-1 - hops] if hops < len(chain) else scene.source_ip
         headers.setdefault("x-forwarded-proto", [scheme])
+    scene.internal = within(hcm.internal_address_config.cidr_ranges, scene.remote_ip)
+    if scene.internal:
+        headers["x-envoy-internal"] = ["true"]
+    else:
+        if edge and scene.remote_ip:
+            headers["x-envoy-external-address"] = [scene.remote_ip]
+        for name in (*_INTERNAL, *(_EDGE_ONLY if edge else ())):
+            headers.pop(name, None)
     said = scene.first("x-forwarded-proto").lower()
     headers[":scheme"] = [said if said in {"http", "https"} else scheme]
 
@@ -143,9 +138,7 @@ def find(table: Table, scene: Scene) -> Found:
     if host is None:
         return Found(None)
     plain = scene.first("x-forwarded-proto") != "https"
-    if plain and (
-        host.require_tls == _ALL or (host.require_tls == _EXTERNAL_ONLY and not is_internal(scene.remote_ip))
-    ):
+    if plain and (host.require_tls == _ALL or (host.require_tls == _EXTERNAL_ONLY and not scene.internal)):
         return Found(host, needs_tls=True)
     ignore = table.config.ignore_path_parameters_in_path_matching
     near: list[tuple[route_v3.Route, str]] = []
