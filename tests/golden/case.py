@@ -28,10 +28,8 @@ from weft.compile.proxy import compile_proxy
 from weft.compile.world import World
 from weft.emit.bootstrap import Settings
 from weft.emit.bundle import Bundle, emit
-from weft.emit.endpoints import load_assignment
-from weft.emit.static import bundle_secrets, message, static_bootstrap
+from weft.emit.static import assignments, bundle_secrets, message, static_bootstrap
 from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, ProxyName
-from weft.protos.wire import to_dict
 
 # Logs and metrics are the same in every listener: a test of emit shows them once.
 _QUIET = ir.Telemetry(access_log=None, metrics=False)
@@ -73,18 +71,16 @@ class Case:
     def bootstrap(self) -> dict[str, Any]:
         """Everything in one bootstrap, for a real Envoy."""
         secrets = placeholders(*bundle_secrets(self.bundle))
-        return static_bootstrap(
-            self.bundle, self._endpoints, Settings(name=self._proxy.identity.name), secrets
-        )
+        settings = Settings(name=self._proxy.identity.name)
+        return static_bootstrap(self.bundle, self._endpoints, settings, secrets, self._proxy)
 
     def _all(self) -> dict[str, dict[str, Any]]:
         shown: dict[str, dict[str, Any]] = {
             kind: {name: message(unit) for name, unit in self.bundle.resources[url].items()}
             for kind, url in _TYPES.items()
         }
-        shown["eds"] = {
-            unit.cluster: to_dict(load_assignment(unit.cluster, unit.endpoints)) for unit in self._endpoints
-        }
+        made = assignments(self._endpoints, self._proxy)
+        shown["eds"] = {unit.name: message(unit) for unit in made}
         return shown
 
     def text(self) -> str:

@@ -71,8 +71,7 @@ def configuration(
     from weft.emit.bootstrap import Settings, bootstrap
     from weft.emit.bundle import emit
     from weft.emit.dump import config_dump
-    from weft.emit.endpoints import pack
-    from weft.emit.static import bundle_secrets, static_bootstrap
+    from weft.emit.static import assignments, bundle_secrets, static_bootstrap
     from weft.ir import Discovery
 
     resources, problems = read_resources(paths, namespace)
@@ -99,10 +98,8 @@ def configuration(
         },
     )
     if static:
-        return static_bootstrap(bundle, endpoints, settings, placeholders(*bundle_secrets(bundle)))
-    ranked = {cluster.name: cluster.placement for cluster in proxy.clusters}
-    packed = [pack(unit, ranked[unit.cluster], proxy.identity.standpoint) for unit in endpoints]
-    return config_dump(bundle, packed, bootstrap(settings), kinds)
+        return static_bootstrap(bundle, endpoints, settings, placeholders(*bundle_secrets(bundle)), proxy)
+    return config_dump(bundle, assignments(endpoints, proxy), bootstrap(settings), kinds)
 
 
 @click.command()

@@ -9,6 +9,7 @@ from weft.compile.istio.envoy_filter import patches_of, wants_metadata
 from weft.compile.problems import problems_of
 from weft.compile.router import router
 from weft.compile.sidecar import itself, sidecar
+from weft.compile.whereabouts import located
 from weft.compile.world import World
 from weft.errors import Problem
 from weft.model.envoy_filter import EnvoyFilter
@@ -19,6 +20,7 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
 
     Units that another call was given the same inputs for are the very same objects.
     """
+    identity = located(world, identity)
     build = router if identity.name.kind == "router" else sidecar
     proxy = build(world, identity)
     if filters := world.all(EnvoyFilter):

@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from weft.emit.bootstrap import Json, Settings, common
 from weft.emit.bundle import Bundle
-from weft.emit.endpoints import load_assignment
+from weft.emit.endpoints import pack
 from weft.emit.packed import Packed
 from weft.ir.endpoint import EndpointSet
+from weft.ir.placement import ANYWHERE, UNPLACED
+from weft.ir.proxy import Proxy
 from weft.names import CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from weft.protos.wire import from_any, to_dict
 
@@ -72,13 +74,20 @@ def _fix_extensions(resources: object, known: Mapping[str, Packed]) -> None:
             part["typed_config"] = message(known[part["name"]])["typed_config"]
 
 
-def _cluster(packed: Packed, endpoints: Mapping[str, EndpointSet]) -> Json:
+def _cluster(packed: Packed, assignments: Mapping[str, Packed]) -> Json:
     made = message(packed)
     if made.pop("eds_cluster_config", None) is not None:
-        known = endpoints.get(packed.name)
+        known = assignments.get(packed.name)
         made["type"] = "STATIC"
-        made["load_assignment"] = to_dict(load_assignment(packed.name, known.endpoints if known else ()))
+        made["load_assignment"] = message(known) if known else {"cluster_name": packed.name}
     return made
+
+
+def assignments(endpoints: Iterable[EndpointSet], proxy: Proxy | None = None) -> list[Packed]:
+    """Endpoint sets as ``proxy`` sees them; without one, as somebody does of whom nothing is known."""
+    placements = {cluster.name: cluster.placement for cluster in proxy.clusters} if proxy else {}
+    client = proxy.identity.standpoint if proxy else UNPLACED
+    return [pack(unit, placements.get(unit.cluster, ANYWHERE), client) for unit in endpoints]
 
 
 def static_bootstrap(
@@ -86,14 +95,15 @@ def static_bootstrap(
     endpoints: Iterable[EndpointSet],
     settings: Settings,
     secrets: Mapping[str, Json] | None = None,
+    proxy: Proxy | None = None,
 ) -> Json:
-    """A bootstrap with the bundle's resources in it.
+    """A bootstrap with the bundle's resources in it, ``endpoints`` as ``proxy`` sees them.
 
     ``secrets``: by name, in the JSON form of Envoy's Secret; those not given are read as they would be,
     so that the workload's own files are still watched.
     """
     given = secrets or {}
-    by_cluster = {known.cluster: known for known in endpoints}
+    by_cluster = {known.name: known for known in assignments(endpoints, proxy)}
     clusters = [_cluster(packed, by_cluster) for packed in bundle.resources[CLUSTER_TYPE].values()]
     listeners = [message(packed) for packed in bundle.resources[LISTENER_TYPE].values()]
     _fix_routes(listeners, bundle.resources[ROUTE_TYPE])
