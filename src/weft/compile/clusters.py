@@ -8,6 +8,7 @@ from typing import Final
 
 from weft import ir
 from weft.compile.hosts import is_wildcard
+from weft.compile.inbound import InboundPort
 from weft.compile.nearness import NOT_PLACED, Placed, placed
 from weft.compile.policy import ClientTls, ClientTlsMode, Policy, Subset
 from weft.compile.protocol import Protocol
@@ -123,6 +124,7 @@ def _balancing(policy: Policy, result: Placed, discovery: ir.Discovery) -> ir.Lo
     )
 
 
+LOCALHOST: Final = "127.0.0.1"
 _LISTED: Final = {ir.Discovery.STRICT_DNS, ir.Discovery.LOGICAL_DNS}
 
 
@@ -337,30 +339,50 @@ def _source(attachment: ir.Attachment) -> str:
     return INBOUND_SOURCE if attachment.capture is ir.Capture.REDIRECT else ""
 
 
-def app_cluster(
-    number: int,
-    protocol: Protocol,
-    service: ir.ServiceRef | None,
-    settings: Settings,
-    attachment: ir.Attachment,
-) -> ir.Cluster:
-    """A declared port of the application; its protocol comes from the port, never from the connection."""
+def app_cluster(port: InboundPort, own: str, settings: Settings, attachment: ir.Attachment) -> ir.Cluster:
+    """A declared port of the application; its protocol comes from the port, never from the connection.
+
+    ``own`` is the workload's address.
+    """
+    protocol = port.protocol
     if protocol is Protocol.AUTO:
         upstream = ir.UpstreamProtocol.AS_RECEIVED
     elif protocol.is_http2:
         upstream = ir.UpstreamProtocol.HTTP2
     else:
         upstream = ir.UpstreamProtocol.HTTP1 if protocol.is_http else ir.UpstreamProtocol.TCP
-    address = attachment.app_address
-    if not address and attachment.capture is not ir.Capture.REDIRECT:
-        address = "127.0.0.1"  # nobody knows an original destination there
+    endpoint = _endpoint(port, own, settings, attachment)
+    unix = endpoint is not None and endpoint.address.startswith("unix:")
     return ir.Cluster(
-        name=inbound_cluster(number),
-        discovery=ir.Discovery.STATIC if address else ir.Discovery.ORIGINAL_DST,
+        name=inbound_cluster(port.number),
+        discovery=ir.Discovery.STATIC if endpoint else ir.Discovery.ORIGINAL_DST,
         protocol=upstream,
-        service=service,
-        endpoints=(ir.Endpoint(address=address, port=number),) if address else (),
-        balancing=ir.LoadBalancing(algorithm=ir.Algorithm.ROUND_ROBIN if address else ir.Algorithm.PROVIDED),
-        connections=default_connections(settings),
-        source_address=_source(attachment),
+        service=port.service,
+        endpoints=(endpoint,) if endpoint else (),
+        balancing=ir.LoadBalancing(algorithm=ir.Algorithm.ROUND_ROBIN if endpoint else ir.Algorithm.PROVIDED),
+        connections=port.connections or default_connections(settings),
+        source_address="" if unix else _source(attachment),
     )
+
+
+def _endpoint(
+    port: InboundPort, own: str, settings: Settings, attachment: ir.Attachment
+) -> ir.Endpoint | None:
+    """Where an application listens; None: where the connection was meant to go.
+
+    Without network namespaces an application has an address of its own for all that it binds.
+    """
+    number, address = port.number, ""
+    if port.endpoint.startswith("unix:"):
+        return ir.Endpoint(address=port.endpoint, port=0)
+    if port.endpoint:
+        said, _, text = port.endpoint.rpartition(":")
+        said, number = said.strip("[]"), int(text) if text.isdigit() else number
+        address = own if said in {"0.0.0.0", "::"} else said
+    elif settings.localhost and not port.named:
+        address = LOCALHOST
+    if attachment.app_address:
+        address = attachment.app_address
+    elif not address and (attachment.capture is not ir.Capture.REDIRECT or port.bound):
+        address = LOCALHOST  # nobody knows an original destination there
+    return ir.Endpoint(address=address, port=number) if address else None

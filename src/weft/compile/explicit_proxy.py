@@ -17,7 +17,7 @@ from weft.compile.routes import NO_TIMEOUT, catch_all, service_host, unique
 from weft.compile.service import Resolution
 from weft.compile.settings import Settings
 from weft.compile.view import View
-from weft.names import PASSTHROUGH_CLUSTER, outbound_cluster
+from weft.names import outbound_cluster
 
 TABLE: Final = "http_proxy"
 
@@ -25,12 +25,21 @@ ByPort = tuple[tuple[int, tuple[ir.VirtualHost, ...]], ...]
 """Virtual hosts by port; their domains are without it."""
 
 
-def listener(attachment: ir.Attachment, port: int) -> ir.Listener:
-    """Where applications reach the proxy."""
+def own_address(attachment: ir.Attachment) -> str:
+    """Where a sidecar listens for its application only."""
     own = attachment.outbound_address
-    address = "127.0.0.1" if own == ANYWHERE else own
+    return "127.0.0.1" if own == ANYWHERE else own
+
+
+def listener(attachment: ir.Attachment, port: int) -> ir.Listener:
+    """Where applications reach the proxy that their environment names."""
+    return proxy_listener(own_address(attachment), port, TABLE)
+
+
+def proxy_listener(address: str, port: int, table: str) -> ir.Listener:
+    """Where applications ask for hosts by their names."""
     name = f"{address}_{port}"
-    handler = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=TABLE, explicit_proxy=True)
+    handler = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=table, explicit_proxy=True)
     return ir.Listener(
         name=name,
         direction=ir.Direction.OUTBOUND,
@@ -41,7 +50,7 @@ def listener(attachment: ir.Attachment, port: int) -> ir.Listener:
     )
 
 
-def table(hosts: ByPort, tunnels: ByPort, settings: Settings) -> ir.RouteTable:
+def table(hosts: ByPort, tunnels: ByPort, settings: Settings, name: str = TABLE) -> ir.RouteTable:
     """All ports at once: names bear the port, but for 80."""
     merged: list[ir.VirtualHost] = []
     for port, group in (*hosts, *tunnels):
@@ -49,11 +58,11 @@ def table(hosts: ByPort, tunnels: ByPort, settings: Settings) -> ir.RouteTable:
             ported = tuple(f"{domain}:{port}" for domain in host.domains)
             merged.append(replace(host, domains=(*host.domains, *ported) if port == 80 else ported))
     rest = catch_all(settings)
-    elsewhere = _tunnel(PASSTHROUGH_CLUSTER)
+    elsewhere = _tunnel(settings.elsewhere)
     if not settings.outbound_any:
         elsewhere = replace(elsewhere, action=ir.Respond(status=502))
     return ir.RouteTable(
-        name=TABLE,
+        name=name,
         virtual_hosts=(
             *unique(merged),
             replace(rest, routes=(replace(elsewhere, name=rest.name), *rest.routes)),

@@ -87,12 +87,23 @@ _OPTIONS: Final[dict[tuple[str, PeerMode], tuple[_Option, ...]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboundPort:
-    """A port of the application. ``host`` is the service that declared it, for tracing."""
+    """A port of the application. ``service`` declared it; a Sidecar that did (``named``) may say more.
+
+    ``bound``: it has a listener of its own, at ``bind``. ``endpoint``: where the application really listens.
+    ``tls``: for callers outside of the mesh.
+    """
 
     number: int
     protocol: Protocol
     mode: PeerMode
     service: ir.ServiceRef | None = None
+    named: bool = False
+    bind: str = ""
+    bound: bool = False
+    endpoint: str = ""
+    connections: ir.Connections | None = None
+    tls: ir.DownstreamTls | None = None
+    source: ir.Source | None = None
 
     @property
     def kind(self) -> str:
@@ -136,11 +147,18 @@ def _chains(
             match=ir.ChainMatch(
                 port=match, transport=option.transport, application_protocols=option.protocols
             ),
-            handler=_http(port, cluster, settings) if option.http else _tcp(cluster),
-            tls=peer_tls(settings, http=option.http) if option.mutual else None,
+            handler=_http(port, cluster, settings) if option.http else _tcp(cluster, port.source),
+            tls=(port.tls or peer_tls(settings, http=option.http)) if option.mutual else None,
         )
-        for option in _OPTIONS[port.kind, port.mode]
+        for option in _options(port)
     )
+
+
+def _options(port: InboundPort) -> tuple[_Option, ...]:
+    if port.tls is None:
+        return _OPTIONS[port.kind, port.mode]
+    http = port.kind == "http"
+    return (_Option("https" if http else "tls", http, True, "tls"),)
 
 
 def _http(port: InboundPort, cluster: str, settings: Settings) -> ir.HttpHandler:
@@ -167,11 +185,12 @@ def _http(port: InboundPort, cluster: str, settings: Settings) -> ir.HttpHandler
         version=ir.HttpVersion.AUTO,
         client_certificate=ir.ClientCertificate.APPEND_FORWARD,
         path_normalization=settings.path_normalization,
+        source=port.source,
     )
 
 
-def _tcp(cluster: str) -> ir.TcpHandler:
-    return ir.TcpHandler(stat_prefix=cluster, destinations=(ir.Destination(cluster=cluster),))
+def _tcp(cluster: str, source: ir.Source | None = None) -> ir.TcpHandler:
+    return ir.TcpHandler(stat_prefix=cluster, destinations=(ir.Destination(cluster=cluster),), source=source)
 
 
 def blackhole(name: str, port: int) -> ir.FilterChain:

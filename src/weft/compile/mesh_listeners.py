@@ -40,10 +40,15 @@ def listeners_of(
     rules: Rules,
     labels: Labels,
     members: Members,
+    bind: str,
+    bound: bool,
     settings: Settings,
     memo: Memo,
 ) -> tuple[ir.Listener, ...]:
-    """Listeners for all ports of a view, in the order of their names."""
+    """Listeners for all ports of a view, in the order of their names.
+
+    ``bind``: where they listen, whatever the services' own addresses; ``bound``: on real ports.
+    """
     slots: dict[tuple[str, int], _Slot] = {}
     heads = dict(members)
     for service in sorted(view.services, key=lambda service: service.order):
@@ -53,10 +58,10 @@ def listeners_of(
             if port.protocol is Protocol.UDP:
                 continue
             if port.protocol.is_http:
-                slots.setdefault((ANYWHERE, port.number), _Slot()).table = str(port.number)
+                slots.setdefault((bind or ANYWHERE, port.number), _Slot()).table = str(port.number)
                 continue
             chains = _chains(service, port, view, routing, rules, labels, settings, memo)
-            for address in _addresses(service, heads):
+            for address in (bind,) if bind else _addresses(service, heads):
                 slot = slots.setdefault((address, port.number), _Slot())
                 slot.add(chains)
                 if port.protocol is Protocol.AUTO and not slot.table:
@@ -64,7 +69,7 @@ def listeners_of(
                     here = address == ANYWHERE or address not in own
                     slot.table = str(port.number) if here else f"{service.host}:{port.number}"
     return tuple(
-        memo(port_listener, address, number, slot.table, memo(apart, tuple(slot.chains)), settings)
+        memo(port_listener, address, number, slot.table, memo(apart, tuple(slot.chains)), bound, settings)
         for (address, number), slot in sorted(slots.items())
     )
 

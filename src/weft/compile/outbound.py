@@ -9,7 +9,7 @@ from weft import ir
 from weft.compile.inbound import PLAIN_HTTP, blackhole
 from weft.compile.policy import NO_STREAM, Stream
 from weft.compile.settings import Settings
-from weft.names import ALPN_MESH_TCP, BLACKHOLE_CLUSTER, PASSTHROUGH_CLUSTER, VIRTUAL_OUTBOUND
+from weft.names import ALPN_MESH_TCP, BLACKHOLE_CLUSTER, VIRTUAL_OUTBOUND
 
 ANYWHERE: Final = "0.0.0.0"
 _ONLY_HTTP: Final = ir.ChainMatch(transport="raw_buffer", application_protocols=PLAIN_HTTP)
@@ -17,7 +17,7 @@ _ONLY_HTTP: Final = ir.ChainMatch(transport="raw_buffer", application_protocols=
 
 def fall_through(settings: Settings, name: str) -> ir.FilterChain:
     """What becomes of connections that nothing else takes."""
-    cluster = PASSTHROUGH_CLUSTER if settings.outbound_any else BLACKHOLE_CLUSTER
+    cluster = settings.elsewhere if settings.outbound_any else BLACKHOLE_CLUSTER
     return ir.FilterChain(name=name, match=ir.ChainMatch(), handler=tcp_handler(cluster))
 
 
@@ -65,9 +65,10 @@ def port_listener(
     port: int,
     table: str,
     tcp: tuple[ir.FilterChain, ...],
+    bound: bool,
     settings: Settings,
 ) -> ir.Listener:
-    """A listener for one address (``0.0.0.0``: any) and port.
+    """A listener for one address (``0.0.0.0``: any) and port; ``bound``: a real one.
 
     ``table``: the route table for HTTP, empty when no HTTP is expected. ``tcp``: chains for all else, at
     most one of which matches everything. Where both are expected the first bytes decide.
@@ -75,22 +76,24 @@ def port_listener(
     name = f"{address}_{port}"
     chains: list[ir.FilterChain] = [chain for chain in tcp if chain.match != ir.ChainMatch()]
     default = next((chain for chain in tcp if chain.match == ir.ChainMatch()), None)
+    detect = bool(table) and (address == ANYWHERE or bool(tcp))
     if table:
         http = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=table)
-        chains.insert(0, ir.FilterChain(name=f"{name}-http", match=_ONLY_HTTP, handler=http))
+        match = _ONLY_HTTP if detect else ir.ChainMatch()
+        chains.insert(0, ir.FilterChain(name=f"{name}-http", match=match, handler=http))
     if not chains and default is not None:
         chains, default = [default], None
-    elif default is None:
+    elif default is None and (detect or not table):
         default = fall_through(settings, "PassthroughFilterChain")
     return ir.Listener(
         name=name,
         direction=ir.Direction.OUTBOUND,
         address=address,
         port=port,
-        receive=ir.Receive.HANDED_OVER,
+        receive=ir.Receive.BOUND if bound else ir.Receive.HANDED_OVER,
         chains=tuple(chains),
         default_chain=default,
         inspect_tls=any(chain.match.server_names for chain in chains),
-        inspect_http=bool(table),
+        inspect_http=detect,
         inspect_timeout=settings.detection_timeout,
     )

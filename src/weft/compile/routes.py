@@ -12,7 +12,7 @@ from weft.compile.hosts import aliases, with_port
 from weft.compile.policy import Policy
 from weft.compile.service import Port, Resolution, Service
 from weft.compile.settings import Settings
-from weft.names import ALLOW_ANY, BLOCK_ALL, PASSTHROUGH_CLUSTER, outbound_cluster
+from weft.names import ALLOW_ANY, BLOCK_ALL, outbound_cluster
 
 NO_TIMEOUT: Final = timedelta(0)
 
@@ -74,7 +74,7 @@ def catch_all(settings: Settings) -> ir.VirtualHost:
     """What becomes of hosts that nobody declared."""
     if settings.outbound_any:
         action: ir.Forward | ir.Respond = ir.Forward(
-            destinations=(ir.Destination(cluster=PASSTHROUGH_CLUSTER),), timeout=NO_TIMEOUT
+            destinations=(ir.Destination(cluster=settings.elsewhere),), timeout=NO_TIMEOUT
         )
         name = ALLOW_ANY
     else:

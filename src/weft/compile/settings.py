@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from weft import ir
 from weft.compile.nearness import MESH_DEFAULT, Nearness
-from weft.names import CLUSTER_DOMAIN, ROOT_NAMESPACE, TRUST_DOMAIN
+from weft.names import CLUSTER_DOMAIN, PASSTHROUGH_CLUSTER, ROOT_NAMESPACE, TRUST_DOMAIN
 
 DEFAULT_RETRY = ir.Retry(
     attempts=2,
@@ -28,6 +28,8 @@ class Settings:
     ``nearness``: what holds of near and far endpoints; None: nothing. ``default_pool`` and
     ``default_outlier`` are for connections of which no rule says anything.
     ``tls_limits``: what TLS that a gateway ends may use where it does not say so itself.
+    ``elsewhere``: where connections to what nobody knows go, if they may. ``localhost``: applications listen
+    there only (inboundTrafficPolicy).
     ``upgrade``: HTTP/2 to every ``http`` port (True), to none (False), or between sidecars (None).
     """
 
@@ -36,6 +38,8 @@ class Settings:
     domain: str = CLUSTER_DOMAIN
     root_namespace: str = ROOT_NAMESPACE
     outbound_any: bool = True
+    elsewhere: str = PASSTHROUGH_CLUSTER
+    localhost: bool = False
     upgrade: bool | None = None
     dns_refresh: timedelta = timedelta(seconds=60)
     path_normalization: ir.PathNormalization = ir.PathNormalization.BASE

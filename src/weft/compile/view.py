@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from weft.compile.hosts import overlaps
+from weft.compile.hosts import covers, overlaps
 from weft.compile.memo import Memo
 from weft.compile.registry import Services
 from weft.compile.service import Service
@@ -26,6 +26,10 @@ class View:
     def of(cls, namespace: str, services: tuple[Service, ...]) -> View:
         """A view of these services."""
         return cls(namespace, services, {service.host: service for service in services})
+
+    def part(self, services: tuple[Service, ...]) -> View:
+        """A view that lists these services only, while rules may lead to all that this one knows."""
+        return View(self.namespace, services, self.by_host)
 
 
 def exported(export_to: Iterable[str], owner: str, client: str) -> bool:
@@ -49,14 +53,35 @@ def exposure(export_to: Iterable[str], owner: str, client: str) -> int | None:
 
 
 Limits = tuple[tuple[str, str], ...]
-"""(namespace or ``*``, host) pairs of a Sidecar's ``egress.hosts``: nothing else is seen."""
+"""(namespace or ``*``, host) pairs of a Sidecar's ``egress.hosts``: nothing else is seen.
+
+After a ``~`` before the namespace the pair hides what others let through.
+"""
 
 
 def admitted(limits: Limits | None, owner: str, host: str) -> bool:
-    """Whether limits let a resource of a namespace about a host through; wildcards may meet halfway."""
+    """Whether limits let a rule of a namespace about a host through; wildcards may meet halfway."""
     if limits is None:
         return True
-    return any(space in {EVERYWHERE, owner} and overlaps(wanted, host) for space, wanted in limits)
+    return not _hidden(limits, owner, host) and any(
+        space in {EVERYWHERE, owner} and overlaps(wanted, host) for space, wanted in limits
+    )
+
+
+def imported(limits: Limits | None, owner: str, host: str) -> bool:
+    """Whether limits let a service of a namespace through: all of its names, that is."""
+    if limits is None:
+        return True
+    return not _hidden(limits, owner, host) and any(
+        space in {EVERYWHERE, owner} and covers(wanted, host) for space, wanted in limits
+    )
+
+
+def _hidden(limits: Limits, owner: str, host: str) -> bool:
+    return any(
+        space.startswith(NOBODY) and space[1:] in {EVERYWHERE, owner} and covers(wanted, host)
+        for space, wanted in limits
+    )
 
 
 def visible_services(
@@ -72,7 +97,7 @@ def visible_services(
             service
             for service in services.by_host[host]
             if exported(service.export_to, service.namespace, namespace)
-            and (host in besides or admitted(limits, service.namespace, host))
+            and (host in besides or imported(limits, service.namespace, host))
         ]
         if candidates:
             found.append(min(candidates, key=lambda s: (s.namespace != namespace, not s.kubernetes, s.order)))

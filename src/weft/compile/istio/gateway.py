@@ -54,7 +54,7 @@ def servers(gateway: Gateway, proxy_namespace: str, settings: Settings) -> tuple
                 speaks=speaks,
                 hosts=tuple(dict.fromkeys(_host(host, space) for host in server.hosts or ())),
                 bind=server.bind or "",
-                tls=_tls(server.tls, speaks, proxy_namespace, settings) if server.tls else None,
+                tls=server_tls(server.tls, speaks, proxy_namespace, settings) if server.tls else None,
                 redirect=bool(server.tls and server.tls.https_redirect),
                 secured=server.tls is not None,
                 automatic=server.tls is not None and server.tls.mode == "AUTO_PASSTHROUGH",
@@ -85,7 +85,7 @@ def _speaks(server: Resource) -> Speaks | None:
     return Speaks.HTTPS if protocol is Protocol.HTTPS else Speaks.TLS
 
 
-def _tls(
+def server_tls(
     tls: ServerTLSSettings, speaks: Speaks, namespace: str, settings: Settings
 ) -> ir.DownstreamTls | None:
     """What the server ends; None where it ends nothing."""
