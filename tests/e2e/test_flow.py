@@ -156,12 +156,13 @@ def test_a_request_from_the_client_to_the_second_service_and_who_proved_what(sho
 
 
 def test_a_proxy_starts_as_its_namespace_wants(shop: Mesh) -> None:
-    assert shop.admin("shop.echo", "/server_info")["command_line_options"]["concurrency"] == 1
+    assert shop.admin("shop.echo-0", "/server_info")["command_line_options"]["concurrency"] == 1
     assert shop.admin("shop.catalog-v1-0", "/server_info")["command_line_options"]["concurrency"] == 2
-    bootstrap = shop.admin("shop.echo", "/config_dump?resource=bootstrap")["configs"][0]
+    dumps = shop.admin("shop.echo-0", "/config_dump")["configs"]
+    bootstrap = next(dump["bootstrap"] for dump in dumps if "bootstrap" in dump)
     assert bootstrap["node"]["metadata"]["PURPOSE"] == "echo"
-    assert shop.admin("shop.echo", "/runtime")["entries"]["mine"]["final_value"] == "7"
-    pid = shop.rows()["shop/echo"]["proxyPid"]
+    assert shop.admin("shop.echo-0", "/runtime")["entries"]["mine"]["final_value"] == "7"
+    pid = shop.rows()["shop/echo-0"]["proxyPid"]
     variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     assert "ISTIO_META_PURPOSE=echo" in variables
     # Whoever may write a ProxyConfig may not run code of his own beside the keys of others.
