@@ -37,7 +37,6 @@ UNSHOWN: Final = frozenset(
         "/Endpoints",
         "discovery.k8s.io/EndpointSlice",
         "gateway.networking.k8s.io/BackendTLSPolicy",
-        "gateway.networking.k8s.io/GRPCRoute",
         "gateway.networking.k8s.io/ListenerSet",
         "gateway.networking.k8s.io/TCPRoute",
         "gateway.networking.k8s.io/TLSRoute",
