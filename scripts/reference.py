@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from weft.analysis import reference as findings
 from weft.cli import reference as commands
 from weft.model import reference as resources
 
@@ -16,6 +17,7 @@ def write(folder: Path) -> None:
     """All generated pages."""
     resources.write(folder)
     (folder / "commands.md").write_text(commands.page())
+    (folder / "analysis.md").write_text(findings.page())
 
 
 def stale() -> list[str]:

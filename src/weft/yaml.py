@@ -388,3 +388,14 @@ def join(path: Path) -> str:
         else:
             text += f'["{part}"]'
     return text
+
+
+_STEP: Final = re.compile(r'\[(?P<index>\d+)\]|\["(?P<quoted>[^"]*)"\]|(?P<plain>[^.\[\]]+)')
+
+
+def steps(path: str) -> Path:
+    """``spec.http[0]["x.y/z"]`` -> ``("spec", "http", 0, "x.y/z")``: the inverse of ``join``."""
+    return tuple(
+        int(match["index"]) if match["index"] else match["plain"] or match["quoted"]
+        for match in _STEP.finditer(path)
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from weft.model.parse import Part
 
 _T = TypeVar("_T")
-_STEP: Final = re.compile(r'\[(?P<index>\d+)\]|\["(?P<quoted>[^"]*)"\]|(?P<plain>[^.\[\]]+)')
 
 server_option = click.option(
     "--server",
@@ -75,15 +73,9 @@ def place(problem: Problem, index: int, parts: Sequence[Part]) -> Problem:
     """The problem of the object at ``index``, with the file and line of its field."""
     if not 0 <= index < len(parts):
         return problem
-    return replace(problem, where=parts[index].where(_steps(problem.path)))
+    from weft.yaml import steps
 
-
-def _steps(path: str) -> tuple[str | int, ...]:
-    """``spec.http[0]["x.y/z"]`` as its steps: the inverse of ``weft.yaml.join``."""
-    return tuple(
-        int(match["index"]) if match["index"] else match["plain"] or match["quoted"]
-        for match in _STEP.finditer(path)
-    )
+    return replace(problem, where=parts[index].where(steps(problem.path)))
 
 
 def find_resource(resources: Sequence[Resource], word: str) -> Resource:

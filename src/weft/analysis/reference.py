@@ -1,0 +1,64 @@
+"""The reference page of the findings, made from the table of codes (``make docs``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from weft.analysis.analyzers import ANALYZERS
+from weft.analysis.codes import CODES, Code
+
+_HEAD = """<!-- Made from src/weft/analysis by `make docs`; do not edit. -->
+# Findings of weft analyze
+
+What each code means, worst level first where it matters: an *Error* will not work, a *Warning* will probably
+not do what was meant, an *Info* is worth knowing. How to use the command: [Find what will not
+work](../how-to/analyze.md). `weft analyze -L` prints the same.
+
+## Istio's codes
+
+They mean what they mean to `istioctl analyze`, and
+[Istio's documentation](https://istio.io/latest/docs/reference/config/analysis/) explains them.
+
+| code | level | name | |
+|---|---|---|---|
+"""
+
+_OWN = """
+## weft's own codes
+
+The same codes stand in what `weft validate`, `weft apply` and the API answer.
+"""
+
+_ANALYZERS = """
+## Analyzers
+
+For `--analyzer`, by Istio's names. `schema.ValidationAnalyzer.KIND` checks one of Istio's kinds against its
+schema and its rules.
+
+| analyzer | finds |
+|---|---|
+"""
+
+
+def page() -> str:
+    """Every code and every analyzer."""
+    istio = [code for code in CODES.values() if code.id.startswith("IST")]
+    own = [code for code in CODES.values() if not code.id.startswith("IST")]
+    rows = [f"| [{code.id}]({code.url}) | {code.level} | {code.name} | {_text(code)} |" for code in istio]
+    table = "\n".join(rows)
+    return _HEAD + table + "\n" + _OWN + "".join(_sections(own)) + _ANALYZERS + "".join(_analyzers())
+
+
+def _text(code: Code) -> str:
+    return f"{code.about} *Never given: {code.silent}.*" if code.silent else code.about
+
+
+def _sections(codes: list[Code]) -> Iterator[str]:
+    for code in codes:
+        yield f"\n### {code.id}\n\n{code.name} ({code.level}). {_text(code)}\n"
+
+
+def _analyzers() -> Iterator[str]:
+    for analyzer in ANALYZERS:
+        usual = "" if analyzer.usual else " Only when asked for."
+        yield f"| `{analyzer.name}` | {analyzer.about}{usual} |\n"
