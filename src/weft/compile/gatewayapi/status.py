@@ -63,5 +63,5 @@ def each_status(
     for key, listeners in facts.listener_sets.items():
         parent = gateway_of(listeners, facts)
         if parent is not None:
-            late = waiting.get(parent.key)
+            late = waiting.get(parent.key) or waiting.get(key)
             yield key, listener_set_status(listeners, parent, refusal(parent, facts), late, facts)
