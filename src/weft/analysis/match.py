@@ -29,7 +29,6 @@ class Scene:
     """What the matchers of a request may look at.
 
     ``metadata``: dynamic metadata by filter name. ``peer``: the client's certificate, when it showed one.
-    ``certain`` becomes False once a share of requests (a runtime fraction) decided something.
     """
 
     headers: Values
@@ -42,7 +41,6 @@ class Scene:
     tls: bool = False
     internal: bool = False
     metadata: dict[str, Any] = field(default_factory=dict)
-    certain: bool = True
     _parsed: tuple[str, dict[str, list[str]]] | None = None
 
     @property
@@ -172,7 +170,7 @@ def _path_policy(policy: core_v3.TypedExtensionConfig, value: str) -> bool:
 
 
 def misfit(match: route_v3.RouteMatch, scene: Scene, *, ignore_parameters: bool = False) -> str:
-    """Why a RouteMatch does not hold: ``path`` or more words; empty when it holds."""
+    """Why a RouteMatch does not hold: ``path`` or more words; empty when it holds, chance apart."""
     if not path(match, scene, ignore_parameters=ignore_parameters):
         return "path"
     for test in match.headers:
@@ -190,13 +188,14 @@ def misfit(match: route_v3.RouteMatch, scene: Scene, *, ignore_parameters: bool 
     for fact in match.dynamic_metadata:
         if not metadata(fact, scene.metadata):
             return f"metadata of {fact.filter}"
-    if match.HasField("runtime_fraction"):
-        share = fraction(match.runtime_fraction.default_value)
-        if share < MILLION:
-            scene.certain = False
-        if share * 2 < MILLION:
-            return f"it takes only {share / 10_000:g}% of requests"
     return ""
+
+
+def below(match: route_v3.RouteMatch) -> int:
+    """Which draws fit, in millionths: those below this. One number is drawn for a request, for all routes."""
+    if not match.HasField("runtime_fraction"):
+        return MILLION
+    return fraction(match.runtime_fraction.default_value)
 
 
 def fraction(value: Any) -> int:

@@ -56,9 +56,10 @@ class Target:
     """One destination. ``service`` is a Kubernetes Service's short name, else a host; None is unknown.
 
     ``request`` and ``response`` are what its own header rules make of them, where it has such rules.
+    Without a cluster it is a share of the requests that the proxy answers itself; ``outcome`` says how.
     """
 
-    cluster: str
+    cluster: str | None
     service: str | None = None
     namespace: str | None = None
     port: int | None = None
@@ -69,6 +70,7 @@ class Target:
     tls: str = "none"
     request: dict[str, Any] | None = None
     response: dict[str, Any] | None = None
+    outcome: dict[str, Any] | None = None
 
     def json(self) -> dict[str, Any]:
         """As it is printed; what is wrong with it only where something is."""
@@ -82,6 +84,8 @@ class Target:
         }
         if self.failure is not None:
             shown |= {"error": self.failure.value, "status": self.status}
+        if self.outcome is not None:
+            shown |= self.outcome
         if self.request is not None:
             shown["request"] = self.request
         if self.response is not None:

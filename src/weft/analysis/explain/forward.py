@@ -163,7 +163,7 @@ def send(passage: Passage, route: route_v3.Route) -> Reply | None:
     answer.mirrors = _mirrors(passage, action)
     _limits(passage, action)
     main = (ready or targets)[0] if targets else None
-    part = weighted.get(main.cluster) if main is not None else None
+    part = weighted.get(main.cluster) if main is not None and main.cluster is not None else None
     after = _request(passage, route, part)
     answer.request = _shown(before, after)
     for target in targets:
@@ -183,6 +183,7 @@ def send(passage: Passage, route: route_v3.Route) -> Reply | None:
             failure=failure,
         )
     assert main is not None
+    assert main.cluster is not None
     answer.action = _action_of(main.cluster)
     if answer.action is Action.BLACKHOLE:
         return Reply(

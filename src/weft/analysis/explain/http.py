@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis.explain import forward
-from weft.analysis.explain.answer import Action, Answer, Failure
+from weft.analysis.explain.answer import Action, Answer, Failure, Target
 from weft.analysis.explain.configuration import Table
 from weft.analysis.explain.filters import run
 from weft.analysis.explain.origins import Cause, Origins
@@ -14,7 +17,7 @@ from weft.analysis.explain.passage import Passage, Reply
 from weft.analysis.explain.request import Request
 from weft.analysis.explain.routing import Refusal, find, receive
 from weft.analysis.explain.upstream import Upstreams
-from weft.analysis.match import Scene, Values
+from weft.analysis.match import MILLION, Scene, Values
 
 if TYPE_CHECKING:
     from weft.protos import hcm_v3, route_v3
@@ -114,6 +117,8 @@ def serve(
     if upgrade and not _upgradable(hcm, upgrade):
         reply = Reply(status=403, detail=f"upgrades to {upgrade} are off", step="upgrade", action=Action.DENY)
     _finish(passage, run(list(hcm.http_filters), passage) or reply or _act(passage))
+    if passage.others and passage.answer.targets:
+        _divide(passage)
 
 
 def _passage(
@@ -172,7 +177,7 @@ def _route(table: Table, passage: Passage) -> Reply | None:
         return forward.redirect_to_tls(passage)
     for route, reason in found.near:
         answer.say("skipped", f"{_title(route, passage)} does not fit: {reason}", _cause(route, passage))
-    if found.route is None:
+    if not found.shares:
         return Reply(
             status=404,
             detail=f"no route of {found.host.name} takes {scene.first(':method')} {scene.path}",
@@ -180,10 +185,12 @@ def _route(table: Table, passage: Passage) -> Reply | None:
             action=Action.ERROR,
             failure=Failure.NO_ROUTE,
         )
-    passage.route = found.route
-    passage.cause = answer.route = _cause(found.route, passage)
-    answer.route_name = found.route.name or None
-    answer.say("route", _title(found.route, passage), passage.cause)
+    route, share = max(found.shares, key=lambda entry: entry[1])
+    passage.route, passage.share = route, share
+    passage.others = tuple(entry for entry in found.shares if entry[0] is not route)
+    passage.cause = answer.route = _cause(route, passage)
+    answer.route_name = route.name or None
+    answer.say("route", _title(route, passage), passage.cause)
     return None
 
 
@@ -227,6 +234,39 @@ def _act(passage: Passage) -> Reply | None:
         action=Action.ERROR,
         failure=Failure.NO_ROUTE,
     )
+
+
+def _divide(passage: Passage) -> None:
+    """Chance decides between several routes: what the others do becomes a part of the destinations."""
+    whole = [(entry, Fraction(passage.share, MILLION)) for entry in _weighed(passage.answer.targets)]
+    for route, share in passage.others:
+        answer = Answer()
+        other = replace(
+            passage, answer=answer, route=route, cause=_cause(route, passage), on_answer=[], others=()
+        )
+        reply = _act(other)
+        passage.answer.say("share", f"{share / 10_000:g}%: {_title(route, passage)}", other.cause)
+        if not answer.targets and reply is not None:
+            outcome = {"action": reply.action.value, "status": reply.status, "redirect": answer.redirect}
+            answer.targets = [Target(cluster=None, outcome=outcome)]
+        made = _weighed(answer.targets)
+        if len(made) == 1:
+            one, part = made[0]
+            made = [(replace(one, request=one.request or answer.request), part)]
+        whole += [((target, part), Fraction(share, MILLION)) for target, part in made]
+    exact = [part * share for (_, part), share in whole]
+    scale = math.lcm(*(weight.denominator for weight in exact))
+    numbers = [int(weight * scale) for weight in exact]
+    common = math.gcd(*numbers) or 1
+    passage.answer.targets = [
+        replace(target, weight=number // common)
+        for ((target, _), _), number in zip(whole, numbers, strict=True)
+    ]
+
+
+def _weighed(targets: list[Target]) -> list[tuple[Target, Fraction]]:
+    total = sum(target.weight for target in targets) or 1
+    return [(target, Fraction(target.weight, total)) for target in targets]
 
 
 def _finish(passage: Passage, reply: Reply | None) -> None:

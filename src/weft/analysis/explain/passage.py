@@ -11,7 +11,7 @@ from weft.analysis.explain.answer import Action, Answer, Failure
 from weft.analysis.explain.origins import Cause, Origins
 from weft.analysis.explain.request import Request
 from weft.analysis.explain.upstream import Upstreams
-from weft.analysis.match import Scene, Values
+from weft.analysis.match import MILLION, Scene, Values
 from weft.units import format_duration
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ class Reply:
 
 @dataclass(slots=True, kw_only=True)
 class Passage:
-    """``route`` is None when no route was found; ``on_answer`` change the answer on its way back."""
+    """``route`` is None when no route was found; ``on_answer`` change the answer on its way back.
+
+    ``others`` are routes that take a share of such requests, in millionths, as ``share`` is this one's.
+    """
 
     question: Request
     scene: Scene
@@ -45,6 +48,8 @@ class Passage:
     host: route_v3.VirtualHost | None = None
     route: route_v3.Route | None = None
     cause: Cause | None = None
+    share: int = MILLION
+    others: tuple[tuple[route_v3.Route, int], ...] = ()
     on_answer: list[Callable[[Values], None]] = field(default_factory=list)
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from weft.analysis import paths
 from weft.analysis.connection import within
 from weft.analysis.explain.configuration import Table, without_port
-from weft.analysis.match import Scene, misfit
+from weft.analysis.match import MILLION, Scene, below, misfit
 
 if TYPE_CHECKING:
     from weft.protos import hcm_v3, route_v3
@@ -120,10 +120,14 @@ def _forwarded(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a route table says. ``near`` are routes that fit by path only, with the reason why not."""
+    """What a route table says. ``near`` are routes that fit by path only, with the reason why not.
+
+    ``shares`` are the routes that take the request, each with its share of such requests in millionths:
+    one, unless chance decides. If they are less than a whole, the rest finds no route.
+    """
 
     host: route_v3.VirtualHost | None
-    route: route_v3.Route | None = None
+    shares: tuple[tuple[route_v3.Route, int], ...] = ()
     needs_tls: bool = False
     near: tuple[tuple[route_v3.Route, str], ...] = ()
 
@@ -142,10 +146,18 @@ def find(table: Table, scene: Scene) -> Found:
         return Found(host, needs_tls=True)
     ignore = table.config.ignore_path_parameters_in_path_matching
     near: list[tuple[route_v3.Route, str]] = []
+    shares: list[tuple[route_v3.Route, int]] = []
+    taken = 0
     for route in host.routes:
         reason = misfit(route.match, scene, ignore_parameters=ignore)
-        if not reason:
-            return Found(host, route, near=tuple(near))
-        if reason != "path" and len(near) < _NEAR:
-            near.append((route, reason))
-    return Found(host, near=tuple(near))
+        if reason:
+            if reason != "path" and len(near) < _NEAR:
+                near.append((route, reason))
+            continue
+        bound = below(route.match)
+        if bound > taken:
+            shares.append((route, bound - taken))
+            taken = bound
+        if taken >= MILLION:
+            break
+    return Found(host, tuple(shares), near=tuple(near))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -256,7 +257,7 @@ def _stream(
 def _towards(parts: list[tuple[str, int]], answer: Answer, upstreams: Upstreams) -> None:
     answer.targets = [upstreams.target(name, weight) for name, weight in parts]
     for target in answer.targets:
-        answer.say("cluster", target.cluster, answer.route)
+        answer.say("cluster", str(target.cluster), answer.route)
     ready = [target for target in answer.targets if target.failure is None]
     if not ready:
         failure = answer.targets[0].failure if answer.targets else Failure.NO_CLUSTER
@@ -283,16 +284,26 @@ def _datagram(
         if config is None or config.DESCRIPTOR.name != "UdpProxyConfig":
             continue
         if config.HasField("matcher"):
-            route: Any = upstreams.running.decoded.open(config.matcher.on_no_match.action.typed_config)
-            if route is None:
-                break
-            if route.WhichOneof("cluster_specifier") == "weighted_clusters":
-                rows = route.weighted_clusters.clusters
-                parts = [(part.name, part.weight.value) for part in rows if part.weight.value]
-            else:
-                parts = [(route.cluster, 1)]
+            _towards(_by_hash(config.matcher, upstreams.running.decoded.open), answer, upstreams)
         else:
-            parts = [(config.cluster, 1)]
-        _towards(parts, answer, upstreams)
+            _towards([(config.cluster, 1)], answer, upstreams)
         return
     answer.fail(Failure.NO_FILTER_CHAIN, None, "no filter of the listener handles datagrams")
+
+
+def _by_hash(matcher: Any, opened: Callable[[Any], Any]) -> list[tuple[str, int]]:
+    """Clusters of a matcher that divides by a hash, each with its share: the last threshold is met first."""
+    found: list[tuple[str, int]] = []
+    reached = 0
+    for row in matcher.matcher_list.matchers:
+        test = opened(row.predicate.single_predicate.custom_match.typed_config)
+        route = opened(row.on_match.action.typed_config)
+        if test is None or route is None or test.DESCRIPTOR.name != "ConsistentHashing":
+            continue
+        reached = reached or test.modulo
+        found.append((route.cluster, reached - test.threshold))
+        reached = test.threshold
+    rest = opened(matcher.on_no_match.action.typed_config)
+    if rest is not None and (reached or not found):
+        found.insert(0, (rest.cluster, reached or 1))
+    return [part for part in found if part[1] > 0]
