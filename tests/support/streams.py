@@ -29,9 +29,10 @@ CLUSTER = "outbound|80||web.shop.svc.cluster.local"
 
 class Proxy(Connection):
     """A proxy that acknowledges whatever it is sent, as soon as it is woken, but for one type if it
-    ``refuses`` that. ``ended`` holds the reason when it was sent away."""
+    ``refuses`` that, or takes nothing while it is ``asleep``. ``ended`` holds the reason when it was sent
+    away."""
 
-    __slots__ = ("ended", "held", "log", "refuses", "status")
+    __slots__ = ("asleep", "ended", "held", "log", "refuses", "status")
 
     def __init__(
         self, name: str, mesh: Mesh, kind: str = "sidecar", labels: tuple[tuple[str, str], ...] = ()
@@ -43,6 +44,7 @@ class Proxy(Connection):
         )
         self.status = mesh.status
         self.refuses = self.ended = ""
+        self.asleep = False
         self.held: dict[str, dict[str, str]] = {}
         self.log: list[Response] = []
 
@@ -50,6 +52,8 @@ class Proxy(Connection):
         self.ended = reason
 
     def wake(self) -> None:
+        if self.asleep:
+            return
         while not self.ended and (response := self.stream.send()) is not None:
             self.log.append(response)
             self.status.sent(self, response)

@@ -1,4 +1,4 @@
-"""What weft says of objects in their ``status``: gateways, routes and classes, and how many replicas run.
+"""What weft says of objects in their ``status``: all of the Gateway API, and how many replicas run.
 
 After a new world, or when a gateway's proxy got further, each status is made anew and written where it
 differs from the stored one, outside history. The world leaves status out, so that no write here comes back
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final
@@ -20,13 +20,17 @@ import msgspec
 
 from weft.compile.gatewayapi.conditions import Status as Wire
 from weft.compile.gatewayapi.conditions import merged
+from weft.compile.gatewayapi.facts import Facts
+from weft.compile.gatewayapi.listener_set import gateway_of
+from weft.compile.gatewayapi.listeners import Listener, listeners_of
 from weft.compile.gatewayapi.status import Waiting, each_status
 from weft.compile.world import World
 from weft.control.entry import DRAINING, PROXY_ANNOTATION, stamp
 from weft.control.status import Status
 from weft.model.catalog import GATEWAY_API, by_id
 from weft.model.gateway import Gateway
-from weft.model.resource import Key
+from weft.model.listener_set import ListenerSet
+from weft.model.resource import Key, Metadata
 from weft.model.workload import Workload
 from weft.model.workload_entry import WorkloadEntry
 from weft.names import GATEWAY_CONTROLLER, GATEWAY_NAME_LABEL, HEALTHY, LISTENER_TYPE, WORKLOAD_LABEL
@@ -51,6 +55,34 @@ class _Said:
     uid: str | None
     generation: int | None
     status: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class _Since:
+    """What a Gateway or ListenerSet opens, and the revision from which on its proxies are to have it.
+
+    ``first``: it was so when it was first looked at, which may be after a restart. ``taken``: a proxy had it.
+    """
+
+    uid: str | None
+    generation: int | None
+    listeners: tuple[Listener, ...]
+    revision: int
+    first: bool
+    taken: bool = False
+
+    @classmethod
+    def of(
+        cls, metadata: Metadata, listeners: tuple[Listener, ...], revision: int, before: _Since | None
+    ) -> _Since:
+        made = cls(metadata.uid, metadata.generation, listeners, revision, first=before is None)
+        if before is None or made._mark != before._mark:
+            return made
+        return before
+
+    @property
+    def _mark(self) -> tuple[object, ...]:
+        return self.uid, self.generation, self.listeners
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +133,8 @@ class Statuses:
         self._world: World | None = None
         self._entries: Mapping[Key, WorkloadEntry] | None = None
         self._running = _Running({}, {})
-        # By Gateway, its generation and since when (revision) proxies are to have it.
-        self._since: dict[Key, tuple[int | None, int]] = {}
+        self._revision = -1
+        self._since: dict[Key, _Since] = {}
         self._made_of: tuple[object, ...] = ()
         self._said: dict[Key, _Said] = {}
         self._breath = 0.0
@@ -111,13 +143,7 @@ class Statuses:
 
     def heard(self, world: World, revision: int) -> None:
         """A new world; proxies that are at ``revision`` have it."""
-        old = self._since
-        self._since = {}
-        for key, gateway in world.all(Gateway).items():
-            generation = gateway.metadata.generation
-            known = old.get(key)
-            same = known is not None and known[0] == generation
-            self._since[key] = known if known is not None and same else (generation, revision)
+        self._revision = revision
         self._world = world
         self._wake.set()
 
@@ -150,13 +176,7 @@ class Statuses:
         entries, facts = world.all(WorkloadEntry), world.gateway_facts
         if entries is not self._entries:
             self._entries, self._running = entries, _Running.of(entries.values())
-        gateways = [gateway for gateway in facts.gateways.values() if facts.ours(gateway)]
-        since = self._since
-        waiting: dict[Key, Waiting] = {}
-        for gateway in gateways:
-            why = await self._waiting(gateway.key, *since[gateway.key])
-            if why is not None:
-                waiting[gateway.key] = why
+        waiting = await self._late(facts)
         made_of = (facts, self._running, waiting, world.all(Workload))
         if _same(made_of, self._made_of):
             return
@@ -176,25 +196,42 @@ class Statuses:
             await asyncio.sleep(0)
             self._breath = time.monotonic()
 
-    async def _waiting(self, key: Key, generation: int | None, revision: int) -> Waiting | None:
-        """Why a Gateway does not serve yet, None when it does.
+    async def _late(self, facts: Facts) -> dict[Key, Waiting]:
+        """Gateways and ListenerSets that do not serve yet, and why."""
+        old, self._since = self._since, {}
+        waiting: dict[Key, Waiting] = {}
+        for owner, gateway in _owners(facts):
+            key, listeners = owner.key, listeners_of(owner, facts)
+            self._since[key] = _Since.of(owner.metadata, listeners, self._revision, old.get(key))
+            why = await self._waiting(key, gateway, self._since[key])
+            if why is not None:
+                waiting[key] = why
+            await self._breathe()
+        return waiting
 
-        Once programmed it stays so while a proxy is registered for it: losing the control plane takes
-        nothing from a proxy. What is stored tells, so that a restart forgets none.
+    async def _waiting(self, key: Key, gateway: Key, since: _Since) -> Waiting | None:
+        """Why something that ``gateway`` serves is not served yet, None when it is.
+
+        Once programmed it stays so while a proxy is registered: losing the control plane takes nothing from
+        a proxy. What is stored tells, so that a restart forgets none.
         """
-        if key not in self._running.addresses:
+        if gateway not in self._running.addresses:
             return Waiting("AddressNotAssigned", "no proxy runs for this Gateway: see 'weft gateway'")
-        streams = [one for one in self._proxies.connections() if _serves(one, key)]
+        streams = [one for one in self._proxies.connections() if _serves(one, gateway)]
         for stream in streams:
             for type_url, rejection in stream.stream.rejected():
                 if type_url == LISTENER_TYPE:
                     name = rejection.resource.name
                     return Waiting("Invalid", f"the proxy refuses the listener {name}: {rejection.error}")
-        if any(one.stream.revision >= revision for one in streams):
+        if any(one.stream.revision >= since.revision for one in streams):
+            self._since[key] = replace(since, taken=True)
             return None
-        stored = await self._store.get(key)
-        if stored is not None and _programmed(_decode(stored.body), generation):
+        if since.taken:
             return None
+        if since.first:
+            stored = await self._store.get(key)
+            if stored is not None and _programmed(_decode(stored.body), since.generation):
+                return None
         return Waiting("Pending", "the proxy has not taken this Gateway yet")
 
     async def _put(self, key: Key, wanted: _Said, controllers: frozenset[str]) -> None:
@@ -269,6 +306,17 @@ def _workloads(world: World, running: _Running) -> Iterator[tuple[Key, Wire]]:
 def _is_ready(entry: WorkloadEntry) -> bool:
     said = {one.type: one.status for one in (entry.status.conditions or ())} if entry.status else {}
     return said.get(HEALTHY, "True") == "True" and said.get(DRAINING) != "True"
+
+
+def _owners(facts: Facts) -> Iterator[tuple[Gateway | ListenerSet, Key]]:
+    """All that declares listeners of Gateways of ours, each with the Gateway that serves it."""
+    for gateway in facts.gateways.values():
+        if facts.ours(gateway):
+            yield gateway, gateway.key
+    for listeners in facts.listener_sets.values():
+        parent = gateway_of(listeners, facts)
+        if parent is not None:
+            yield listeners, parent.key
 
 
 def _serves(connection: Connection, gateway: Key) -> bool:

@@ -25,6 +25,8 @@ from weft.store.interface import ConflictError, Put, Stored
 from weft.store.sqlite import SqliteStore
 
 GATEWAY = Key("gateway.networking.k8s.io/Gateway", "shop", "edge")
+SET = Key("gateway.networking.k8s.io/ListenerSet", "shop", "more")
+POLICY = Key("gateway.networking.k8s.io/BackendTLSPolicy", "shop", "tls")
 ROUTE = Key("gateway.networking.k8s.io/HTTPRoute", "shop", "web")
 CLASS = Key("gateway.networking.k8s.io/GatewayClass", "", "weft")
 WORKLOAD = Key("weft.dev/Workload", "shop", "web")
@@ -110,7 +112,7 @@ def by_type(conditions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {one["type"]: one for one in conditions}
 
 
-def gateway(port: int = 80) -> dict[str, Any]:
+def gateway(port: int = 80, **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "Gateway",
@@ -118,6 +120,31 @@ def gateway(port: int = 80) -> dict[str, Any]:
         "spec": {
             "gatewayClassName": "weft",
             "listeners": [{"name": "http", "port": port, "protocol": "HTTP"}],
+            **spec,
+        },
+    }
+
+
+def listener_set() -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "ListenerSet",
+        "metadata": {"name": "more", "namespace": "shop"},
+        "spec": {
+            "parentRef": {"name": "edge"},
+            "listeners": [{"name": "more", "port": 8080, "protocol": "HTTP"}],
+        },
+    }
+
+
+def policy() -> dict[str, Any]:
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "BackendTLSPolicy",
+        "metadata": {"name": "tls", "namespace": "shop"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "web"}],
+            "validation": {"hostname": "web.example.com", "wellKnownCACertificates": "System"},
         },
     }
 
@@ -226,6 +253,63 @@ async def test_a_gateway_stays_programmed_while_its_proxy_is_away(world: World) 
         await world.settled()
         programmed = await world.condition(GATEWAY, "Programmed")
         assert (programmed["status"], programmed["observedGeneration"]) == ("False", 2)
+
+
+async def test_a_change_that_was_taken_stays_programmed_while_the_proxy_is_away(world: World) -> None:
+    async with world.running():
+        await world.apply(gateway())
+        await register_gateway(world)
+        proxy = world.connect()
+        await eventually(lambda: proxy.stream.revision >= 0)
+        await world.settled()
+        await world.apply(gateway(8080))
+        revision = await world.settled()
+        await eventually(lambda: proxy.stream.revision >= revision)
+        await world.settled()
+        assert (await world.condition(GATEWAY, "Programmed"))["status"] == "True"
+        world.mesh.disconnect(proxy)
+        await world.settled()
+        programmed = await world.condition(GATEWAY, "Programmed")
+        assert (programmed["status"], programmed["observedGeneration"]) == ("True", 2)
+
+
+async def test_a_listener_set_is_programmed_once_the_gateways_proxy_has_it(world: World) -> None:
+    async with world.running():
+        await world.apply(gateway(allowedListeners={"namespaces": {"from": "Same"}}))
+        await register_gateway(world)
+        proxy = world.connect()
+        await eventually(lambda: proxy.stream.revision >= 0)
+        await world.settled()
+        proxy.asleep = True
+        await world.apply(listener_set())
+        await world.settled()
+        programmed = await world.condition(SET, "Programmed")
+        assert (programmed["status"], programmed["reason"]) == ("False", "Pending")
+        assert (await world.condition(SET, "Accepted"))["status"] == "True"
+        assert (await world.condition(GATEWAY, "Programmed"))["status"] == "True"
+        assert (await world.status(GATEWAY))["attachedListenerSets"] == 1
+        proxy.asleep = False
+        proxy.wake()
+        revision = world.mesh.pipeline.revision
+        await eventually(lambda: proxy.stream.revision >= revision)
+        await world.settled()
+        assert (await world.condition(SET, "Programmed"))["status"] == "True"
+
+
+async def test_a_policy_gets_an_ancestor_for_each_gateway_and_loses_it(world: World) -> None:
+    async with world.running():
+        await world.apply(gateway())
+        await world.apply(service())
+        await world.apply(route())
+        await world.apply(policy())
+        await world.settled()
+        kinds = [one["ancestorRef"]["kind"] for one in (await world.status(POLICY))["ancestors"]]
+        assert kinds == ["Gateway", "Service"]
+        await world.apply(route(section="nope"))
+        await world.settled()
+        kinds = [one["ancestorRef"]["kind"] for one in (await world.status(POLICY))["ancestors"]]
+        assert kinds == ["Service"]
+        assert not parse_object(await world.wire(POLICY))[1]
 
 
 async def test_a_listener_that_the_proxy_refuses_is_told_of(world: World) -> None:
