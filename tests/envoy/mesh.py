@@ -83,10 +83,12 @@ def run_proxy(
 
 
 @contextmanager
-def run_compiled(world: World, identity: ir.ProxyIdentity, authority: TestAuthority) -> Iterator[Envoy]:
-    """The proxy of an identity, as the world has it."""
+def run_compiled(
+    world: World, identity: ir.ProxyIdentity, authority: TestAuthority, *, faulty: bool = False
+) -> Iterator[Envoy]:
+    """The proxy of an identity, as the world has it. ``faulty``: something cannot be honoured, on purpose."""
     proxy, problems = compile_proxy(world, identity)
-    assert not problems
+    assert bool(problems) == faulty, [str(problem) for problem in problems]
     endpoints = [
         endpoint_set(world, cluster.name)
         for cluster in proxy.clusters
