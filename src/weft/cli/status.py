@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from weft.errors import Problem
+    from weft.model.parse import Part
     from weft.model.resource import Key, Resource
 
 Wire = dict[str, Any]
@@ -94,6 +95,8 @@ def computed(
     Raises:
         UsageError: for a path that cannot be read, and for a ``time`` that is none.
     """
+    from weft.analysis.analyze import Input, analyze
+    from weft.cli.status_analysis import analysed
     from weft.compile.gatewayapi.conditions import merged
     from weft.compile.gatewayapi.status import statuses
     from weft.compile.world import World
@@ -101,15 +104,20 @@ def computed(
 
     objects, problems = _read(paths, namespace)
     before = _earlier(state, namespace)
-    now = _now(time, [*(item for item, _ in objects), *before.values()])
-    resources = [_aged(item, one, before.get(one.key)) for item, one in objects if one is not None]
+    now = _now(time, [*(part.data for part, _ in objects), *before.values()])
+    resources = [_aged(part.data, one, before.get(one.key)) for part, one in objects if one is not None]
     world = World.build(resources)
     if controller:
         known = world.settings.controllers | {controller}
         world = World.build(resources, replace(world.settings, controllers=known))
-    made = statuses(world.gateway_facts, controller or GATEWAY_CONTROLLER)
+    findings = analyze(Input(parts=[part for part, _ in objects], namespace=namespace))
+    made = {
+        **analysed(resources, findings),
+        **statuses(world.gateway_facts, controller or GATEWAY_CONTROLLER),
+    }
     found: list[Wire] = []
-    for item, resource in objects:
+    for part, resource in objects:
+        item = part.data
         key = resource.key if resource is not None else None
         old = _mapping((before.get(key, item) if key is not None else item).get("status"))
         new = made.get(key) if key is not None else None
@@ -122,7 +130,7 @@ def computed(
 
 def _read(
     paths: Iterable[str], namespace: str
-) -> tuple[list[tuple[Wire, Resource | None]], tuple[Problem, ...]]:
+) -> tuple[list[tuple[Part, Resource | None]], tuple[Problem, ...]]:
     """Every object as it is written and, unless something is wrong with it, as it is understood."""
     from weft.model.files import read_paths
     from weft.model.parse import parse, unwrap
@@ -130,7 +138,7 @@ def _read(
 
     documents, broken = read_paths(paths)
     problems = list(broken)
-    found: list[tuple[Wire, Resource | None]] = []
+    found: list[tuple[Part, Resource | None]] = []
     for document in documents:
         parts, wrong = unwrap(document)
         problems += wrong
@@ -139,7 +147,7 @@ def _read(
             problems += wrong
             if resource is not None:
                 problems += findings(resource, part.where)
-            found.append((part.data, resource))
+            found.append((part, resource))
     return found, tuple(problems)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-_GOOD: Final = frozenset({"Accepted", "Programmed", "ResolvedRefs", "SupportedVersion"})
+_GOOD: Final = frozenset({"Accepted", "PassedAnalysis", "Programmed", "ResolvedRefs", "SupportedVersion"})
 _BAD: Final = frozenset({"Conflicted", "PartiallyInvalid"})
 _DOUBTFUL: Final = frozenset({"InsecureFrontendValidationMode", "OverlappingTLSConfig"})
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from weft.cli.status import status
 from weft.errors import WeftError
+from weft.model.parse import UNKNOWN_KIND, parse_object
 
 FILE = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -193,3 +194,58 @@ def test_a_document_with_errors_is_left_out_and_the_rest_is_judged() -> None:
     found = {item["kind"]: item for item in yaml.safe_load_all(done.stdout)}
     assert "status" not in found["HTTPRoute"]
     assert found["Gateway"]["status"]["listeners"][0]["attachedRoutes"] == 0
+
+
+ISTIO = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: web, namespace: shop, generation: 4}
+spec:
+  hosts: [web]
+  gateways: [nobody]
+  http: [{route: [{destination: {host: web}}]}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: web, namespace: shop}
+spec: {host: web}
+status: {conditions: [{type: example.com/Theirs, status: "True"}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: web, namespace: shop}
+spec: {address: 192.0.2.1, labels: {app: web}}
+"""
+
+
+def test_istios_resources_are_told_what_the_analysis_found() -> None:
+    found = _items(stdin=ISTIO)
+    said = found["VirtualService", "web"]["status"]
+    passed = _condition(said["conditions"], "PassedAnalysis")
+    assert (passed["status"], passed["reason"], passed["observedGeneration"]) == ("False", "ErrorsFound", 4)
+    assert passed["message"].startswith("IST0101: ")
+    assert said["validationMessages"][0] == {
+        "type": {"name": "ReferencedResourceNotFound", "code": "IST0101"},
+        "level": "ERROR",
+        "documentationUrl": "https://istio.io/latest/docs/reference/config/analysis/ist0101/",
+    }
+    assert said["observedGeneration"] == 4
+    sound = found["DestinationRule", "web"]["status"]
+    assert [(one["type"], one["status"]) for one in sound["conditions"]] == [
+        ("example.com/Theirs", "True"),
+        ("PassedAnalysis", "True"),
+    ]
+    assert "validationMessages" not in sound
+
+
+def test_a_status_is_one_that_the_api_takes() -> None:
+    for text in (FILE, ISTIO):
+        for item in _items(stdin=text).values():
+            resource, problems = parse_object(item)
+            assert not [one for one in problems if one.code != UNKNOWN_KIND], item
+            assert resource is not None or problems
