@@ -40,7 +40,8 @@ class Input:
     """What is analysed together. ``live`` are objects of a running mesh: parts replace those of their names.
 
     ``problems`` are what was wrong with reading the parts. ``mesh`` and ``networks`` go before what the
-    resources say. ``others`` are the parts of other clusters.
+    resources say. ``others`` are the parts of other clusters. ``partial``: what the parts refer to may be
+    elsewhere; then they are judged by what they show themselves.
     """
 
     parts: Sequence[Part] = ()
@@ -51,6 +52,7 @@ class Input:
     mesh: Mapping[str, Any] | None = None
     networks: Mapping[str, Any] | None = None
     running: bool = False
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +86,14 @@ def analyze(given: Input, wanted: Filter | None = None) -> tuple[Finding, ...]:
     mesh = given.mesh if given.mesh is not None else said[0]
     networks = given.networks if given.networks is not None else said[1]
     scene = Scene(objects, mesh, networks, others, live=given.running)
-    found = list(_run(scene, wanted))
+    found = list(_run(scene, wanted, given.partial))
     if not wanted.only or any(name.startswith("schema.") for name in wanted.only):
         resources, wrong = _parsed(written, given, wanted)
         found += wrong
         if not wanted.only:
             found += [_of_problem(problem, None) for problem in given.problems]
             found += _twice(scene)
-            found += compiled(resources, scene)
+            found += compiled(resources, scene, references=not given.partial)
     shown = (finding for finding, about in found if _kept(finding, about, wanted))
     return tuple(sorted(dict.fromkeys(shown), key=_order))
 
@@ -108,9 +110,11 @@ def _order(finding: Finding) -> tuple[int, str, str, Origin, str]:
     return (RANK[finding.level], finding.code, finding.origin, where, finding.message)
 
 
-def _run(scene: Scene, wanted: Filter) -> Iterator[_Pair]:
+def _run(scene: Scene, wanted: Filter, partial: bool) -> Iterator[_Pair]:
     """What Istio's analyzers find. One that fails is itself a finding."""
     for analyzer in ANALYZERS:
+        if partial and analyzer.whole:
+            continue
         if analyzer.name in wanted.only or (analyzer.usual and not wanted.only):
             yield from _attempt(analyzer, scene)
 

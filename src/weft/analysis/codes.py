@@ -338,6 +338,13 @@ _WEFT: Final = (
     ),
     Code("WEFT0110", WARNING, "Delegation", "A rule that leads to another VirtualService is left out."),
     Code("WEFT0201", WARNING, "NotInForce", "By the Gateway API's rules, a resource or a part is refused."),
+    Code("WEFT0202", WARNING, "AttachedToNothing", "A route or a policy names a parent that does not exist."),
+    Code(
+        "WEFT0203",
+        WARNING,
+        "NoGatewayClass",
+        "A Gateway is of a class that does not exist: nobody serves it.",
+    ),
 )
 
 CODES: Final = {code.id: code for code in (*_ISTIO, *_WEFT)}

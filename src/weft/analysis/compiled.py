@@ -22,11 +22,22 @@ REFUSED: Final = "WEFT0201"
 # References that Istio's analyzers look up too: theirs are the findings.
 _LOOKED_UP: Final = frozenset({"host", "subset", "port", "gateways"})
 _BAD: Final = {"Accepted": "False", "ResolvedRefs": "False", "Programmed": "False", "Conflicted": "True"}
+# Parts of a status: their list, where their name stands, what they are, and their field in the spec.
+_PARTS: Final = (
+    ("listeners", ("name",), "listener", "listeners"),
+    ("parents", ("parentRef", "name"), "parent", "parentRefs"),
+    ("ancestors", ("ancestorRef", "name"), "ancestor", "targetRefs"),
+)
 _BAD_REASON: Final = {"PartiallyInvalid": "True"}
 
 
-def compiled(resources: Sequence[Resource], scene: Scene) -> Iterator[tuple[Finding, Object | None]]:
-    """Findings of the compiler, each with the object that it is about."""
+def compiled(
+    resources: Sequence[Resource], scene: Scene, *, references: bool = True
+) -> Iterator[tuple[Finding, Object | None]]:
+    """Findings of the compiler, each with the object that it is about.
+
+    Without ``references``, not those that other resources would answer.
+    """
     by_origin: dict[str, list[Object]] = {}
     by_key: dict[Key, Object] = {}
     for item in scene.objects:
@@ -39,20 +50,34 @@ def compiled(resources: Sequence[Resource], scene: Scene) -> Iterator[tuple[Find
             for namespace in sorted({resource.metadata.namespace for resource in resources} - {""})
             for problem in problems_of(world, namespace)
         )
-        said = statuses(world.gateway_facts)
+        said = statuses(world.gateway_facts) if references else {}
     except Exception as error:  # a defect of weft's, that the user must hear of with all the rest
         message = f"weft fails to compile these resources: {type(error).__name__}: {error}"
         yield Finding(UNCOMPILABLE, Severity.ERROR, message), None
         return
+    told: dict[Object | None, list[str]] = {}
     for problem in problems:
-        if problem.code == NOT_FOUND and problem.path.rpartition(".")[2] in _LOOKED_UP:
+        looked_up = not references or problem.path.rpartition(".")[2] in _LOOKED_UP
+        if problem.code == NOT_FOUND and looked_up:
             continue
-        yield _placed(problem, by_origin.get(problem.resource, ()))
+        finding, about = _placed(problem, by_origin.get(problem.resource, ()))
+        told.setdefault(about, []).append(finding.message)
+        yield finding, about
     for key, status in said.items():
         if (about := by_key.get(key)) is not None:
-            for path, message in _refusals(status):
-                level = CODES[REFUSED].level
-                yield Finding(REFUSED, level, message, about.origin, about.where(path), about.home), about
+            yield from _unsaid(about, status, told.get(about, []))
+
+
+def _unsaid(
+    about: Object, status: Mapping[str, Any], told: list[str]
+) -> Iterator[tuple[Finding, Object | None]]:
+    """Negative conditions whose reason nothing has told yet."""
+    for path, title, reason in _refusals(status):
+        if not any(reason in message for message in told):
+            message = f"{title}: {reason}"
+            told.append(message)
+            level = CODES[REFUSED].level
+            yield Finding(REFUSED, level, message, about.origin, about.where(path), about.home), about
 
 
 def _placed(problem: Problem, candidates: Iterable[Object]) -> tuple[Finding, Object | None]:
@@ -63,7 +88,9 @@ def _placed(problem: Problem, candidates: Iterable[Object]) -> tuple[Finding, Ob
     text = f"{problem.path}: {problem.message}" if problem.path else problem.message
     message = f"{text} ({problem.hint})" if problem.hint else text
     space = about.home if about is not None else ""
-    return Finding(problem.code, problem.severity, message, problem.resource, where, space), about
+    istios = problem.code.startswith("IST") and problem.code in CODES
+    level = CODES[problem.code].level if istios else problem.severity
+    return Finding(problem.code, level, message, problem.resource, where, space), about
 
 
 def _depth(value: Any, path: Path) -> int:
@@ -75,25 +102,20 @@ def _depth(value: Any, path: Path) -> int:
     return len(path)
 
 
-def _refusals(status: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """What a status says against its resource: where, and in which words."""
-    yield from ((("spec",), text) for text in _negative(status))
-    for _, listener in rows(status, "listeners"):
-        name = word(listener, "name")
-        yield from ((("spec", "listeners"), f"listener {name}: {text}") for text in _negative(listener))
-    for _, parent in rows(status, "parents"):
-        name = word(parent, "parentRef", "name")
-        section = word(parent, "parentRef", "sectionName")
-        about = f"{name}, listener {section}" if section else name
-        yield from ((("spec", "parentRefs"), f"parent {about}: {text}") for text in _negative(parent))
-    for _, ancestor in rows(status, "ancestors"):
-        name = word(ancestor, "ancestorRef", "name")
-        yield from ((("spec", "targetRefs"), f"ancestor {name}: {text}") for text in _negative(ancestor))
+def _refusals(status: Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
+    """What a status says against its resource: where, of what, and why. The parts come before the whole."""
+    for place, name, about, field in _PARTS:
+        for _, part in rows(status, place):
+            title = " ".join(filter(None, (about, word(part, *name), word(part, *name[:-1], "sectionName"))))
+            yield from ((("spec", field), f"{title}: {text}", reason) for text, reason in _negative(part))
+    if not any(True for place, *_ in _PARTS for _, part in rows(status, place) for _ in _negative(part)):
+        yield from ((("spec",), text, reason) for text, reason in _negative(status))
 
 
-def _negative(part: Mapping[str, Any]) -> Iterator[str]:
+def _negative(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(condition, reason) of each condition that is bad news."""
     for _, condition in rows(part, "conditions"):
         name, status = word(condition, "type"), word(condition, "status")
         if status == (_BAD.get(name) or _BAD_REASON.get(name)):
-            message = word(condition, "message")
-            yield f"{name} is {status}: {word(condition, 'reason')}" + (f", {message}" if message else "")
+            reason = word(condition, "reason")
+            yield f"{name} is {status} ({reason})", word(condition, "message") or reason

@@ -32,7 +32,7 @@ The same codes stand in what `weft validate`, `weft apply` and the API answer.
 _ANALYZERS = """
 ## Analyzers
 
-For `--analyzer`, by Istio's names. `schema.ValidationAnalyzer.KIND` checks one of Istio's kinds against its
+For `--analyzer`, by Istio's names; those that begin with `weft.` are weft's own. `schema.ValidationAnalyzer.KIND` checks one of Istio's kinds against its
 schema and its rules.
 
 | analyzer | finds |

@@ -142,6 +142,14 @@ class Scene:
             found.append(Bearer(owner, labels, owner.annotations, ours=True))
         return tuple(found)
 
+    @cached_property
+    def services(self) -> dict[str, list[Object]]:
+        """Services by namespace."""
+        found: dict[str, list[Object]] = {}
+        for service in self.of("/Service"):
+            found.setdefault(service.namespace, []).append(service)
+        return found
+
     def in_mesh(self, bearer: Bearer) -> bool:
         """Whether a workload has a sidecar (istio/istio, pkg/config/analysis/analyzers/util/in_mesh.go)."""
         if bearer.ours or any(word(one, "image") for one in containers(bearer.spec) if is_proxy(one)):

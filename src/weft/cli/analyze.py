@@ -58,7 +58,12 @@ _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.I
     flag_value="true",
     default="",
     metavar="[true|false]",
-    help="The running mesh too, as if the files were applied. Without paths: the mesh.",
+    help="The running mesh too, as if the files were applied; false: as --partial.",
+)
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="The files are a part of what there is: look for nothing in them that may be elsewhere.",
 )
 @click.option(
     "--mesh-config",
@@ -71,7 +76,14 @@ _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.I
 @click.option(
     "--cluster", "clusters", multiple=True, metavar="NAME=PATH", help="Files of another cluster of the mesh."
 )
-@click.option("--ignore-unknown", is_flag=True, help="Documents that cannot be read are no findings.")
+@click.option(
+    "--ignore-unknown",
+    is_flag=False,
+    flag_value="true",
+    default="false",
+    metavar="[true|false]",
+    help="Documents that cannot be read are no findings.",
+)
 @click.option(
     "-o", "output", type=click.Choice(["log", "text", "json", "yaml"]), default="log", show_default=True
 )
@@ -86,10 +98,11 @@ def analyze(
     listing: bool,
     only: tuple[str, ...],
     live: str,
+    partial: bool,
     mesh_file: str | None,
     networks_file: str | None,
     clusters: tuple[str, ...],
-    ignore_unknown: bool,
+    ignore_unknown: str,
     output: str,
     server: str | None,
 ) -> int:
@@ -113,17 +126,18 @@ def analyze(
     running = live.lower() == "true" or (not live and not paths)
     if not running and not paths:
         raise UsageError("no files are given", hint="name files or directories, or leave --live=false out")
-    parts, problems = read(paths)
+    parts, problems = read([path for path in paths if not _skipped(path)])
     others = {name: read((path,))[0] for name, path in map(_named, clusters)}
     given = Input(
         parts=parts,
-        problems=() if ignore_unknown else problems,
+        problems=() if ignore_unknown.lower() == "true" else problems,
         live=_objects(server) if running else (),
         others=others,
         namespace=namespace or "default",
         mesh=_settings(mesh_file) if mesh_file else None,
         networks=_settings(networks_file) if networks_file else None,
         running=running,
+        partial=partial or live.lower() == "false",
     )
     wanted = Filter(
         namespace="" if everywhere else namespace,
@@ -153,6 +167,19 @@ def read(paths: Sequence[str]) -> tuple[list[Part], list[Problem]]:
         parts += inside
         problems += wrong
     return parts, problems
+
+
+def _skipped(path: str) -> bool:
+    """Whether a file's name says that it is no configuration; says so."""
+    from pathlib import Path
+
+    from weft.model.files import SUFFIXES
+
+    suffix = Path(path).suffix
+    if suffix in {"", *SUFFIXES} or not Path(path).is_file():
+        return False
+    click.echo(f"skipped {path}: configuration is in {', '.join(sorted(SUFFIXES))} files", err=True)
+    return True
 
 
 def _level(text: str) -> Severity:

@@ -210,10 +210,29 @@ spec:
   hostnames: [news.example.com]
   rules: [{backendRefs: [{name: nobody, port: 80}]}]
 """
-    found = [item for item in rows("-", stdin=route) if item["code"] == "WEFT0201"]
-    assert {item["origin"] for item in found} == {"HTTPRoute default/a"}
-    assert any("NoMatchingListenerHostname" in item["message"] for item in found)
-    assert any("BackendNotFound" in item["message"] for item in found)
+    found = rows("-", stdin=route)
+    assert [(item["code"], item["origin"], item["reference"]) for item in found] == [
+        ("IST0101", "HTTPRoute default/a", "-:15"),
+        ("WEFT0201", "HTTPRoute default/a", "-:13"),
+    ]
+    # The status says both; of the backend it has nothing to add.
+    assert "Service default/nobody" in found[0]["message"]
+    assert "Accepted is False (NoMatchingListenerHostname)" in found[1]["message"]
+
+
+def test_files_that_are_a_part(shop: str) -> None:
+    for option in ("--partial", "--live=false", "--use-kube=false"):
+        assert [(item["code"], item["reference"]) for item in rows(shop, option)] == [
+            ("IST0101", f"{shop}:18"),
+            ("IST0132", f"{shop}:18"),
+        ]
+
+
+def test_what_is_no_configuration_is_skipped(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.md"
+    notes.write_text("# Notes\n")
+    done = weft(str(notes), "-o", "json")
+    assert (done.return_value, done.stdout, done.stderr.startswith(f"skipped {notes}")) == (0, "[]\n", True)
 
 
 def test_one_resource_twice() -> None:

@@ -23,9 +23,9 @@ def services(scene: Scene) -> Iterator[Found]:
         if deployment.labels.get("gateway.istio.io/managed") == _WAYPOINT or not scene.in_mesh(pod):
             continue
         chosen = []
-        for service in scene.of("/Service"):
+        for service in scene.services.get(deployment.namespace, ()):
             selector = pairs(service.spec, "selector")
-            if selector and service.namespace == deployment.namespace and selects(selector, labels):
+            if selector and selects(selector, labels):
                 chosen.append(service)
         yield from _protocols(deployment, chosen)
         yield from _targets(deployment, chosen)

@@ -35,9 +35,9 @@ def ports(scene: Scene) -> Iterator[Found]:
         offered: set[int] = set()
         found = False
         for pod in chosen:
-            for service in scene.of("/Service"):
+            for service in scene.services.get(pod.namespace, ()):
                 wanted = pairs(service.spec, "selector")
-                if service.namespace != pod.namespace or not wanted or not selects(wanted, pod.labels):
+                if not wanted or not selects(wanted, pod.labels):
                     continue
                 found = True
                 for _, row in rows(service.spec, "ports"):

@@ -110,7 +110,7 @@ def _destination(
     elif number(port, "number") not in target.ports:
         listed = ", ".join(map(str, target.ports)) or "none"
         message = f"{host} has no port {word(port, 'number')}; it has {listed}"
-        yield Found(item, "IST0101", message, (*path, "port"))
+        yield Found(item, "IST0101", message, (*path, "host"))
 
 
 def _ineffective(scene: Scene) -> Iterator[Found]:
@@ -145,7 +145,7 @@ def subsets(scene: Scene) -> Iterator[Found]:
             host, subset = word(destination, "host"), word(destination, "subset")
             if subset and (expand_host(host, item.namespace), subset) not in defined:
                 message = f"no DestinationRule defines the subset {subset!r} of {host!r}"
-                yield Found(item, "IST0101", message, (*path, "subset"))
+                yield Found(item, "IST0101", message, (*path, "host"))
 
 
 def shared_hosts(scene: Scene) -> Iterator[Found]:
@@ -174,7 +174,7 @@ def shared_hosts(scene: Scene) -> Iterator[Found]:
             if item not in told:
                 told.add(item)
                 message = f"{names} have the host {host}: which of them counts is undefined"
-                yield Found(item, "IST0109", message, ("spec", "hosts"))
+                yield Found(item, "IST0109", message, ("metadata", "name"))
 
 
 def claim_routes(scene: Scene) -> Iterator[Found]:
