@@ -57,6 +57,11 @@ def inside(path: tuple[str | int, ...], flaws: Iterable[Flaw]) -> Iterator[Flaw]
         yield replace(flaw, path=(*path, *flaw.path))
 
 
+def wire_name(shape: Shape, name: str) -> str:
+    """What a field is called in YAML."""
+    return type(shape).model_fields[name].alias or name
+
+
 def given(*values: object) -> int:
     """How many of these were given."""
     return sum(value is not None for value in values)
@@ -64,8 +69,7 @@ def given(*values: object) -> int:
 
 def at_most_one(shape: Shape, *names: str, hint: str = "keep one of them") -> Iterator[Flaw]:
     """A flaw when several of these fields (in Python's names) were given."""
-    fields = type(shape).model_fields
-    there = [fields[name].alias or name for name in names if getattr(shape, name) is not None]
+    there = [wire_name(shape, name) for name in names if getattr(shape, name) is not None]
     if len(there) > 1:
         yield Flaw((there[1],), f"only one of {', '.join(there)} may be given", hint)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
-from weft.model.base import Shape
-from weft.model.scalars import Bool, Count, PositiveDuration, ProtoDuration, UInt
+from weft.model.base import Flaw, Shape
+from weft.model.scalars import Bool, Count, OptionalDuration, PositiveDuration, UInt
 
 
 class HTTP2KeepAlive(Shape):
@@ -13,6 +14,12 @@ class HTTP2KeepAlive(Shape):
 
     interval: PositiveDuration | None = None
     timeout: PositiveDuration | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Both are needed."""
+        for name, value in (("interval", self.interval), ("timeout", self.timeout)):
+            if value is None:
+                yield Flaw((name,), f"{name} is missing", f"add {name}")
 
 
 class HTTPSettings(Shape):
@@ -32,6 +39,11 @@ class HTTPSettings(Shape):
     """At most so many retries at a time."""
     use_client_protocol: Bool | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """Either HTTP/2 always, or what the client speaks."""
+        if self.h2_upgrade_policy == "UPGRADE" and self.use_client_protocol:
+            yield Flaw(("useClientProtocol",), "h2UpgradePolicy UPGRADE says otherwise", "keep one of them")
+
 
 class TcpKeepalive(Shape):
     """Probes of the kernel on idle connections."""
@@ -46,7 +58,7 @@ class TCPSettings(Shape):
 
     connect_timeout: PositiveDuration | None = None
     """How long connecting may take; 10s unless said otherwise."""
-    idle_timeout: ProtoDuration | None = None
+    idle_timeout: OptionalDuration | None = None
     max_connection_duration: PositiveDuration | None = None
     max_connections: Count | None = None
     """At most so many at a time, from each client."""
@@ -58,3 +70,8 @@ class ConnectionPoolSettings(Shape):
 
     http: HTTPSettings | None = None
     tcp: TCPSettings | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """It limits something."""
+        if self.http is None and self.tcp is None:
+            yield Flaw((), "the connection pool limits nothing", "add http or tcp")

@@ -3,200 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from weft import units
-from weft.model.base import Flaw, Shape, at_most_one, twice
+from weft.model.base import Flaw, Shape, each, given, inside, twice
+from weft.model.client_tls import ClientTLSSettings
 from weft.model.connection_pool import ConnectionPoolSettings
-from weft.model.istio import IstioStatus, LabelsSelector, PortSelector
-from weft.model.resource import Resource
-from weft.model.scalars import (
-    Bool,
-    Count,
-    Float,
-    PositiveDuration,
-    ProtoDuration,
-    ProtoInt,
-    Text,
-    UInt,
-    UInt64,
+from weft.model.hosts import fqdn, is_address, is_label, labels, wildcard
+from weft.model.istio import IstioResource, IstioStatus, LabelsSelector, PortSelector, exported
+from weft.model.load_balancer import (
+    ConsistentHashLB,
+    CookieAttribute,
+    Distribute,
+    Failover,
+    HTTPCookie,
+    LoadBalancerSettings,
+    LocalityLoadBalancerSetting,
+    MagLev,
+    OutlierDetection,
+    RingHash,
+    WarmupConfiguration,
+    ZoneAwareLoadBalancerSetting,
 )
+from weft.model.scalars import Float, ProtoDuration, Text, UInt
 
+__all__ = [
+    "ClientTLSSettings",
+    "ConsistentHashLB",
+    "CookieAttribute",
+    "DestinationRule",
+    "DestinationRuleSpec",
+    "Distribute",
+    "Failover",
+    "HTTPCookie",
+    "LoadBalancerSettings",
+    "LocalityLoadBalancerSetting",
+    "MagLev",
+    "OutlierDetection",
+    "PortTrafficPolicy",
+    "ProxyProtocol",
+    "RetryBudget",
+    "RingHash",
+    "Subset",
+    "TrafficPolicy",
+    "TunnelSettings",
+    "WarmupConfiguration",
+    "ZoneAwareLoadBalancerSetting",
+]
 
-class CookieAttribute(Shape):
-    """A further attribute of the cookie, as SameSite."""
-
-    name: Text
-    value: Text | None = None
-
-
-class HTTPCookie(Shape):
-    """The cookie that is hashed; made when it is missing and has a ttl."""
-
-    attributes: tuple[CookieAttribute, ...] | None = None
-    name: Text
-    path: Text | None = None
-    ttl: Text | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """How long it lives is a duration."""
-        try:
-            units.parse_duration(self.ttl or "0")
-        except ValueError as error:
-            yield Flaw(("ttl",), str(error))
-
-
-class MagLev(Shape):
-    """Maglev's table."""
-
-    table_size: UInt64 | None = None
-
-
-class RingHash(Shape):
-    """The hash ring."""
-
-    minimum_ring_size: UInt64 | None = None
-
-
-class ConsistentHashLB(Shape):
-    """Sends requests with the same value to the same endpoint."""
-
-    http_cookie: HTTPCookie | None = None
-    http_header_name: Text | None = None
-    http_query_parameter_name: Text | None = None
-    maglev: MagLev | None = None
-    minimum_ring_size: UInt64 | None = None
-    ring_hash: RingHash | None = None
-    use_source_ip: Bool | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """One value is hashed, into one kind of table."""
-        keys = ("http_header_name", "http_cookie", "use_source_ip", "http_query_parameter_name")
-        yield from at_most_one(self, *keys)
-        yield from at_most_one(self, "ring_hash", "maglev")
-        if not any(getattr(self, key) for key in keys):
-            yield Flaw(
-                (),
-                "nothing is hashed",
-                "add httpHeaderName, httpCookie, useSourceIp or httpQueryParameterName",
-            )
-
-
-class Distribute(Shape):
-    """How traffic of one place is shared among places."""
-
-    from_: Text | None = Field(default=None, alias="from")
-    to: dict[str, UInt] | None = None
-
-
-class Failover(Shape):
-    """Where traffic goes when a region has no healthy endpoint."""
-
-    from_: Text | None = Field(default=None, alias="from")
-    to: Text | None = None
-
-
-class LocalityLoadBalancerSetting(Shape):
-    """Keeps traffic near, and says where else it may go."""
-
-    distribute: tuple[Distribute, ...] | None = None
-    enabled: Bool | None = None
-    failover: tuple[Failover, ...] | None = None
-    failover_priority: tuple[Text, ...] | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """Either shares or places to fall back to."""
-        yield from at_most_one(self, "distribute", "failover")
-
-
-class WarmupConfiguration(Shape):
-    """Gives new endpoints their share little by little."""
-
-    aggression: Annotated[Float, Field(ge=0)] | None = None
-    duration: PositiveDuration
-    minimum_percent: Annotated[Float, Field(ge=0, le=100)] | None = None
-
-
-class ZoneAwareLoadBalancerSetting(Shape):
-    """Keeps traffic in the zone as long as the zone can carry it."""
-
-    enabled: Bool | None = None
-    failover: tuple[Failover, ...] | None = None
-    failover_priority: tuple[Text, ...] | None = None
-    min_cluster_size: Annotated[ProtoInt, Field(ge=1)] | None = None
-
-
-class LoadBalancerSettings(Shape):
-    """How an endpoint is chosen."""
-
-    consistent_hash: ConsistentHashLB | None = None
-    locality_lb_setting: LocalityLoadBalancerSetting | None = None
-    simple: (
-        Literal["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"] | None
-    ) = None
-    """LEAST_REQUEST unless said otherwise."""
-    warmup: WarmupConfiguration | None = None
-    """Spares new endpoints at first."""
-    warmup_duration_secs: PositiveDuration | None = None
-    zone_aware_lb_setting: ZoneAwareLoadBalancerSetting | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """One way to choose."""
-        yield from at_most_one(self, "simple", "consistent_hash")
-
-
-class OutlierDetection(Shape):
-    """Sets endpoints aside that fail."""
-
-    base_ejection_time: PositiveDuration | None = None
-    """How long the first time; longer each further time; 30s unless said otherwise."""
-    consecutive_5xx_errors: UInt | None = Field(default=None, alias="consecutive5xxErrors")
-    """Failures in a row that set an endpoint aside; 5 unless said otherwise, 0 for never."""
-    consecutive_errors: ProtoInt | None = None
-    consecutive_gateway_errors: UInt | None = None
-    consecutive_local_origin_failures: UInt | None = None
-    interval: PositiveDuration | None = None
-    """How often endpoints are looked at; 10s unless said otherwise."""
-    max_ejection_percent: Annotated[Count, Field(le=100)] | None = None
-    """The share that may be set aside; 10 unless said otherwise."""
-    min_health_percent: Annotated[Count, Field(le=100)] | None = None
-    outlier_detection_http_error_codes: tuple[Annotated[ProtoInt, Field(ge=100, le=599)], ...] | None = None
-    split_external_local_origin_errors: Bool | None = None
-
-
-class ClientTLSSettings(Shape):
-    """TLS of the clients of a service."""
-
-    ca_certificates: Text | None = None
-    ca_crl: Text | None = None
-    client_certificate: Text | None = None
-    credential_name: Text | None = None
-    """A Secret with the certificates; for gateways."""
-    insecure_skip_verify: Bool | None = None
-    mode: Literal["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"] | None = None
-    """ISTIO_MUTUAL uses the mesh's certificates."""
-    private_key: Text | None = None
-    sni: Text | None = None
-    """The server name that is sent."""
-    subject_alt_names: tuple[Text, ...] | None = None
-    """Names that the server's certificate may bear."""
-
-    def flaws(self) -> Iterator[Flaw]:
-        """A client certificate where it is needed, by files or by the name of a Secret."""
-        files = self.client_certificate or self.private_key or self.ca_certificates
-        if self.credential_name and files:
-            yield Flaw(("credentialName",), "certificates are given by files too", "keep one of them")
-        if self.mode == "MUTUAL" and not self.credential_name:
-            for name, value in (
-                ("clientCertificate", self.client_certificate),
-                ("privateKey", self.private_key),
-            ):
-                if not value:
-                    yield Flaw((name,), f"mode MUTUAL needs {name}", "or name a Secret with credentialName")
-        if self.mode == "ISTIO_MUTUAL" and files:
-            yield Flaw(("mode",), "ISTIO_MUTUAL uses the mesh's own certificates", "remove the files")
+_PARTS: Final = "add loadBalancer, connectionPool, outlierDetection or tls"
 
 
 class PortTrafficPolicy(Shape):
@@ -207,6 +63,15 @@ class PortTrafficPolicy(Shape):
     outlier_detection: OutlierDetection | None = None
     port: PortSelector | None = None
     tls: ClientTLSSettings | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """A port, and something that holds for it."""
+        if self.port is None:
+            yield Flaw(("port",), "the port is missing", "add port.number")
+        if given(self.connection_pool, self.load_balancer, self.outlier_detection, self.tls) == 0:
+            yield Flaw((), "the policy says nothing", _PARTS)
+        if self.load_balancer is not None:
+            yield from self.load_balancer.lacking(self.outlier_detection)
 
 
 class ProxyProtocol(Shape):
@@ -230,6 +95,15 @@ class TunnelSettings(Shape):
     target_host: Text
     target_port: UInt
 
+    def flaws(self) -> Iterator[Flaw]:
+        """Where the tunnel leads, and by which method."""
+        if self.protocol and self.protocol not in {"CONNECT", "POST"}:
+            yield Flaw(("protocol",), f"{self.protocol!r} is not known", "write CONNECT or POST")
+        if fqdn(self.target_host) and not is_address(self.target_host):
+            yield Flaw(("targetHost",), f"{self.target_host!r} is neither a host name nor an address")
+        if not 1 <= self.target_port <= 65535:
+            yield Flaw(("targetPort",), f"{self.target_port} is not a port: write 1 to 65535")
+
 
 class TrafficPolicy(Shape):
     """How connections to a service are made, and which endpoints they go to."""
@@ -243,6 +117,15 @@ class TrafficPolicy(Shape):
     tls: ClientTLSSettings | None = None
     tunnel: TunnelSettings | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """Something is said, and the parts fit."""
+        if not any(getattr(self, name) is not None for name in type(self).model_fields):
+            yield Flaw((), "the policy says nothing", _PARTS)
+        if self.tunnel is not None and self.proxy_protocol is not None:
+            yield Flaw(("proxyProtocol",), "tunnel is there too", "keep one of them")
+        if self.load_balancer is not None:
+            yield from self.load_balancer.lacking(self.outlier_detection)
+
 
 class Subset(Shape):
     """A named part of a service: the workloads that bear these labels."""
@@ -252,6 +135,13 @@ class Subset(Shape):
     name: Text
     """What routes call it."""
     traffic_policy: TrafficPolicy | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """A name and labels as they can be."""
+        if not is_label(self.name):
+            yield Flaw(("name",), f"{self.name!r} cannot be a subset's name", "letters, digits and '-'")
+        for key, wrong in labels(self.labels):
+            yield Flaw(("labels", key), wrong)
 
 
 class DestinationRuleSpec(Shape):
@@ -269,14 +159,43 @@ class DestinationRuleSpec(Shape):
     """Clients that obey it; all unless given."""
 
     def flaws(self) -> Iterator[Flaw]:
-        """Subsets differ in name."""
+        """A host; subsets differ in name."""
+        yield from each(("host",), [wildcard(self.host)], "write a service, as 'reviews'")
         subsets = self.subsets or ()
         for number in twice(subset.name for subset in subsets):
             yield Flaw(("subsets", number, "name"), f"the subset {subsets[number].name!r} is there twice")
 
 
-class DestinationRule(Resource):
+class DestinationRule(IstioResource):
     """Policies for a service, obeyed by its clients."""
 
     spec: DestinationRuleSpec
     status: IstioStatus | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Who sees it, and whose certificates it uses."""
+        yield from super().flaws()
+        namespace = self.metadata.namespace
+        yield from inside(("spec",), exported(self.spec.export_to, namespace))
+        if self.spec.workload_selector is not None and set(self.spec.export_to or ()) - {".", namespace}:
+            where = ("spec", "exportTo")
+            yield Flaw(where, "a rule for some workloads is seen in its own namespace only", "write '.'")
+        subsets = self.spec.subsets or ()
+        policies: list[tuple[tuple[str | int, ...], TrafficPolicy | None]] = [
+            (("spec", "trafficPolicy"), self.spec.traffic_policy),
+            *(
+                (("spec", "subsets", n, "trafficPolicy"), subset.traffic_policy)
+                for n, subset in enumerate(subsets)
+            ),
+        ]
+        for place, policy in policies:
+            if policy is None:
+                continue
+            ports = policy.port_level_settings or ()
+            found: list[tuple[tuple[str | int, ...], ClientTLSSettings | None]] = [
+                ((*place, "tls"), policy.tls),
+                *(((*place, "portLevelSettings", n, "tls"), port.tls) for n, port in enumerate(ports)),
+            ]
+            for path, tls in found:
+                if tls is not None:
+                    yield from inside(path, tls.misplaced(namespace))

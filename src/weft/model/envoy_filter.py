@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from weft.model.base import Flaw, Shape, at_most_one
-from weft.model.istio import IstioStatus, PolicyTargetReference, WorkloadSelector
-from weft.model.resource import Resource
+from weft.model.istio import IstioResource, IstioStatus, PolicyTargetReference, WorkloadSelector
 from weft.model.scalars import Json, ProtoInt, ProtoPort, Text, UInt
 
 
@@ -177,7 +176,7 @@ class EnvoyFilterSpec(Shape):
         yield from at_most_one(self, "workload_selector", "target_refs")
 
 
-class EnvoyFilter(Resource):
+class EnvoyFilter(IstioResource):
     """Changes what is sent to proxies, as a last resort."""
 
     spec: EnvoyFilterSpec = Field(default_factory=lambda: EnvoyFilterSpec())

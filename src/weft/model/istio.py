@@ -9,7 +9,17 @@ from pydantic import Field
 
 from weft.model.base import Flaw, Shape
 from weft.model.hosts import is_label, wildcard
+from weft.model.resource import Resource
 from weft.model.scalars import GroupName, IntOrString, KindName, Text, Time, UInt
+
+DRY_RUN: Final = "istio.io/dry-run"
+_REFUSED: Final = frozenset(
+    {
+        "internal.istio.io/webhook-always-reject",
+        "internal.istio.io/parents",
+        "internal.istio.io/parent-namespace",
+    }
+)
 
 
 class PortSelector(Shape):
@@ -63,6 +73,17 @@ class IstioStatus(Shape):
     conditions: tuple[IstioCondition, ...] | None = None
     observed_generation: IntOrString | None = None
     validation_messages: tuple[ValidationMessage, ...] | None = None
+
+
+class IstioResource(Resource):
+    """A resource of Istio's: some annotations are not for everybody."""
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Annotations that Istio refuses."""
+        yield from super().flaws()
+        for name in self.metadata.annotations or {}:
+            if name in _REFUSED or (name == DRY_RUN and self.kind != "AuthorizationPolicy"):
+                yield Flaw(("metadata", "annotations", name), f"{name} is not for this resource", "remove it")
 
 
 class PolicyTargetReference(Shape):

@@ -8,8 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from weft.model.base import Flaw, Shape
-from weft.model.istio import IstioStatus, LabelsSelector
-from weft.model.resource import Resource
+from weft.model.istio import IstioResource, IstioStatus, LabelsSelector
 
 
 class MutualTLS(Shape):
@@ -31,6 +30,8 @@ class PeerAuthenticationSpec(Shape):
 
     def flaws(self) -> Iterator[Flaw]:
         """Ports belong to workloads that are selected."""
+        if self.port_level_mtls is not None and not self.port_level_mtls:
+            yield Flaw(("portLevelMtls",), "portLevelMtls is empty", "remove it")
         if self.port_level_mtls:
             if not (self.selector and self.selector.match_labels):
                 yield Flaw(("portLevelMtls",), "portLevelMtls needs a selector", "add selector.matchLabels")
@@ -39,7 +40,7 @@ class PeerAuthenticationSpec(Shape):
                     yield Flaw(("portLevelMtls", port), f"{port!r} is not a port: write 1 to 65535")
 
 
-class PeerAuthentication(Resource):
+class PeerAuthentication(IstioResource):
     """Whether callers must prove who they are by mutual TLS."""
 
     spec: PeerAuthenticationSpec = Field(default_factory=lambda: PeerAuthenticationSpec())

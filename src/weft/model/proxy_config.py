@@ -7,8 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from weft.model.base import Shape
-from weft.model.istio import IstioStatus, LabelsSelector
-from weft.model.resource import Resource
+from weft.model.istio import IstioResource, IstioStatus, LabelsSelector
 from weft.model.scalars import ProtoInt, Text
 
 
@@ -27,7 +26,7 @@ class ProxyConfigSpec(Shape):
     selector: LabelsSelector | None = None
 
 
-class ProxyConfig(Resource):
+class ProxyConfig(IstioResource):
     """Settings of proxies that hold from their start."""
 
     spec: ProxyConfigSpec = Field(default_factory=lambda: ProxyConfigSpec())

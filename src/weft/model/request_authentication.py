@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, at_most_one
-from weft.model.istio import IstioStatus, LabelsSelector, PolicyTargetReference
-from weft.model.resource import Resource
+from weft.model.base import Flaw, Shape, at_most_one, each
+from weft.model.headers import plain
+from weft.model.istio import IstioResource, IstioStatus, LabelsSelector, PolicyTargetReference, attached
+from weft.model.jwks import key_set, private_keys
 from weft.model.scalars import Bool, HeaderName, PositiveDuration, Text
 
 
@@ -43,6 +45,8 @@ class JWTRule(Shape):
     jwks_uri: Annotated[Text, Field(min_length=1, max_length=2048)] | None = None
     output_claim_to_headers: tuple[ClaimToHeader, ...] | None = None
     output_payload_to_header: Text | None = None
+    presence: Literal["OPTIONAL", "REQUIRED"] | None = None
+    """Whether requests without a token are refused."""
     space_delimited_claims: (
         Annotated[tuple[Annotated[Text, Field(min_length=1)], ...], Field(max_length=64)] | None
     ) = None
@@ -51,9 +55,26 @@ class JWTRule(Shape):
     def flaws(self) -> Iterator[Flaw]:
         """Keys come from one place."""
         yield from at_most_one(self, "jwks_uri", "jwks_uri_", "jwks")
+        if not (self.issuer or self.jwks_uri or self.jwks_uri_):
+            yield Flaw((), "nobody is believed", "add issuer or jwksUri")
+        for number, item in enumerate(self.output_claim_to_headers or ()):
+            yield from each(("outputClaimToHeaders", number, "header"), [plain(item.header)])
+        if self.jwks:
+            yield from each(("jwks",), [key_set(self.jwks)])
+            for number in private_keys(self.jwks):
+                message = f"key {number} is private: only its public part is used"
+                yield Flaw(("jwks",), message, "publish only the public key", warns=True)
         for wire, uri in (("jwksUri", self.jwks_uri), ("jwks_uri", self.jwks_uri_)):
-            if uri and not uri.startswith(("http://", "https://")):
-                yield Flaw((wire,), f"{uri!r} is not a URL: it begins with https:// or http://")
+            if uri and not _is_url(uri):
+                yield Flaw((wire,), f"{uri!r} is not a URL that begins with https:// or http://")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and (parts.port is None or parts.port >= 0)
+    except ValueError:
+        return False
 
 
 class RequestAuthenticationSpec(Shape):
@@ -67,9 +88,10 @@ class RequestAuthenticationSpec(Shape):
     def flaws(self) -> Iterator[Flaw]:
         """Workloads by labels, or what the policy is attached to."""
         yield from at_most_one(self, "selector", "target_ref", "target_refs")
+        yield from attached(self.target_ref, self.target_refs)
 
 
-class RequestAuthentication(Resource):
+class RequestAuthentication(IstioResource):
     """Which tokens of users are believed."""
 
     spec: RequestAuthenticationSpec = Field(default_factory=lambda: RequestAuthenticationSpec())

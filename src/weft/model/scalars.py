@@ -40,9 +40,7 @@ def _number(value: object) -> object:
 
 
 def _whole(value: object) -> object:
-    """Protobuf's JSON writes 64-bit numbers as text, so Istio reads numbers in either form."""
-    if isinstance(value, str) and re.fullmatch(r"-?\d+", value):
-        return int(value)
+    """JSON does not tell 80.0 from 80, and the schemas of CRDs take both; a number in quotes is a text."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -289,6 +287,10 @@ def _positive_duration(value: object) -> timedelta:
     return units.parse_duration(value)
 
 
+def _optional_duration(value: object) -> timedelta:
+    return timedelta(0) if abs(units.nanoseconds(value)) < _MS else _positive_duration(value)
+
+
 def _duration_of(parse: Callable[[object], timedelta]) -> Any:
     return PlainValidator(_reader(parse))
 
@@ -297,6 +299,7 @@ _WRITTEN: Final = PlainSerializer(_written, return_type=str)
 _AS_TEXT: Final = WithJsonSchema({"type": "string"})
 ProtoDuration = Annotated[timedelta, _duration_of(_proto_duration), _WRITTEN, _AS_TEXT]
 PositiveDuration = Annotated[timedelta, _duration_of(_positive_duration), _WRITTEN, _AS_TEXT]
+OptionalDuration = Annotated[timedelta, _duration_of(_optional_duration), _WRITTEN, _AS_TEXT]
 GatewayDuration = Annotated[timedelta, _duration_of(units.parse_gateway_duration), _WRITTEN, _AS_TEXT]
 
 

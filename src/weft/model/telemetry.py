@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from weft.model.base import Flaw, Shape, at_most_one
-from weft.model.istio import IstioStatus, LabelsSelector, PolicyTargetReference
-from weft.model.resource import Resource
+from weft.model.istio import IstioResource, IstioStatus, LabelsSelector, PolicyTargetReference, attached
 from weft.model.scalars import Bool, Float, PositiveDuration, Text
 
 
@@ -88,6 +87,14 @@ class MetricsOverrides(Shape):
     match: MetricSelector | None = None
     tag_overrides: dict[str, TagOverride] | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """Labels have names, and a value where they are set."""
+        for name, override in (self.tag_overrides or {}).items():
+            if not name:
+                yield Flaw(("tagOverrides",), "a label's name must not be empty", warns=True)
+            if override.operation is None and not override.value:
+                yield Flaw(("tagOverrides", name, "value"), "a label that is set needs a value", "add value")
+
 
 class Metrics(Shape):
     """Which metrics are made, with which labels."""
@@ -154,6 +161,13 @@ class Tracing(Shape):
     random_sampling_percentage: Annotated[Float, Field(ge=0, le=100)] | None = None
     use_request_id_for_trace_sampling: Bool | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """One provider; tags have names."""
+        if len(self.providers or ()) > 1:
+            yield Flaw(("providers", 1), "only one provider is used", "keep one of them", warns=True)
+        if "" in (self.custom_tags or {}):
+            yield Flaw(("customTags",), "a tag's name must not be empty")
+
 
 class TelemetrySpec(Shape):
     """What is measured, logged and traced."""
@@ -168,9 +182,12 @@ class TelemetrySpec(Shape):
     def flaws(self) -> Iterator[Flaw]:
         """Workloads by labels, or what the policy is attached to."""
         yield from at_most_one(self, "selector", "target_ref", "target_refs")
+        yield from attached(self.target_ref, self.target_refs)
+        if len(self.tracing or ()) > 1:
+            yield Flaw(("tracing", 1), "only one is used", "put all into one", warns=True)
 
 
-class Telemetry(Resource):
+class Telemetry(IstioResource):
     """What is measured, logged and traced."""
 
     spec: TelemetrySpec = Field(default_factory=lambda: TelemetrySpec())

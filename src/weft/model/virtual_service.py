@@ -25,10 +25,9 @@ from weft.model.http_action import (
     Percent,
     RegexRewrite,
 )
-from weft.model.istio import Destination, IstioStatus, exported
+from weft.model.istio import Destination, IstioResource, IstioStatus, exported
 from weft.model.reachability import overlapped, unreached
 from weft.model.request_match import HTTPMatchRequest, L4MatchAttributes, StringMatch, TLSMatchAttributes
-from weft.model.resource import Resource
 from weft.model.scalars import PositiveDuration, ProtoInt, Text, UInt
 
 __all__ = [
@@ -305,7 +304,7 @@ class VirtualServiceSpec(Shape):
                             )
 
 
-class VirtualService(Resource):
+class VirtualService(IstioResource):
     """Where requests to some hosts go."""
 
     spec: VirtualServiceSpec = Field(default_factory=lambda: VirtualServiceSpec())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape
-from weft.model.istio import IstioStatus
-from weft.model.resource import Resource
+from weft.model.base import Flaw, Shape, inside
+from weft.model.hosts import fqdn, is_address, is_label, labels
+from weft.model.istio import IstioResource, IstioStatus
 from weft.model.scalars import ProtoPort, Text, UInt
+
+_LONGEST_NAME: Final = 63
 
 
 class WorkloadTemplate(Shape):
@@ -30,6 +32,14 @@ class WorkloadTemplate(Shape):
     weight: UInt | None = None
     """Its share beside the others."""
 
+    def misplaced(self) -> Iterator[Flaw]:
+        """Names of ports and labels as they can be."""
+        for name in self.ports or ():
+            if not is_label(name) or len(name) >= _LONGEST_NAME:
+                yield Flaw(("ports", name), f"{name!r} cannot be a port's name", "letters, digits and '-'")
+        for key, wrong in labels(self.labels):
+            yield Flaw(("labels", key), wrong)
+
 
 class WorkloadEntrySpec(WorkloadTemplate):
     """A workload: its address, its labels, and who it is."""
@@ -38,18 +48,38 @@ class WorkloadEntrySpec(WorkloadTemplate):
         """An address or a network; a socket is absolute and has no ports."""
         if self.address is None and self.network is None:
             yield Flaw(("address",), "an address is missing", "add address")
+        yield from self.misplaced()
         address = self.address or ""
         if address.startswith("unix://"):
-            if self.ports:
+            if self.ports is not None:
                 yield Flaw(("ports",), "a Unix socket has no ports", "remove them")
             if address[7:8] not in {"/", "@"} or address.endswith("/"):
-                yield Flaw(
-                    ("address",), f"{address!r} is not a socket", "write 'unix:///path' or 'unix://@name'"
-                )
+                hint = "write 'unix:///path' or 'unix://@name'"
+                yield Flaw(("address",), f"{address!r} is not a socket", hint)
+
+    def addressed(self, *, static: bool = False) -> Iterator[Flaw]:
+        """An address that can be called; ``static``: without looking up a name."""
+        address = self.address or ""
+        if not address and not self.network:
+            yield Flaw(("address",), "an address is missing", "add address")
+        elif not address:
+            message = "without an address it is reached through the gateway of its network"
+            yield Flaw(("address",), message, "add address if that is not meant", warns=True)
+        elif not address.startswith("unix://") and not is_address(address):
+            if static:
+                hint = "write one, or 'resolution: DNS'"
+                yield Flaw(("address",), f"{address!r} is not an IP address", hint)
+            elif wrong := fqdn(address):
+                yield Flaw(("address",), wrong, "write an IP address, a host name, or 'unix:///path'")
 
 
-class WorkloadEntry(Resource):
+class WorkloadEntry(IstioResource):
     """One workload that runs outside Kubernetes."""
 
     spec: WorkloadEntrySpec = Field(default_factory=lambda: WorkloadEntrySpec())
     status: IstioStatus | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """An address that can be called."""
+        yield from super().flaws()
+        yield from inside(("spec",), self.spec.addressed())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, at_most_one
-from weft.model.istio import IstioStatus
-from weft.model.resource import Resource
-from weft.model.scalars import HeaderName, ProtoInt, ProtoPort, Text
+from weft.model.base import Flaw, Shape, at_most_one, given
+from weft.model.hosts import labels
+from weft.model.istio import IstioResource, IstioStatus
+from weft.model.scalars import Form, ProtoInt, ProtoPort, Text
 from weft.model.workload_entry import WorkloadTemplate
 
 
@@ -37,7 +37,7 @@ class GrpcHealthCheckConfig(Shape):
 class ProbeHeader(Shape):
     """A header of the probe."""
 
-    name: HeaderName | None = None
+    name: Annotated[Text, Form("[-A-Za-z0-9]+", "a header's name: letters, digits and '-'")]
     value: Text | None = None
 
 
@@ -48,7 +48,7 @@ class HTTPHealthCheckConfig(Shape):
     http_headers: tuple[ProbeHeader, ...] | None = None
     path: Text | None = None
     port: ProtoPort
-    scheme: Text | None = None
+    scheme: Literal["", "HTTP", "HTTPS"] | None = None
 
 
 class TCPHealthCheckConfig(Shape):
@@ -74,6 +74,8 @@ class ReadinessProbe(Shape):
     def flaws(self) -> Iterator[Flaw]:
         """One way to ask."""
         yield from at_most_one(self, "http_get", "tcp_socket", "exec", "grpc")
+        if given(self.http_get, self.tcp_socket, self.exec, self.grpc) == 0:
+            yield Flaw((), "the probe asks nothing", "add httpGet, tcpSocket, exec or grpc")
 
 
 class WorkloadGroupSpec(Shape):
@@ -83,8 +85,14 @@ class WorkloadGroupSpec(Shape):
     probe: ReadinessProbe | None = None
     template: WorkloadTemplate
 
+    def flaws(self) -> Iterator[Flaw]:
+        """Labels as they can be."""
+        if self.metadata is not None:
+            for key, wrong in labels(self.metadata.labels):
+                yield Flaw(("metadata", "labels", key), wrong)
 
-class WorkloadGroup(Resource):
+
+class WorkloadGroup(IstioResource):
     """A template for workloads that register."""
 
     spec: WorkloadGroupSpec

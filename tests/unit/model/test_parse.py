@@ -109,8 +109,8 @@ def test_a_duration_is_a_duration_and_is_written_as_it_was() -> None:
     assert dump(resource) == data
 
 
-def test_numbers_may_be_text_where_protobuf_writes_them_so() -> None:
-    rule = {"route": [{"destination": {"host": "a", "port": {"number": "80"}}, "weight": 10.0}]}
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    rule = {"route": [{"destination": {"host": "a", "port": {"number": 80}}, "weight": 10.0}]}
     resource, problems = parse_object(virtual_service({"hosts": ["a"], "http": [rule]}))
     assert problems == ()
     assert isinstance(resource, VirtualService)
