@@ -41,9 +41,8 @@ def problems(facts: Facts) -> tuple[Problem, ...]:
         found += _of_listener_set(item, facts)
     for key, policy in sorted(facts.tls_policies.items()):
         verdict = facts.memo(verdict_of, policy, facts)
-        for said in dict.fromkeys((verdict.accepted, verdict.resolved)):
-            if not said.holds:
-                found.append(_problem(key, said.message, "spec", "see its status"))
+        said = dict.fromkeys(one.message for one in (verdict.accepted, verdict.resolved) if not one.holds)
+        found += (_problem(key, message, "spec", "see its status") for message in said)
     tables: tuple[Mapping[Key, Layer4], ...] = (facts.tls_routes, facts.tcp_routes, facts.udp_routes)
     for table in tables:
         for _, route in sorted(table.items()):
