@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 BENCHMARKS = {
     "cli": "weft --help: time to the prompt",
     "compile": "first compile of 1,000 services, one changed resource",
+    "explain": "weft explain of 1,000 requests",
     "xds_streams": "one endpoint change to 1,000 simulated mTLS streams",
     "control_plane": "memory and speed of the control plane at 1,000 services, 1,000 proxies",
     "sidecar": "weft run to a ready sidecar; memory of control plane, node and wrapper",

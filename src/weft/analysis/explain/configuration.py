@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from weft.analysis.match import Scene
+from weft.emit.bundle import emit, emit_cluster, emit_listener, emit_routes
 from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from weft.protos.pool import message_class
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from weft.emit.bundle import Bundle
     from weft.emit.packed import Packed
+    from weft.ir import Proxy
     from weft.protos import cluster_v3, endpoint_v3, listener_v3, route_v3, well_known
 
 M = TypeVar("M", bound="Message")
@@ -57,8 +59,16 @@ class Table:
                     self._prefixes[name[:-1]] = host
                 else:
                     self._exact[name] = host
+        self._candidates: dict[str, list[tuple[str, route_v3.Route]]] = {}
         self._suffix_lengths = sorted({len(key) for key in self._suffixes}, reverse=True)
         self._prefix_lengths = sorted({len(key) for key in self._prefixes}, reverse=True)
+
+    def candidates(self, host: route_v3.VirtualHost) -> list[tuple[str, route_v3.Route]]:
+        """The routes of a host in their order, each with what a path must begin with to fit."""
+        known = self._candidates.get(host.name)
+        if known is None:
+            known = self._candidates[host.name] = [(_beginning(route.match), route) for route in host.routes]
+        return known
 
     def host(self, scene: Scene) -> route_v3.VirtualHost | None:
         """The virtual host of a request: exact, then the longest ``*suffix``, ``prefix*``, ``*``."""
@@ -79,6 +89,16 @@ class Table:
             if length < len(name) and (found := self._prefixes.get(name[:length])) is not None:
                 return found
         return self._default
+
+
+def _beginning(match: route_v3.RouteMatch) -> str:
+    """What every path that fits begins with: quicker to look at than all of a match."""
+    kind = match.WhichOneof("path_specifier")
+    if kind not in {"prefix", "path", "path_separated_prefix"}:
+        return ""
+    if match.HasField("case_sensitive") and not match.case_sensitive.value:
+        return ""
+    return str(getattr(match, kind))
 
 
 def without_port(host: str) -> str:
@@ -119,6 +139,7 @@ class Decoded:
         return self._configs[key]
 
 
+Makers = Mapping[str, Callable[[], "Packed"]]
 Endpoints = Callable[[str], "endpoint_v3.ClusterLoadAssignment | None"]
 
 
@@ -129,7 +150,7 @@ class Configuration:
         self,
         listeners: Mapping[str, listener_v3.Listener],
         routes: Mapping[str, route_v3.RouteConfiguration],
-        clusters: Mapping[str, Callable[[], cluster_v3.Cluster]],
+        clusters: Mapping[str, cluster_v3.Cluster],
         endpoints: Endpoints,
         decoded: Decoded,
     ) -> None:
@@ -137,23 +158,39 @@ class Configuration:
         self._routes = routes
         self._clusters = clusters
         self._endpoints = endpoints
+        self._loads: dict[str, endpoint_v3.ClusterLoadAssignment | None] = {}
         self.decoded = decoded
 
     @classmethod
+    def of_proxy(cls, proxy: Proxy, endpoints: Endpoints, decoded: Decoded) -> Configuration:
+        """What a proxy gets. Of its clusters and tables only those that are asked for are made."""
+        if proxy.patches:  # they may add, change and remove anything
+            return cls.of_bundle(emit(proxy), endpoints, decoded)
+        return cls._of(
+            {unit.name: partial(emit_listener, unit, proxy.telemetry) for unit in proxy.listeners},
+            {unit.name: partial(emit_routes, unit) for unit in proxy.routes},
+            {unit.name: partial(emit_cluster, unit) for unit in proxy.clusters},
+            endpoints,
+            decoded,
+        )
+
+    @classmethod
     def of_bundle(cls, bundle: Bundle, endpoints: Endpoints, decoded: Decoded) -> Configuration:
-        """What a proxy gets."""
+        """What a proxy is sent."""
+        listeners, routes, clusters = (
+            {name: partial(_itself, unit) for name, unit in bundle.resources[kind].items()}
+            for kind in (LISTENER_TYPE, ROUTE_TYPE, CLUSTER_TYPE)
+        )
+        return cls._of(listeners, routes, clusters, endpoints, decoded)
 
-        def cluster(packed: Packed) -> Callable[[], cluster_v3.Cluster]:
-            return lambda: cast("cluster_v3.Cluster", decoded.read(packed, CLUSTER_TYPE))
-
-        resources = bundle.resources
+    @classmethod
+    def _of(
+        cls, listeners: Makers, routes: Makers, clusters: Makers, endpoints: Endpoints, decoded: Decoded
+    ) -> Configuration:
         return cls(
-            {
-                name: cast("listener_v3.Listener", decoded.read(unit, LISTENER_TYPE))
-                for name, unit in resources[LISTENER_TYPE].items()
-            },
-            _Lazy(resources[ROUTE_TYPE], decoded),
-            {name: cluster(unit) for name, unit in resources[CLUSTER_TYPE].items()},
+            dict(_Read(listeners, LISTENER_TYPE, decoded)),
+            _Read(routes, ROUTE_TYPE, decoded),
+            _Read(clusters, CLUSTER_TYPE, decoded),
             endpoints,
             decoded,
         )
@@ -179,37 +216,37 @@ class Configuration:
 
     def cluster(self, name: str) -> cluster_v3.Cluster | None:
         """The cluster of a name."""
-        made = self._clusters.get(name)
-        return None if made is None else made()
-
-    @cached_property
-    def _load(self) -> dict[str, endpoint_v3.ClusterLoadAssignment | None]:
-        return {}
+        return self._clusters.get(name)
 
     def endpoints(self, cluster: cluster_v3.Cluster) -> endpoint_v3.ClusterLoadAssignment | None:
         """The endpoints of a cluster; None when nobody knows them."""
         if cluster.HasField("load_assignment"):
             return cluster.load_assignment
-        if cluster.name not in self._load:
-            self._load[cluster.name] = self._endpoints(cluster.name)
-        return self._load[cluster.name]
+        if cluster.name not in self._loads:
+            self._loads[cluster.name] = self._endpoints(cluster.name)
+        return self._loads[cluster.name]
 
 
-class _Lazy(Mapping[str, "route_v3.RouteConfiguration"]):
-    """Route tables, read when they are asked for."""
+def _itself(packed: Packed) -> Packed:
+    return packed
 
-    def __init__(self, packed: Mapping[str, Packed], decoded: Decoded) -> None:
-        self._packed = packed
+
+class _Read(Mapping[str, M]):
+    """Resources by name, each made and read when it is first asked for."""
+
+    def __init__(self, makers: Makers, type_url: str, decoded: Decoded) -> None:
+        self._makers = makers
+        self._type = type_url
         self._decoded = decoded
 
-    def __getitem__(self, name: str) -> route_v3.RouteConfiguration:
-        return cast("route_v3.RouteConfiguration", self._decoded.read(self._packed[name], ROUTE_TYPE))
+    def __getitem__(self, name: str) -> M:
+        return cast("M", self._decoded.read(self._makers[name](), self._type))
 
-    def __iter__(self) -> Any:
-        return iter(self._packed)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
 
     def __len__(self) -> int:
-        return len(self._packed)
+        return len(self._makers)
 
 
 _PARTS: Final = {
@@ -237,11 +274,7 @@ def _of_dump(dump: Mapping[str, Any], decoded: Decoded) -> Configuration:
     return Configuration(
         found["Listeners"],
         found["Routes"],
-        {name: _given(cluster) for name, cluster in found["Clusters"].items()},
+        found["Clusters"],
         lambda name: found["Endpoints"].get(name),
         decoded,
     )
-
-
-def _given(cluster: cluster_v3.Cluster) -> Callable[[], cluster_v3.Cluster]:
-    return lambda: cluster

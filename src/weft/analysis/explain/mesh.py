@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from weft import ir
-from weft.analysis.connection import parse_ip
+from weft.analysis.connection import listens_on, parse_ip
 from weft.analysis.explain.answer import Action, Answer
 from weft.analysis.explain.configuration import Configuration, Decoded
 from weft.analysis.explain.origins import Origins
@@ -19,7 +19,6 @@ from weft.compile.endpoints import endpoint_set
 from weft.compile.proxy import compile_proxy
 from weft.compile.service import Resolution, Service
 from weft.compile.world import World
-from weft.emit.bundle import emit
 from weft.emit.endpoints import load_assignment
 from weft.model.parse import Part
 from weft.model.resource import Resource
@@ -82,7 +81,7 @@ class Mesh:
             if entry is not None:
                 world = world.replace([entry])
             made, _ = compile_proxy(world, proxy.identity)
-            self._configurations[key] = Configuration.of_bundle(emit(made), self._load, self._decoded)
+            self._configurations[key] = Configuration.of_proxy(made, self._load, self._decoded)
         return self._configurations[key]
 
     def _load(self, cluster: str) -> endpoint_v3.ClusterLoadAssignment | None:
@@ -104,8 +103,10 @@ class Mesh:
         port = question.port
         if port is None and not question.address and host and written.isdigit() and "]" not in written:
             port = int(written)
-        if port is None:
-            port = 80 if question.tls is ClientTls.NONE else 443
+        usual = 80 if question.tls is ClientTls.NONE else 443
+        if role is Role.GATEWAY and question.port is None and not self._opens(proxy, port):
+            port = usual  # what a client writes after the host's name need not be where it connects to
+        port = port or usual
         if role is Role.INBOUND:
             ip = question.address if parse_ip(question.address) else own.address
             return Dialled(addresses=(ip,), port=port, source_ip=question.source_ip)
@@ -121,6 +122,11 @@ class Mesh:
             answer.say("address", f"{name} is {addresses[0]}")
         source = question.source_ip or (own.address if own.address != NOWHERE else "")
         return Dialled(addresses=addresses, port=port, source_ip=source)
+
+    def _opens(self, proxy: Asked, port: int | None) -> bool:
+        """Whether a gateway listens on a port."""
+        listeners = self._configuration(proxy, inbound=False).listeners.values()
+        return any(number == port for listener in listeners for _, number in listens_on(listener))
 
     def resolve(self, name: str, namespace: str) -> tuple[str, ...]:
         """The addresses of a host as a workload of a namespace looks it up; none when nobody declares it."""

@@ -148,7 +148,10 @@ def find(table: Table, scene: Scene) -> Found:
     near: list[tuple[route_v3.Route, str]] = []
     shares: list[tuple[route_v3.Route, int]] = []
     taken = 0
-    for route in host.routes:
+    value = scene.path
+    for beginning, route in table.candidates(host):
+        if not value.startswith(beginning):
+            continue
         reason = misfit(route.match, scene, ignore_parameters=ignore)
         if reason:
             if reason != "path" and len(near) < _NEAR:
