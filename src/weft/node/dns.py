@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from weft.names import CLUSTER_DOMAIN
-from weft.node.resolve import Names, refuse
+from weft.node.resolve import Alias, Names, refuse
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +73,15 @@ class Listener:
                 return
             except OSError:
                 continue  # an ICMP error of an earlier answer
-            answer = self._local(packet, limit=True)
+            answer = None if self._alias(packet) else self._local(packet, limit=True)
             if answer is None:
                 self.server.spawn(self._forward_udp(udp, packet, peer))
             else:
                 with contextlib.suppress(OSError):
                     udp.sendto(answer, peer)
+
+    def _alias(self, packet: bytes) -> Alias | None:
+        return self.server.names.alias(packet, self.namespace) if self.mesh else None
 
     def _local(self, packet: bytes, *, limit: bool) -> bytes | None:
         return self.server.names.answer(packet, self.namespace, limit=limit) if self.mesh else None
@@ -88,7 +91,10 @@ class Listener:
             return
         self._forwards += 1
         try:
-            answer = await self.server.forward(packet)
+            alias = self._alias(packet)
+            answer = await self.server.forward(alias.query if alias else packet)
+            if alias is not None:
+                answer = alias.answer(answer)
             with contextlib.suppress(OSError):
                 udp.sendto(answer, peer)
         finally:
@@ -106,7 +112,11 @@ class Listener:
                     packet = await reader.readexactly(length)
                 if length < 12:
                     return
-                answer = self._local(packet, limit=False) or await self.server.forward_tcp(packet)
+                alias = self._alias(packet)
+                if alias is not None:
+                    answer = alias.answer(await self.server.forward_tcp(alias.query))
+                else:
+                    answer = self._local(packet, limit=False) or await self.server.forward_tcp(packet)
                 writer.write(len(answer).to_bytes(2, "big") + answer)
                 await writer.drain()
         except (OSError, EOFError, TimeoutError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -74,16 +74,76 @@ def refuse(packet: bytes, code: int = _SERVFAIL) -> bytes:
     return _HEADER.pack(ident, 0x8080 | (flags & 0x0100) | code, 1 if question else 0, 0, 0, 0) + wire
 
 
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A question about a name that stands for another one, ``target``, which the resolvers know."""
+
+    question: Question
+    target: str
+
+    @property
+    def query(self) -> bytes:
+        """The same question about the target."""
+        head = _HEADER.pack(self.question.id, 0x0100, 1, 0, 0, 0)
+        return head + _wire(self.target) + struct.pack("!2H", self.question.type, _IN)
+
+    def answer(self, reply: bytes) -> bytes:
+        """The resolvers' addresses as those of the name that was asked for; their failure, if they failed."""
+        code = reply[3] & 0x0F
+        try:
+            found = tuple(_addresses(reply, self.question.type)) if code == 0 else ()
+        except (IndexError, struct.error):
+            found, code = (), _SERVFAIL
+        body = Names._pack(self.question, [(self.question.type, ttl, data) for ttl, data in found], code)
+        flags = int.from_bytes(body[:2], "big") | (self.question.flags & 0x0100)
+        return struct.pack("!2H", self.question.id, flags) + body[2:]
+
+
+def _wire(name: str) -> bytes:
+    return b"".join(bytes([len(part)]) + part.encode() for part in name.rstrip(".").split(".")) + b"\0"
+
+
+def _addresses(reply: bytes, kind: int) -> Iterator[tuple[int, bytes]]:
+    """Time to live and bytes of each address of that kind in a reply, behind whatever chain of names."""
+    _, _, questions, answers, _, _ = _HEADER.unpack_from(reply)
+    at = 12
+    for _ in range(questions):
+        at = _after_name(reply, at) + 4
+    for _ in range(answers):
+        at = _after_name(reply, at)
+        found, _, ttl, length = struct.unpack_from("!2HIH", reply, at)
+        at += 10
+        if found == kind and len(reply) >= at + length:
+            yield ttl, reply[at : at + length]
+        at += length
+
+
+def _after_name(packet: bytes, at: int) -> int:
+    """Where a name ends; a pointer ends it."""
+    while length := packet[at]:
+        if length >= 0xC0:
+            return at + 2
+        at += 1 + length
+    return at + 1
+
+
 @dataclass(slots=True)
 class Names:
-    """The table of the mesh: fully qualified name -> IP addresses, and the answers made of it."""
+    """The table of the mesh: fully qualified name -> IP addresses, and the answers made of it.
+
+    One text that is no address is another name, outside the mesh.
+    """
 
     table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     domain: str = CLUSTER_DOMAIN
     _cache: dict[tuple[str, bytes], bytes | None] = field(default_factory=dict)
     _reverse: dict[str, str] = field(default_factory=dict)
+    _aliases: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, found in self.table.items():
+            if len(found) == 1 and not _packed(found[0]) and _is_plain(found[0]):
+                self._aliases[name.rstrip(".").lower()] = found[0]
         # One name with something odd must not cost a host all the others: it is left out, no more.
         self.table = {
             name.rstrip(".").lower(): tuple(ip for ip in ips if _packed(ip))
@@ -102,15 +162,7 @@ class Names:
         their wildcards. A name below the mesh's own domain that nothing bears has no addresses.
         """
         table, domain = self.table, self.domain
-        dots = name.count(".")
-        tries = [name]
-        if dots == 0:
-            tries.append(f"{name}.{namespace}.svc.{domain}")
-        elif dots == 1:
-            tries.append(f"{name}.svc.{domain}")
-        elif name.endswith(".svc"):
-            tries.append(f"{name}.{domain}")
-        for candidate in tries:
+        for candidate in self._tries(name, namespace):
             if candidate in table:
                 return table[candidate]
         rest = name
@@ -118,6 +170,24 @@ class Names:
             if f"*.{rest}" in table:
                 return table[f"*.{rest}"]
         return () if name.endswith(f".svc.{domain}") else None
+
+    def _tries(self, name: str, namespace: str) -> tuple[str, ...]:
+        """A name as it is, then as a workload of ``namespace`` may mean it."""
+        dots, domain = name.count("."), self.domain
+        if dots == 0:
+            return (name, f"{name}.{namespace}.svc.{domain}")
+        if dots == 1:
+            return (name, f"{name}.svc.{domain}")
+        return (name, f"{name}.{domain}") if name.endswith(".svc") else (name,)
+
+    def alias(self, packet: bytes, namespace: str) -> Alias | None:
+        """For a name that stands for one outside the mesh: what to ask the resolvers instead."""
+        question = parse_question(packet) if self._aliases else None
+        if question is None or question.type not in {_A, _AAAA}:
+            return None
+        tries = self._tries(question.name, namespace)
+        target = next((self._aliases[name] for name in tries if name in self._aliases), None)
+        return None if target is None else Alias(question, target)
 
     def answer(self, packet: bytes, namespace: str, *, limit: bool = True) -> bytes | None:
         """The packed answer to a query, or None when it is to be forwarded. ``limit``: it goes over UDP."""
@@ -145,8 +215,7 @@ class Names:
             host = self._reverse.get(question.name)
             if host is None:
                 return None
-            labels = b"".join(bytes([len(part)]) + part.encode() for part in host.split(".")) + b"\0"
-            return self._pack(question, [(_PTR, _TTL_VIRTUAL_S, labels)])
+            return self._pack(question, [(_PTR, _TTL_VIRTUAL_S, _wire(host))])
         addresses = self.find(question.name, namespace)
         if addresses is None:
             return None

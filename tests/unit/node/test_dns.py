@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from dnslib import AAAA, EDNS0, QTYPE, RCODE, RR, A, DNSRecord, EDNSOption
+from dnslib import AAAA, CNAME, EDNS0, QTYPE, RCODE, RR, A, DNSRecord, EDNSOption
 from dnslib.server import BaseResolver, DNSServer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -218,6 +218,36 @@ async def test_over_udp_and_tcp_from_the_table_and_from_upstream(resolver: Resol
         assert addresses(await query(port, "www.debian.org", "AAAA", tcp=tcp)) == ["2001:db8::1"]
     await resolver.publish({"catalog.shop.svc.cluster.local": ("240.240.0.99",)})
     assert addresses(await query(port, "catalog")) == ["240.240.0.99"]
+
+
+async def test_a_name_that_stands_for_one_outside_is_asked_of_the_resolvers(resolver: Resolver) -> None:
+    port = free_port()
+    await resolver.publish({**TABLE, "ext.shop.svc.cluster.local": ("www.debian.org",)})
+    await resolver.listen(Listening(name="web", namespace="shop", port=port))
+    for tcp in (False, True):
+        found = await query(port, "ext", tcp=tcp)
+        assert addresses(found) == ["198.51.100.1"]
+        assert [str(answer.rname) for answer in found.rr] == ["ext."]
+    assert addresses(await query(port, "ext.shop.svc", "AAAA")) == ["2001:db8::1"]
+    assert addresses(await query(port, "ext", "TXT")) == []
+
+
+def test_an_alias_gives_the_addresses_at_the_end_of_a_chain_and_no_broken_reply() -> None:
+    names = Names({"ext.shop.svc.cluster.local": ("www.example.com",)})
+    asked = DNSRecord.question("Ext.shop")
+    alias = names.alias(bytes(asked.pack()), "shop")
+    assert alias is not None
+    query = DNSRecord.parse(alias.query)
+    assert str(query.q.qname) == "www.example.com."
+    reply = query.reply()
+    reply.add_answer(RR("www.example.com", QTYPE.CNAME, ttl=9, rdata=CNAME("edge.example.net")))
+    reply.add_answer(RR("edge.example.net", QTYPE.A, ttl=7, rdata=A("198.51.100.7")))
+    packed = bytes(reply.pack())
+    found = DNSRecord.parse(alias.answer(packed))
+    assert (found.header.id, addresses(found), found.rr[0].ttl) == (asked.header.id, ["198.51.100.7"], 7)
+    for end in range(12, len(packed)):
+        DNSRecord.parse(alias.answer(packed[:end]))
+    assert names.alias(bytes(DNSRecord.question("other.shop").pack()), "shop") is None
 
 
 async def test_a_sidecars_listener_only_forwards(resolver: Resolver) -> None:
