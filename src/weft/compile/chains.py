@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
@@ -37,12 +37,28 @@ def _left(match: ir.ChainMatch, taken: set[tuple[object, ...]]) -> ir.ChainMatch
     """What of a match nobody has taken yet; None when that is nothing."""
     if taken.isdisjoint(_points(match)):
         return match
-    for field in ("server_names", "addresses", "application_protocols"):
-        values: tuple[str, ...] = getattr(match, field)
-        free = tuple(v for v in values if taken.isdisjoint(_points(replace(match, **{field: (v,)}))))
+    for only in (_named, _addressed, _speaking):
+        values, having = only(match)
+        free = tuple(value for value in values if taken.isdisjoint(_points(having((value,)))))
         if free:
-            return replace(match, **{field: free})
+            return having(free)
     return None
+
+
+Part = tuple[tuple[str, ...], Callable[[tuple[str, ...]], ir.ChainMatch]]
+"""The values of one of a match's tests, and the match with others in their place."""
+
+
+def _named(match: ir.ChainMatch) -> Part:
+    return match.server_names, lambda values: replace(match, server_names=values)
+
+
+def _addressed(match: ir.ChainMatch) -> Part:
+    return match.addresses, lambda values: replace(match, addresses=values)
+
+
+def _speaking(match: ir.ChainMatch) -> Part:
+    return match.application_protocols, lambda values: replace(match, application_protocols=values)
 
 
 def _points(match: ir.ChainMatch) -> Iterable[tuple[object, ...]]:

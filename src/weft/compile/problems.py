@@ -8,7 +8,7 @@ from typing import Final
 from weft.compile.destinations import Targets
 from weft.compile.gatewayapi import gateway_flaws
 from weft.compile.gatewayapi.flaws import all_problems
-from weft.compile.istio import delegate
+from weft.compile.istio import delegate, flaws
 from weft.compile.istio.request_match import claim_path
 from weft.compile.istio.virtual_service import MESH, bound_to
 from weft.compile.memo import Memo
@@ -23,6 +23,7 @@ from weft.model.istio_gateway import Gateway
 from weft.model.mesh_config import MeshConfig
 from weft.model.resource import Key
 from weft.model.service_entry import ServiceEntry
+from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import VirtualService
 from weft.names import expand_host
 
@@ -37,7 +38,10 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     view = world.view(namespace)
     rules = world.rules(view, ())
     refused = memo(_foreign, world.all(MeshConfig), settings)
-    refused += memo(_unsupported, world.all(Gateway), world.all(ServiceEntry))
+    refused += memo(_unsupported, world.all(ServiceEntry))
+    refused += memo(flaws.gateway_problems, world.all(Gateway), settings)
+    refused += memo(flaws.sidecar_problems, world.all(Sidecar))
+    refused += memo(flaws.service_problems, world.services.by_host)
     facts = world.gateway_facts
     refused += memo(gateway_flaws.problems, facts)
     refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)
@@ -59,6 +63,7 @@ def _all(
         if exported(export, resource.metadata.namespace, view.namespace):
             targets = targets_of(resource, view, rules, settings, memo)
             found += memo(_problems, resource, targets, gateways, view, settings)
+            found += flaws.virtual_service_problems(resource)
             if any(rule.delegate for rule in resource.spec.http or ()):
                 found += delegate.problems(resource, resources, settings)
     return tuple(found)
@@ -78,17 +83,9 @@ def _foreign(configs: Mapping[Key, MeshConfig], settings: Settings) -> tuple[Pro
     )
 
 
-def _unsupported(
-    gateways: Mapping[Key, Gateway],
-    entries: Mapping[Key, ServiceEntry],
-) -> tuple[Problem, ...]:
+def _unsupported(entries: Mapping[Key, ServiceEntry]) -> tuple[Problem, ...]:
     """Values of fields that are otherwise honoured, and have no effect yet."""
     found: list[Problem] = []
-    for key, gateway in sorted(gateways.items()):
-        for index, server in enumerate(gateway.spec.servers or ()):
-            if server.tls is not None and server.tls.mode == "AUTO_PASSTHROUGH":
-                message = "AUTO_PASSTHROUGH is not supported yet: the port routes by VirtualServices only"
-                found.append(_unheeded(key, message, f"spec.servers[{index}].tls.mode", "use PASSTHROUGH"))
     for key, entry in sorted(entries.items()):
         if entry.spec.resolution == "DYNAMIC_DNS":
             message = "DYNAMIC_DNS is not supported yet: connections go where the client resolved the name to"

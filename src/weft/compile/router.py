@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from weft import ir
 from weft.compile.clusters import blackhole_cluster, passthrough_cluster
 from weft.compile.gatewayapi.backend_tls_policy import backend_tls, client_certificate, secured
@@ -9,10 +11,18 @@ from weft.compile.gatewayapi.gateway import edge_of, gateway_named
 from weft.compile.istio import auto_passthrough
 from weft.compile.istio.edge import Scene
 from weft.compile.istio.edge import edge_of as istio_edge
+from weft.compile.receiving import selecting
 from weft.compile.rules import clusters_of
+from weft.compile.service import target_port
+from weft.compile.sidecar import itself
 from weft.compile.telemetry import telemetry_of
 from weft.compile.world import World
 from weft.model.istio_gateway import Gateway
+from weft.model.service import Service
+from weft.model.service_entry import ServiceEntry
+
+# A Service with this label does not move ports of Gateways (istio pilot/pkg/model/gateway.go).
+UNMOVED: Final = "experimental.istio.io/disable-gateway-port-translation"
 
 
 def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
@@ -22,7 +32,8 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     view = world.view(namespace)
     rules = world.rules(view, labels)
     scene = memo(Scene, view, rules, settings, labels, memo)
-    own = memo(istio_edge, world.all(Gateway), world.virtual_services, identity.port_map, scene)
+    moved = moved_ports(world, identity)
+    own = memo(istio_edge, world.all(Gateway), world.virtual_services, moved, identity.port_map, scene)
     listeners, tables = list(own.listeners), list(own.tables)
     facts = world.gateway_facts
     gateway = memo(gateway_named, facts, namespace, labels)
@@ -52,3 +63,18 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         ),
         telemetry=telemetry_of(settings),
     )
+
+
+def moved_ports(world: World, identity: ir.ProxyIdentity) -> tuple[tuple[int, int], ...]:
+    """Ports of the Services in front of a gateway that lead to other ports of it: it listens at those."""
+    own = itself(world, identity)
+    found: dict[int, int] = {}
+    for service in world.memo(selecting, world.services, own):
+        resource = world.all(Service).get(service.source) or world.all(ServiceEntry).get(service.source)
+        if resource is not None and UNMOVED in (resource.metadata.labels or {}):
+            continue
+        for port in service.ports:
+            number = target_port(port, own)
+            if number is not None:
+                found.setdefault(port.number, number)
+    return tuple((port, number) for port, number in sorted(found.items()) if port != number)

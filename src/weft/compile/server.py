@@ -29,7 +29,7 @@ class Server:
 
     ``redirect`` answers every plain request with https. ``secured``: it says something of TLS, if only that.
     ``automatic``: what passes through goes to the service that its SNI names, whatever rules there are.
-    ``place`` is its number in its Gateway.
+    ``place`` is its number in its Gateway. ``at``: where it listens, if a Service says another port.
     """
 
     gateway: str
@@ -43,7 +43,13 @@ class Server:
     secured: bool = False
     automatic: bool = False
     place: int = 0
+    at: int = 0
     source: Key
+
+    @property
+    def listens(self) -> int:
+        """The port of its listener; ``port`` is what its Gateway calls it."""
+        return self.at or self.port
 
     @property
     def namespace(self) -> str:
@@ -54,7 +60,7 @@ class Server:
     def route_name(self) -> str:
         """Istio's name of the route table: plain HTTP shares one a port, HTTPS has one a server."""
         if self.speaks is Speaks.HTTP:
-            return f"http.{self.port}.{self.bind}" if self.bind else f"http.{self.port}"
+            return f"http.{self.listens}.{self.bind}" if self.bind else f"http.{self.listens}"
         namespace, _, name = self.gateway.partition("/")
         bind = f".{self.bind}" if self.bind else ""
         return f"https.{self.port}.{self.name}.{name}.{namespace}{bind}"

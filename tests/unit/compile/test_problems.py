@@ -16,15 +16,6 @@ from weft.compile.proxy import compile_proxy
         (
             """
             apiVersion: networking.istio.io/v1
-            kind: Gateway
-            metadata: {name: x}
-            spec: {servers: [{port: {number: 443, name: tls, protocol: TLS}, hosts: ["*.local"], tls: {mode: AUTO_PASSTHROUGH}}]}
-            """,
-            "spec.servers[0].tls.mode",
-        ),
-        (
-            """
-            apiVersion: networking.istio.io/v1
             kind: ServiceEntry
             metadata: {name: x}
             spec: {hosts: ["*.example.com"], resolution: DYNAMIC_DNS, ports: [{number: 443, name: tls, protocol: TLS}]}

@@ -59,18 +59,23 @@ class Edge:
 def edge_of(
     gateways: Mapping[Key, Gateway],
     resources: Mapping[Key, VirtualService],
+    moved: tuple[tuple[int, int], ...],
     port_map: tuple[tuple[int, int], ...],
     scene: Scene,
 ) -> Edge:
-    """Listeners and tables of all Gateways that select a proxy."""
+    """Listeners and tables of all Gateways that select a proxy.
+
+    ``moved``: ports of Services in front of the proxy, and the ports of the proxy behind them.
+    ``port_map``: where ports of Gateways are opened whatever else is said.
+    """
     memo, namespace, settings = scene.memo, scene.view.namespace, scene.settings
-    servers = memo(servers_of, gateways, namespace, scene.labels, settings)
+    servers = memo(servers_of, gateways, namespace, scene.labels, moved, settings)
     owners = memo(owners_of, resources, namespace, settings)
     listeners: list[ir.Listener] = []
     tables: list[ir.RouteTable] = []
     ports = memo(merge, servers).ports
     for port in ports:
-        bound = dict(port_map).get(port.number, port.number)
+        bound = dict(port_map).get(port.servers[0].port, port.number)
         listener = memo(listener_of, port, bound, owners, scene)
         if listener is not None:
             listeners.append(listener)
@@ -81,12 +86,17 @@ def edge_of(
 
 
 def servers_of(
-    gateways: Mapping[Key, Gateway], namespace: str, labels: Labels, settings: Settings
+    gateways: Mapping[Key, Gateway],
+    namespace: str,
+    labels: Labels,
+    moved: tuple[tuple[int, int], ...],
+    settings: Settings,
 ) -> tuple[Server, ...]:
     """Servers of all Gateways that select a proxy, the oldest first."""
     found = sorted(gateways.values(), key=lambda gateway: precedence(gateway.metadata))
+    to = dict(moved)
     return tuple(
-        server
+        replace(server, at=to[server.port]) if server.port in to else server
         for gateway in found
         if istio_gateway.selects(gateway, labels)
         for server in istio_gateway.servers(gateway, namespace, settings)
@@ -135,7 +145,7 @@ def merge(servers: tuple[Server, ...]) -> Merged:
     ports: dict[tuple[str, int], _Port] = {}
     refused: list[tuple[Server, Server, str]] = []
     for server in servers:
-        port = ports.setdefault((server.bind or ANYWHERE, server.port), _Port())
+        port = ports.setdefault((server.bind or ANYWHERE, server.listens), _Port())
         conflict = _conflict(server, port)
         if conflict is not None:
             refused.append((server, *conflict))
@@ -204,7 +214,8 @@ def _chains(server: Server, owners: Owners, told: set[str], scene: Scene) -> Ite
     """Chains of a server that is no plain HTTP. ``told``: SNI that rules of this port were found for."""
     if server.speaks is Speaks.HTTPS:
         match = ir.ChainMatch(server_names=server.server_names)
-        handler = edge_handler(f"{server.bind or ANYWHERE}_{server.port}", server.route_name, scene.settings)
+        listener = f"{server.bind or ANYWHERE}_{server.listens}"
+        handler = edge_handler(listener, server.route_name, scene.settings)
         return (ir.FilterChain(name=server.route_name, match=match, handler=handler, tls=server.tls),)
     bound = [
         owner

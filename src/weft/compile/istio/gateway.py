@@ -41,7 +41,7 @@ def servers(gateway: Gateway, proxy_namespace: str, settings: Settings) -> tuple
     """A gateway's servers. Its secrets are those of the proxy's namespace, as in Istio."""
     found: list[Server] = []
     for place, server in enumerate(gateway.spec.servers or ()):
-        speaks = _speaks(server)
+        speaks = speaks_of(server)
         if speaks is None:
             continue
         name = server.port.name or f"{place}"
@@ -71,7 +71,7 @@ def _host(text: str, own: str) -> tuple[str, str]:
     return (own if namespace == "." else namespace if slash else "*", host.lower())
 
 
-def _speaks(server: Resource) -> Speaks | None:
+def speaks_of(server: Resource) -> Speaks | None:
     """What a port speaks; None for a protocol that no gateway can. TLS without a mode passes through."""
     protocol = parse_protocol(server.port.protocol or "")
     if protocol.is_http:

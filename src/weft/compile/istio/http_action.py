@@ -18,6 +18,7 @@ from weft.model.virtual_service import (
 from weft.units import millionths
 
 _STATUSES: Final = frozenset(status.value for status in HTTPStatus)
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _GRPC_STATUS: Final = {
     name: code
@@ -54,7 +55,7 @@ def redirect(rule: HTTPRedirect, port: int, tls: bool) -> ir.Redirect:
     if number == _DEFAULT_PORTS.get(scheme):
         number = None
     return ir.Redirect(
-        code=rule.redirect_code or 301,
+        code=rule.redirect_code if rule.redirect_code in REDIRECTS else 301,
         scheme=rule.scheme or None,
         host=rule.authority or None,
         port=number,

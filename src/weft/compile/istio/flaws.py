@@ -1,0 +1,130 @@
+"""What of Istio's networking resources is not in force, and why; each resource is told of its own part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from weft.compile.age import precedence
+from weft.compile.istio import gateway as istio_gateway
+from weft.compile.istio.delegate import MESH, full_gateway
+from weft.compile.istio.edge import merge
+from weft.compile.istio.http_action import REDIRECTS
+from weft.compile.istio.sidecar import UNIX
+from weft.compile.protocol import parse_protocol
+from weft.compile.service import Service
+from weft.compile.settings import Settings
+from weft.errors import Problem, Severity, did_you_mean
+from weft.model.istio_gateway import Gateway
+from weft.model.resource import Key
+from weft.model.sidecar import Sidecar
+from weft.model.virtual_service import L4MatchAttributes, TLSMatchAttributes, VirtualService
+
+UNHEEDED: Final = "WEFT0102"
+CONFLICT: Final = "WEFT0111"
+
+
+def _problem(code: str, key: Key, message: str, path: str, hint: str) -> Problem:
+    return Problem(code, message, None, hint, path, severity=Severity.WARNING, resource=str(key))
+
+
+def gateway_problems(gateways: Mapping[Key, Gateway], settings: Settings) -> tuple[Problem, ...]:
+    """Servers that others leave no room for, and what TLS asks for in vain.
+
+    Gateways meet where they select the same proxies: those with the same selector, that is.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[Gateway]] = {}
+    for gateway in sorted(gateways.values(), key=lambda gateway: precedence(gateway.metadata)):
+        selector = tuple(sorted((gateway.spec.selector or {}).items()))
+        groups.setdefault(selector, []).append(gateway)
+    found: list[Problem] = []
+    for group in groups.values():
+        servers = tuple(
+            server
+            for gateway in group
+            for server in istio_gateway.servers(gateway, gateway.metadata.namespace, settings)
+        )
+        for server, first, why in merge(servers).refused:
+            hint = f"it is {first.source}, spec.servers[{first.place}], which is older or comes first"
+            message = f"the server is left out: {why}"
+            found.append(_problem(CONFLICT, server.source, message, f"spec.servers[{server.place}]", hint))
+    for key, gateway in gateways.items():
+        found += _servers(key, gateway)
+    return tuple(sorted(found, key=lambda problem: (problem.resource, problem.path)))
+
+
+def _servers(key: Key, gateway: Gateway) -> Iterator[Problem]:
+    for index, server in enumerate(gateway.spec.servers or ()):
+        path = f"spec.servers[{index}]"
+        if istio_gateway.speaks_of(server) is None:
+            message = f"no gateway speaks {server.port.protocol}: the server is left out"
+            yield _problem(UNHEEDED, key, message, f"{path}.port.protocol", "write HTTP, HTTPS, TLS or TCP")
+        for place, name in enumerate((server.tls.cipher_suites if server.tls else None) or ()):
+            if not istio_gateway.is_cipher(name):
+                message = f"Envoy knows no cipher suite {name!r}: it is left out"
+                hint = did_you_mean(name, istio_gateway.CIPHERS)
+                yield _problem(UNHEEDED, key, message, f"{path}.tls.cipherSuites[{place}]", hint)
+
+
+_ONLY_MESH: Final = (
+    ("destination_subnets", "destinationSubnets"),
+    ("source_labels", "sourceLabels"),
+    ("source_namespace", "sourceNamespace"),
+)
+
+
+def virtual_service_problems(resource: VirtualService) -> Iterator[Problem]:
+    """What gateways do not look at, and redirects that no client would follow."""
+    for path, match in _streams(resource):
+        for field, wire in _ONLY_MESH if _at_gateways(match, resource) else ():
+            if getattr(match, field):
+                message = f"gateways do not look at {wire}: the match holds whatever it says"
+                hint = "give the gateway a port of its own for these connections"
+                yield _problem(UNHEEDED, resource.key, message, f"{path}.{wire}", hint)
+    for index, rule in enumerate(resource.spec.http or ()):
+        code = rule.redirect.redirect_code if rule.redirect is not None else None
+        if code and code not in REDIRECTS:
+            message = f"no redirect has the status {code}: 301 is answered"
+            path = f"spec.http[{index}].redirect.redirectCode"
+            yield _problem(UNHEEDED, resource.key, message, path, "write 301, 302, 303, 307 or 308")
+
+
+def _streams(resource: VirtualService) -> Iterator[tuple[str, L4MatchAttributes | TLSMatchAttributes]]:
+    for index, tls in enumerate(resource.spec.tls or ()):
+        for place, sni in enumerate(tls.match):
+            yield f"spec.tls[{index}].match[{place}]", sni
+    for index, tcp in enumerate(resource.spec.tcp or ()):
+        for place, match in enumerate(tcp.match or ()):
+            yield f"spec.tcp[{index}].match[{place}]", match
+
+
+def _at_gateways(match: L4MatchAttributes | TLSMatchAttributes, owner: VirtualService) -> bool:
+    names = match.gateways or owner.spec.gateways or (MESH,)
+    return any(full_gateway(name, owner.metadata.namespace) != MESH for name in names)
+
+
+def sidecar_problems(sidecars: Mapping[Key, Sidecar]) -> tuple[Problem, ...]:
+    """Egress sockets for anything but HTTP."""
+    found: list[Problem] = []
+    for key, sidecar in sorted(sidecars.items()):
+        for index, part in enumerate(sidecar.spec.egress or ()):
+            protocol = parse_protocol((part.port.protocol if part.port else None) or "")
+            if (part.bind or "").startswith(UNIX) and not protocol.may_be_http:
+                message = "a Unix socket is opened for HTTP only: others say no host, and it has no port"
+                path = f"spec.egress[{index}].bind"
+                found.append(_problem(UNHEEDED, key, message, path, "bind an address with a port"))
+    return tuple(found)
+
+
+def service_problems(by_host: Mapping[str, tuple[Service, ...]]) -> tuple[Problem, ...]:
+    """Of services with one host in a namespace those that do not count: the oldest holds (Istio)."""
+    found: list[Problem] = []
+    for host, group in sorted(by_host.items()):
+        first: dict[str, Service] = {}
+        for service in group if len(group) > 1 else ():
+            holds = first.setdefault(service.namespace, service)
+            if holds is not service:
+                message = f"{host!r} is that of {holds.source} already: it does not count here"
+                hint = "give it the same resolution, labels, selector and exportTo, or another host"
+                found.append(_problem(CONFLICT, service.source, message, "spec.hosts", hint))
+    return tuple(found)
