@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from weft.compile.hosts import covers, overlaps
 from weft.compile.memo import Memo
@@ -24,12 +24,24 @@ class View:
 
     @classmethod
     def of(cls, namespace: str, services: tuple[Service, ...]) -> View:
-        """A view of these services."""
+        """A view of these services; ExternalNames of ExternalNames stand for what the last one does."""
+        if any(service.alias_of for service in services):
+            aliases = {service.host: service.alias_of for service in services if service.alias_of}
+            services = tuple(_led_on(service, aliases) for service in services)
         return cls(namespace, services, {service.host: service for service in services})
 
     def part(self, services: tuple[Service, ...]) -> View:
         """A view that lists these services only, while rules may lead to all that this one knows."""
         return View(self.namespace, services, self.by_host)
+
+
+def _led_on(service: Service, aliases: Mapping[str, str]) -> Service:
+    """The service, with where its chain of names ends; one that goes round in a circle stays as it is."""
+    end, seen = service.alias_of, {service.host}
+    while end in aliases and end not in seen:
+        seen.add(end)
+        end = aliases[end]
+    return service if end == service.alias_of or end in seen else replace(service, alias_of=end)
 
 
 def exported(export_to: Iterable[str], owner: str, client: str) -> bool:

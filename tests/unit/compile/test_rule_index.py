@@ -1,7 +1,5 @@
 """Which DestinationRules a client obeys: precedence, visibility and merging as Istio's index has them."""
 
-# ruff: noqa: E501  (resources stand on one line)
-
 from __future__ import annotations
 
 import pytest
