@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from weft.compile.settings import Settings
 from weft.model.gateway import Gateway
+from weft.model.gateway_class import GatewayClass
 from weft.model.istio_gateway import Gateway as IstioGateway
+from weft.model.listener_set import ListenerSet
 from weft.names import GATEWAY_NAME_LABEL, ROOT_NAMESPACE
 
 INGRESS = "istio-ingressgateway"
 INGRESS_ACCOUNT = "istio-ingressgateway-service-account"
 INGRESS_LABELS: Mapping[str, str] = {"istio": "ingressgateway", "app": INGRESS}
 OURS = frozenset({"istio", "weft"})
+_SCHEMES = {"HTTPS": "https", "TLS": "tls", "TCP": "tcp", "MONGO": "tcp", "UDP": "udp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +46,24 @@ class EdgeProxy:
     def url(self, port: int, host_port: int) -> str:
         """Where people of this machine reach one of its ports, which is open on ``host_port``."""
         protocol = self.protocols[port].upper()
-        scheme = {"HTTPS": "https", "TLS": "tls", "TCP": "tcp", "MONGO": "tcp"}.get(protocol, "http")
+        scheme = _SCHEMES.get(protocol, "http")
         if (scheme, host_port) in {("http", 80), ("https", 443)}:
             return f"{scheme}://localhost/"
         return f"{scheme}://localhost:{host_port}" + ("/" if scheme.startswith("http") else "")
 
 
 def edge_proxies(
-    istio: Iterable[IstioGateway], gateways: Iterable[Gateway], borne: Iterable[Mapping[str, str]]
+    istio: Iterable[IstioGateway],
+    gateways: Iterable[Gateway],
+    borne: Iterable[Mapping[str, str]],
+    classes: Iterable[GatewayClass] = (),
+    added: Iterable[ListenerSet] = (),
 ) -> dict[str, EdgeProxy]:
-    """The Envoys that are needed, by id. ``borne`` are the labels of all workloads."""
+    """The Envoys that are needed, by id. ``borne`` are the labels of all workloads.
+
+    ``classes`` are GatewayClasses, ``added`` the ListenerSets: the ports of those that name a Gateway are
+    kept for it, whether or not it lets them in.
+    """
     found: dict[str, EdgeProxy] = {}
     bearers = list(borne)
     protocols: dict[int, str] = {}
@@ -64,20 +76,34 @@ def edge_proxies(
     if protocols:
         edge = EdgeProxy(INGRESS, ROOT_NAMESPACE, INGRESS_ACCOUNT, INGRESS_LABELS, protocols)
         found[edge.id] = edge
+    controlled = {one.metadata.name: str(one.spec.controller_name) for one in classes}
+    sets = list(added)
     for api_gateway in gateways:
-        if api_gateway.spec.gateway_class_name not in OURS:
+        class_name = str(api_gateway.spec.gateway_class_name)
+        if not _ours(class_name, controlled):
             continue
         metadata = api_gateway.metadata
-        name = f"{metadata.name}-{api_gateway.spec.gateway_class_name}"
+        name = f"{metadata.name}-{class_name}"
+        infrastructure = api_gateway.spec.infrastructure
+        labels = (infrastructure.labels if infrastructure is not None else None) or {}
+        declared = {listener.port: str(listener.protocol) for listener in api_gateway.spec.listeners or ()}
+        for one in sets:
+            ref = one.spec.parent_ref
+            if (ref.namespace or one.metadata.namespace, ref.name) == (metadata.namespace, metadata.name):
+                for entry in one.spec.listeners:
+                    declared.setdefault(entry.port, str(entry.protocol))
         edge = EdgeProxy(
-            name,
-            metadata.namespace,
-            name,
-            {GATEWAY_NAME_LABEL: metadata.name},
-            {listener.port: listener.protocol for listener in api_gateway.spec.listeners or ()},
+            name, metadata.namespace, name, {**labels, GATEWAY_NAME_LABEL: metadata.name}, declared
         )
         found[edge.id] = edge
     return found
+
+
+def _ours(class_name: str, controlled: Mapping[str, str]) -> bool:
+    """Whether weft serves a class: by its GatewayClass, or by its name where there is none."""
+    if class_name in controlled:
+        return controlled[class_name] in Settings().controllers
+    return class_name in OURS
 
 
 def place_ports(

@@ -37,7 +37,9 @@ from weft.client.api import problems_of
 from weft.errors import WeftError
 from weft.model.catalog import GATEWAY_API, NETWORKING, WEFT
 from weft.model.gateway import Gateway
+from weft.model.gateway_class import GatewayClass
 from weft.model.istio_gateway import Gateway as IstioGateway
+from weft.model.listener_set import ListenerSet
 from weft.model.parse import parse_object
 from weft.model.workload import Workload
 from weft.names import API_PORT, MONITORING_PORT, ROOT_NAMESPACE, XDS_PORT
@@ -244,7 +246,11 @@ class Up:
     async def _reconcile(self, client: ApiClient) -> None:
         """Bring the node in line with Workloads and Gateways, now and after each change of them."""
         known = {(one.group, one.kind): one for one in await client.resources()}
-        kinds = [known[WEFT, "Workload"], known[NETWORKING, "Gateway"], known[GATEWAY_API, "Gateway"]]
+        kinds = [
+            known[WEFT, "Workload"],
+            known[NETWORKING, "Gateway"],
+            *(known[GATEWAY_API, kind] for kind in ("Gateway", "GatewayClass", "ListenerSet")),
+        ]
         changed = asyncio.Event()
         changed.set()
         async with asyncio.TaskGroup() as tasks:
@@ -258,7 +264,9 @@ class Up:
                 istio = [_typed(IstioGateway, one) for one in lists[1]]
                 gateways = [_typed(Gateway, one) for one in lists[2]]
                 borne = [one.metadata.labels or {} for one in workloads]
-                edges = edge_proxies(istio, gateways, borne)
+                classes = [_typed(GatewayClass, one) for one in lists[3]]
+                added = [_typed(ListenerSet, one) for one in lists[4]]
+                edges = edge_proxies(istio, gateways, borne, classes, added)
                 self.fleet.want(
                     {**replicas(workloads), **{edge.id: self._edge(edge) for edge in edges.values()}}
                 )
@@ -288,8 +296,8 @@ class Up:
             "capture": "none",
             "portMap": moved,
         }
-        # More ports are a matter of configuration; only another place needs another process.
-        return Replica(edge.id, request, str(sorted(moved.items())))
+        # More ports are a matter of configuration; only another place or name needs another process.
+        return Replica(edge.id, request, str((sorted(moved.items()), sorted(edge.labels.items()))))
 
     # What people see
 

@@ -65,6 +65,46 @@ def test_each_gateway_of_the_gateway_api_has_its_own_and_other_classes_none() ->
     assert set(found) == {"shop/door-weft", "shop/back-istio"}
 
 
+def of_kind(kind: str, name: str, spec: dict[str, Any], namespace: str | None = "shop") -> Any:
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    found, problems = parse_object(
+        {"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": metadata, "spec": spec}
+    )
+    assert found is not None, problems
+    return found
+
+
+def test_a_class_is_ours_by_its_controller() -> None:
+    classes = [
+        of_kind("GatewayClass", "mine", {"controllerName": "weft.dev/gateway-controller"}, None),
+        of_kind("GatewayClass", "istio", {"controllerName": "example.com/theirs"}, None),
+    ]
+    found = edge_proxies([], [api("door", "mine", 80), api("back", "istio", 81)], [], classes)
+    assert set(found) == {"shop/door-mine"}
+
+
+def test_a_listener_set_adds_its_ports_and_the_gateway_gives_its_labels() -> None:
+    gateway = of_kind(
+        "Gateway",
+        "door",
+        {
+            "gatewayClassName": "weft",
+            "infrastructure": {"labels": {"team": "edge"}},
+            "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+        },
+    )
+    entries = [
+        {"name": "a", "port": 80, "protocol": "HTTP"},
+        {"name": "b", "port": 53, "protocol": "UDP"},
+    ]
+    added = of_kind("ListenerSet", "more", {"parentRef": {"name": "door"}, "listeners": entries})
+    other = of_kind("ListenerSet", "other", {"parentRef": {"name": "else"}, "listeners": entries[:1]})
+    (edge,) = edge_proxies([], [gateway], [], [], [added, other]).values()
+    assert edge.protocols == {80: "HTTP", 53: "UDP"}
+    assert edge.url(53, 10053) == "udp://localhost:10053"
+    assert edge.labels == {"team": "edge", "gateway.networking.k8s.io/gateway-name": "door"}
+
+
 @pytest.mark.parametrize(
     ("protocol", "port", "host_port", "url"),
     [
