@@ -14,8 +14,9 @@ NODE = "sidecar~10.0.0.1~reviews-1.default"
 
 
 def peer(
-    mode: str, *, name: str = "default", namespace: str = "default", app: str = "", ports: str = "{}"
+    mode: str, *, name: str = "default", namespace: str = "default", app: str = "", ports: str = ""
 ) -> str:
+    exceptions = f"portLevelMtls: {ports}" if ports else ""
     selector = f"selector: {{matchLabels: {{app: {app}}}}}" if app else ""
     return dedent(f"""
         apiVersion: security.istio.io/v1
@@ -23,7 +24,7 @@ def peer(
         metadata: {{name: {name}, namespace: {namespace}}}
         spec:
           mtls: {{mode: {mode}}}
-          portLevelMtls: {ports}
+          {exceptions}
           {selector}
         """)
 
