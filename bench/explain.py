@@ -1,8 +1,8 @@
 """``weft explain`` of 1,000 requests: three meshes of files, from the command line. Prints JSON.
 
 ``python bench/explain.py [requests]``: seconds, start of the process included. ``routes``: one gateway with
-a table of 1,000 routes; ``services``: one sidecar among 1,000 services; ``proxies``: a proxy for every
-second request.
+a table of 1,000 routes; ``services``: one sidecar among 1,000 services; ``proxies``: 50 of them, each in a
+namespace of its own.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def proxies(count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return resources, [
         {
             "id": number,
-            "from": {"workload": f"space-{number // 2}/client"},
+            "from": {"workload": f"space-{number // 20}/client"},
             "http": {"host": f"service-{number % 100}.default", "path": "/"},
         }
         for number in range(count)

@@ -111,7 +111,8 @@ def without_port(host: str) -> str:
 class Decoded:
     """Messages that were read before, by type and content, so that proxies share them."""
 
-    _known: dict[tuple[str, str, str], Message] = field(default_factory=dict)
+    # With the bytes that they were read from: who emits them again finds these.
+    _known: dict[tuple[str, str, str], tuple[Packed, Message]] = field(default_factory=dict)
     _tables: dict[int, Table] = field(default_factory=dict)
     _configs: dict[bytes, Message | None] = field(default_factory=dict)
 
@@ -121,8 +122,8 @@ class Decoded:
 
         key = (type_url, packed.name, packed.version)
         if key not in self._known:
-            self._known[key] = from_any(packed.body)
-        return self._known[key]
+            self._known[key] = packed, from_any(packed.body)
+        return self._known[key][1]
 
     def table(self, config: route_v3.RouteConfiguration) -> Table:
         """The table with its index."""
@@ -236,11 +237,14 @@ class _Read(Mapping[str, M]):
 
     def __init__(self, makers: Makers, type_url: str, decoded: Decoded) -> None:
         self._makers = makers
+        self._made: dict[str, M] = {}
         self._type = type_url
         self._decoded = decoded
 
     def __getitem__(self, name: str) -> M:
-        return cast("M", self._decoded.read(self._makers[name](), self._type))
+        if name not in self._made:
+            self._made[name] = cast("M", self._decoded.read(self._makers[name](), self._type))
+        return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
