@@ -15,6 +15,8 @@ from weft.compile.gatewayapi.binding import Parent, parents_of
 from weft.compile.gatewayapi.listeners import Listener, listeners_of
 from weft.compile.proxy import compile_proxy
 from weft.compile.world import World
+from weft.model.gateway import Gateway
+from weft.model.listener_set import ListenerSet
 from weft.model.resource import Key
 
 NODE, LABELS = "router~10.0.0.3~edge-1.default", {"gateway.networking.k8s.io/gateway-name": "edge"}
@@ -69,7 +71,7 @@ ALL = ", allowedListeners: {namespaces: {from: All}}"
 
 def declared(of: World, kind: str, name: str, namespace: str = "default") -> dict[str, Listener]:
     facts = of.gateway_facts
-    owners = {**facts.gateways, **facts.listener_sets}
+    owners: dict[Key, Gateway | ListenerSet] = {**facts.gateways, **facts.listener_sets}
     return {item.name: item for item in listeners_of(owners[Key(f"{GROUP}/{kind}", namespace, name)], facts)}
 
 
