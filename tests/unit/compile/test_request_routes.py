@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from tests.support.compiled import forward, host, identity, proxy, service, table, world
+from tests.support.compiled import forward, host, identity, proxy, resources, service, table, world
 
 from weft import ir
 from weft.compile.gatewayapi.rivals import settled
@@ -296,3 +296,35 @@ spec: {host: web, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName
     assert [on.header for on in action.hash_on] == ["x-user"]
     assert action.retry is not None
     assert not action.retry.avoid_previous_hosts
+
+
+def test_calls_to_a_port_that_speaks_http_1_are_told() -> None:
+    text = route(f"[{{{TO_WEB}}}]", kind="GRPCRoute")
+    assert set(problems(text)) == {"spec.rules[0].backendRefs[0]"}
+
+
+def test_parents_that_are_not_there_are_told() -> None:
+    text = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{name: gone}, {name: edge, sectionName: gone}, {group: x.io, kind: Cloud, name: x}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
+"""
+    assert set(problems(text)) == {"spec.parentRefs[0].name", "spec.parentRefs[1]", "spec.parentRefs[2].kind"}
+
+
+def test_a_change_of_one_route_leaves_the_others_as_they_are() -> None:
+    old = world(
+        WEB,
+        API,
+        GATEWAY,
+        route(f"[{{{TO_WEB}}}]", "a", "hostnames: [a.example]"),
+        route(f"[{{{TO_WEB}}}]", "b", "hostnames: [b.example]"),
+    )
+    (changed,) = resources(route("[{}]", "b", "hostnames: [b.example]"))
+    new = old.replace([changed])
+    before, after = (table(proxy(of, NODE, labels=LABELS), "http.80") for of in (old, new))
+    assert host(before, "a.example").routes[0] is host(after, "a.example").routes[0]
+    assert host(before, "b.example").routes != host(after, "b.example").routes

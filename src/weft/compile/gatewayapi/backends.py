@@ -30,7 +30,7 @@ Target = tuple[str, str, str, str, int | None]
 class Backend:
     """``reason`` is that of the condition ResolvedRefs; ``cluster`` is ``UNKNOWN`` unless it is resolved.
 
-    ``host`` and ``port`` are the service's that is called.
+    ``host`` and ``port`` are the service's that is called, ``protocol`` is what that port speaks.
     """
 
     cluster: str = UNKNOWN
@@ -38,6 +38,7 @@ class Backend:
     message: str = ""
     host: str = ""
     port: int = 0
+    protocol: Protocol | None = None
 
 
 def target_of(ref: BackendObjectReference, owner: str) -> Target:
@@ -73,7 +74,8 @@ def backend_of(
     if served.protocol is Protocol.UDP and kind != "UDPRoute":
         return Backend(reason="UnsupportedProtocol", message=f"port {port} of {what} speaks UDP")
     host = found.alias_of if found.resolution is Resolution.ALIAS else found.host
-    return Backend(cluster=outbound_cluster(host, served.number), host=host, port=served.number)
+    cluster = outbound_cluster(host, served.number)
+    return Backend(cluster=cluster, host=host, port=served.number, protocol=served.protocol)
 
 
 def _named(host: str, owner: str, facts: Facts) -> Service | None:
@@ -115,16 +117,23 @@ def references(route: HTTPRoute | GRPCRoute) -> tuple[tuple[str, BackendObjectRe
 
 
 def backends_of(
-    route: HTTPRoute | GRPCRoute, facts: Facts, rules: Rules, memo: Memo, *, mesh: bool = False
+    route: HTTPRoute | GRPCRoute, ground: Facts, rules: Rules, memo: Memo, *, mesh: bool = False
 ) -> Backends:
-    """What a route's references lead to, for proxies that obey these rules."""
-    owner, kind = route.metadata.namespace, type(route).__name__
+    """What a route's references lead to, for proxies that obey these rules. ``ground``: see Facts."""
     found: dict[Target, tuple[str, ir.HashOn | None]] = {}
-    for _, ref in references(route):
-        target = target_of(ref, owner)
-        if target in found:
-            continue
-        backend = backend_of(ref, owner, facts, kind, mesh=mesh)
-        policy = rules.of(backend.host).default.policy(backend.port)
-        found[target] = backend.cluster, policy.hash_on
+    for _, target, backend in memo(resolved, route, ground, mesh):
+        if target not in found:
+            policy = rules.of(backend.host).default.policy(backend.port)
+            found[target] = backend.cluster, policy.hash_on
     return memo(Backends, tuple((target, cluster, on) for target, (cluster, on) in found.items()))
+
+
+def resolved(
+    route: HTTPRoute | GRPCRoute, ground: Facts, mesh: bool
+) -> tuple[tuple[str, Target, Backend], ...]:
+    """All references of a route in their order, each with its path and what it leads to."""
+    owner, kind = route.metadata.namespace, type(route).__name__
+    return tuple(
+        (path, target_of(ref, owner), backend_of(ref, owner, ground, kind, mesh=mesh))
+        for path, ref in references(route)
+    )

@@ -92,9 +92,10 @@ def _by_gateway(
     routes: Mapping[Key, Route], facts: Facts
 ) -> dict[Key, tuple[tuple[Key, tuple[Parent, ...]], ...]]:
     found: dict[Key, list[tuple[Key, tuple[Parent, ...]]]] = {}
+    ground = facts.ground
     for key, route in sorted(routes.items(), key=lambda item: age(item[1].metadata)):
         by_gateway: dict[Key, list[Parent]] = {}
-        for parent in facts.memo(parents_of, route, facts):
+        for parent in facts.memo(parents_of, route, ground):
             if parent.gateway is not None:
                 by_gateway.setdefault(parent.gateway, []).append(parent)
         for gateway, parents in by_gateway.items():

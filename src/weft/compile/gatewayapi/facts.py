@@ -29,6 +29,13 @@ BUILT_IN_CLASSES: Final = frozenset({"istio", "weft"})
 
 Route = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
 
+_NO_HTTP: Final[Mapping[Key, HTTPRoute]] = {}
+_NO_GRPC: Final[Mapping[Key, GRPCRoute]] = {}
+_NO_TLS: Final[Mapping[Key, TLSRoute]] = {}
+_NO_TCP: Final[Mapping[Key, TCPRoute]] = {}
+_NO_UDP: Final[Mapping[Key, UDPRoute]] = {}
+_NO_POLICIES: Final[Mapping[Key, BackendTLSPolicy]] = {}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
@@ -64,6 +71,29 @@ class Facts:
     def all_routes(self) -> tuple[Mapping[Key, Route], ...]:
         """The tables of every kind of routes."""
         return (self.routes, self.grpc_routes, self.tls_routes, self.tcp_routes, self.udp_routes)
+
+    @property
+    def ground(self) -> Facts:
+        """These without routes and policies: what decides about one route, whatever becomes of others."""
+        return self.memo(
+            Facts,
+            self.classes,
+            self.gateways,
+            self.listener_sets,
+            _NO_HTTP,
+            _NO_GRPC,
+            _NO_TLS,
+            _NO_TCP,
+            _NO_UDP,
+            _NO_POLICIES,
+            self.grants,
+            self.namespaces,
+            self.secrets,
+            self.config_maps,
+            self.services,
+            self.settings,
+            self.memo,
+        )
 
     def ours(self, gateway: Gateway) -> bool:
         """Whether a Gateway's class is one that weft controls."""

@@ -6,27 +6,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from weft.compile.gatewayapi.backends import backend_of, references
-from weft.compile.gatewayapi.facts import Facts
+from weft.compile.gatewayapi.backends import resolved
+from weft.compile.gatewayapi.binding import Parent
+from weft.compile.gatewayapi.facts import GROUP, Facts
 from weft.compile.gatewayapi.filters import filters_of
 from weft.compile.gatewayapi.match import complaints
 from weft.compile.gatewayapi.mesh import SERVICE, SERVICE_ENTRY
 from weft.compile.gatewayapi.rivals import settled
 from weft.compile.gatewayapi.routes import RequestRoute
+from weft.compile.protocol import Protocol
 from weft.errors import Problem, Severity
+from weft.model.grpc_route import GRPCRoute
 from weft.model.resource import Key
 from weft.model.route import RouteFilter, RouteRule
 
 NOT_FOUND: Final = "IST0101"
 UNHEEDED: Final = "WEFT0102"
-_PARENTS: Final = frozenset(
-    {
-        "gateway.networking.k8s.io/Gateway",
-        "gateway.networking.k8s.io/ListenerSet",
-        SERVICE,
-        SERVICE_ENTRY,
-    }
-)
+_PARENTS: Final = frozenset({f"{GROUP}/Gateway", f"{GROUP}/ListenerSet", SERVICE, SERVICE_ENTRY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,39 +114,54 @@ def _backends(route: RequestRoute) -> Iterator[Flaw]:
             )
 
 
-def route_problems(route: RequestRoute, facts: Facts) -> tuple[Problem, ...]:
-    """All that cannot be honoured of a route, and what it refers to in vain."""
-    key = route.key
-    found = [
-        _problem(key, UNHEEDED, flaw.message, flaw.path, flaw.hint)
-        for flaw in (*unsound_matches(route), *unknown_filters(route), *_sessions(route), *_backends(route))
-    ]
-    parents = settled(route, facts)
-    for place, ref in enumerate(route.spec.parent_refs or ()):
-        kind = f"{'gateway.networking.k8s.io' if ref.group is None else ref.group}/{ref.kind or 'Gateway'}"
-        if kind not in _PARENTS:
-            message = f"weft has no parents of kind {kind}: the route is not in force there"
-            found.append(_problem(key, UNHEEDED, message, f"spec.parentRefs[{place}].kind", "name a Gateway"))
-    found += (
-        _problem(key, NOT_FOUND, parent.message, f"spec.parentRefs[{parent.place}]", "")
-        for parent in parents
-        if parent.owner is not None and parent.gateway is None and parent.reason != "Accepted"
-    )
-    mesh = any(parent.owner is not None and parent.gateway is None for parent in parents)
-    only_mesh = mesh and all(parent.gateway is None for parent in parents)
-    for path, reference in references(route):
-        backend = backend_of(reference, route.metadata.namespace, facts, type(route).__name__, mesh=only_mesh)
-        if backend.reason != "ResolvedRefs":
-            code = NOT_FOUND if backend.reason == "BackendNotFound" else UNHEEDED
-            found.append(
-                _problem(key, code, backend.message, path, "its requests are answered with an error")
-            )
+def all_problems(routes: Mapping[Key, RequestRoute], facts: Facts) -> tuple[Problem, ...]:
+    """What cannot be honoured of routes, and what they refer to in vain, in the order of their names."""
+    ground, memo = facts.ground, facts.memo
+    found: list[Problem] = []
+    for _, route in sorted(routes.items()):
+        parents = settled(route, facts, ground)
+        mesh = all(parent.gateway is None for parent in parents if parent.owner is not None)
+        found += memo(_own_problems, route)
+        found += _parent_problems(route, parents, facts)
+        found += memo(_backend_problems, route, ground, mesh)
     return tuple(found)
 
 
-def all_problems(routes: Mapping[Key, RequestRoute], facts: Facts) -> tuple[Problem, ...]:
-    """Those of all routes, in the order of their names."""
-    return tuple(problem for _, route in sorted(routes.items()) for problem in route_problems(route, facts))
+def _own_problems(route: RequestRoute) -> tuple[Problem, ...]:
+    flaws = (*unsound_matches(route), *unknown_filters(route), *_sessions(route), *_backends(route))
+    return tuple(_problem(route.key, UNHEEDED, flaw.message, flaw.path, flaw.hint) for flaw in flaws)
+
+
+def _parent_problems(route: RequestRoute, parents: tuple[Parent, ...], facts: Facts) -> Iterator[Problem]:
+    for parent in parents:
+        ref, path = parent.ref, f"spec.parentRefs[{parent.place}]"
+        if parent.owner is not None:
+            if parent.reason != "Accepted":
+                yield _problem(route.key, UNHEEDED, parent.message, path, "the route is not in force there")
+            continue
+        kind = f"{GROUP if ref.group is None else ref.group}/{ref.kind or 'Gateway'}"
+        named = Key(kind, str(ref.namespace or route.metadata.namespace), str(ref.name))
+        if kind not in _PARENTS:
+            message = f"weft has no parents of kind {kind}: the route is not in force there"
+            yield _problem(route.key, UNHEEDED, message, f"{path}.kind", "name a Gateway or a Service")
+        elif named not in facts.gateways and named not in facts.listener_sets:
+            yield _problem(route.key, NOT_FOUND, f"there is no {named}", f"{path}.name", "add it")
+
+
+def _backend_problems(route: RequestRoute, ground: Facts, mesh: bool) -> tuple[Problem, ...]:
+    found: list[Problem] = []
+    for path, _, backend in ground.memo(resolved, route, ground, mesh):
+        if backend.reason != "ResolvedRefs":
+            code = NOT_FOUND if backend.reason == "BackendNotFound" else UNHEEDED
+            hint = "its requests are answered with an error"
+            found.append(_problem(route.key, code, backend.message, path, hint))
+        elif isinstance(route, GRPCRoute) and backend.protocol is Protocol.HTTP:
+            message = (
+                f"port {backend.port} of {backend.host} is declared to speak HTTP/1.1, and gRPC is HTTP/2"
+            )
+            hint = "name the port grpc, or set its appProtocol to kubernetes.io/h2c"
+            found.append(_problem(route.key, UNHEEDED, message, path, hint))
+    return tuple(found)
 
 
 def _problem(key: Key, code: str, message: str, path: str, hint: str) -> Problem:

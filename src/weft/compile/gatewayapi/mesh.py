@@ -12,7 +12,7 @@ from typing import Final
 
 from weft import ir
 from weft.compile.age import age
-from weft.compile.gatewayapi.backends import Backends, backend_of, backends_of, references
+from weft.compile.gatewayapi.backends import Backends, backends_of, resolved
 from weft.compile.gatewayapi.binding import Parent
 from weft.compile.gatewayapi.facts import Facts, Route
 from weft.compile.gatewayapi.routes import RequestRoute, routes_of
@@ -91,19 +91,17 @@ class _Index:
 
 
 def _index(facts: Facts) -> _Index:
-    return facts.memo(_attachments, facts.routes, facts.grpc_routes, facts.services)
+    return facts.memo(_attachments, facts.routes, facts.grpc_routes, facts.services, facts.memo)
 
 
-def _attachments(http: Mapping[Key, HTTPRoute], grpc: Mapping[Key, GRPCRoute], services: Services) -> _Index:
-    found: dict[str, list[_Attachment]] = {}
+def _attachments(
+    http: Mapping[Key, HTTPRoute], grpc: Mapping[Key, GRPCRoute], services: Services, memo: Memo
+) -> _Index:
     routes: tuple[RequestRoute, ...] = (*http.values(), *grpc.values())
-    for route in sorted(routes, key=lambda route: age(route.metadata)):
-        for ref in route.spec.parent_refs or ():
-            key = _service_key(ref, route.metadata.namespace)
-            for service in services.by_source.get(key, ()) if key is not None else ():
-                ports = _ports(ref, service)
-                if ports and service.resolution is not Resolution.ALIAS:
-                    found.setdefault(service.host, []).append(_Attachment(route, service, ports))
+    attached = [item for route in routes for item in memo(_attached, route, services)]
+    found: dict[str, list[_Attachment]] = {}
+    for item in sorted(attached, key=lambda item: age(item.route.metadata)):
+        found.setdefault(item.service.host, []).append(item)
     by_host: dict[str, tuple[_Attachment, ...]] = {}
     outranked: dict[Key, set[Key]] = {}
     for host, group in found.items():
@@ -113,6 +111,16 @@ def _attachments(http: Mapping[Key, HTTPRoute], grpc: Mapping[Key, GRPCRoute], s
             if not attachment.ports:
                 outranked.setdefault(attachment.route.key, set()).add(attachment.service.source)
     return _Index(by_host, {key: frozenset(services) for key, services in outranked.items()})
+
+
+def _attached(route: RequestRoute, services: Services) -> tuple[_Attachment, ...]:
+    return tuple(
+        _Attachment(route, service, ports)
+        for ref in route.spec.parent_refs or ()
+        if (key := _service_key(ref, route.metadata.namespace)) is not None
+        for service in services.by_source.get(key, ())
+        if service.resolution is not Resolution.ALIAS and (ports := _ports(ref, service))
+    )
 
 
 def _ranked(attachment: _Attachment, group: Iterable[_Attachment]) -> _Attachment:
@@ -158,6 +166,7 @@ class Meshed:
 def meshed(facts: Facts, view: View, rules: Rules, memo: Memo) -> Meshed:
     """The routes for each service of a view; the same object as long as they are the same."""
     found: list[tuple[str, tuple[MeshRoutes, ...]]] = []
+    ground = facts.ground
     for host, attachments in sorted(_index(facts).by_host.items()):
         service = view.by_host.get(host)
         if service is None:
@@ -166,7 +175,7 @@ def meshed(facts: Facts, view: View, rules: Rules, memo: Memo) -> Meshed:
         groups: list[MeshRoutes] = []
         for namespace in dict.fromkeys((view.namespace, service.namespace)):
             members = tuple(
-                (item.route, item.ports, backends_of(item.route, facts, rules, memo, mesh=True))
+                (item.route, item.ports, backends_of(item.route, ground, rules, memo, mesh=True))
                 for item in here
                 if item.route.metadata.namespace == namespace
             )
@@ -180,12 +189,12 @@ def meshed(facts: Facts, view: View, rules: Rules, memo: Memo) -> Meshed:
 def mesh_led_to(facts: Facts, namespace: str, limits: Limits | None) -> frozenset[str]:
     """Hosts that the routes of a namespace's clients lead to, of services that these may see."""
     return frozenset(
-        backend_of(ref, item.route.metadata.namespace, facts, mesh=True).host
+        backend.host
         for host, attachments in _index(facts).by_host.items()
         for item in attachments
         if item.route.metadata.namespace in {namespace, item.service.namespace}
         and admitted(limits, item.service.namespace, host)
-        for _, ref in references(item.route)
+        for _, _, backend in facts.memo(resolved, item.route, facts.ground, True)
     ) - {""}
 
 

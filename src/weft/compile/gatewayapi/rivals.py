@@ -29,18 +29,19 @@ def request_routes(gateway: Gateway, facts: Facts) -> Attached[RequestRoute]:
     )
 
 
-def settled(route: Route, facts: Facts) -> tuple[Parent, ...]:
+def settled(route: Route, facts: Facts, ground: Facts | None = None) -> tuple[Parent, ...]:
     """All parents of a route, services of the mesh among them (these have an ``owner`` and no ``gateway``).
 
-    Where it lost every host name to a route of the other kind, it is refused.
+    Where it lost every host name to a route of the other kind, it is refused. ``ground``: that of ``facts``.
     """
     found: list[Parent] = []
-    for parent in facts.memo(parents_of, route, facts):
+    rivals = bool(facts.routes) and bool(facts.grpc_routes)
+    for parent in facts.memo(parents_of, route, ground or facts.ground):
         meshed = mesh_parent(parent.place, parent.ref, route, facts)
         if meshed is not None or not isinstance(route, HTTPRoute | GRPCRoute):
             found.append(meshed or parent)
             continue
-        gateway = facts.gateways.get(parent.gateway) if parent.gateway is not None else None
+        gateway = facts.gateways.get(parent.gateway) if parent.gateway is not None and rivals else None
         lost = facts.memo(_lost, gateway, facts).get(route.key) if gateway is not None else None
         found.append(_without(parent, lost))
     return tuple(found)

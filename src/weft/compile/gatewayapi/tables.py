@@ -28,8 +28,9 @@ def hosts_of(
     tls = listener.tls is not None
     found: dict[str, list[tuple[Order, int, ir.Route]]] = {listener.hostname: []}
     others = [rival.hostname for rival in rivals if rival is not listener]
+    ground = facts.ground
     for number, (route, names) in enumerate(bound(listener, routes)):
-        backends = backends_of(route, facts, rules, memo)
+        backends = backends_of(route, ground, rules, memo)
         made = memo(routes_of, route, listener.port, tls, backends, facts.settings)
         for name in names:
             if not _belongs_elsewhere(name, listener.hostname, others):
