@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.compiled import service, world
+from tests.support.compiled import proxy, service, world
 from tests.support.judged import authorities, gateway, listeners, route, secret, status, verdicts
 
 from weft.compile.gatewayapi.status import Waiting, statuses
@@ -14,6 +14,7 @@ from weft.model.resource import Key
 
 EDGE = Key("gateway.networking.k8s.io/Gateway", "default", "edge")
 WEB = service("web", 80)
+ROUTER, LABELS = "router~10.0.0.3~edge-1.default", {"gateway.networking.k8s.io/gateway-name": "edge"}
 
 
 def gateway_class(more: str = "") -> str:
@@ -153,9 +154,13 @@ def test_listeners_whose_tls_hosts_meet_say_so() -> None:
     ],
 )  # fmt: skip
 def test_what_a_gateway_as_a_whole_may_not_ask_for(more: str, wanted: str) -> None:
-    said = status(world(authorities("ca"), gateway(more=more)), "Gateway", "edge")
+    of = world(authorities("ca"), gateway(more=more))
+    said = status(of, "Gateway", "edge")
     assert verdicts(said["conditions"])["Accepted"] == wanted
-    assert listeners(said) == {"http": FINE}
+    served = wanted == "Accepted"
+    assert verdicts(said["conditions"])["Programmed"].startswith("Programmed" if served else "!")
+    assert listeners(said) == {"http": FINE if served else {**FINE, "Programmed": "!Invalid"}}
+    assert bool(proxy(of, ROUTER, labels=LABELS).listeners) is served
 
 
 @pytest.mark.parametrize(
@@ -253,7 +258,7 @@ def test_attached_routes_are_those_that_are_accepted() -> None:
         route(name="both", hostnames='["*.example.com"]'),
         route(
             name="one",
-            parentRefs="[{name: edge, sectionName: one}, {name: edge, sectionName: one, port: 80}]",
+            parentRefs="[{name: edge, sectionName: one, port: 80}, {name: edge, sectionName: tcp, port: 90}]",
         ),
         route(name="none", hostnames="[example.org]"),
         route("TCPRoute", name="tcp", rules="[{backendRefs: [{name: web, port: 80}]}]"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from weft.compile.gatewayapi.backend_tls_policy import client_certificate
@@ -15,6 +16,7 @@ from weft.compile.gatewayapi.status_listeners import (
     LISTENERS_NOT_VALID,
     PROGRAMMED,
     Waiting,
+    closed,
     invalid,
     listener_statuses,
     programmed,
@@ -39,7 +41,7 @@ def gateway_status(
     verdicts = {
         "Accepted": accepted,
         "InsecureFrontendValidationMode": _insecure(gateway),
-        PROGRAMMED: _programmed(gateway, accepted, bad, places, waiting),
+        PROGRAMMED: _programmed(gateway, refused, bad, places, waiting),
         "ResolvedRefs": _resolved(gateway, facts),
     }
     status: Status = {
@@ -48,7 +50,7 @@ def gateway_status(
             for kind, verdict in verdicts.items()
             if verdict is not None
         ],
-        "listeners": listener_statuses(gateway, gateway, facts, waiting),
+        "listeners": listener_statuses(gateway, gateway, facts, closed(refused) or waiting),
     }
     if places.found:
         status["addresses"] = list(places.found)
@@ -58,7 +60,10 @@ def gateway_status(
 
 
 def refusal(gateway: Gateway, facts: Facts) -> Verdict | None:
-    """Why a Gateway as a whole is not accepted, whatever its listeners are; None when nothing is wrong."""
+    """Why a Gateway as a whole is not accepted, whatever its listeners are; None when nothing is wrong.
+
+    Of one that is not accepted nothing is served.
+    """
     for address in gateway.spec.addresses or ():
         if str(address.type or "IPAddress") not in ADDRESS_TYPES:
             message = f"an address is an IPAddress or a Hostname, not {address.type}: {address.value}"
@@ -87,14 +92,11 @@ def _parameters_flaw(gateway: Gateway, facts: Facts) -> str:
 
 
 def _programmed(
-    gateway: Gateway,
-    accepted: Verdict,
-    bad: list[str],
-    places: Places,
-    waiting: Waiting | None,
+    gateway: Gateway, refused: Verdict | None, bad: list[str], places: Places, waiting: Waiting | None
 ) -> Verdict:
-    if accepted.reason == _UNSUPPORTED_ADDRESS:
-        return accepted
+    if refused is not None:
+        reason = refused.reason if refused.reason == _UNSUPPORTED_ADDRESS else "Invalid"
+        return replace(refused, reason=reason)
     if bad and len(bad) == len(gateway.spec.listeners or ()):
         return Verdict(holds=False, reason="Invalid", message=f"not valid: {', '.join(bad)}")
     if places.refusal is not None and waiting is None:

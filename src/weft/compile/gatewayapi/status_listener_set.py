@@ -10,6 +10,7 @@ from weft.compile.gatewayapi.status_addresses import places_of
 from weft.compile.gatewayapi.status_listeners import (
     LISTENERS_NOT_VALID,
     Waiting,
+    closed,
     invalid,
     listener_statuses,
     programmed,
@@ -41,7 +42,7 @@ def listener_set_status(
     served = programmed(said, bad, waiting)
     return {
         "conditions": _conditions(listeners, said, places.refusal or served if served.holds else served),
-        "listeners": listener_statuses(listeners, gateway, facts, waiting),
+        "listeners": listener_statuses(listeners, gateway, facts, closed(refusal) or waiting),
     }
 
 

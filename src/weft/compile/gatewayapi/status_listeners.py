@@ -34,6 +34,11 @@ class Waiting:
     message: str
 
 
+def closed(refusal: Verdict | None) -> Waiting | None:
+    """What the listeners of a Gateway wait for that is not accepted, if it is not."""
+    return None if refusal is None else Waiting("Invalid", f"the Gateway is not accepted: {refusal.message}")
+
+
 def listener_statuses(
     owner: Gateway | ListenerSet, gateway: Gateway, facts: Facts, waiting: Waiting | None
 ) -> list[Status]:
@@ -80,7 +85,8 @@ def _status(
     if not listener.sound:
         served = of(PROGRAMMED, False, listener.conflict if conflict else "Invalid", why)
     elif waiting is not None:
-        served = of(PROGRAMMED, False, "Pending", waiting.message)
+        reason = waiting.reason if waiting.reason == "Invalid" else "Pending"
+        served = of(PROGRAMMED, False, reason, waiting.message)
     else:
         served = of(PROGRAMMED, True, PROGRAMMED)
     conditions = [
