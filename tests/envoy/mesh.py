@@ -84,7 +84,12 @@ def run_proxy(
 
 @contextmanager
 def run_compiled(
-    world: World, identity: ir.ProxyIdentity, authority: TestAuthority, *, faulty: bool = False
+    world: World,
+    identity: ir.ProxyIdentity,
+    authority: TestAuthority,
+    *,
+    faulty: bool = False,
+    kept_stats: tuple[str, ...] = (),
 ) -> Iterator[Envoy]:
     """The proxy of an identity, as the world has it. ``faulty``: something cannot be honoured, on purpose."""
     proxy, problems = compile_proxy(world, identity)
@@ -94,10 +99,11 @@ def run_compiled(
         for cluster in proxy.clusters
         if cluster.discovery is ir.Discovery.EDS
     ]
-    settings = Settings(name=identity.name, metadata={"LABELS": dict(identity.labels)})
+    metadata = {"LABELS": dict(identity.labels)}
+    settings = Settings(name=identity.name, metadata=metadata, kept_stats=kept_stats)
     with short_directory("weft-yaml-") as directory:
         authority.write_identity(directory, spiffe(identity.service_account))
-        bootstrap = static_bootstrap(emit(proxy), endpoints, settings)
+        bootstrap = static_bootstrap(emit(proxy), endpoints, settings, None, proxy)
         with running_envoy(directory, bootstrap, environment(settings)) as envoy:
             yield envoy
 

@@ -20,7 +20,8 @@ class HttpBackend(ThreadingHTTPServer):
     """Answers with its name and what it saw.
 
     ``?status=503`` chooses the status, ``?delay=0.2`` waits, ``?fail=2&key=x`` fails the first two
-    requests with key x. ``seen`` counts requests by path.
+    requests with key x, ``?held`` waits until ``gate`` is open. ``always`` is the status of every answer,
+    whatever is asked. ``seen`` counts requests by path.
     """
 
     daemon_threads = True
@@ -31,6 +32,8 @@ class HttpBackend(ThreadingHTTPServer):
         self.seen: Counter[str] = Counter()
         self.keys: Counter[str] = Counter()
         self.lock = threading.Lock()
+        self.gate = threading.Event()
+        self.always: int | None = None
         super().__init__((address, port), _Handler)
 
 
@@ -55,6 +58,9 @@ class _Handler(BaseHTTPRequestHandler):
                 status = 503 if self.server.keys[key] <= int(query["fail"]) else 200
         if "delay" in query:
             time.sleep(float(query["delay"]))
+        if "held" in url.query:
+            self.server.gate.wait(20)
+        status = self.server.always or status
         body = json.dumps(
             {
                 "name": self.server.name,

@@ -186,6 +186,10 @@ def _balance(made: cluster_v3.Cluster, rule: LoadBalancing) -> None:
             return
     # Istio's default: no panic, so that traffic never goes to endpoints known to be bad.
     made.common_lb_config.healthy_panic_threshold.CopyFrom(type_v3.Percent(value=rule.panic_percent or 0))
+    if rule.keeps_draining:
+        status = core_v3.HealthStatus
+        kept = (status.HEALTHY, status.DRAINING, status.UNKNOWN, status.DEGRADED)
+        made.common_lb_config.override_host_status.statuses.extend(kept)
     if rule.zone_aware is not None:
         zones = made.common_lb_config.zone_aware_lb_config
         zones.SetInParent()
@@ -207,6 +211,8 @@ def _discover(made: cluster_v3.Cluster, cluster: Cluster) -> None:
             return
         case Discovery.ORIGINAL_DST:
             made.type = kind.ORIGINAL_DST
+            if cluster.original_port is not None:
+                made.original_dst_lb_config.upstream_port_override.value = cluster.original_port
             return
         case Discovery.NAMED:
             config = forward_proxy_cluster_v3.ClusterConfig(

@@ -52,7 +52,8 @@ class LoadBalancing:
     """``warm_up``: how long a new endpoint's share grows.
 
     ``locality_weighted``: shares go by the weights of places, not by their endpoints. ``panic_percent``:
-    when fewer are healthy, all get traffic; None: Istio's 0 (never).
+    when fewer are healthy, all get traffic; None: Istio's 0 (never). ``keeps_draining``: endpoints that drain
+    still get the requests of their sessions.
     """
 
     algorithm: Algorithm = Algorithm.LEAST_REQUEST
@@ -63,6 +64,7 @@ class LoadBalancing:
     warm_up_aggression: float | None = None
     locality_weighted: bool = False
     zone_aware: ZoneAware | None = None
+    keeps_draining: bool = False
     panic_percent: float | None = None
 
 
@@ -166,7 +168,7 @@ class Cluster:
     """One Envoy cluster. ``endpoints`` is filled only where ``discovery`` is not EDS.
 
     ``tls`` with ``mutual=AUTO``: used for endpoints whose ``tls`` metadata is set, others get plaintext.
-    ``address_override_header``/port serve ORIGINAL_DST; ``source_address`` is bound before connecting:
+    ``original_port`` replaces that of ORIGINAL_DST; ``source_address`` is bound before connecting:
     the inbound clusters of ``Capture.REDIRECT`` need ``names.INBOUND_SOURCE``, or they loop.
     ``placement`` orders the endpoints, those of EDS clusters when they are packed for a client.
     """
@@ -187,5 +189,6 @@ class Cluster:
     mutual: MutualTls = MutualTls.AUTO
     proxy_header: ProxyHeader | None = None
     source_address: str = ""
+    original_port: int | None = None
     source: Source | None = None
     metadata: tuple[tuple[str, str], ...] = field(default=())

@@ -73,7 +73,7 @@ def _clusters() -> tuple[ir.Cluster, ...]:
         ir.LoadBalancing(algorithm=ir.Algorithm.RING_HASH, ring_minimum=1024, locality_weighted=True),
         ir.LoadBalancing(algorithm=ir.Algorithm.MAGLEV, table_size=65537),
         ir.LoadBalancing(zone_aware=ir.ZoneAware(min_hosts=3)),
-        ir.LoadBalancing(zone_aware=ir.ZoneAware(enabled=False)),
+        ir.LoadBalancing(zone_aware=ir.ZoneAware(enabled=False), keeps_draining=True),
     ]
     listed = (ir.Endpoint(address="127.0.0.1", port=80), ir.Endpoint(address="127.0.0.2", port=80, weight=2))
     named = (ir.Endpoint(address="example.com", port=443),)
