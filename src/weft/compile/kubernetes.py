@@ -131,7 +131,7 @@ def listed_instances(lists: Iterable[Listed], service: Service) -> tuple[Instanc
         numbers = {port.name or "": port.port for port in item.ports or () if port.port}
         if item.address_type == "FQDN":
             continue  # Istio knows no way to them either
-        for endpoint in item.endpoints:
+        for endpoint in item.endpoints or ():
             member = _member(item.metadata.namespace, endpoint, _ports(service, numbers))
             if member is None:
                 continue

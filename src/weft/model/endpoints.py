@@ -66,7 +66,8 @@ class EndpointSlice(Resource):
 
     address_type: Literal["IPv4", "IPv6", "FQDN"]
     """What the addresses are."""
-    endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=1000)]
+    endpoints: Annotated[tuple[Endpoint, ...], Field(max_length=1000)] | None = None
+    """None is what Kubernetes writes where there is none."""
     ports: Annotated[tuple[EndpointPort, ...], Field(max_length=100)] | None = None
 
     def flaws(self) -> Iterator[Flaw]:
@@ -74,7 +75,7 @@ class EndpointSlice(Resource):
         yield from super().flaws()
         if self.address_type == "FQDN":
             return
-        for number, endpoint in enumerate(self.endpoints):
+        for number, endpoint in enumerate(self.endpoints or ()):
             for place, address in enumerate(endpoint.addresses):
                 if not _is(self.address_type, address):
                     path = ("endpoints", number, "addresses", place)
