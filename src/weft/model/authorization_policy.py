@@ -79,9 +79,9 @@ class Source(Shape):
         for name, check in _SOURCE.items():
             for full in (name, f"not_{name}"):
                 yield from filled(wire_name(self, full), getattr(self, full), check)
-        if self.service_accounts or self.not_service_accounts:
+        if self.service_accounts is not None or self.not_service_accounts is not None:
             for name in ("principals", "not_principals", "namespaces", "not_namespaces"):
-                if getattr(self, name):
+                if getattr(self, name) is not None:
                     wire = wire_name(self, name)
                     yield Flaw((wire,), f"{wire} does not go with serviceAccounts", "keep one of them")
 
@@ -153,12 +153,6 @@ class Rule(Shape):
     from_: Annotated[tuple[From, ...], Field(max_length=512)] | None = Field(default=None, alias="from")
     to: tuple[To, ...] | None = None
     when: tuple[WhenCondition, ...] | None = None
-
-    def flaws(self) -> Iterator[Flaw]:
-        """Lists that are there say something."""
-        for name, items in (("from", self.from_), ("to", self.to)):
-            if items is not None and not items:
-                yield Flaw((name,), f"{name} is empty", "remove it")
 
     @property
     def http_only(self) -> bool:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape
-from weft.model.resource import Condition, Resource
+from weft.model.base import Flaw, Shape, twice
+from weft.model.resource import Resource, StatusCondition, conditions_differ
 from weft.model.route import LocalObjectReference, ParentReference
 from weft.model.scalars import (
     ControllerName,
@@ -73,13 +73,29 @@ class BackendTLSPolicySpec(Shape):
     ]
     validation: BackendTLSPolicyValidation
 
+    def flaws(self) -> Iterator[Flaw]:
+        """References to one service name different ports of it, or it is named once."""
+        whole = [(item.group, item.kind, item.name) for item in self.target_refs]
+        part = [item.section_name or None for item in self.target_refs]
+        for number in twice(zip(whole, part, strict=True)):
+            yield Flaw(("targetRefs", number), "the same target is there twice", "remove one of them")
+        for number, target in enumerate(whole):
+            if (part[number] is None) != (part[whole.index(target)] is None):
+                path = ("targetRefs", number, "sectionName")
+                message = "one reference to this target names a port, another does not"
+                yield Flaw(path, message, "write sectionName in both, or one reference without")
+
 
 class PolicyAncestorStatus(Shape):
     """What became of a policy at one Gateway."""
 
     ancestor_ref: ParentReference
-    conditions: Annotated[tuple[Condition, ...], Field(min_length=1, max_length=8)]
+    conditions: Annotated[tuple[StatusCondition, ...], Field(min_length=1, max_length=8)]
     controller_name: ControllerName
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Conditions differ."""
+        yield from conditions_differ(self.conditions)
 
 
 class PolicyStatus(Shape):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from ipaddress import ip_address
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from weft.model.base import Flaw, Shape, twice
+from weft.model.hosts import is_address
 from weft.model.listener import (
     AllowedRoutes,
     ListenerTLSConfig,
@@ -16,8 +17,9 @@ from weft.model.listener import (
     SecretObjectReference,
     distinct,
 )
-from weft.model.resource import Condition, LabelSelector, Resource
+from weft.model.resource import LabelSelector, Resource, StatusCondition, conditions_differ
 from weft.model.scalars import (
+    SUBDOMAIN,
     AddressType,
     DnsLabel,
     GroupName,
@@ -32,6 +34,10 @@ from weft.model.scalars import (
     Text,
 )
 
+_HOSTNAME: Final = re.compile(rf"(?:\*\.)?{SUBDOMAIN}")
+_KEY: Final = re.compile(rf"(?:{SUBDOMAIN}/)?(?:[A-Za-z0-9][-A-Za-z0-9_.]{{0,61}})?[A-Za-z0-9]")
+_LONGEST_DOMAIN: Final = 253
+
 
 class GatewaySpecAddress(Shape):
     """An address that is asked for."""
@@ -41,11 +47,14 @@ class GatewaySpecAddress(Shape):
 
     def flaws(self) -> Iterator[Flaw]:
         """The value is what the type says."""
-        if self.value and self.type in {None, "IPAddress"}:
-            try:
-                ip_address(self.value)
-            except ValueError:
-                yield Flaw(("value",), f"{self.value!r} is not an IP address", "or write 'type: Hostname'")
+        if self.value is not None and self.type in {None, "IPAddress"} and not is_address(self.value):
+            yield Flaw(("value",), f"{self.value!r} is not an IP address", "or write 'type: Hostname'")
+        yield from _hostname(self.type, self.value)
+
+
+def _hostname(kind: str | None, value: str | None) -> Iterator[Flaw]:
+    if kind == "Hostname" and value is not None and not _HOSTNAME.fullmatch(value):
+        yield Flaw(("value",), f"{value!r} is not a host name", "lower-case, as 'shop.example.com'")
 
 
 class ListenerNamespaces(Shape):
@@ -78,6 +87,13 @@ class GatewayInfrastructure(Shape):
     ) = None
     labels: Annotated[dict[str, LabelValue], Field(max_length=8)] | None = None
     parameters_ref: LocalParametersReference | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Keys as Kubernetes takes them."""
+        for field, values in (("labels", self.labels), ("annotations", self.annotations)):
+            for key in values or {}:
+                if not _KEY.fullmatch(key) or len(key.split("/")[0]) >= _LONGEST_DOMAIN:
+                    yield Flaw((field, key), f"{key!r} is not a key", "write 'name' or 'domain/name'")
 
 
 class Listener(Shape):
@@ -182,14 +198,24 @@ class GatewayStatusAddress(Shape):
     type: AddressType | None = None
     value: ObjectName
 
+    def flaws(self) -> Iterator[Flaw]:
+        """The value is what the type says."""
+        if self.type in {None, "IPAddress"} and not is_address(self.value):
+            yield Flaw(("value",), f"{self.value!r} is not an IP address")
+        yield from _hostname(self.type, self.value)
+
 
 class ListenerStatus(Shape):
     """What became of a listener."""
 
-    attached_routes: Int
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)]
+    attached_routes: Annotated[Int, Field(ge=-(2**31), le=2**31 - 1)]
+    conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=8)]
     name: SectionName
     supported_kinds: Annotated[tuple[RouteGroupKind, ...], Field(max_length=8)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Conditions differ."""
+        yield from conditions_differ(self.conditions)
 
 
 class GatewayStatus(Shape):
@@ -197,8 +223,14 @@ class GatewayStatus(Shape):
 
     addresses: Annotated[tuple[GatewayStatusAddress, ...], Field(max_length=16)] | None = None
     attached_listener_sets: Int | None = None
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] | None = None
+    conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=8)] | None = None
     listeners: Annotated[tuple[ListenerStatus, ...], Field(max_length=64)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Conditions differ, and so do listeners."""
+        yield from conditions_differ(self.conditions)
+        for number in twice(item.name for item in self.listeners or ()):
+            yield Flaw(("listeners", number, "name"), "the listener is there twice", "keep one of them")
 
 
 class Gateway(Resource):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field
 
-from weft.model.base import Shape
-from weft.model.resource import Condition, Resource
+from weft.model.base import Flaw, Shape, twice
+from weft.model.resource import Resource, StatusCondition, conditions_differ
 from weft.model.scalars import ControllerName, DnsLabel, GroupName, KindName, ObjectName, Text
 
 
@@ -38,8 +39,14 @@ class SupportedFeature(Shape):
 class GatewayClassStatus(Shape):
     """What became of the class."""
 
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] | None = None
+    conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=8)] | None = None
     supported_features: Annotated[tuple[SupportedFeature, ...], Field(max_length=64)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Conditions differ, and so do features."""
+        yield from conditions_differ(self.conditions)
+        for number in twice(item.name for item in self.supported_features or ()):
+            yield Flaw(("supportedFeatures", number, "name"), "it is there twice", "keep one of them")
 
 
 class GatewayClass(Resource):

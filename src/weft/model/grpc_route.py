@@ -17,6 +17,7 @@ from weft.model.route import (
     RouteFilter,
     RouteRule,
     RouteStatus,
+    differ,
 )
 from weft.model.scalars import Text
 
@@ -59,6 +60,10 @@ class GRPCRouteMatch(Shape):
 
     headers: Annotated[tuple[HeaderMatch, ...], Field(max_length=16)] | None = None
     method: GRPCMethodMatch | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Headers differ."""
+        yield from differ("headers", self.headers)
 
 
 class GRPCRouteRule(RouteRule):

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, twice, union
+from weft.model.base import Flaw, Shape, union
 from weft.model.resource import Resource
 from weft.model.route import (
     BackendObjectReference,
@@ -18,6 +18,7 @@ from weft.model.route import (
     RouteFilter,
     RouteRule,
     RouteStatus,
+    differ,
 )
 from weft.model.scalars import (
     Bool,
@@ -34,7 +35,6 @@ from weft.model.scalars import (
 from weft.yaml import Path
 
 _PATH: Final = re.compile(r"(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})+")
-_ONCE: Final = ("CORS", "RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite")
 
 
 class HTTPCORSFilter(Shape):
@@ -208,6 +208,11 @@ class HTTPRouteMatch(Shape):
     path: HTTPPathMatch | None = None
     query_params: Annotated[tuple[HTTPQueryParamMatch, ...], Field(max_length=16)] | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """Headers differ, and so do parameters."""
+        yield from differ("headers", self.headers)
+        yield from differ("queryParams", self.query_params)
+
 
 class HTTPRouteRetry(Shape):
     """When and how often a request is tried again."""
@@ -246,6 +251,7 @@ class HTTPRouteRule(RouteRule):
 
     def flaws(self) -> Iterator[Flaw]:
         """Filters fit each other, the matches and the backends (the rules of the CRD)."""
+        yield from super().flaws()
         yield from _filters(self.filters or (), self.matches, ("filters",))
         for number, backend in enumerate(self.backend_refs or ()):
             yield from _filters(backend.filters or (), self.matches, ("backendRefs", number, "filters"))
@@ -272,9 +278,6 @@ def _filters(
 ) -> Iterator[Flaw]:
     """Filters that may stand once, or not beside another; a prefix is replaced where one is matched."""
     kinds = [item.type for item in filters]
-    for number in twice(kinds):
-        if kinds[number] in _ONCE:
-            yield Flaw((*path, number), f"the filter {kinds[number]} may stand once only", "join them")
     if "RequestRedirect" in kinds and "URLRewrite" in kinds:
         number = kinds.index("URLRewrite")
         yield Flaw((*path, number), "URLRewrite does not go with RequestRedirect", "keep one of them")

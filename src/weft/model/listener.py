@@ -54,6 +54,11 @@ class ListenerTLSConfig(Shape):
         | None
     ) = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """TLS that ends here needs a certificate."""
+        if self.mode != "Passthrough" and not (self.certificate_refs or self.options):
+            yield Flaw(("certificateRefs",), "TLS ends here, but with which certificate?", "name a Secret")
+
 
 class _Listener(Protocol):
     @property
@@ -86,7 +91,6 @@ def distinct(listeners: Sequence[_Listener]) -> Iterator[Flaw]:
             )
         if item.protocol == "HTTPS" and item.tls is not None and item.tls.mode == "Passthrough":
             yield Flaw(("listeners", number, "tls", "mode"), "HTTPS is ended here", "write 'protocol: TLS'")
-        if item.protocol == "TLS" and (item.tls is None or item.tls.mode is None):
-            yield Flaw(
-                ("listeners", number, "tls"), "protocol TLS needs tls.mode", "write Terminate or Passthrough"
-            )
+        if item.protocol == "TLS" and item.tls is None:
+            hint = "write Terminate or Passthrough"
+            yield Flaw(("listeners", number, "tls"), "protocol TLS needs tls.mode", hint)

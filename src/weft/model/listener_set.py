@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape
+from weft.model.base import Flaw, Shape, twice
 from weft.model.gateway import Listener
 from weft.model.listener import RouteGroupKind, distinct
-from weft.model.resource import Condition, Resource
+from weft.model.resource import Resource, StatusCondition, conditions_differ
 from weft.model.scalars import (
     DnsLabel,
     GroupName,
@@ -48,17 +48,27 @@ class ListenerSetSpec(Shape):
 class ListenerEntryStatus(Shape):
     """What became of a listener."""
 
-    attached_routes: Int
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)]
+    attached_routes: Annotated[Int, Field(ge=-(2**31), le=2**31 - 1)]
+    conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=8)]
     name: SectionName
     supported_kinds: Annotated[tuple[RouteGroupKind, ...], Field(max_length=8)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Conditions differ."""
+        yield from conditions_differ(self.conditions)
 
 
 class ListenerSetStatus(Shape):
     """What became of the listeners."""
 
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=8)] | None = None
+    conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=8)] | None = None
     listeners: Annotated[tuple[ListenerEntryStatus, ...], Field(max_length=64)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Conditions differ, and so do listeners."""
+        yield from conditions_differ(self.conditions)
+        for number in twice(item.name for item in self.listeners or ()):
+            yield Flaw(("listeners", number, "name"), "the listener is there twice", "keep one of them")
 
 
 class ListenerSet(Resource):

@@ -11,7 +11,17 @@ from pydantic import Field
 from weft import units
 from weft.model.base import Flaw, Shape, at_most_one, each, wire_name
 from weft.model.localities import TOPOLOGY, apart
-from weft.model.scalars import Bool, Count, Float, PositiveDuration, ProtoInt, Text, UInt, UInt64
+from weft.model.scalars import (
+    Bool,
+    Count,
+    Float,
+    PositiveDuration,
+    ProtoDuration,
+    ProtoInt,
+    Text,
+    UInt,
+    UInt64,
+)
 
 _MAGLEV_LIMIT: Final = 5_000_011
 
@@ -180,9 +190,20 @@ class ZoneAwareLoadBalancerSetting(Shape):
         yield from _regions(self.failover)
 
 
+class BackendUtilization(Shape):
+    """Weights endpoints by the load that they report (ORCA)."""
+
+    error_utilization_penalty_percent: UInt | None = None
+    metric_names_for_computing_utilization: tuple[Text, ...] | None = None
+    weight_expiration_period: ProtoDuration | None = None
+    weight_stabilization_period: ProtoDuration | None = None
+    weight_update_period: ProtoDuration | None = None
+
+
 class LoadBalancerSettings(Shape):
     """How an endpoint is chosen."""
 
+    backend_utilization: BackendUtilization | None = None
     consistent_hash: ConsistentHashLB | None = None
     locality_lb_setting: LocalityLoadBalancerSetting | None = None
     simple: (
@@ -196,7 +217,7 @@ class LoadBalancerSettings(Shape):
 
     def flaws(self) -> Iterator[Flaw]:
         """One way to choose, one way to stay near."""
-        yield from at_most_one(self, "simple", "consistent_hash")
+        yield from at_most_one(self, "simple", "consistent_hash", "backend_utilization")
         yield from at_most_one(self, "locality_lb_setting", "zone_aware_lb_setting")
 
     def lacking(self, outliers: OutlierDetection | None) -> Iterator[Flaw]:

@@ -100,6 +100,8 @@ def parse_object(
     row = by_kind(api_version, kind)
     if row is None:
         return None, (_unknown(api_version, kind, place),)
+    # As the API server does: what is null was not given.
+    data = {name: value for name, value in data.items() if value is not None}
     try:
         resource = row.model.model_validate(data)
     except ValidationError as error:
@@ -176,7 +178,9 @@ def _flaws(value: Any, path: Path) -> Iterator[Flaw]:
     if isinstance(value, Shape):
         yield from inside(path, value.flaws())
         fields = type(value).model_fields
-        for name in value.model_fields_set:
+        # A spec that was left out is an empty one, and has the flaws of an empty one.
+        left_out = {"spec"} if isinstance(value, Resource) and "spec" in fields else set()
+        for name in value.model_fields_set | left_out:
             item = getattr(value, name)
             if isinstance(item, Shape | tuple | dict):
                 yield from _flaws(item, (*path, fields[name].alias or name))

@@ -8,8 +8,22 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape
-from weft.model.scalars import Annotations, AnyText, Bool, DnsLabel, Form, Int, Json, Labels, Text, Time
+from weft.model.base import Flaw, Shape, twice
+from weft.model.hosts import labels
+from weft.model.scalars import (
+    QUALIFIED,
+    SUBDOMAIN,
+    Annotations,
+    AnyText,
+    Bool,
+    DnsLabel,
+    Form,
+    Int,
+    Json,
+    Labels,
+    Text,
+    Time,
+)
 
 ResourceName = Annotated[
     Text,
@@ -115,26 +129,54 @@ class Condition(Shape):
     observed_generation: Annotated[Int, Field(ge=0)] | None = None
 
 
+class StatusCondition(Shape):
+    """One thing that is true of a resource, false, or not known; whole, as Kubernetes' own kinds have it."""
+
+    type: Annotated[Text, Form(rf"(?:{SUBDOMAIN}/)?{QUALIFIED}", "a condition's type", longest=316)]
+    status: Annotated[Text, Form("True|False|Unknown", "True, False or Unknown in quotes")]
+    reason: Annotated[
+        Text, Form(r"[A-Za-z](?:[A-Za-z0-9_,:]*[A-Za-z0-9_])?", "a reason in CamelCase", longest=1024)
+    ]
+    message: Annotated[Text, Field(max_length=32768)]
+    last_transition_time: Time
+    observed_generation: Annotated[Int, Field(ge=0)] | None = None
+
+
+def conditions_differ(conditions: tuple[StatusCondition, ...] | None, *path: str | int) -> Iterator[Flaw]:
+    """Conditions are told apart by their types."""
+    for number in twice(condition.type for condition in conditions or ()):
+        yield Flaw((*path, "conditions", number, "type"), "the type is there twice", "keep one of them")
+
+
 class LabelSelectorRequirement(Shape):
     """One demand on a label."""
 
-    key: AnyText
-    operator: Annotated[Text, Form("In|NotIn|Exists|DoesNotExist", "In, NotIn, Exists or DoesNotExist")]
+    key: Text
+    operator: Text
     values: tuple[Text, ...] | None = None
 
     def flaws(self) -> Iterator[Flaw]:
-        """Values go with In and NotIn only."""
-        if self.operator in {"In", "NotIn"} and not self.values:
-            yield Flaw(("values",), f"{self.operator} needs at least one value")
-        if self.operator in {"Exists", "DoesNotExist"} and self.values:
-            yield Flaw(("values",), f"{self.operator} takes no values", "remove them")
+        """Operators that exist, values where they are needed; what breaks this selects nothing."""
+        if self.operator in {"In", "NotIn"}:
+            if not self.values:
+                yield Flaw(("values",), f"{self.operator} needs at least one value", warns=True)
+        elif self.operator not in {"Exists", "DoesNotExist"}:
+            hint = "write In, NotIn, Exists or DoesNotExist"
+            yield Flaw(("operator",), f"{self.operator!r} is not an operator", hint, warns=True)
+        elif self.values:
+            yield Flaw(("values",), f"{self.operator} takes no values", "remove them", warns=True)
 
 
 class LabelSelector(Shape):
     """Which objects, by their labels; all demands must hold."""
 
-    match_labels: Labels | None = None
+    match_labels: dict[str, Text] | None = None
     match_expressions: tuple[LabelSelectorRequirement, ...] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Labels as they can be; no object bears others."""
+        for key, wrong in labels(self.match_labels):
+            yield Flaw(("matchLabels", key), wrong, warns=True)
 
 
 def dump(resource: Resource) -> dict[str, Any]:

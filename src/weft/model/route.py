@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final, Literal, Protocol
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, at_most_one, twice, union
-from weft.model.resource import Condition
+from weft.model.base import Flaw, Shape, at_most_one, twice, union, wire_name
+from weft.model.headers import known
+from weft.model.resource import StatusCondition, conditions_differ
 from weft.model.scalars import (
     ControllerName,
     DnsLabel,
@@ -24,6 +25,9 @@ from weft.model.scalars import (
     SectionName,
     Text,
 )
+
+GATEWAY_GROUP: Final = "gateway.networking.k8s.io"
+_ONCE: Final = ("CORS", "RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "URLRewrite")
 
 
 class LocalObjectReference(Shape):
@@ -59,6 +63,26 @@ class HTTPHeaderFilter(Shape):
     add: Annotated[tuple[HTTPHeader, ...], Field(max_length=16)] | None = None
     remove: Annotated[tuple[Text, ...], Field(max_length=16)] | None = None
     set: Annotated[tuple[HTTPHeader, ...], Field(max_length=16)] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Headers differ."""
+        yield from differ("add", self.add)
+        yield from differ("set", self.set)
+        for number in twice(self.remove or ()):
+            yield Flaw(("remove", number), "the header is there twice", "remove it")
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def differ(field: str, items: Sequence[_Named] | None) -> Iterator[Flaw]:
+    """Things with names that are told apart by them."""
+    for number in twice(item.name for item in items or ()):
+        yield Flaw(
+            (field, number, "name"), f"{(items or ())[number].name!r} is there twice", "keep one of them"
+        )
 
 
 class BackendObjectReference(Shape):
@@ -108,6 +132,12 @@ class CookieConfig(Shape):
     path: Annotated[Text, Field(max_length=1024)] | None = None
 
 
+class CookieLifetime(Shape):
+    """How long the cookie of a session lasts."""
+
+    lifetime_type: Literal["Permanent", "Session"] | None = None
+
+
 class HeaderConfig(Shape):
     """The header of a session."""
 
@@ -119,19 +149,34 @@ class SessionPersistence(Shape):
 
     absolute_timeout: GatewayDuration | None = None
     cookie: CookieConfig | None = None
+    """As versions after 1.6 write it."""
+    cookie_config: CookieLifetime | None = None
     header: HeaderConfig | None = None
+    """As versions after 1.6 write it."""
+    session_name: Annotated[Text, Field(max_length=128)] | None = None
+    """The name of the cookie or header."""
     type: Literal["Cookie", "Header"] | None = None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the cookie outlives the browser's session."""
+        blocks = (self.cookie, self.cookie_config)
+        return any(block is not None and block.lifetime_type == "Permanent" for block in blocks)
+
+    @property
+    def token(self) -> str | None:
+        """The name of the cookie or header, if one was given that can be one."""
+        block = self.header if self.type == "Header" else self.cookie
+        name = (block.name if block is not None else None) or self.session_name
+        return name if name and not known(name) else None
 
     def flaws(self) -> Iterator[Flaw]:
         """The block of the type, and no other."""
-        if (
-            self.cookie is not None
-            and self.cookie.lifetime_type == "Permanent"
-            and self.absolute_timeout is None
-        ):
-            yield Flaw(("absoluteTimeout",), "a permanent cookie needs absoluteTimeout")
-        if self.cookie is not None and self.type == "Header":
-            yield Flaw(("cookie",), "cookie does not go with type Header", "remove it")
+        if self.lasting and self.absolute_timeout is None:
+            yield Flaw(("absoluteTimeout",), "a permanent cookie needs absoluteTimeout", "add it")
+        for name in ("cookie", "cookie_config"):
+            if getattr(self, name) is not None and self.type == "Header":
+                yield Flaw((wire_name(self, name),), "cookies do not go with type Header", "remove it")
         if self.header is not None and self.type != "Header":
             yield Flaw(("header",), "header goes with type Header only", "remove it")
 
@@ -139,9 +184,13 @@ class SessionPersistence(Shape):
 class RouteParentStatus(Shape):
     """What became of a route at one of its parents."""
 
-    conditions: Annotated[tuple[Condition, ...], Field(min_length=1, max_length=8)]
+    conditions: Annotated[tuple[StatusCondition, ...], Field(min_length=1, max_length=8)]
     controller_name: ControllerName
     parent_ref: ParentReference
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Conditions differ."""
+        yield from conditions_differ(self.conditions)
 
 
 class RouteStatus(Shape):
@@ -158,17 +207,40 @@ class BackendRef(BackendObjectReference):
 
 
 def parents(references: tuple[ParentReference, ...]) -> Iterator[Flaw]:
-    """Two references to one parent must name different parts of it, and both a part (the CRD's rules)."""
-    whole = [(item.group, item.kind, item.namespace or None, item.name) for item in references]
+    """References to one parent name different parts of it, all in the same way (the CRD's rules)."""
+    whole = [
+        (
+            GATEWAY_GROUP if item.group is None else item.group,
+            item.kind or "Gateway",
+            item.namespace or None,
+            item.name,
+        )
+        for item in references
+    ]
     part = [(item.section_name or None, item.port) for item in references]
     for number in twice(zip(whole, part, strict=True)):
         yield Flaw(("parentRefs", number), "the same parent is there twice", "remove one of them")
     for number, parent in enumerate(whole):
-        if part[number] == (None, None) and any(
-            other == parent and part[place] != (None, None) for place, other in enumerate(whole)
-        ):
-            message = "sectionName or port is missing: another reference names a part of this parent"
-            yield Flaw(("parentRefs", number), message)
+        first = part[whole.index(parent)]
+        for wire, here, there in zip(("sectionName", "port"), part[number], first, strict=True):
+            if (here is None) != (there is None):
+                message = "one reference to this parent names it, another does not"
+                yield Flaw(("parentRefs", number, wire), message, f"write {wire} in both or in none")
+
+
+class _Rule(Protocol):
+    @property
+    def name(self) -> str | None: ...
+
+
+def single(api_version: str, rules: Sequence[_Rule]) -> Iterator[Flaw]:
+    """Routes of connections have one rule from v1 on; in v1alpha2 several, told apart by their names."""
+    if not api_version.endswith("/v1alpha2"):
+        if len(rules) > 1:
+            yield Flaw(("spec", "rules", 1), "a route of connections has one rule", "write another route")
+        return
+    for number in twice(rule.name or number for number, rule in enumerate(rules)):
+        yield Flaw(("spec", "rules", number, "name"), "the name is there twice", "give each its own")
 
 
 class HeaderMatch(Shape):
@@ -193,6 +265,14 @@ class RouteFilter(Shape):
         yield from union(self, self.type)
 
 
+def once(filters: Sequence[RouteFilter], *path: str | int) -> Iterator[Flaw]:
+    """Filters that may stand once only."""
+    kinds = [item.type for item in filters]
+    for number in twice(kinds):
+        if kinds[number] in _ONCE:
+            yield Flaw((*path, number), f"the filter {kinds[number]} may stand once only", "join them")
+
+
 class RouteBackend(BackendRef):
     """A service and its share of the requests."""
 
@@ -210,6 +290,12 @@ class RouteRule(Shape):
     """Any of these; every request unless given."""
     name: SectionName | None = None
     session_persistence: SessionPersistence | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Some filters may stand once."""
+        yield from once(self.filters or (), "filters")
+        for number, backend in enumerate(self.backend_refs or ()):
+            yield from once(backend.filters or (), "backendRefs", number, "filters")
 
 
 class RequestRouteSpec(Shape):

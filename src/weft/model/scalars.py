@@ -107,6 +107,7 @@ def _short(value: str) -> str:
 
 LABEL: Final = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN: Final = rf"{LABEL}(?:\.{LABEL})*"
+QUALIFIED: Final = r"(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _HEADER: Final = r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+"
 
 DnsLabel = Annotated[

@@ -52,6 +52,7 @@ class ServerTLSSettings(Shape):
     credential_name: Text | None = None
     """The Secret with the certificate, of the gateway's namespace."""
     credential_names: Annotated[tuple[Text, ...], Field(min_length=1, max_length=2)] | None = None
+    ecdh_curves: tuple[Text, ...] | None = None
     https_redirect: Bool | None = None
     """Sends plain HTTP to HTTPS."""
     insecure_skip_verify: Bool | None = None

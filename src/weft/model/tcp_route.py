@@ -9,7 +9,7 @@ from pydantic import Field
 
 from weft.model.base import Flaw, Shape
 from weft.model.resource import Resource
-from weft.model.route import BackendRef, ParentReference, RouteStatus, parents
+from weft.model.route import BackendRef, ParentReference, RouteStatus, parents, single
 from weft.model.scalars import SectionName
 
 
@@ -24,7 +24,8 @@ class TCPRouteSpec(Shape):
     """Connections of a listener, and where they go."""
 
     parent_refs: Annotated[tuple[ParentReference, ...], Field(max_length=32)] | None = None
-    rules: Annotated[tuple[TCPRouteRule, ...], Field(min_length=1, max_length=1)]
+    rules: Annotated[tuple[TCPRouteRule, ...], Field(min_length=1, max_length=16)]
+    """One; v1alpha2 had up to 16."""
     use_default_gateways: Literal["All", "None"] | None = None
 
     def flaws(self) -> Iterator[Flaw]:
@@ -37,3 +38,8 @@ class TCPRoute(Resource):
 
     spec: TCPRouteSpec
     status: RouteStatus | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """One rule from v1 on."""
+        yield from super().flaws()
+        yield from single(self.api_version, self.spec.rules)

@@ -33,9 +33,15 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.http[].fault.delay.exponentialDelay",
         "spec.tcp[].match[].sourceSubnet",
     ),
+    "networking.istio.io/DestinationRule": tuple(
+        f"{place}.loadBalancer.backendUtilization"
+        for policy in ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
+        for place in (policy, f"{policy}.portLevelSettings[]")
+    ),
     "networking.istio.io/Gateway": (
         "spec.servers[].defaultEndpoint",
         "spec.servers[].tls.caCrl",
+        "spec.servers[].tls.ecdhCurves",
         "spec.servers[].tls.insecureSkipVerify",
     ),
     "networking.istio.io/WorkloadGroup": ("spec.probe",),
@@ -49,6 +55,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "networking.istio.io/ProxyConfig": ("spec.image",),
     "networking.istio.io/EnvoyFilter": (
+        "spec.configPatches[].match.listener.filterChain.transportSocket",
         "spec.configPatches[].match.waypoint",
         "spec.configPatches[].patch.filterClass",
     ),

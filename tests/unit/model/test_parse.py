@@ -57,7 +57,7 @@ def virtual_service(spec: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("document", read(SAMPLES), ids=name_of)
 def test_a_sample_comes_back_unchanged(document: Document) -> None:
     resource, problems = parse(document)
-    assert problems == ()
+    assert [problem for problem in problems if problem.severity is Severity.ERROR] == []
     assert resource is not None
     assert dump(resource) == document.data
     again, _ = parse_object(dump(resource))
@@ -271,7 +271,7 @@ GATEWAY_API = "apiVersion: gateway.networking.k8s.io/v1\nkind: %s\nmetadata: {na
         ),
         (
             GATEWAY_API % "HTTPRoute" + "spec: {parentRefs: [{name: a}, {name: a, sectionName: b}]}",
-            "spec.parentRefs[0]: sectionName or port is missing",
+            "spec.parentRefs[1].sectionName: one reference",
         ),
         (
             GATEWAY_API % "Gateway"

@@ -96,9 +96,7 @@ def _sessions(route: RequestRoute) -> Iterator[Flaw]:
         if session.type == "Header" and session.absolute_timeout is not None:
             message = "a session by header does not end after a time"
             yield Flaw(path=f"{place}.absoluteTimeout", reason="", message=message, hint="use a cookie")
-        cookie = session.cookie
-        lasting = cookie is not None and cookie.lifetime_type == "Permanent"
-        if session.absolute_timeout and session.type != "Header" and not lasting:
+        if session.absolute_timeout and session.type != "Header" and not session.lasting:
             message = "the cookie of a session that ends after a time lasts as long, as a Permanent one does"
             hint = "leave absoluteTimeout out, or write lifetimeType: Permanent"
             yield Flaw(path=f"{place}.absoluteTimeout", reason="", message=message, hint=hint)

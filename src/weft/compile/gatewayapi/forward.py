@@ -202,12 +202,10 @@ def session_of(rule: SessionPersistence | None, name: str) -> ir.SessionPersiste
     if rule is None:
         return None
     if rule.type == "Header":
-        header = rule.header.name if rule.header is not None else "x-session"
-        return ir.SessionPersistence(name=header, place=ir.SessionIn.HEADER)
-    cookie = rule.cookie
+        return ir.SessionPersistence(name=rule.token or "x-session", place=ir.SessionIn.HEADER)
     return ir.SessionPersistence(
-        name=(cookie.name if cookie is not None else None) or f"weft-{_digest(name)}",
-        path=(cookie.path if cookie is not None else None) or "/",
+        name=rule.token or f"weft-{_digest(name)}",
+        path=(rule.cookie.path if rule.cookie is not None else None) or "/",
         lifetime=rule.absolute_timeout or None,
     )
 

@@ -43,7 +43,7 @@ def selected(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:
             "NotIn": value is None or value not in (demand.values or ()),
             "Exists": value is not None,
             "DoesNotExist": value is None,
-        }[str(demand.operator)]
+        }.get(demand.operator, False)
         if not holds:
             return False
     return True
