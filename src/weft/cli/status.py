@@ -11,7 +11,7 @@ import click
 
 from weft.cli.documents import refuse_errors
 from weft.cli.server import show
-from weft.errors import UsageError, WeftError
+from weft.errors import Severity, UsageError, WeftError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -147,8 +147,26 @@ def _read(
             problems += wrong
             if resource is not None:
                 problems += findings(resource, part.where)
+            elif all(
+                problem.path == "metadata.name" for problem in wrong if problem.severity is Severity.ERROR
+            ):
+                resource = _misnamed(part, namespace)
             found.append((part, resource))
     return found, tuple(problems)
+
+
+def _misnamed(part: Part, namespace: str) -> Resource | None:
+    """A resource that only its name is wrong with: it is judged all the same, since others refer to it."""
+    from weft.model.parse import parse_object
+
+    metadata = _mapping(part.data.get("metadata"))
+    name = metadata.get("name")
+    if not isinstance(name, str):
+        return None
+    resource, _ = parse_object({**part.data, "metadata": {**metadata, "name": "x"}}, part.where, namespace)
+    if resource is None:
+        return None
+    return resource.model_copy(update={"metadata": resource.metadata.model_copy(update={"name": name})})
 
 
 def _earlier(paths: Sequence[str], namespace: str) -> dict[Key, Wire]:

@@ -196,6 +196,16 @@ def test_a_document_with_errors_is_left_out_and_the_rest_is_judged() -> None:
     assert found["Gateway"]["status"]["listeners"][0]["attachedRoutes"] == 0
 
 
+def test_a_wrong_name_is_reported_and_keeps_nothing_from_being_judged() -> None:
+    done = _run("-", "-o", "yaml", stdin=FILE.replace("metadata: {name: web,", "metadata: {name: Web,"))
+    assert done.code == 1
+    assert "'Web' is not a DNS name" in done.stderr
+    found = {(item["kind"], item["metadata"]["name"]): item for item in yaml.safe_load_all(done.stdout)}
+    (parent,) = found["HTTPRoute", "Web"]["status"]["parents"]
+    assert _condition(parent["conditions"], "Accepted")["status"] == "True"
+    assert found["Gateway", "edge"]["status"]["listeners"][0]["attachedRoutes"] == 1
+
+
 ISTIO = """
 apiVersion: networking.istio.io/v1
 kind: VirtualService
