@@ -291,7 +291,7 @@ def _explained(running: Configuration, port: int, request: dict[str, Any]) -> _O
         {"from": {"gateway": "default/edge"}, "port": port, "source": {"ip": "127.0.0.1"}, "http": request}
     )
     dialled = Dialled(addresses=("127.0.0.1",), port=port, source_ip="127.0.0.1")
-    upstreams = Upstreams(running, lambda host: False, "default")
+    upstreams = Upstreams(running, lambda host: False, lambda cluster: False)
     walk(question, dialled, upstreams, Origins(), answer)
     assert answer.status is not None, answer
     sent = answer.request if answer.targets else None

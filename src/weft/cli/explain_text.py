@@ -31,10 +31,10 @@ def summary(answer: dict[str, Any]) -> str:
     if answer.get("grpcStatus") is not None:
         status += f", gRPC {answer['grpcStatus']}"
     action = answer["action"]
-    if answer["error"]:
-        return f"{action}: {answer['error']}{status}"
     if action == "redirect" and answer["redirect"]:
         return f"redirect to {answer['redirect']['location']}{status}"
+    if answer["error"]:
+        return f"{action}: {answer['error']}{status}"
     targets = answer["upstream"]["destinations"]
     if action in {"forward", "passthrough"} and targets:
         total = sum(target["weight"] for target in targets) or 1

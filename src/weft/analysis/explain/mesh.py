@@ -16,6 +16,7 @@ from weft.analysis.explain.request import ClientTls, Request, Role, read_request
 from weft.analysis.explain.upstream import Upstreams
 from weft.analysis.explain.walk import Dialled, walk
 from weft.compile.endpoints import endpoint_set
+from weft.compile.inbound import PeerMode
 from weft.compile.proxy import compile_proxy
 from weft.compile.service import Resolution, Service
 from weft.compile.world import World
@@ -69,8 +70,7 @@ class Mesh:
         proxy = asked(question.sender, self.world, self._bearers)
         answer.say("proxy", proxy.note)
         running = self._configuration(proxy, inbound=question.sender.role is Role.INBOUND)
-        namespace = proxy.identity.name.namespace
-        upstreams = Upstreams(running, self._is_kubernetes, namespace)
+        upstreams = Upstreams(running, self._is_kubernetes, self._is_meshed)
         walk(question, self._dialled(question, proxy, answer), upstreams, self._origins, answer)
 
     def _configuration(self, proxy: Asked, *, inbound: bool) -> Configuration:
@@ -96,6 +96,29 @@ class Mesh:
 
     def _is_kubernetes(self, host: str) -> bool:
         return any(service.kubernetes for service in self.world.services.by_host.get(host, ()))
+
+    def _is_meshed(self, cluster: str) -> bool:
+        """Whether the workloads of a service that nobody runs yet will have sidecars that take mutual TLS.
+
+        Those that it selects are in the mesh, unless a document says that they get no sidecar.
+        """
+        name = ClusterName.parse(cluster)
+        for service in self.world.services.by_host.get(name.host, ()) if name else ():
+            port = service.port(name.port) if name else None
+            if port is None or service.selector is None or service.external:
+                continue
+            wanted = set(service.selector)
+            selected = [
+                bearer
+                for bearer in self._bearers.values()
+                if bearer.namespace == service.namespace and wanted <= set(bearer.labels)
+            ]
+            labels = selected[0].labels if selected else service.selector
+            number = port.target if isinstance(port.target, int) else port.number
+            mode = self.world.peer_modes(service.namespace, labels).of(number)
+            joined = not selected or any(bearer.sidecar for bearer in selected)
+            return joined and mode is not PeerMode.DISABLE
+        return False
 
     def _dialled(self, question: Request, proxy: Asked, answer: Answer) -> Dialled:
         role, own = question.sender.role, proxy.identity.name

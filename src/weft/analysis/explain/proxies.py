@@ -20,6 +20,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 # An address that belongs to nobody (RFC 5737), where a proxy's own is not known.
 NOWHERE: Final = "192.0.2.1"
+_INJECT: Final = "sidecar.istio.io/inject"
 _TEMPLATES: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"})
 _GATEWAYS: Final = {
     "istio-ingressgateway": "ingressgateway",
@@ -29,7 +30,10 @@ _GATEWAYS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bearer:
-    """A workload that a document describes: what its proxy would say of itself."""
+    """A workload that a document describes: what its proxy would say of itself.
+
+    ``sidecar``: whether it gets one; a document can say that it does not.
+    """
 
     kind: str
     namespace: str
@@ -38,6 +42,7 @@ class Bearer:
     address: str = ""
     account: str = ""
     ports: tuple[tuple[str, int], ...] = ()
+    sidecar: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,9 @@ def _pod(
         address=ip,
         account=_word(spec.get("serviceAccountName")),
         ports=tuple(dict.fromkeys(ports)),
+        sidecar=not any(
+            _map(metadata.get(field)).get(_INJECT) in {"false", False} for field in ("labels", "annotations")
+        ),
     )
 
 

@@ -22,11 +22,15 @@ MISSING: Final = {0: 503, 1: 404, 2: 500}
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """The clusters of a proxy. ``is_kubernetes``: whether a host is a Kubernetes Service's."""
+    """The clusters of a proxy.
+
+    ``is_kubernetes``: whether a host is a Kubernetes Service's. ``is_meshed``: whether the workloads of a
+    cluster whose endpoints nobody knows will take mutual TLS.
+    """
 
     running: Configuration
     is_kubernetes: Callable[[str], bool]
-    namespace: str
+    is_meshed: Callable[[str], bool]
 
     def target(self, name: str, weight: int = 1, missing: int = 0) -> Target:
         """A cluster as a destination. ``missing`` says what is answered when there is no such cluster."""
@@ -86,7 +90,7 @@ class Upstreams:
         endpoints = [one for group in load.endpoints for one in group.lb_endpoints] if load else []
         found = {self._endpoint(cluster, one.metadata) for one in endpoints}
         if not found:
-            return "none"
+            return "mtls" if self.is_meshed(cluster.name) else "none"
         return "mtls" if "mtls" in found else "tls" if "tls" in found else "none"
 
     def _endpoint(self, cluster: cluster_v3.Cluster, metadata: core_v3.Metadata) -> str:

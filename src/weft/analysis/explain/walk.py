@@ -98,6 +98,8 @@ def walk(question: Request, dialled: Dialled, upstreams: Upstreams, origins: Ori
                 return
             case "tcp_proxy.v3.TcpProxy":
                 _stream(config, answer, upstreams, origins, chain, connection)
+                if answer.error is None and answer.action is not Action.BLACKHOLE:
+                    _answered(question, chain, answer)
                 return
             case "rbac.v3.RBAC" if not _permitted(config, scene, answer):
                 return
@@ -252,6 +254,14 @@ def _stream(
     else:
         parts = [(config.cluster, 1)]
     _towards(parts, answer, upstreams)
+
+
+def _answered(question: Request, chain: listener_v3.FilterChain, answer: Answer) -> None:
+    """HTTP among bytes that are only passed on: the client sees what the upstream answers."""
+    ended = chain.HasField("transport_socket")
+    if question.is_http and (ended or question.tls is ClientTls.NONE):
+        answer.status = question.answer_status
+        answer.response_headers = {name: list(values) for name, values in question.answer_headers.items()}
 
 
 def _towards(parts: list[tuple[str, int]], answer: Answer, upstreams: Upstreams) -> None:
