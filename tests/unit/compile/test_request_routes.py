@@ -260,6 +260,15 @@ def test_matches_that_no_proxy_takes_are_left_out_and_told() -> None:
     ]
 
 
+def test_a_regular_expression_that_is_a_star_asks_whether_there_is_a_value() -> None:
+    (only,) = routes(
+        f"""
+  - {{matches: [{{headers: [{{name: x, type: RegularExpression, value: "*"}}], queryParams: [{{name: q, type: RegularExpression, value: "*"}}]}}], {TO_WEB}}}
+"""
+    )
+    assert only.match.headers[0].match.test is only.match.query[0].match.test is ir.TextTest.PRESENT
+
+
 def test_references_and_filters_that_lead_nowhere_are_told() -> None:
     filters = "filters: [{type: ExtensionRef, extensionRef: {group: x.io, kind: T, name: t}}]"
     text = route(f"[{{backendRefs: [{{name: gone, port: 80, {filters}}}]}}]")

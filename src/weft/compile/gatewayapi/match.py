@@ -13,6 +13,7 @@ from weft.model.patterns import pattern
 from weft.model.route import HeaderMatch
 
 _REGEX: Final = "RegularExpression"
+_ANY: Final = "*"
 _RANK: Final = {
     ir.PathTest.EXACT: 0,
     ir.PathTest.PREFIX: 1,
@@ -83,7 +84,10 @@ def _headers(headers: Iterable[HeaderMatch] | None) -> tuple[ir.HeaderMatch, ...
 
 
 def _text(test: HeaderMatch | HTTPQueryParamMatch) -> ir.TextMatch:
+    """The test of a value; a regular expression ``*`` asks whether there is one (Istio)."""
     regex = test.type == _REGEX
+    if regex and test.value == _ANY:
+        return ir.TextMatch(test=ir.TextTest.PRESENT)
     return ir.TextMatch(test=ir.TextTest.REGEX if regex else ir.TextTest.EXACT, value=test.value)
 
 
@@ -122,7 +126,7 @@ def complaints(match: Shape | None) -> Iterator[tuple[str, str]]:
         if match.path is not None and match.path.type == _REGEX and match.path.value:
             found.append(("path.value", match.path.value))
         for number, parameter in enumerate(match.query_params or ()):
-            if parameter.type == _REGEX:
+            if parameter.type == _REGEX and parameter.value != _ANY:
                 found.append((f"queryParams[{number}].value", parameter.value))
     elif match.method is not None and match.method.type == _REGEX:
         found += [
@@ -130,7 +134,7 @@ def complaints(match: Shape | None) -> Iterator[tuple[str, str]]:
             ("method.method", match.method.method or ""),
         ]
     for number, header in enumerate(match.headers or ()):
-        if header.type == _REGEX:
+        if header.type == _REGEX and header.value != _ANY:
             found.append((f"headers[{number}].value", header.value))
     for path, text in found:
         complaint = pattern(text) if text else ""
