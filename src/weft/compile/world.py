@@ -12,6 +12,7 @@ from typing import Final, TypeVar, cast
 from weft.compile import kubernetes
 from weft.compile.backends import Backing, PeersByService, peers_of
 from weft.compile.gatewayapi.facts import Facts
+from weft.compile.gatewayapi.mesh_streams import with_streams
 from weft.compile.hosts import is_wildcard
 from weft.compile.istio import service_entry
 from weft.compile.istio.delegate import rooted
@@ -193,8 +194,15 @@ class World:
 
     @property
     def virtual_services(self) -> Mapping[Key, VirtualService]:
-        """VirtualServices that have hosts, with the rules of those that they delegate to."""
-        return self.memo(rooted, self.all(VirtualService), self.settings, self.memo)
+        """VirtualServices that have hosts, with the rules of those that they delegate to.
+
+        TCPRoutes and TLSRoutes at services of the mesh are among them.
+        """
+        made = self.memo(rooted, self.all(VirtualService), self.settings, self.memo)
+        tcp, tls = self.all(TCPRoute), self.all(TLSRoute)
+        if not tcp and not tls:
+            return made
+        return self.memo(with_streams, made, tcp, tls, self.services, self.settings, self.memo)
 
     @property
     def gateway_facts(self) -> Facts:

@@ -8,12 +8,14 @@ from typing import Final
 from weft.compile.gatewayapi.backend_tls_policy import backend_tls, verdict_of
 from weft.compile.gatewayapi.backends import backend_of
 from weft.compile.gatewayapi.binding import attached, bound, parents_of
-from weft.compile.gatewayapi.facts import Facts
+from weft.compile.gatewayapi.facts import GROUP, Facts
 from weft.compile.gatewayapi.gateway import wants_http3
 from weft.compile.gatewayapi.layer4 import backends
 from weft.compile.gatewayapi.listener_set import attachment, gateway_of
 from weft.compile.gatewayapi.listener_tls import MODE_OPTION, MODES, OPTIONS
 from weft.compile.gatewayapi.listeners import Listener, listeners_of, merged
+from weft.compile.gatewayapi.mesh import SERVICE, SERVICE_ENTRY
+from weft.compile.gatewayapi.rivals import settled
 from weft.compile.gatewayapi.status_gateway import refusal
 from weft.errors import Problem, Severity, did_you_mean
 from weft.model.gateway import Gateway
@@ -27,6 +29,8 @@ from weft.names import HTTP3_ANNOTATION
 
 NOT_FOUND: Final = "IST0101"
 UNHEEDED: Final = "WEFT0102"
+
+PARENTS: Final = frozenset({f"{GROUP}/Gateway", f"{GROUP}/ListenerSet", SERVICE, SERVICE_ENTRY})
 
 Layer4 = TLSRoute | TCPRoute | UDPRoute
 
@@ -116,12 +120,20 @@ def _of_options(key: Key, item: Resource, listener: Listener, place: str) -> Ite
 
 def _of_route(route: Layer4, facts: Facts) -> Iterator[Problem]:
     kind, owner = type(route).__name__, route.metadata.namespace
-    for parent in facts.memo(parents_of, route, facts):
-        path = f"spec.parentRefs[{parent.place}]"
-        if parent.gateway is not None and parent.reason != "Accepted":
+    parents = settled(route, facts)
+    for parent in parents:
+        path, ref = f"spec.parentRefs[{parent.place}]", parent.ref
+        said = f"{GROUP if ref.group is None else ref.group}/{ref.kind or 'Gateway'}"
+        if parent.owner is not None and parent.reason != "Accepted":
             yield _problem(route.key, parent.message, path, "")
-    for number, ref in enumerate(backends(route)):
-        backend = backend_of(ref, owner, facts, kind)
+        elif said not in PARENTS:
+            message = f"weft has no parents of kind {said}: the route is not in force there"
+            yield _problem(route.key, message, f"{path}.kind", "name a Gateway")
+    mesh = any(parent.owner is not None for parent in parents) and all(
+        parent.gateway is None for parent in parents
+    )
+    for number, part in enumerate(backends(route)):
+        backend = backend_of(part, owner, facts, kind, mesh=mesh)
         if backend.reason != "ResolvedRefs":
             code = NOT_FOUND if backend.reason == "BackendNotFound" else UNHEEDED
             path = f"spec.rules[0].backendRefs[{number}]"

@@ -26,6 +26,7 @@ from weft.model.grpc_route import GRPCRoute
 from weft.model.http_route import HTTPRoute
 from weft.model.resource import Key
 from weft.model.route import ParentReference
+from weft.model.udp_route import UDPRoute
 
 SERVICE: Final = "/Service"
 SERVICE_ENTRY: Final = "networking.istio.io/ServiceEntry"
@@ -49,6 +50,8 @@ def mesh_parent(place: int, ref: ParentReference, route: Route, facts: Facts) ->
         return replace(
             found, reason="NoMatchingParent", message=f"{what} has no port of that number and name"
         )
+    if isinstance(route, UDPRoute):
+        return replace(found, reason="UnsupportedValue", message="sidecars take no datagrams")
     if key in _index(facts).outranked.get(route.key, ()):
         message = f"a GRPCRoute has all ports of {what} that are meant"
         return replace(found, reason=CONFLICTED, message=message)
