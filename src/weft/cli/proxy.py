@@ -42,9 +42,11 @@ def status(name: str | None, namespace: str, server: str | None, output: str) ->
     NAME is NAME.NAMESPACE, NAMESPACE/NAME or NAME. Exits 1 when a proxy refuses something.
     """
     if name is None:
-        rows = asyncio.run(_request("GET", "/weft/v1/proxies", server))["proxies"]
+        rows = asyncio.run(ask_control_plane("GET", "/weft/v1/proxies", server))["proxies"]
     else:
-        rows = [asyncio.run(_request("GET", f"/weft/v1/proxies/{_workload(name, namespace)}", server))]
+        rows = [
+            asyncio.run(ask_control_plane("GET", f"/weft/v1/proxies/{proxy_id(name, namespace)}", server))
+        ]
     if output == "table":
         _print_table(
             ("NAME", "NAMESPACE", *(short.upper() for short in _TYPES), "AGE", "VERSION"), map(_row, rows)
@@ -112,12 +114,12 @@ def config(
         raise UsageError("say which proxy, or give a dump with -f", hint="weft proxy config cluster web.shop")
     live: dict[str, Any] | None = None
     if file is not None:
-        dump = _load(file.read_text(), str(file))
+        dump = read_dump(file.read_text(), str(file))
     else:
-        workload = _workload(name or "", namespace)
-        dump = _load(_admin(workload, "GET", "/config_dump?include_eds", server), workload)
+        workload = proxy_id(name or "", namespace)
+        dump = read_dump(ask_admin(workload, "GET", "/config_dump?include_eds", server), workload)
         if kind in {"endpoint", "all"}:
-            live = _load(_admin(workload, "GET", "/clusters?format=json", server), workload)
+            live = read_dump(ask_admin(workload, "GET", "/clusters?format=json", server), workload)
     by = proxy_config.Filter(
         fqdn=fqdn, port=port, direction=direction, subset=subset, name=resource, address=address,
         cluster=cluster, status=health,
@@ -155,10 +157,10 @@ def log(name: str, level: str | None, namespace: str, server: str | None) -> Non
             if word not in _LEVELS or (not logger and len(parts) > 1):
                 raise UsageError(f"{level!r} is no log level", hint=f"write one of {', '.join(_LEVELS)}")
         query = f"?level={level}" if not parts[0][0] else f"?paths={level}"
-    click.echo(_admin(_workload(name, namespace), "POST", f"/logging{query}", server), nl=False)
+    click.echo(ask_admin(proxy_id(name, namespace), "POST", f"/logging{query}", server), nl=False)
 
 
-def _workload(name: str, namespace: str) -> str:
+def proxy_id(name: str, namespace: str) -> str:
     """``NAME.NAMESPACE``, ``NAMESPACE/NAME``, ``NAME`` or a node id as ``namespace/name``."""
     if "~" in name:
         try:
@@ -172,7 +174,7 @@ def _workload(name: str, namespace: str) -> str:
     return f"{tail}/{head}" if dot else f"{namespace}/{name}"
 
 
-def _admin(workload: str, method: str, path: str, server: str | None) -> str:
+def ask_admin(workload: str, method: str, path: str, server: str | None) -> str:
     """What a workload's Envoy answers at its admin interface: by its node here, else by the control plane.
 
     Raises:
@@ -181,7 +183,7 @@ def _admin(workload: str, method: str, path: str, server: str | None) -> str:
     reply = None if server else asyncio.run(_ask_node(workload, method, path))
     if reply is None:
         body = {"method": method, "path": path}
-        reply = asyncio.run(_request("POST", f"/weft/v1/proxies/{workload}/admin", server, body))
+        reply = asyncio.run(ask_control_plane("POST", f"/weft/v1/proxies/{workload}/admin", server, body))
     if reply["status"] != 200:
         raise WeftError(f"the Envoy of {workload} answered {reply['status']}: {reply['body'].strip()}")
     return str(reply["body"])
@@ -210,14 +212,24 @@ async def _ask_node(workload: str, method: str, path: str) -> dict[str, Any] | N
     return None
 
 
-async def _request(method: str, path: str, server: str | None, body: Any = None) -> Any:
+async def ask_control_plane(method: str, path: str, server: str | None, body: Any = None) -> Any:
+    """What the control plane answers, as JSON.
+
+    Raises:
+        WeftError: when there is none, or it refuses.
+    """
     from weft.client import ApiClient, locate
 
     async with ApiClient(locate(server)) as client:
         return await client.raw(method, path, body)
 
 
-def _load(text: str, what: str) -> dict[str, Any]:
+def read_dump(text: str, what: str) -> dict[str, Any]:
+    """A configuration dump as JSON.
+
+    Raises:
+        WeftError: when the text is none; ``what`` names it.
+    """
     try:
         data = json.loads(text)
     except ValueError:
