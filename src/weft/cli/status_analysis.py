@@ -28,13 +28,15 @@ def analysed(resources: Iterable[Resource], findings: Iterable[Finding]) -> Mapp
 
 
 def _status(resource: Resource, findings: list[Finding]) -> dict[str, Any]:
+    from weft.compile.gatewayapi.conditions import LONGEST
+
     failed = any(finding.level is Severity.ERROR for finding in findings)
     generation = resource.metadata.generation or 1
     condition = {
         "type": PASSED,
         "status": str(not failed),
         "reason": "ErrorsFound" if failed else "NoErrorsFound",
-        "message": "; ".join(f"{finding.code}: {finding.message}" for finding in findings),
+        "message": "; ".join(f"{finding.code}: {finding.message}" for finding in findings)[:LONGEST],
         "observedGeneration": generation,
     }
     messages = [

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import click
 
+from weft.model.catalog import GATEWAY_API
+
 _GOOD: Final = frozenset({"Accepted", "PassedAnalysis", "Programmed", "ResolvedRefs", "SupportedVersion"})
 _BAD: Final = frozenset({"Conflicted", "PartiallyInvalid"})
 _DOUBTFUL: Final = frozenset({"InsecureFrontendValidationMode", "OverlappingTLSConfig"})
@@ -61,10 +63,11 @@ def level(condition: Mapping[str, Any]) -> str:
 
 def _lines(items: Iterable[Mapping[str, Any]]) -> Iterator[Line]:
     for item in items:
-        said = item.get("status")
+        said, name = item.get("status"), _name(item)
         if not isinstance(said, dict):
+            if str(item.get("apiVersion")).startswith(f"{GATEWAY_API}/") and item.get("kind") == "Gateway":
+                yield Line(name, "", (), ("its GatewayClass is not weft's: name its controller",))
             continue
-        name = _name(item)
         if "conditions" in said:
             yield Line(name, "", tuple(said["conditions"]), _notes(said))
         for listener in said.get("listeners") or ():

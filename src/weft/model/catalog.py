@@ -267,7 +267,7 @@ KINDS: Final[tuple[KindRow, ...]] = (
     _row(GATEWAY_API, ("v1",), "ListenerSet", ("lset",), "listener_set", _ACCEPTED, _PROGRAMMED),
     _row(GATEWAY_API, ("v1", "v1beta1"), "HTTPRoute", (), "http_route", _HOSTNAMES),
     _row(GATEWAY_API, ("v1",), "GRPCRoute", (), "grpc_route", _HOSTNAMES),
-    _row(GATEWAY_API, ("v1", "v1alpha3", "v1alpha2"), "TLSRoute", (), "tls_route", _HOSTNAMES),
+    _row(GATEWAY_API, ("v1", "v1alpha3", "v1alpha2"), "TLSRoute", (), "tls_route"),
     _row(GATEWAY_API, ("v1", "v1alpha2"), "TCPRoute", (), "tcp_route"),
     _row(GATEWAY_API, ("v1", "v1alpha2"), "UDPRoute", (), "udp_route"),
     _row(GATEWAY_API, ("v1", "v1beta1"), "ReferenceGrant", ("refgrant",), "reference_grant", status=False),

@@ -46,6 +46,11 @@ def test_a_class_that_asks_for_parameters_is_refused() -> None:
     assert verdicts(said["conditions"])["Accepted"] == "!InvalidParameters"
 
 
+def test_a_class_of_another_controller_is_its_own_to_judge() -> None:
+    alien = gateway_class().replace("weft.dev/gateway-controller", "example.com/other")
+    assert statuses(world(alien, gateway()).gateway_facts) == {}
+
+
 HTTP = "{name: http, port: 80, protocol: HTTP}"
 HTTPS = (
     "{{name: tls, port: 443, protocol: HTTPS, hostname: a.example.com, tls: {{certificateRefs: [{refs}]}}}}"

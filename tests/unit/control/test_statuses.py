@@ -296,6 +296,29 @@ async def test_a_listener_set_is_programmed_once_the_gateways_proxy_has_it(world
         assert (await world.condition(SET, "Programmed"))["status"] == "True"
 
 
+async def test_every_kind_of_route_is_told(world: World) -> None:
+    ports = {"HTTP": 80, "TCP": 90, "UDP": 90}
+    tls = {"name": "tls", "port": 443, "protocol": "TLS", "tls": {"mode": "Passthrough"}}
+    listeners = [{"name": name.lower(), "port": port, "protocol": name} for name, port in ports.items()]
+    async with world.running():
+        await world.apply(gateway(listeners=[*listeners, tls]))
+        kinds = {"GRPCRoute": "http", "TLSRoute": "tls", "TCPRoute": "tcp", "UDPRoute": "udp"}
+        for kind, section in kinds.items():
+            made = {**route(section=section), "kind": kind}
+            if kind == "TLSRoute":
+                made["spec"]["hostnames"] = ["web.example.com"]
+            await world.apply(made)
+        await world.settled()
+        for kind in kinds:
+            key = Key(f"gateway.networking.k8s.io/{kind}", "shop", "web")
+            (parent,) = (await world.status(key))["parents"]
+            said = {one["type"]: (one["status"], one["reason"]) for one in parent["conditions"]}
+            assert said == {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("False", "BackendNotFound")}
+            assert not parse_object(await world.wire(key))[1]
+        counts = {one["name"]: one["attachedRoutes"] for one in (await world.status(GATEWAY))["listeners"]}
+        assert counts == dict.fromkeys(("http", "tcp", "udp", "tls"), 1)
+
+
 async def test_a_policy_gets_an_ancestor_for_each_gateway_and_loses_it(world: World) -> None:
     async with world.running():
         await world.apply(gateway())

@@ -28,6 +28,10 @@ _OURS: Final = frozenset(
 _SHARED: Final = {"parents": ("parentRef", 32), "ancestors": ("ancestorRef", 16)}
 
 
+LONGEST: Final = 32_768
+"""Characters that the API takes in a message."""
+
+
 def condition(metadata: Metadata, kind: str, holds: bool, reason: str, message: str = "") -> Status:
     """One condition, without the time at which it last changed.
 
@@ -37,7 +41,7 @@ def condition(metadata: Metadata, kind: str, holds: bool, reason: str, message: 
         "type": kind,
         "status": "True" if holds else "False",
         "reason": reason,
-        "message": message,
+        "message": message[:LONGEST],
         "observedGeneration": generation(metadata),
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from weft.compile.gatewayapi.conditions import Status
-from weft.compile.gatewayapi.facts import BUILT_IN_CLASSES, Facts
+from weft.compile.gatewayapi.facts import Facts
 from weft.compile.gatewayapi.listener_set import gateway_of
 from weft.compile.gatewayapi.status_class import class_status
 from weft.compile.gatewayapi.status_gateway import gateway_status, refusal
@@ -48,7 +48,7 @@ def each_status(
     What no parent of ours speaks of (any more) gets an empty list: what was said of it before is to go.
     """
     for key, resource in facts.classes.items():
-        if key.name in BUILT_IN_CLASSES or str(resource.spec.controller_name) in facts.settings.controllers:
+        if str(resource.spec.controller_name) in facts.settings.controllers:
             yield key, class_status(resource)
     for routes in facts.all_routes:
         for key, route in routes.items():
