@@ -11,12 +11,12 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from weft.ir import Attachment
+from weft.ir import Attachment, Standpoint
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_VALUES: Final = (str, int, float, bytes, timedelta, frozenset, Enum, Attachment, type(None))
+_VALUES: Final = (str, int, float, bytes, timedelta, frozenset, Enum, Attachment, Standpoint, type(None))
 _BY_VALUE: Final[dict[type, bool]] = {}
 
 

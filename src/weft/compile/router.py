@@ -12,7 +12,7 @@ from weft.compile.istio import auto_passthrough
 from weft.compile.istio.edge import Scene
 from weft.compile.istio.edge import edge_of as istio_edge
 from weft.compile.receiving import selecting
-from weft.compile.rules import clusters_of
+from weft.compile.rules import clusters_of, localized
 from weft.compile.service import target_port
 from weft.compile.sidecar import itself
 from weft.compile.telemetry import telemetry_of
@@ -49,6 +49,7 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         tables = [*edge.tables, *(table for table in tables if table.name not in taken)]
     sending = memo(clusters_of, view, rules, world.peers, settings, True, memo)
     sending = memo(secured, sending, rules, backend_tls(facts), certificate, memo)
+    sending = localized(sending, identity.standpoint, memo)
     known = {cluster.name for cluster in sending.all} if added else frozenset()
     return ir.Proxy(
         identity=identity,

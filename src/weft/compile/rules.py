@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from weft.compile.clusters import Peers, service_cluster
 from weft.compile.istio.destination_rule import merge
 from weft.compile.istio.rule_index import RuleIndex
 from weft.compile.memo import Memo
-from weft.compile.policy import NO_RULE, Rule
-from weft.compile.protocol import Protocol
-from weft.compile.service import Labels, Resolution, Service
+from weft.compile.policy import NO_RULE, Rule, Subset
+from weft.compile.service import Labels, Resolution, Service, reachable
 from weft.compile.settings import Settings
 from weft.compile.view import View
-from weft.ir import Cluster
+from weft.ir import ANYWHERE, Cluster, Standpoint, seen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +101,11 @@ def _keeps_secrets(rule: Rule) -> bool:
     )
 
 
+def _subsets(service: Service, rule: Rule) -> tuple[Subset, ...]:
+    """What is looked up when a client says it has no parts."""
+    return (rule.default,) if service.resolution is Resolution.NAMED else (rule.default, *rule.subsets)
+
+
 def _service_clusters(
     service: Service, rule: Rule, peers: Peers, settings: Settings, router: bool, namespace: str
 ) -> tuple[Cluster, ...]:
@@ -110,6 +114,29 @@ def _service_clusters(
     return tuple(
         service_cluster(service, port, subset, subset.policy(port.number), peers, settings, router, namespace)
         for port in service.ports
-        if port.protocol is not Protocol.UDP
-        for subset in (rule.default, *rule.subsets)
+        if reachable(service, port)
+        for subset in _subsets(service, rule)
     )
+
+
+def localized(sending: Clusters, client: Standpoint, memo: Memo) -> Clusters:
+    """The clusters for a client at its place: endpoints that are a part of a cluster are ranked there."""
+    places = memo(_ranked, sending)
+    if not places:
+        return sending
+    found = list(sending.all)
+    for place in places:
+        found[place] = memo(_at, found[place], seen(found[place].placement, client))
+    return memo(Clusters, tuple(found))
+
+
+def _ranked(sending: Clusters) -> tuple[int, ...]:
+    return tuple(
+        place
+        for place, cluster in enumerate(sending.all)
+        if cluster.endpoints and cluster.placement != ANYWHERE
+    )
+
+
+def _at(cluster: Cluster, client: Standpoint) -> Cluster:
+    return replace(cluster, client=client)

@@ -12,7 +12,7 @@ from weft.compile.gatewayapi.mesh import mesh_led_to
 from weft.compile.istio.sidecar import scope_of
 from weft.compile.outlook import outlooks_of
 from weft.compile.receiving import Receiving, inbound_ports, pools_of, receiving_of, selecting
-from weft.compile.rules import Clusters, clusters_of
+from weft.compile.rules import Clusters, clusters_of, localized
 from weft.compile.service import Instance, Labels
 from weft.compile.settings import Settings
 from weft.compile.telemetry import telemetry_of
@@ -53,11 +53,12 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         listeners = (memo(outbound.virtual_outbound, attachment, settings), *listeners)
     sending = memo(clusters_of, view, rules, world.peers, settings, False, memo)
     sending = memo(secured, sending, rules, backend_tls(world.gateway_facts), "", memo)
+    sending = localized(sending, identity.standpoint, memo)
     if attachment.capture is ir.Capture.PROXY_ENV:
         sending = memo(_named, sending)
     modes = world.peer_modes(namespace, labels)
     behind = memo(selecting, world.services, own)
-    ports = memo(inbound_ports, own, behind, modes, memo(pools_of, behind, rules), scope)
+    ports = memo(inbound_ports, own, behind, modes, memo(pools_of, behind, world.rules(view, ())), scope)
     receiving = memo(receiving_of, attachment, settings, own.address, ports, modes)
     return ir.Proxy(
         identity=identity,
@@ -81,8 +82,8 @@ def _asked(sending: Sending) -> tuple[ir.RouteTable, ...]:
 
 def _settings(settings: Settings, outbound_any: bool | None, elsewhere: str) -> Settings:
     """The mesh's settings, but for what a Sidecar says."""
-    if outbound_any is not None and outbound_any != settings.outbound_any:
-        settings = replace(settings, outbound_any=outbound_any)
+    if outbound_any is not None and (outbound_any != settings.outbound_any or settings.lookup):
+        settings = replace(settings, outbound_any=outbound_any, lookup=False)
     return replace(settings, elsewhere=elsewhere) if elsewhere else settings
 
 

@@ -9,11 +9,11 @@ from weakref import WeakValueDictionary
 
 from weft.emit.endpoints import pack
 from weft.emit.packed import Packed
-from weft.emit.placement import seen
 from weft.ir.cluster import Cluster, Discovery
 from weft.ir.endpoint import EndpointSet
-from weft.ir.placement import ANYWHERE, Placement, Standpoint
+from weft.ir.placement import ANYWHERE, Placement, Standpoint, seen
 from weft.ir.proxy import Proxy
+from weft.names import local_endpoints
 from weft.xds.store import ConfigStore
 
 Ranked = frozenset[tuple[str, Placement, Standpoint]]
@@ -39,12 +39,17 @@ class _Lane:
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """What a proxy at ``client`` uses: the ``names`` of those ``clusters`` that get their endpoints here."""
+    """What a proxy at ``client`` uses: the ``names`` of those ``clusters`` that get their endpoints here.
+
+    ``local`` names its own replicas, which are the endpoints of the cluster ``peers``; empty for none.
+    """
 
     place: Place
     names: frozenset[str]
     clusters: tuple[Cluster, ...]
     client: Standpoint
+    local: str
+    peers: str
 
 
 _CHUNK: Final = 100
@@ -64,12 +69,19 @@ class Lanes:
         self._lanes: dict[Place, _Lane] = {}
         self._uses: dict[str, _Use] = {}
         self._names: WeakValueDictionary[frozenset[str], frozenset[str]] = WeakValueDictionary()
+        # Replicas by their name: of which cluster they are, its endpoints, the same under their name.
+        self._replicas: dict[str, tuple[str, EndpointSet, EndpointSet]] = {}
 
     def require(self, proxy_id: str, proxy: Proxy, endpoints: Endpoints) -> Place:
         """Have the endpoints of all clusters of ``proxy`` in its lane; gives the lane. Never removes any."""
         before = self._uses.get(proxy_id)
         client = proxy.identity.standpoint
-        if before is not None and before.clusters is proxy.clusters and before.client == client:
+        if (
+            before is not None
+            and before.clusters is proxy.clusters
+            and before.client == client
+            and before.peers == proxy.peers
+        ):
             return before.place  # all of them are there
         clusters = [cluster for cluster in proxy.clusters if cluster.discovery is Discovery.EDS]
         names = self._share(frozenset(cluster.name for cluster in clusters))
@@ -80,15 +92,35 @@ class Lanes:
         )
         place = Place(client.network, ranked)
         known = before is not None and before.names is names and before.place == place
-        self._uses[proxy_id] = _Use(place, names, proxy.clusters, client)
-        if known:
+        who = proxy.identity.name
+        local = local_endpoints(who.namespace, who.name) if proxy.peers else ""
+        self._uses[proxy_id] = _Use(place, names, proxy.clusters, client, local, proxy.peers)
+        if known and not local:
             return place
         lane = self._lanes.get(place)
         if lane is None:
             how = {name: (placement, standpoint) for name, placement, standpoint in ranked}
             lane = self._lanes[place] = _Lane(how)
-        self._publish(place, lane, (name for name in names if name not in lane.sets), endpoints)
+        missing = [name for name in names if name not in lane.sets]
+        if local:
+            self._replicas[local] = self._replica(local, proxy.peers, endpoints)
+            missing.append(local)
+        self._publish(place, lane, missing, endpoints)
         return place
+
+    def _replica(self, local: str, peers: str, endpoints: Endpoints) -> tuple[str, EndpointSet, EndpointSet]:
+        found, before = endpoints(peers), self._replicas.get(local)
+        if before is not None and before[1] is found:
+            return before
+        return peers, found, EndpointSet(cluster=local, endpoints=found.endpoints)
+
+    def _of(self, name: str, endpoints: Endpoints) -> EndpointSet:
+        """The endpoints of a cluster, or of a proxy's own replicas."""
+        replica = self._replicas.get(name)
+        if replica is None:
+            return endpoints(name)
+        self._replicas[name] = replica = self._replica(name, replica[0], endpoints)
+        return replica[2]
 
     def _share(self, names: frozenset[str]) -> frozenset[str]:
         """The one copy of these names that all proxies hold."""
@@ -106,7 +138,7 @@ class Lanes:
             for number, name in enumerate(tuple(lane.sets)):
                 if number % _CHUNK == _CHUNK - 1:
                     await breathe()
-                old, new = lane.sets[name], endpoints(name)
+                old, new = lane.sets[name], self._of(name, endpoints)
                 if new is old or new == old:
                     continue
                 if strangers or not _identities(new) - _identities(old):
@@ -119,7 +151,7 @@ class Lanes:
     def _publish(self, place: Place, lane: _Lane, names: Iterable[str], endpoints: Endpoints) -> None:
         put: dict[str, Packed] = {}
         for name in names:
-            lane.sets[name] = found = endpoints(name)
+            lane.sets[name] = found = self._of(name, endpoints)
             packed = pack(found, *lane.how.get(name, (ANYWHERE, Standpoint(network=place.network))))
             if lane.packed.get(name) is not packed:
                 put[name] = lane.packed[name] = packed
@@ -135,6 +167,11 @@ class Lanes:
         used: dict[Place, set[str]] = {}
         for place, names in {(use.place, use.names) for use in self._uses.values()}:
             used.setdefault(place, set()).update(names)
+        local = {use.local: use.place for use in self._uses.values() if use.local}
+        for name, place in local.items():
+            used[place].add(name)
+        for name in self._replicas.keys() - local.keys():
+            del self._replicas[name]
         for place in self._lanes.keys() - used.keys():
             del self._lanes[place]
         self._config.retain_lanes(used)

@@ -236,7 +236,9 @@ def _discover(made: cluster_v3.Cluster, cluster: Cluster) -> None:
             made.respect_dns_ttl = cluster.respect_dns_ttl
             made.dns_failure_refresh_rate.base_interval.CopyFrom(duration(_DNS_RETRY_FIRST))
             made.dns_failure_refresh_rate.max_interval.CopyFrom(duration(_DNS_RETRY_LAST))
-    made.load_assignment.CopyFrom(load_assignment(cluster.name, cluster.endpoints, cluster.placement))
+    made.load_assignment.CopyFrom(
+        load_assignment(cluster.name, cluster.endpoints, cluster.placement, cluster.client)
+    )
 
 
 def _protect(made: cluster_v3.Cluster, cluster: Cluster) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from weft.emit.networks import reachable
 from weft.emit.packed import Packed, packed_once
-from weft.emit.placement import groups, seen
+from weft.emit.placement import groups
 from weft.emit.scalars import address, struct, uint32
 from weft.ir.endpoint import Endpoint, EndpointSet, Health, Locality
-from weft.ir.placement import ANYWHERE, UNPLACED, Placement, Standpoint
+from weft.ir.placement import ANYWHERE, UNPLACED, Placement, Standpoint, seen
 from weft.names import canonical_name, canonical_revision
 from weft.protos import core_v3, endpoint_v3
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from weft.ir.endpoint import NOWHERE, Endpoint, Health, Locality
+from weft.ir.endpoint import Endpoint, Health, Locality
 from weft.ir.placement import UNPLACED, Placement, Standpoint, Tiers
 from weft.names import (
     HOSTNAME_LABEL,
@@ -28,18 +28,6 @@ class Group:
     endpoints: list[Endpoint]
     priority: int = 0
     weight: int = 0
-
-
-def seen(placement: Placement, client: Standpoint) -> Standpoint:
-    """The client without what cannot matter: clients that are alike get the same bytes."""
-    ranked = placement.tiers is not Tiers.NONE or bool(placement.distribute)
-    wanted = {name for name, value in placement.labels if value is None}
-    return Standpoint(
-        locality=client.locality if ranked or wanted & {REGION_LABEL, ZONE_LABEL, SUBZONE_LABEL} else NOWHERE,
-        network=client.network,
-        node=client.node if placement.same_node or HOSTNAME_LABEL in wanted else "",
-        labels=tuple((name, value) for name, value in client.labels if name in wanted),
-    )
 
 
 def groups(

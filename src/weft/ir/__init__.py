@@ -45,7 +45,7 @@ from weft.ir.match import (
     TextTest,
 )
 from weft.ir.patch import Context, Operation, Patch, PatchMatch, Target
-from weft.ir.placement import ANYWHERE, UNPLACED, LocalityWeight, Placement, Standpoint, Tiers
+from weft.ir.placement import ANYWHERE, UNPLACED, LocalityWeight, Placement, Standpoint, Tiers, seen
 from weft.ir.proxy import Attachment, Capture, Proxy, ProxyIdentity, Telemetry
 from weft.ir.route import (
     NO_EDIT,
@@ -154,4 +154,5 @@ __all__ = [
     "UpstreamTls",
     "VirtualHost",
     "ZoneAware",
+    "seen",
 ]

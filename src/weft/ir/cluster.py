@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from weft.ir.endpoint import Endpoint
-from weft.ir.placement import ANYWHERE, Placement
+from weft.ir.placement import ANYWHERE, UNPLACED, Placement, Standpoint
 from weft.ir.route import Source
 from weft.ir.tls import UpstreamTls
 
@@ -170,7 +170,8 @@ class Cluster:
     ``tls`` with ``mutual=AUTO``: used for endpoints whose ``tls`` metadata is set, others get plaintext.
     ``original_port`` replaces that of ORIGINAL_DST; ``source_address`` is bound before connecting:
     the inbound clusters of ``Capture.REDIRECT`` need ``names.INBOUND_SOURCE``, or they loop.
-    ``placement`` orders the endpoints, those of EDS clusters when they are packed for a client.
+    ``placement`` orders the endpoints: those of EDS clusters when they are packed for a client, others for
+    the ``client`` that the cluster is for.
     """
 
     name: str
@@ -183,6 +184,7 @@ class Cluster:
     respect_dns_ttl: bool = True
     balancing: LoadBalancing = LoadBalancing()
     placement: Placement = ANYWHERE
+    client: Standpoint = UNPLACED
     connections: Connections = Connections()
     outlier: OutlierDetection | None = None
     tls: UpstreamTls | None = None

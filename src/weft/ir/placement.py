@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from weft.ir.endpoint import NOWHERE, Locality
+from weft.names import HOSTNAME_LABEL, REGION_LABEL, SUBZONE_LABEL, ZONE_LABEL
 
 
 class Tiers(StrEnum):
@@ -64,3 +65,15 @@ class Standpoint:
 
 
 UNPLACED = Standpoint()
+
+
+def seen(placement: Placement, client: Standpoint) -> Standpoint:
+    """The client without what cannot matter: clients that are alike get the same bytes."""
+    ranked = placement.tiers is not Tiers.NONE or bool(placement.distribute)
+    wanted = {name for name, value in placement.labels if value is None}
+    return Standpoint(
+        locality=client.locality if ranked or wanted & {REGION_LABEL, ZONE_LABEL, SUBZONE_LABEL} else NOWHERE,
+        network=client.network,
+        node=client.node if placement.same_node or HOSTNAME_LABEL in wanted else "",
+        labels=tuple((name, value) for name, value in client.labels if name in wanted),
+    )

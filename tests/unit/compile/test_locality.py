@@ -178,3 +178,26 @@ def test_a_proxy_is_on_the_node_of_its_registration() -> None:
     made, _ = compile_proxy(world(own), identity())
     assert made.identity.standpoint.node == "n1"
     assert dict(made.identity.labels)["version"] == "v1"
+
+
+def test_names_that_envoy_looks_up_are_ranked_in_the_cluster() -> None:
+    entry = """
+        apiVersion: networking.istio.io/v1
+        kind: ServiceEntry
+        metadata: {name: web}
+        spec:
+          hosts: [web.example]
+          resolution: DNS
+          ports: [{number: 80, name: http, protocol: HTTP}]
+          endpoints: [{address: a.example, locality: eu}, {address: b.example, locality: us}]
+    """
+    of = world(entry, rule(EJECTS).replace("host: web", "host: web.example"))
+    made = {}
+    for region in ("eu", "us"):
+        client = identity(labels={"istio-locality": region, "app": region})
+        made[region] = cluster(compile_proxy(of, client)[0], "outbound|80||web.example")
+    assert made["eu"].placement == NEAREST
+    assert made["eu"].client == ir.Standpoint(locality=ir.Locality(region="eu"))
+    assert made["us"].client.locality.region == "us"
+    again = compile_proxy(of, identity(labels={"istio-locality": "eu", "app": "other"}))[0]
+    assert cluster(again, "outbound|80||web.example") is made["eu"]

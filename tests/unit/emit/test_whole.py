@@ -88,7 +88,7 @@ def test_the_whole_proxy_sets_every_field_somewhere() -> None:
     proxy = whole_proxy(TELEMETRY)
     visit((proxy.listeners, proxy.routes, proxy.clusters))
     # Endpoints have tests of their own; certificates on a gateway's own disk cannot lie in this file.
-    own = ("SecretRef.", "Endpoint.", "Locality.", "Placement.")
+    own = ("SecretRef.", "Endpoint.", "Locality.", "Placement.", "Standpoint.")
     elsewhere = {name for name in left if name.startswith(own)}
     untouched = {name for name, default in left.items() if default} - elsewhere
     assert untouched == {

@@ -78,7 +78,7 @@ def _clusters() -> tuple[ir.Cluster, ...]:
     listed = (ir.Endpoint(address="127.0.0.1", port=80), ir.Endpoint(address="127.0.0.2", port=80, weight=2))
     named = (ir.Endpoint(address="example.com", port=443),)
     external = ir.UpstreamTls(
-        sni="", sni_from_host=True, trust=ir.SecretRef(source=ir.SecretFrom.SYSTEM, name="system")
+        sni_from_host=True, san_from_host=True, trust=ir.SecretRef(source=ir.SecretFrom.SYSTEM, name="system")
     )
     return (
         ir.Cluster(
@@ -108,6 +108,7 @@ def _clusters() -> tuple[ir.Cluster, ...]:
             protocol=ir.UpstreamProtocol.TCP,
             endpoints=listed,
             placement=ir.Placement(tiers=ir.Tiers.LOCALITY),
+            client=ir.Standpoint(locality=ir.Locality(region="eu")),
             tls=mesh,
             mutual=ir.MutualTls.ALWAYS,
             proxy_header=ir.ProxyHeader.V2,
@@ -139,6 +140,7 @@ def _clusters() -> tuple[ir.Cluster, ...]:
             protocol=ir.UpstreamProtocol.AS_RECEIVED,
             balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
             source_address="127.0.0.6",
+            original_port=8080,
         ),
         ir.Cluster(
             name="named",
@@ -146,7 +148,7 @@ def _clusters() -> tuple[ir.Cluster, ...]:
             protocol=ir.UpstreamProtocol.HTTP1,
             balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
             # Neither the certificate nor its name is looked at, which Envoy allows on demand only.
-            tls=ir.UpstreamTls(sni_from_host=True),
+            tls=ir.UpstreamTls(sni_from_host=True, san_from_host=False),
             mutual=ir.MutualTls.ALWAYS,
         ),
         ir.Cluster(
@@ -310,6 +312,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         client_certificate=ir.ClientCertificate.SANITIZE_SET,
         edge=True,
         trusted_hops=1,
+        looks_up=True,
         preserve_external_request_id=True,
         path_normalization=ir.PathNormalization.NONE,
     )
@@ -328,6 +331,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         max_duration=60 * SECOND,
         hash_source_ip=True,
         tunnel=ir.Tunnel(to="10.0.0.1:80", post=True),
+        look_up_port=443,
     )
     blackhole = ir.TcpHandler(stat_prefix="b", destinations=(ir.Destination(cluster="BlackHoleCluster"),))
 

@@ -76,10 +76,6 @@ class RuleIndex:
                     break
         return _chosen(found or (), client, labels)
 
-    def inbound(self, host: str, namespace: str, settings: Settings) -> Rules:
-        """The rules for a workload's own service, seen from the inside: selectors do not count there."""
-        return self.find(host, namespace, namespace, frozenset(), settings)
-
     def contested(self, host: str) -> frozenset[str]:
         """Subsets that rules for a host, whosever, define in different ways."""
         known: dict[str, Labels] = {}
