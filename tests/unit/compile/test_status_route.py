@@ -141,6 +141,16 @@ def test_a_service_of_the_mesh_is_a_parent(ref: str, wanted: str) -> None:
     assert parent["controllerName"] == "weft.dev/gateway-controller"
 
 
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [("TCPRoute", "Accepted"), ("TLSRoute", "Accepted"), ("UDPRoute", "!UnsupportedValue")],
+)
+def test_streams_have_parents_in_the_mesh_and_datagrams_none(kind: str, wanted: str) -> None:
+    made = of_kind(kind, parentRefs="[{group: '', kind: Service, name: web}]")
+    (parent,) = status(world(WEB, UDP, made), kind, "web")["parents"]
+    assert verdicts(parent["conditions"]) == {**FINE, "Accepted": wanted}
+
+
 def test_a_match_that_no_proxy_can_be_given_is_dropped() -> None:
     bad = "{matches: [{path: {type: RegularExpression, value: '('}}], backendRefs: [{name: web, port: 80}]}"
     good = "{backendRefs: [{name: web, port: 80}]}"

@@ -60,14 +60,9 @@ def judged(route: Route, facts: Facts) -> tuple[Parent, ...]:
 
 
 def _judge(parent: Parent, route: Route) -> Parent:
-    if parent.reason != ACCEPTED:
+    if parent.reason != ACCEPTED or not isinstance(route, HTTPRoute | GRPCRoute) or matches_something(route):
         return parent
-    message = ""
-    if isinstance(route, HTTPRoute | GRPCRoute):
-        message = "" if matches_something(route) else "; ".join(_dropped(route))
-    elif parent.gateway is None:
-        message = f"a {type(route).__name__} is served at Gateways only: use a VirtualService in the mesh"
-    return replace(parent, bindings=(), reason=_UNSUPPORTED, message=message) if message else parent
+    return replace(parent, bindings=(), reason=_UNSUPPORTED, message="; ".join(_dropped(route)))
 
 
 def _dropped(route: Route) -> tuple[str, ...]:
