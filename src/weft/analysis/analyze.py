@@ -18,7 +18,7 @@ from weft.analysis.finding import Finding
 from weft.analysis.objects import Object, Objects, object_of
 from weft.analysis.scene import Found, Scene
 from weft.analysis.tree import table, word
-from weft.errors import Origin, Problem, Severity
+from weft.errors import Problem, Severity
 from weft.model.envoy_filter import EnvoyFilter
 from weft.model.parse import DOUBTFUL, SHAPE, UNKNOWN_KIND, Part, parse, parse_object
 from weft.model.resource import Resource
@@ -64,9 +64,24 @@ class Filter:
     only: Collection[str] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What was looked at and found, nothing left out; each finding with the object that it is about."""
+
+    scene: Scene
+    resources: tuple[Resource, ...]
+    found: tuple[tuple[Finding, Object | None], ...]
+
+
 def analyze(given: Input, wanted: Filter | None = None) -> tuple[Finding, ...]:
     """All findings, the worst first."""
     wanted = wanted or Filter()
+    shown = (finding for finding, about in survey(given, wanted.only).found if _kept(finding, about, wanted))
+    return tuple(sorted(dict.fromkeys(shown), key=lambda finding: finding.rank))
+
+
+def survey(given: Input, only: Collection[str] = ()) -> Survey:
+    """Look at everything; ``only`` are names of analyzers."""
     objects = [
         item
         for data in given.live
@@ -86,16 +101,16 @@ def analyze(given: Input, wanted: Filter | None = None) -> tuple[Finding, ...]:
     mesh = given.mesh if given.mesh is not None else said[0]
     networks = given.networks if given.networks is not None else said[1]
     scene = Scene(objects, mesh, networks, others, live=given.running)
-    found = list(_run(scene, wanted, given.partial))
-    if not wanted.only or any(name.startswith("schema.") for name in wanted.only):
-        resources, wrong = _parsed(written, given, wanted)
+    found = list(_run(scene, only, given.partial))
+    resources: list[Resource] = []
+    if not only or any(name.startswith("schema.") for name in only):
+        resources, wrong = _parsed(written, given, only)
         found += wrong
-        if not wanted.only:
+        if not only:
             found += [_of_problem(problem, None) for problem in given.problems]
             found += _twice(scene)
             found += compiled(resources, scene, references=not given.partial)
-    shown = (finding for finding, about in found if _kept(finding, about, wanted))
-    return tuple(sorted(dict.fromkeys(shown), key=_order))
+    return Survey(scene=scene, resources=tuple(resources), found=tuple(found))
 
 
 _Pair = tuple[Finding, Object | None]
@@ -105,17 +120,12 @@ def _nowhere(path: object) -> None:
     """An object of a running mesh stands in no file."""
 
 
-def _order(finding: Finding) -> tuple[int, str, str, Origin, str]:
-    where = finding.where or Origin("")
-    return (RANK[finding.level], finding.code, finding.origin, where, finding.message)
-
-
-def _run(scene: Scene, wanted: Filter, partial: bool) -> Iterator[_Pair]:
+def _run(scene: Scene, only: Collection[str], partial: bool) -> Iterator[_Pair]:
     """What Istio's analyzers find. One that fails is itself a finding."""
     for analyzer in ANALYZERS:
         if partial and analyzer.whole:
             continue
-        if analyzer.name in wanted.only or (analyzer.usual and not wanted.only):
+        if analyzer.name in only or (analyzer.usual and not only):
             yield from _attempt(analyzer, scene)
 
 
@@ -136,7 +146,7 @@ def _of_found(found: Found) -> Finding:
 
 
 def _parsed(
-    written: Iterable[tuple[Part, Object | None]], given: Input, wanted: Filter
+    written: Iterable[tuple[Part, Object | None]], given: Input, only: Collection[str]
 ) -> tuple[list[Resource], list[_Pair]]:
     """The resources that weft understands, and what is wrong with the others."""
     resources: list[Resource] = []
@@ -150,7 +160,7 @@ def _parsed(
         if resource is not None:
             resources.append(resource)
             problems = (*problems, *findings(resource, part.where), *_unfit(resource, part))
-        asked = about is None or not wanted.only or _validator(about) in wanted.only
+        asked = about is None or not only or _validator(about) in only
         found += [_of_problem(problem, about) for problem in problems if asked and not _known(problem, about)]
     return resources, found
 

@@ -337,6 +337,7 @@ _WEFT: Final = (
         "WEFT0105", ERROR, "Patch", "Envoy cannot read the value of an EnvoyFilter's patch, or a field of it."
     ),
     Code("WEFT0110", WARNING, "Delegation", "A rule that leads to another VirtualService is left out."),
+    Code("WEFT0111", WARNING, "Overruled", "Of resources that contradict each other, another one counts."),
     Code("WEFT0201", WARNING, "NotInForce", "By the Gateway API's rules, a resource or a part is refused."),
     Code("WEFT0202", WARNING, "AttachedToNothing", "A route or a policy names a parent that does not exist."),
     Code(

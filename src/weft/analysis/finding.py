@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from weft.analysis.codes import CODES
+from weft.analysis.codes import CODES, RANK
 from weft.errors import Origin, Severity
 
 
@@ -25,6 +25,11 @@ class Finding:
         if self.where is None:
             return ""
         return f"{self.where.file}:{self.where.line}" if self.where.line else self.where.file
+
+    @property
+    def rank(self) -> tuple[int, str, str, Origin, str]:
+        """Sort key: the worst first, then by code, resource and place."""
+        return (RANK[self.level], self.code, self.origin, self.where or Origin(""), self.message)
 
     @property
     def url(self) -> str:

@@ -35,6 +35,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "logs": ("weft.cli.logs:logs", "Output of a workload or of its sidecar"),
         "proxy": ("weft.cli.proxy:proxy", "What each proxy runs: status, config, log"),
         "explain": ("weft.cli.explain:explain", "Where a request goes, and which line decided it"),
+        "describe": ("weft.cli.describe:describe", "What applies to a service or workload, and why"),
         "xds": ("weft.cli.xds:xds", "The configuration that a proxy would get"),
         "status": ("weft.cli.status:status", "What would become of resources, and why"),
         "analyze": ("weft.cli.analyze:analyze", "What will not work, in files or in the mesh"),

@@ -228,19 +228,20 @@ def _settings(path: str) -> dict[str, Any]:
 
 
 def _objects(server: str | None) -> list[dict[str, Any]]:
-    """Every object of the mesh."""
     from weft.cli.server import connect
 
-    async def fetch(client: ApiClient) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for resource in await client.resources():
-            listed = await client.list(resource)
-            # A list says once what its items are.
-            head = {"apiVersion": listed["apiVersion"], "kind": str(listed["kind"]).removesuffix("List")}
-            found += [{**head, **item} for item in listed["items"]]
-        return found
+    return connect(server, every_object)
 
-    return connect(server, fetch)
+
+async def every_object(client: ApiClient) -> list[dict[str, Any]]:
+    """Every object of the mesh."""
+    found: list[dict[str, Any]] = []
+    for resource in await client.resources():
+        listed = await client.list(resource)
+        # A list says once what its items are.
+        head = {"apiVersion": listed["apiVersion"], "kind": str(listed["kind"]).removesuffix("List")}
+        found += [{**head, **item} for item in listed["items"]]
+    return found
 
 
 def _show(found: Sequence[Finding], output: str, looked_at: int) -> None:

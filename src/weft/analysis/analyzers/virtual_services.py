@@ -32,7 +32,7 @@ def gateways(scene: Scene) -> Iterator[Found]:
                 message = f"{name!r} is made by Istio from a Kubernetes Gateway: bind an HTTPRoute to that"
                 yield Found(item, "IST0165", message, path)
                 continue
-            namespace, short = _place(name, item.namespace)
+            namespace, short = place_of(name, item.namespace)
             own = scene.find("networking.istio.io/Gateway", namespace, short)
             other = scene.find("gateway.networking.k8s.io/Gateway", namespace, short)
             if own is None and other is None:
@@ -43,7 +43,8 @@ def gateways(scene: Scene) -> Iterator[Found]:
                 yield Found(item, "IST0132", message, path)
 
 
-def _place(name: str, namespace: str) -> tuple[str, str]:
+def place_of(name: str, namespace: str) -> tuple[str, str]:
+    """(namespace, name) of a Gateway that a VirtualService names."""
     space, _, short = name.rpartition("/")
     return (space or namespace, short)
 
@@ -188,7 +189,7 @@ def claim_routes(scene: Scene) -> Iterator[Found]:
             continue
         key, path = found
         for name in words(item.spec, "gateways"):
-            namespace, short = _place(name, item.namespace)
+            namespace, short = place_of(name, item.namespace)
             gateway = scene.find("networking.istio.io/Gateway", namespace, short) if name != MESH else None
             if gateway is None:
                 continue

@@ -1,0 +1,153 @@
+"""Policies that hold for a workload: the mode of its ports, and everything that selects it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from weft.analysis.describe.picture import Picture, Report, age, ref
+from weft.analysis.objects import Object
+from weft.analysis.scene import Scene, selects
+from weft.analysis.tree import at, pairs, rows, table, word
+from weft.yaml import Path
+
+PEER: Final = "security.istio.io/PeerAuthentication"
+DEFAULT_MODE: Final = "PERMISSIVE"
+_MODE: Final[Path] = ("spec", "mtls", "mode")
+_MODES: Final = frozenset({"DISABLE", "PERMISSIVE", "STRICT"})
+
+_SIDECAR: Final = "networking.istio.io/Sidecar"
+_SELECTORS: Final = {
+    "security.istio.io/AuthorizationPolicy": ("selector", "matchLabels"),
+    "security.istio.io/RequestAuthentication": ("selector", "matchLabels"),
+    "telemetry.istio.io/Telemetry": ("selector", "matchLabels"),
+    "extensions.istio.io/WasmPlugin": ("selector", "matchLabels"),
+    "networking.istio.io/EnvoyFilter": ("workloadSelector", "labels"),
+    "networking.istio.io/ProxyConfig": ("selector", "matchLabels"),
+}
+"""Kinds that select workloads, and where their selector stands."""
+
+WORKLOAD: Final = "workload"
+NAMESPACE: Final = "namespace"
+MESH: Final = "mesh"
+
+
+def mode_of(scene: Scene, namespace: str, labels: Mapping[str, str], port: int | None) -> Report:
+    """Which connections a workload's port takes: ``{"mode", "decidedBy"}``; null where the default holds.
+
+    The rule for the workload, else its namespace's, else the mesh's, the oldest of each that says something
+    (``weft.compile.istio.peer_authentication``).
+    """
+    ordered = sorted(scene.of(PEER), key=age)
+    for rule in ordered:
+        selector = pairs(rule.spec, "selector", "matchLabels")
+        if rule.namespace != namespace or not selector or not selects(selector, labels):
+            continue
+        own: Path = ("spec", "portLevelMtls", str(port), "mode")
+        for path in (own, _MODE):
+            if (mode := word(rule.data, *path)) in _MODES:
+                return {"mode": mode, "decidedBy": ref(rule, path)}
+        break
+    for space in dict.fromkeys((namespace, scene.root)):
+        for rule in ordered:
+            mode = word(rule.data, *_MODE)
+            whole = not pairs(rule.spec, "selector", "matchLabels")
+            if rule.namespace == space and whole and mode in _MODES:
+                return {"mode": mode, "decidedBy": ref(rule, _MODE)}
+    return {"mode": DEFAULT_MODE, "decidedBy": None}
+
+
+def policies(scene: Scene, namespace: str, labels: Mapping[str, str]) -> list[tuple[Object, Report]]:
+    """Everything that holds for a workload, with its scope and what it says in short."""
+    found: list[tuple[Object, Report]] = []
+    for kind, place in _SELECTORS.items():
+        for item in scene.of(kind):
+            scope = _scope(item, place, scene, namespace, labels)
+            if scope:
+                found.append((item, {**ref(item), "scope": scope, **_short(item)}))
+    if (sidecar := sidecar_of(scene, namespace, labels)) is not None:
+        found.append(sidecar)
+    return found
+
+
+def _scope(
+    item: Object, place: Sequence[str], scene: Scene, namespace: str, labels: Mapping[str, str]
+) -> str:
+    """Why a policy holds for a workload; empty when it does not."""
+    if at(item.spec, "targetRef") or at(item.spec, "targetRefs"):
+        return ""
+    selector = pairs(item.spec, *place)
+    if item.namespace not in {namespace, scene.root} or not selects(selector, labels):
+        return ""
+    if selector:
+        return WORKLOAD
+    return MESH if item.namespace == scene.root else NAMESPACE
+
+
+def sidecar_of(scene: Scene, namespace: str, labels: Mapping[str, str]) -> tuple[Object, Report] | None:
+    """The Sidecar that counts: the workload's, else its namespace's, else the mesh's; the oldest of each."""
+    ordered = sorted(scene.of(_SIDECAR), key=age)
+    for scope, space in ((WORKLOAD, namespace), (NAMESPACE, namespace), (MESH, scene.root)):
+        for item in ordered:
+            selector = pairs(item.spec, "workloadSelector", "labels")
+            chosen = bool(selector) and selects(selector, labels)
+            if item.namespace == space and (chosen if scope == WORKLOAD else not selector):
+                return item, {**ref(item), "scope": scope, **_short(item)}
+    return None
+
+
+def targeting(scene: Scene, item: Object) -> Iterator[tuple[Object, Report]]:
+    """Policies that name a service as their target."""
+    kinds = (*_SELECTORS, "gateway.networking.k8s.io/BackendTLSPolicy")
+    kind = item.kind.rpartition("/")[2]
+    for policy in (policy for one in kinds for policy in scene.of(one)):
+        targets = [("targetRefs", index, row) for index, row in rows(policy.spec, "targetRefs")]
+        if single := table(policy.spec, "targetRef"):
+            targets.append(("targetRef", 0, single))
+        for field, index, target in targets:
+            meant = (word(target, "kind"), word(target, "name")) == (kind, item.name)
+            if meant and policy.namespace == item.namespace:
+                path: Path = ("spec", field, index) if field == "targetRefs" else ("spec", field)
+                yield policy, {**ref(policy, path), "scope": "target", **_short(policy)}
+
+
+def _short(item: Object) -> Report:
+    """What a policy does, in a few words."""
+    spec = item.spec
+    match item.kind.rpartition("/")[2]:
+        case "AuthorizationPolicy":
+            count = sum(1 for _ in rows(spec, "rules"))
+            action = word(spec, "action") or "ALLOW"
+            said = f"{action}, {_count(count, 'rule')}" if count else f"{action} nothing"
+            if item.annotations.get("istio.io/dry-run") == "true":
+                said += ", dry run"
+            return {"action": action, "summary": said}
+        case "RequestAuthentication":
+            issuers = [word(rule, "issuer") for _, rule in rows(spec, "jwtRules")]
+            return {"summary": f"tokens of {', '.join(filter(None, issuers))}" if issuers else "no rules"}
+        case "Telemetry":
+            parts = [name for name in ("tracing", "metrics", "accessLogging") if name in spec]
+            return {"summary": ", ".join(parts) or "nothing"}
+        case "EnvoyFilter":
+            return {"summary": _count(sum(1 for _ in rows(spec, "configPatches")), "patch", "patches")}
+        case "Sidecar":
+            hosts = [host for _, row in rows(spec, "egress") for host in _texts(row.get("hosts"))]
+            return {"summary": f"sees {', '.join(hosts)}" if hosts else "sees everything"}
+    return {"summary": ""}
+
+
+def _texts(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def mutual_tls(
+    picture: Picture, namespace: str, labels: Mapping[str, str], ports: Sequence[int]
+) -> list[Report]:
+    """The mode of each port of a workload; of all the others, when it declares none."""
+    scene = picture.scene
+    found = [{"port": port, **mode_of(scene, namespace, labels, port)} for port in ports]
+    return found or [{"port": None, **mode_of(scene, namespace, labels, None)}]
