@@ -19,9 +19,12 @@ CONTROL_PLANE_ACCOUNT: Final = "istiod"
 CONTROL_PLANE_HOST: Final = "istiod.istio-system.svc"
 
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
+LOOKUP_CLUSTER: Final = "AllowAnyDynamicDNSCluster"
 BLACKHOLE_CLUSTER: Final = "BlackHoleCluster"
 INBOUND_PASSTHROUGH_CLUSTER: Final = "InboundPassthroughCluster"
 XDS_CLUSTER: Final = "xds-grpc"
+# The proxy's own replicas, which Envoy must know from its start (cluster_manager.local_cluster_name).
+LOCAL_CLUSTER: Final = "local"
 
 # The condition of a WorkloadEntry that, when False, keeps traffic away (Istio, pkg/workloadentry).
 HEALTHY: Final = "Healthy"
@@ -30,6 +33,7 @@ VIRTUAL_OUTBOUND: Final = "virtualOutbound"
 VIRTUAL_INBOUND: Final = "virtualInbound"
 BLOCK_ALL: Final = "block_all"
 ALLOW_ANY: Final = "allow_any"
+ALLOW_ANY_LOOKUP: Final = "allow_any_dynamic_dns"
 
 OUTBOUND_PORT: Final = 15001
 INBOUND_PORT: Final = 15006
@@ -179,6 +183,11 @@ class ProxyName:
         raise ValueError(
             f"{text!r} is not a proxy: write sidecar~IP~NAME.NAMESPACE or router~IP~NAME.NAMESPACE"
         )
+
+
+def local_endpoints(namespace: str, name: str) -> str:
+    """What the endpoints of a proxy's local cluster are called over EDS: a name of its own for each."""
+    return f"{LOCAL_CLUSTER}|{namespace}|{name}"
 
 
 def canonical_name(labels: Mapping[str, str], workload: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from weft.compile import kubernetes
 from weft.compile.clusters import Peers, Sidecars
 from weft.compile.memo import Memo
 from weft.compile.registry import Bucket, Instances, Services, select
-from weft.compile.service import Instance, Service
+from weft.compile.service import Instance, Resolution, Service
 from weft.model.resource import Key
 from weft.model.workload import Workload
 from weft.model.workload_group import WorkloadGroup
@@ -17,6 +18,8 @@ from weft.spiffe import SpiffeId
 
 Template = tuple[frozenset[tuple[str, str]], str, str]
 """Labels that instances of a template bear, their namespace and service account."""
+
+_LOOKED_UP: Final = frozenset({Resolution.DNS, Resolution.DNS_ROUND_ROBIN})
 
 PeersByService = Mapping[tuple[str, str], Peers]
 """By namespace and host."""
@@ -94,7 +97,9 @@ def _peers(
     else:
         sidecars = Sidecars.SOME if carrying else Sidecars.NONE
     identities = tuple(filter(None, (_identity(trust_domain, *account) for account in sorted(accounts))))
-    return memo(_share, identities, sidecars)
+    # Where Envoy looks up their names they are part of the cluster; elsewhere they come and go unseen.
+    named = service.resolution in _LOOKED_UP and service.selector is not None
+    return memo(_share, identities, sidecars, running if named else ())
 
 
 def _identity(trust_domain: str, namespace: str, account: str) -> str:
@@ -118,5 +123,5 @@ def _running(
     return service.endpoints if service.selector is None else ()
 
 
-def _share(identities: tuple[str, ...], sidecars: Sidecars) -> Peers:
-    return Peers(identities=identities, sidecars=sidecars)
+def _share(identities: tuple[str, ...], sidecars: Sidecars, members: tuple[Instance, ...]) -> Peers:
+    return Peers(identities=identities, sidecars=sidecars, members=members)

@@ -22,6 +22,7 @@ from weft.names import (
     GATEWAY_SECRET_SCHEME,
     INBOUND_PASSTHROUGH_CLUSTER,
     INBOUND_SOURCE,
+    LOOKUP_CLUSTER,
     PASSTHROUGH_CLUSTER,
     WORKLOAD_CERTIFICATE,
     WORKLOAD_TRUST_BUNDLE,
@@ -51,11 +52,13 @@ class Sidecars(StrEnum):
 class Peers:
     """What clients must know of the workloads behind a service, endpoints apart.
 
-    ``identities`` are SPIFFE URIs, sorted; empty when no workload is known.
+    ``identities`` are SPIFFE URIs, sorted; empty when no workload is known. ``members``: the workloads
+    themselves, where Envoy looks up their names.
     """
 
     identities: tuple[str, ...] = ()
     sidecars: Sidecars = Sidecars.NONE
+    members: tuple[Instance, ...] = ()
 
 
 def service_cluster(
@@ -84,10 +87,11 @@ def service_cluster(
         protocol=protocol,
         service=ir.ServiceRef(host=service.host, name=service.name, namespace=service.namespace),
         subset=subset.name,
-        endpoints=() if discovery not in _LISTED else _listed(service, port, subset),
-        balancing=_balancing(policy, placed, discovery),
+        endpoints=() if discovery not in _LISTED else _listed(service, port, subset, peers),
+        balancing=_balancing(policy, placed, discovery, keeps_draining=service.session is not None),
         placement=placed.placement,
         dns_refresh=settings.dns_refresh,
+        original_port=_moved(service, port, discovery),
         connections=policy.connections or default_connections(settings),
         outlier=policy.outlier,
         tls=tls and replace(tls, alpn=_alpn(policy.tls, protocol)),
@@ -95,6 +99,13 @@ def service_cluster(
         proxy_header=policy.proxy_header,
         source=policy.source,
     )
+
+
+def _moved(service: Service, port: Port, discovery: ir.Discovery) -> int | None:
+    """The port of a ServiceEntry without resolution, if it is not the one that clients dial."""
+    if discovery is not ir.Discovery.ORIGINAL_DST or service.kubernetes or not isinstance(port.target, int):
+        return None
+    return port.target if port.target != port.number else None
 
 
 def _placed(service: Service, subset: Subset, policy: Policy, settings: Settings) -> Placed:
@@ -110,21 +121,23 @@ def _placed(service: Service, subset: Subset, policy: Policy, settings: Settings
     return replace(result, placement=changed)
 
 
-def _balancing(policy: Policy, result: Placed, discovery: ir.Discovery) -> ir.LoadBalancing:
-    algorithm = (
-        ir.Algorithm.PROVIDED if discovery is ir.Discovery.ORIGINAL_DST else policy.balancing.algorithm
-    )
-    if algorithm is policy.balancing.algorithm and result is NOT_PLACED:
+def _balancing(
+    policy: Policy, result: Placed, discovery: ir.Discovery, *, keeps_draining: bool
+) -> ir.LoadBalancing:
+    algorithm = ir.Algorithm.PROVIDED if discovery in _PROVIDED else policy.balancing.algorithm
+    if algorithm is policy.balancing.algorithm and result is NOT_PLACED and not keeps_draining:
         return policy.balancing
     return replace(
         policy.balancing,
         algorithm=algorithm,
         locality_weighted=result.weighted,
         zone_aware=result.zone_aware,
+        keeps_draining=keeps_draining,
     )
 
 
 LOCALHOST: Final = "127.0.0.1"
+_PROVIDED: Final = {ir.Discovery.ORIGINAL_DST, ir.Discovery.NAMED}
 _LISTED: Final = {ir.Discovery.STRICT_DNS, ir.Discovery.LOGICAL_DNS}
 
 
@@ -141,22 +154,23 @@ def _discovery(service: Service, policy: Policy, router: bool) -> ir.Discovery:
             return ir.Discovery.STRICT_DNS
         case Resolution.DNS_ROUND_ROBIN:
             return ir.Discovery.LOGICAL_DNS
+        case Resolution.NAMED:
+            return ir.Discovery.NAMED
         case Resolution.PASSTHROUGH if not router:
             return ir.Discovery.ORIGINAL_DST
     return ir.Discovery.ORIGINAL_DST if policy.passthrough and not router else ir.Discovery.EDS
 
 
-def _listed(service: Service, port: Port, subset: Subset) -> tuple[ir.Endpoint, ...]:
+def _listed(service: Service, port: Port, subset: Subset, peers: Peers) -> tuple[ir.Endpoint, ...]:
     """Endpoints of a DNS cluster: what the resource lists, else the host itself."""
-    if not service.endpoints:
-        if is_wildcard(service.host):
+    members = service.endpoints if service.selector is None else peers.members
+    if not members:
+        if is_wildcard(service.host) or service.selector is not None:
             return ()
         number = port.target if isinstance(port.target, int) else port.number
         return (ir.Endpoint(address=service.host, port=number),)
     wanted = set(subset.labels)
-    listed = (
-        listed_endpoint(port, instance) for instance in service.endpoints if wanted <= set(instance.labels)
-    )
+    listed = (listed_endpoint(port, instance) for instance in members if wanted <= set(instance.labels))
     return tuple(endpoint for endpoint in listed if endpoint is not None)
 
 
@@ -164,7 +178,7 @@ def listed_endpoint(port: Port, instance: Instance) -> ir.Endpoint | None:
     """An instance as an endpoint of a port; None when it does not serve it."""
     unix = instance.address.startswith("unix:")
     number = 0 if unix else target_port(port, instance)
-    if number is None:
+    if number is None or (instance.serves and port.number not in instance.serves):
         return None
     return ir.Endpoint(
         address=instance.address,
@@ -241,7 +255,8 @@ def _tls(
         return _mesh(service, port, subset, tls, peers, settings), ir.MutualTls.ALWAYS
     if tls.credential and not router and not tls.selected:
         return None, None  # Istio: for gateways only, unless the rule names the workloads it is for
-    return _originated(service, tls, namespace), None
+    accounts = () if service.kubernetes else service.accounts
+    return originated(tls, accounts, namespace, settings.tls_limits), None
 
 
 def _mesh(
@@ -271,8 +286,10 @@ def _exactly(names: tuple[str, ...]) -> tuple[ir.TextMatch, ...]:
     return tuple(ir.TextMatch(test=ir.TextTest.EXACT, value=name) for name in names)
 
 
-def _originated(service: Service, tls: ClientTls, namespace: str) -> ir.UpstreamTls:
-    """Plain TLS to a server that is no part of the mesh (SIMPLE, MUTUAL)."""
+def originated(
+    tls: ClientTls, accounts: tuple[str, ...], namespace: str, defaults: ir.TlsLimits
+) -> ir.UpstreamTls:
+    """Plain TLS to a server that is no part of the mesh (SIMPLE, MUTUAL); ``accounts``: names it may have."""
     mutual = tls.mode is ClientTlsMode.MUTUAL
     certificate: ir.SecretRef | None = None
     if tls.credential:
@@ -300,8 +317,8 @@ def _originated(service: Service, tls: ClientTls, namespace: str) -> ir.Upstream
         san_from_host=not tls.names,
         certificate=certificate,
         trust=None if tls.skip_verify else trust,
-        peer_names=_exactly(tls.names or (service.accounts if not service.kubernetes else ())),
-        limits=ir.TlsLimits(minimum=ir.TlsVersion.V1_2),
+        peer_names=_exactly(tls.names or accounts),
+        limits=replace(defaults, minimum=defaults.minimum or ir.TlsVersion.V1_2),
     )
 
 
@@ -313,6 +330,21 @@ def passthrough_cluster(settings: Settings, *, named: bool = False) -> ir.Cluste
         protocol=ir.UpstreamProtocol.AS_RECEIVED,
         balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
         connections=default_connections(settings),
+    )
+
+
+def lookup_cluster(settings: Settings) -> ir.Cluster:
+    """The host that a request names, unknown to the mesh."""
+    tls = settings.lookup_tls
+    outside = tls is not None and tls.mode is not ClientTlsMode.DISABLE
+    return ir.Cluster(
+        name=LOOKUP_CLUSTER,
+        discovery=ir.Discovery.NAMED,
+        protocol=ir.UpstreamProtocol.AS_RECEIVED,
+        balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
+        connections=default_connections(settings),
+        tls=originated(tls, (), "", settings.tls_limits) if tls is not None and outside else None,
+        mutual=ir.MutualTls.ALWAYS,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -121,7 +121,7 @@ def peer_tls(settings: Settings, *, http: bool) -> ir.DownstreamTls:
         require_client_certificate=True,
         peer_trust_domains=settings.accepted_trust_domains,
         alpn=_ACCEPT_HTTP if http else _ACCEPT_TCP,
-        limits=ir.TlsLimits(minimum=ir.TlsVersion.V1_2),
+        limits=replace(settings.mesh_limits, minimum=settings.mesh_limits.minimum or ir.TlsVersion.V1_2),
     )
 
 

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from weft import ir
 from weft.compile.age import age
 from weft.compile.istio import traffic_policy as policies
+from weft.compile.istio.gateway import VERSIONS, known_ciphers
 from weft.compile.istio.http_action import retry_of
-from weft.compile.settings import Settings
+from weft.compile.settings import NO_LIMITS, Settings
 from weft.model.core import ConfigMap
-from weft.model.mesh_config import DefaultTrafficPolicy, MeshConfig, MeshConfigSpec
+from weft.model.mesh_config import DefaultTrafficPolicy, MeshConfig, MeshConfigSpec, TLSConfig
 from weft.model.resource import Key
 from weft.names import ROOT_NAMESPACE
 from weft.yaml import load
@@ -53,7 +54,7 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
     default = Settings()
     if spec is None:
         return default
-    outbound = spec.outbound_traffic_policy
+    outbound, inbound = spec.outbound_traffic_policy, spec.inbound_traffic_policy
     retry = default.retry
     if spec.default_http_retry_policy is not None:
         retry = retry_of(spec.default_http_retry_policy, False)
@@ -61,7 +62,12 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         trust_domain=spec.trust_domain or default.trust_domain,
         trust_domains=tuple(spec.trust_domain_aliases or ()),
         root_namespace=spec.root_namespace or default.root_namespace,
-        outbound_any=outbound is None or str(outbound.mode or "ALLOW_ANY") != "REGISTRY_ONLY",
+        outbound_any=outbound is None or outbound.mode != "REGISTRY_ONLY",
+        lookup=outbound is not None and outbound.mode == "ALLOW_ANY_DYNAMIC_DNS",
+        lookup_tls=policies.client_tls(outbound.tls) if outbound is not None else None,
+        localhost=inbound is not None and inbound.mode == "LOCALHOST",
+        tls_limits=tls_limits(spec.tls_defaults),
+        mesh_limits=tls_limits(spec.mesh_mtls),
         keepalive=policies.keepalive(spec.tcp_keepalive),
         nearness=policies.nearness(spec.zone_aware_lb_setting, spec.locality_lb_setting) or default.nearness,
         upgrade=_UPGRADE.get(str(spec.h2_upgrade_policy)),
@@ -86,6 +92,17 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         ingress_class=spec.ingress_class or default.ingress_class,
     )
     return _with_default_policy(made, spec.default_traffic_policy)
+
+
+def tls_limits(defaults: TLSConfig | None) -> ir.TlsLimits:
+    """What TLS may use where nobody says more."""
+    if defaults is None:
+        return NO_LIMITS
+    return ir.TlsLimits(
+        minimum=VERSIONS.get(str(defaults.min_protocol_version)),
+        cipher_suites=known_ciphers(defaults.cipher_suites or ()),
+        groups=tuple(defaults.ecdh_curves or ()),
+    )
 
 
 def _with_default_policy(made: Settings, policy: DefaultTrafficPolicy | None) -> Settings:

@@ -14,7 +14,7 @@ from weft.compile.outbound import ANYWHERE, detected_handler, port_listener, tcp
 from weft.compile.policy import Stream
 from weft.compile.protocol import Protocol
 from weft.compile.rules import Rules
-from weft.compile.service import Labels, Port, Resolution, Service
+from weft.compile.service import Labels, Port, Resolution, Service, reachable
 from weft.compile.settings import Settings
 from weft.compile.view import View
 from weft.names import outbound_cluster
@@ -28,6 +28,7 @@ class _Slot:
     """What one address and port is asked for; the first service to want all TCP there gets it."""
 
     table: str = ""
+    looks_up: bool = False
     chains: list[ir.FilterChain] = field(default_factory=list)
 
     def add(self, chains: tuple[ir.FilterChain, ...]) -> None:
@@ -55,10 +56,12 @@ def listeners_of(
         if service.resolution is Resolution.ALIAS:
             continue
         for port in service.ports:
-            if port.protocol is Protocol.UDP:
+            if not reachable(service, port):
                 continue
             if port.protocol.is_http:
-                slots.setdefault((bind or ANYWHERE, port.number), _Slot()).table = str(port.number)
+                slot = slots.setdefault((bind or ANYWHERE, port.number), _Slot())
+                slot.table = str(port.number)
+                slot.looks_up |= service.resolution is Resolution.NAMED
                 continue
             chains = _chains(service, port, view, routing, rules, labels, settings, memo)
             for address in (bind,) if bind else _addresses(service, heads):
@@ -69,7 +72,16 @@ def listeners_of(
                     here = address == ANYWHERE or address not in own
                     slot.table = str(port.number) if here else f"{service.host}:{port.number}"
     return tuple(
-        memo(port_listener, address, number, slot.table, memo(apart, tuple(slot.chains)), bound, settings)
+        memo(
+            port_listener,
+            address,
+            number,
+            slot.table,
+            memo(apart, tuple(slot.chains)),
+            slot.looks_up,
+            bound,
+            settings,
+        )
         for (address, number), slot in sorted(slots.items())
     )
 
@@ -129,4 +141,6 @@ def default_chains(service: Service, port: Port, stream: Stream) -> tuple[ir.Fil
         match = replace(match, server_names=(service.host,))
     if port.protocol is Protocol.AUTO:
         handler = detected_handler(handler)
+    if service.resolution is Resolution.NAMED:
+        handler = replace(handler, look_up_port=port.number)
     return (ir.FilterChain(name=cluster, match=match, handler=handler),)

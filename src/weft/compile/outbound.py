@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
 from weft import ir
 from weft.compile.inbound import PLAIN_HTTP, blackhole
 from weft.compile.policy import NO_STREAM, Stream
+from weft.compile.routes import catch_all
 from weft.compile.settings import Settings
-from weft.names import ALPN_MESH_TCP, BLACKHOLE_CLUSTER, VIRTUAL_OUTBOUND
+from weft.names import ALLOW_ANY_LOOKUP, ALPN_MESH_TCP, BLACKHOLE_CLUSTER, VIRTUAL_OUTBOUND
 
 ANYWHERE: Final = "0.0.0.0"
+_READ_HEADER: Final = timedelta(seconds=5)
 _ONLY_HTTP: Final = ir.ChainMatch(transport="raw_buffer", application_protocols=PLAIN_HTTP)
 
 
@@ -48,16 +51,29 @@ def detected_handler(handler: ir.TcpHandler) -> ir.TcpHandler:
 def virtual_outbound(attachment: ir.Attachment, settings: Settings) -> ir.Listener:
     """Where all captured connections arrive; it hands them over to the listener of their destination."""
     rootless = attachment.capture is ir.Capture.SECCOMP
+    chains = [blackhole(VIRTUAL_OUTBOUND, attachment.outbound_port)]
+    if settings.outbound_any and settings.lookup:
+        chains.append(_looked_up(settings))
     return ir.Listener(
         name=VIRTUAL_OUTBOUND,
         direction=ir.Direction.OUTBOUND,
         address=attachment.outbound_address,
         port=attachment.outbound_port,
         receive=ir.Receive.PROXY_PROTOCOL if rootless else ir.Receive.REDIRECTED,
-        chains=(blackhole(VIRTUAL_OUTBOUND, attachment.outbound_port),),
+        chains=tuple(chains),
         default_chain=fall_through(settings, f"{VIRTUAL_OUTBOUND}-catchall-tcp"),
         hand_over=True,
+        inspect_http=len(chains) > 1,
+        inspect_timeout=settings.detection_timeout if len(chains) > 1 else _READ_HEADER,
     )
+
+
+def _looked_up(settings: Settings) -> ir.FilterChain:
+    """HTTP at ports that no service has, to the host that the request names."""
+    name = f"{VIRTUAL_OUTBOUND}_allow_any_dynamic_dns"
+    routes = ir.RouteTable(name=ALLOW_ANY_LOOKUP, virtual_hosts=(catch_all(settings),))
+    handler = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=routes, looks_up=True)
+    return ir.FilterChain(name=ALLOW_ANY_LOOKUP, match=_ONLY_HTTP, handler=handler)
 
 
 def port_listener(
@@ -65,20 +81,23 @@ def port_listener(
     port: int,
     table: str,
     tcp: tuple[ir.FilterChain, ...],
+    looks_up: bool,
     bound: bool,
     settings: Settings,
 ) -> ir.Listener:
     """A listener for one address (``0.0.0.0``: any) and port; ``bound``: a real one.
 
     ``table``: the route table for HTTP, empty when no HTTP is expected. ``tcp``: chains for all else, at
-    most one of which matches everything. Where both are expected the first bytes decide.
+    most one of which matches everything. Where both are expected the first bytes decide. ``looks_up``: some
+    service is a wildcard whose names are looked up.
     """
     name = f"{address}_{port}"
     chains: list[ir.FilterChain] = [chain for chain in tcp if chain.match != ir.ChainMatch()]
     default = next((chain for chain in tcp if chain.match == ir.ChainMatch()), None)
     detect = bool(table) and (address == ANYWHERE or bool(tcp))
     if table:
-        http = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=table)
+        looks_up = looks_up or settings.lookup
+        http = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=table, looks_up=looks_up)
         match = _ONLY_HTTP if detect else ir.ChainMatch()
         chains.insert(0, ir.FilterChain(name=f"{name}-http", match=match, handler=http))
     if not chains and default is not None:

@@ -22,7 +22,6 @@ from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
 from weft.model.mesh_config import MeshConfig
 from weft.model.resource import Key
-from weft.model.service_entry import ServiceEntry
 from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import VirtualService
 from weft.names import expand_host
@@ -38,10 +37,9 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     view = world.view(namespace)
     rules = world.rules(view, ())
     refused = memo(_foreign, world.all(MeshConfig), settings)
-    refused += memo(_unsupported, world.all(ServiceEntry))
     refused += memo(flaws.gateway_problems, world.all(Gateway), settings)
     refused += memo(flaws.sidecar_problems, world.all(Sidecar))
-    refused += memo(flaws.service_problems, world.services.by_host)
+    refused += memo(flaws.service_problems, world.services)
     facts = world.gateway_facts
     refused += memo(gateway_flaws.problems, facts)
     refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)
@@ -81,16 +79,6 @@ def _foreign(configs: Mapping[Key, MeshConfig], settings: Settings) -> tuple[Pro
         for key, config in sorted(configs.items())
         if config.spec.trust_domain not in {None, settings.trust_domain}
     )
-
-
-def _unsupported(entries: Mapping[Key, ServiceEntry]) -> tuple[Problem, ...]:
-    """Values of fields that are otherwise honoured, and have no effect yet."""
-    found: list[Problem] = []
-    for key, entry in sorted(entries.items()):
-        if entry.spec.resolution == "DYNAMIC_DNS":
-            message = "DYNAMIC_DNS is not supported yet: connections go where the client resolved the name to"
-            found.append(_unheeded(key, message, "spec.resolution", "use DNS or NONE"))
-    return tuple(found)
 
 
 def _unheeded(key: Key, message: str, path: str, hint: str) -> Problem:

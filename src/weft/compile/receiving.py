@@ -119,6 +119,7 @@ def receiving_of(
     fixed = (
         clusters.passthrough_cluster(settings, named=attachment.capture is ir.Capture.PROXY_ENV),
         clusters.blackhole_cluster(),
+        *((clusters.lookup_cluster(settings),) if settings.lookup and settings.outbound_any else ()),
     )
     apps = tuple(clusters.app_cluster(port, address, settings, attachment) for port in ports)
     redirected = attachment.capture is ir.Capture.REDIRECT

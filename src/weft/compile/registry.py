@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from weft.compile.service import Instance, Labels, Service
@@ -88,32 +88,89 @@ def select(bucket: Bucket, selector: Labels) -> tuple[Instance, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Services by host name (several namespaces may declare one), and by the resource they come from."""
+    """Services by host name (several namespaces may declare one), and by the resource they come from.
+
+    In ``by_host`` entries of a namespace that complete each other are one service; ``parts`` has each alone.
+    """
 
     by_host: Mapping[str, tuple[Service, ...]] = field(default_factory=dict)
     by_source: Mapping[Key, tuple[Service, ...]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[Service, ...]] = field(default_factory=dict)
 
     def replace(self, changed: Mapping[Key, tuple[Service, ...]]) -> Services:
         """The index after a change; an empty tuple removes. Self when nothing differs."""
         sources = dict(self.by_source)
-        hosts = dict(self.by_host)
-        touched = False
+        parts = dict(self.parts)
+        touched: set[str] = set()
         for source, services in changed.items():
             old = sources.get(source, ())
             if old == services:
                 continue
-            touched = True
-            for service in old:
-                rest = tuple(s for s in hosts[service.host] if s.source != source)
-                if rest:
-                    hosts[service.host] = rest
-                else:
-                    del hosts[service.host]
+            touched.update(service.host for service in (*old, *services))
+            for host in {service.host for service in old}:
+                parts[host] = tuple(s for s in parts[host] if s.source != source)
             if services:
                 sources[source] = services
             else:
                 del sources[source]
             for service in services:
-                same = (*hosts.get(service.host, ()), service)
-                hosts[service.host] = tuple(sorted(same, key=lambda s: s.order))
-        return Services(hosts, sources) if touched else self
+                same = (*parts.get(service.host, ()), service)
+                parts[service.host] = tuple(sorted(same, key=lambda s: s.order))
+        if not touched:
+            return self
+        hosts = dict(self.by_host)
+        for host in touched:
+            if parts[host]:
+                hosts[host] = combined(parts[host])
+            else:
+                del parts[host]
+                hosts.pop(host, None)
+        return Services(hosts, sources, parts)
+
+
+def combined(group: tuple[Service, ...]) -> tuple[Service, ...]:
+    """Services of a host: entries of a namespace that differ in ports and endpoints are one (Istio)."""
+    if len(group) == 1:
+        return group
+    made: list[Service] = []
+    for service in group:
+        for place, known in enumerate(made):
+            if _completes(service, known):
+                made[place] = _both(known, service)
+                break
+        else:
+            made.append(service)
+    return tuple(made)
+
+
+def _completes(one: Service, other: Service) -> bool:
+    return (
+        not (one.kubernetes or other.kubernetes)
+        and one.namespace == other.namespace
+        and one.resolution is other.resolution
+        and one.external == other.external
+        and one.selector == other.selector
+        and set(one.export_to) == set(other.export_to)
+    )
+
+
+def _both(first: Service, second: Service) -> Service:
+    """The first with what the second adds; endpoints serve the ports of their own entry."""
+    numbers = {port.number for port in first.ports}
+    missing = tuple(port for port in second.ports if port.number not in numbers)
+    same = not missing and len(first.ports) == len(second.ports)
+    endpoints = (*first.endpoints, *second.endpoints)
+    if not same:
+        endpoints = (*_serving(first), *_serving(second))
+    return replace(
+        first,
+        ports=(*first.ports, *missing),
+        endpoints=endpoints,
+        addresses=tuple(dict.fromkeys((*first.addresses, *second.addresses))),
+        accounts=tuple(dict.fromkeys((*first.accounts, *second.accounts))),
+    )
+
+
+def _serving(service: Service) -> tuple[Instance, ...]:
+    numbers = tuple(port.number for port in service.ports)
+    return tuple(replace(item, serves=item.serves or numbers) for item in service.endpoints)

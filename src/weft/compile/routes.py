@@ -12,7 +12,7 @@ from weft.compile.hosts import aliases, with_port
 from weft.compile.policy import Policy
 from weft.compile.service import Port, Resolution, Service
 from weft.compile.settings import Settings
-from weft.names import ALLOW_ANY, BLOCK_ALL, outbound_cluster
+from weft.names import ALLOW_ANY, ALLOW_ANY_LOOKUP, BLOCK_ALL, LOOKUP_CLUSTER, outbound_cluster
 
 NO_TIMEOUT: Final = timedelta(0)
 
@@ -74,9 +74,10 @@ def catch_all(settings: Settings) -> ir.VirtualHost:
     """What becomes of hosts that nobody declared."""
     if settings.outbound_any:
         action: ir.Forward | ir.Respond = ir.Forward(
-            destinations=(ir.Destination(cluster=settings.elsewhere),), timeout=NO_TIMEOUT
+            destinations=(ir.Destination(cluster=LOOKUP_CLUSTER if settings.lookup else settings.elsewhere),),
+            timeout=NO_TIMEOUT,
         )
-        name = ALLOW_ANY
+        name = ALLOW_ANY_LOOKUP if settings.lookup else ALLOW_ANY
     else:
         action, name = ir.Respond(status=502), BLOCK_ALL
     return ir.VirtualHost(

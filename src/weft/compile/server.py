@@ -72,12 +72,13 @@ class Server:
         return () if "*" in names else names
 
 
-def edge_handler(listener: str, table: str, settings: Settings) -> ir.HttpHandler:
+def edge_handler(listener: str, table: str, settings: Settings, *, looks_up: bool = False) -> ir.HttpHandler:
     """HTTP from outside: what clients claim of themselves is not believed."""
     return ir.HttpHandler(
         stat_prefix=f"outbound_{listener}",
         routes=table,
         client_certificate=ir.ClientCertificate.SANITIZE_SET,
         edge=True,
+        looks_up=looks_up,
         path_normalization=settings.path_normalization,
     )

@@ -15,12 +15,16 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Resolution(StrEnum):
-    """How endpoints are found. ``ENDPOINTS``: the registry knows them. ``ALIAS``: another name of a host."""
+    """How endpoints are found. ``ENDPOINTS``: the registry knows them. ``ALIAS``: another name of a host.
+
+    ``NAMED``: a wildcard, of which the name that a client says is looked up.
+    """
 
     ENDPOINTS = "endpoints"
     DNS = "dns"
     DNS_ROUND_ROBIN = "dns_round_robin"
     PASSTHROUGH = "passthrough"
+    NAMED = "named"
     ALIAS = "alias"
 
 
@@ -36,7 +40,10 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One running workload. ``mesh`` says that a sidecar takes its connections over mTLS."""
+    """One running workload. ``mesh`` says that a sidecar takes its connections over mTLS.
+
+    ``serves``: the only ports of its service that lead there; empty: all of them.
+    """
 
     name: str
     namespace: str
@@ -51,6 +58,7 @@ class Instance:
     health: Health = Health.HEALTHY
     hostname: str = ""
     node: str = ""
+    serves: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +109,14 @@ class Service:
     @property
     def order(self) -> tuple[str, str, str]:
         """Sort key of conflicts: oldest first, then by name."""
-        return (self.created or "9", self.namespace, self.name)
+        return (self.created or "9", self.name, self.namespace)
+
+
+def reachable(service: Service, port: Port) -> bool:
+    """Whether connections to a port can be sent on: of a wildcard only those that say a name."""
+    if port.protocol is Protocol.UDP:
+        return False
+    return service.resolution is not Resolution.NAMED or port.protocol.is_http or port.protocol.is_tls
 
 
 def target_port(port: Port, instance: Instance) -> int | None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from weft import ir
 from weft.compile.nearness import MESH_DEFAULT, Nearness
+from weft.compile.policy import ClientTls
 from weft.names import CLUSTER_DOMAIN, PASSTHROUGH_CLUSTER, ROOT_NAMESPACE, TRUST_DOMAIN
 
 DEFAULT_RETRY = ir.Retry(
@@ -27,9 +28,10 @@ class Settings:
     ``tracing``: spans are made, and the headers that tie requests together.
     ``nearness``: what holds of near and far endpoints; None: nothing. ``default_pool`` and
     ``default_outlier`` are for connections of which no rule says anything.
-    ``tls_limits``: what TLS that a gateway ends may use where it does not say so itself.
-    ``elsewhere``: where connections to what nobody knows go, if they may. ``localhost``: applications listen
-    there only (inboundTrafficPolicy).
+    ``mesh_limits``: what TLS within the mesh may use; ``tls_limits``: any other, where nobody says more.
+    ``lookup``: HTTP for hosts that nobody knows goes to the address that DNS has for them, with
+    ``lookup_tls`` (ALLOW_ANY_DYNAMIC_DNS). ``elsewhere``: where other connections
+    to what nobody knows go, if they may. ``localhost``: applications listen there only.
     ``upgrade``: HTTP/2 to every ``http`` port (True), to none (False), or between sidecars (None).
     """
 
@@ -39,6 +41,8 @@ class Settings:
     root_namespace: str = ROOT_NAMESPACE
     outbound_any: bool = True
     elsewhere: str = PASSTHROUGH_CLUSTER
+    lookup: bool = False
+    lookup_tls: ClientTls | None = None
     localhost: bool = False
     upgrade: bool | None = None
     dns_refresh: timedelta = timedelta(seconds=60)
@@ -59,6 +63,7 @@ class Settings:
     export_destination_rules: tuple[str, ...] = ("*",)
     ingress_class: str = "istio"
     tls_limits: ir.TlsLimits = NO_LIMITS
+    mesh_limits: ir.TlsLimits = NO_LIMITS
     controllers: frozenset[str] = frozenset({"weft.dev/gateway-controller", "istio.io/gateway-controller"})
 
     def signed_in(self, trust_domain: str) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from weft.emit.filters.forward_proxy import name_cache
 from weft.emit.http import connection_manager
 from weft.emit.scalars import address, boolean, cidr, duration, maybe_duration, source_metadata, uint32
 from weft.emit.telemetry import refused_log, tcp_logs
@@ -27,6 +28,7 @@ from weft.protos import (
     original_dst_v3,
     proxy_protocol_v3,
     set_filter_state_v3,
+    sni_forward_proxy_v3,
     tcp_proxy_v3,
     tls_inspector_v3,
     type_v3,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 _TCP_PROXY: Final = "envoy.filters.network.tcp_proxy"
 _SET_FILTER_STATE: Final = "envoy.filters.network.set_filter_state"
+_SNI_FORWARD_PROXY: Final = "envoy.filters.network.sni_dynamic_forward_proxy"
 _UPSTREAM_ALPN: Final = "envoy.network.application_protocols"
 
 
@@ -68,6 +71,12 @@ def _alpn(protocols: tuple[str, ...]) -> listener_v3.Filter:
     value.format_string.text_format_source.inline_string = ",".join(protocols)
     config = network_set_filter_state_v3.Config(on_new_connection=[value])
     return listener_v3.Filter(name=_SET_FILTER_STATE, typed_config=pack(config))
+
+
+def _sni_lookup(port: int) -> listener_v3.Filter:
+    """The address of the name in the SNI, which the cluster connects to."""
+    config = sni_forward_proxy_v3.FilterConfig(dns_cache_config=name_cache(), port_value=port)
+    return listener_v3.Filter(name=_SNI_FORWARD_PROXY, typed_config=pack(config))
 
 
 def _tcp_proxy(
@@ -103,6 +112,8 @@ def _filters(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> l
             return [connection_manager(handler, direction, telemetry, mutual=mutual)]
         case TcpHandler() as handler:
             alpn = [_alpn(handler.alpn)] if handler.alpn else []
+            if handler.look_up_port is not None:
+                alpn.append(_sni_lookup(handler.look_up_port))
             return [*alpn, _tcp_proxy(handler, direction, telemetry, mutual=mutual)]
 
 

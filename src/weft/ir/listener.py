@@ -56,6 +56,7 @@ class HttpHandler:
     ``routes`` is a table's name (RDS) or a table of its own (inbound). ``trusted_hops`` counts the
     proxies in front whose ``x-forwarded-for`` is believed; ``edge`` sanitises what clients claim.
     ``explicit_proxy``: clients name the host themselves (``http_proxy``), and may ask for tunnels (CONNECT).
+    ``looks_up``: some of its clusters have ``Discovery.NAMED``: the host of a request is looked up for them.
     """
 
     stat_prefix: str
@@ -64,6 +65,7 @@ class HttpHandler:
     client_certificate: ClientCertificate = ClientCertificate.SANITIZE
     edge: bool = False
     explicit_proxy: bool = False
+    looks_up: bool = False
     trusted_hops: int = 0
     server_name: str = ""
     idle_timeout: timedelta | None = None
@@ -87,6 +89,7 @@ class TcpHandler:
     """A TCP proxy to weighted clusters. ``alpn``: offered upstream in place of what the cluster offers.
 
     ``hash_source_ip``: connections of one client go to one endpoint (ring hash, maglev).
+    ``look_up_port``: the name in the SNI is looked up, for a cluster with ``Discovery.NAMED``, at that port.
     """
 
     stat_prefix: str
@@ -96,6 +99,7 @@ class TcpHandler:
     max_duration: timedelta | None = None
     hash_source_ip: bool = False
     tunnel: Tunnel | None = None
+    look_up_port: int | None = None
     source: Source | None = None
 
 

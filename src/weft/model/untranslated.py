@@ -31,28 +31,14 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "networking.istio.io/VirtualService": (
         "spec.http[].fault.abort.http2Error",
         "spec.http[].fault.delay.exponentialDelay",
-        "spec.tcp[].match[].sourceSubnet",
     ),
     "networking.istio.io/DestinationRule": tuple(
         f"{place}.loadBalancer.backendUtilization"
         for policy in ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
         for place in (policy, f"{policy}.portLevelSettings[]")
     ),
-    "networking.istio.io/Gateway": (
-        "spec.servers[].defaultEndpoint",
-        "spec.servers[].tls.caCrl",
-        "spec.servers[].tls.ecdhCurves",
-        "spec.servers[].tls.insecureSkipVerify",
-    ),
+    "networking.istio.io/Gateway": ("spec.servers[].defaultEndpoint",),
     "networking.istio.io/WorkloadGroup": ("spec.probe",),
-    "networking.istio.io/Sidecar": (
-        "spec.egress[].bind",
-        "spec.egress[].captureMode",
-        "spec.egress[].port",
-        "spec.inboundConnectionPool",
-        "spec.ingress",
-        "spec.outboundTrafficPolicy.egressProxy",
-    ),
     "networking.istio.io/ProxyConfig": ("spec.image",),
     "networking.istio.io/EnvoyFilter": (
         "spec.configPatches[].match.listener.filterChain.transportSocket",
@@ -122,19 +108,15 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.extensionProviders",
         "spec.hboneIdleTimeout",
         "spec.inboundClusterStatName",
-        "spec.inboundTrafficPolicy",
         "spec.ingressControllerMode",
         "spec.ingressSelector",
         "spec.ingressService",
-        "spec.meshMTLS",
         "spec.outboundClusterStatName",
-        "spec.outboundTrafficPolicy.tls",
         "spec.proxyHttpPort",
         "spec.proxyInboundListenPort",
         "spec.proxyListenPort",
         "spec.serviceEntryVisibility",
         "spec.serviceScopeConfigs",
-        "spec.tlsDefaults",
         "spec.verifyCertificateAtClient",
     ),
 }

@@ -73,6 +73,7 @@ PACKAGES: Final[dict[str, str]] = {
     "session_header_v3": "envoy.extensions.http.stateful_session.header.v3",
     "set_filter_state_v3": f"{_FILTERS}.common.set_filter_state.v3",
     "stateful_session_v3": f"{_FILTERS}.http.stateful_session.v3",
+    "sni_forward_proxy_v3": f"{_FILTERS}.network.sni_dynamic_forward_proxy.v3",
     "stats_log_v3": "envoy.extensions.access_loggers.stats.v3",
     "tap_match_v3": "envoy.config.common.matcher.v3",
     "tcp_protocols_v3": "envoy.extensions.upstreams.tcp.v3",

@@ -15,15 +15,6 @@ from weft.compile.proxy import compile_proxy
     [
         (
             """
-            apiVersion: networking.istio.io/v1
-            kind: ServiceEntry
-            metadata: {name: x}
-            spec: {hosts: ["*.example.com"], resolution: DYNAMIC_DNS, ports: [{number: 443, name: tls, protocol: TLS}]}
-            """,
-            "spec.resolution",
-        ),
-        (
-            """
             apiVersion: gateway.networking.k8s.io/v1
             kind: HTTPRoute
             metadata: {name: x}

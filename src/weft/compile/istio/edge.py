@@ -23,7 +23,7 @@ from weft.compile.mesh_routes import full_hosts, nearness, targets_of
 from weft.compile.outbound import ANYWHERE
 from weft.compile.rules import Rules
 from weft.compile.server import Server, Speaks, edge_handler
-from weft.compile.service import Labels
+from weft.compile.service import Labels, Resolution
 from weft.compile.settings import Settings
 from weft.compile.view import View
 from weft.model.istio_gateway import Gateway
@@ -45,6 +45,11 @@ class Scene:
     settings: Settings
     labels: Labels
     memo: Memo
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether some service is a wildcard whose names are looked up."""
+        return self.memo(_looks_up, self.view)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,6 +185,11 @@ def _conflict(server: Server, port: _Port) -> tuple[Server, str] | None:
     return None
 
 
+def _looks_up(view: View) -> bool:
+    """Whether some service is a wildcard whose names are looked up."""
+    return any(service.resolution is Resolution.NAMED for service in view.services)
+
+
 def listener_of(port: Port, bound: int, owners: Owners, scene: Scene) -> ir.Listener | None:
     """The listener of a port; None when nothing could be done with a connection."""
     name = f"{port.bind}_{port.number}"
@@ -189,7 +199,7 @@ def listener_of(port: Port, bound: int, owners: Owners, scene: Scene) -> ir.List
     for server in port.servers:
         if server.speaks is Speaks.HTTP:
             if not any(chain.name == name for chain in chains):
-                handler = edge_handler(name, server.route_name, scene.settings)
+                handler = edge_handler(name, server.route_name, scene.settings, looks_up=scene.looks_up)
                 chains.append(ir.FilterChain(name=name, match=ir.ChainMatch(), handler=handler))
             continue
         for chain in _chains(server, owners, told, scene):
@@ -215,7 +225,7 @@ def _chains(server: Server, owners: Owners, told: set[str], scene: Scene) -> Ite
     if server.speaks is Speaks.HTTPS:
         match = ir.ChainMatch(server_names=server.server_names)
         listener = f"{server.bind or ANYWHERE}_{server.listens}"
-        handler = edge_handler(listener, server.route_name, scene.settings)
+        handler = edge_handler(listener, server.route_name, scene.settings, looks_up=scene.looks_up)
         return (ir.FilterChain(name=server.route_name, match=match, handler=handler, tls=server.tls),)
     bound = [
         owner
@@ -240,22 +250,24 @@ def _meets(server: Server, owner: VirtualService, settings: Settings) -> bool:
 
 
 def _ended(server: Server, owners: Iterable[VirtualService], scene: Scene) -> Iterator[ir.FilterChain]:
-    """All connections of a port, or all inside a server's TLS, to where the first TCP rule says."""
+    """All connections of a port, or all inside a server's TLS, to where the first TCP rule for them says."""
     names = server.server_names if server.speaks is Speaks.TLS else ()
     for owner in owners:
         targets = targets_of(owner, scene.view, scene.rules, scene.settings, scene.memo)
         for index, rule in enumerate(owner.spec.tcp or ()):
-            matches = rule.match or (None,)
-            if rule.route and any(
-                layer4.reached(match, server.port, server.gateway, owner) for match in matches
-            ):
+            handler = layer4.forward(owner, index, rule.route or (), server.port, targets, scene.settings)
+            for match in (rule.match or (None,)) if rule.route else ():
+                if not layer4.reached(match, server.port, server.gateway, owner):
+                    continue
+                callers = (match.source_subnet,) if match is not None and match.source_subnet else ()
                 yield ir.FilterChain(
                     name=f"{owner.metadata.namespace}/{owner.metadata.name}/tcp-{index}",
-                    match=ir.ChainMatch(server_names=names),
-                    handler=layer4.forward(owner, index, rule.route, server.port, targets, scene.settings),
+                    match=ir.ChainMatch(server_names=names, source_addresses=callers),
+                    handler=handler,
                     tls=server.tls if server.speaks is Speaks.TLS else None,
                 )
-                return
+                if not callers:
+                    return
 
 
 def _passed(

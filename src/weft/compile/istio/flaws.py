@@ -12,6 +12,7 @@ from weft.compile.istio.edge import merge
 from weft.compile.istio.http_action import REDIRECTS
 from weft.compile.istio.sidecar import UNIX
 from weft.compile.protocol import parse_protocol
+from weft.compile.registry import Services
 from weft.compile.service import Service
 from weft.compile.settings import Settings
 from weft.errors import Problem, Severity, did_you_mean
@@ -116,15 +117,15 @@ def sidecar_problems(sidecars: Mapping[Key, Sidecar]) -> tuple[Problem, ...]:
     return tuple(found)
 
 
-def service_problems(by_host: Mapping[str, tuple[Service, ...]]) -> tuple[Problem, ...]:
+def service_problems(services: Services) -> tuple[Problem, ...]:
     """Of services with one host in a namespace those that do not count: the oldest holds (Istio)."""
     found: list[Problem] = []
-    for host, group in sorted(by_host.items()):
+    for host, group in sorted(services.by_host.items()):
         first: dict[str, Service] = {}
-        for service in group if len(group) > 1 else ():
+        for service in sorted(group, key=lambda item: (not item.kubernetes, item.order)):
             holds = first.setdefault(service.namespace, service)
             if holds is not service:
                 message = f"{host!r} is that of {holds.source} already: it does not count here"
-                hint = "give it the same resolution, labels, selector and exportTo, or another host"
+                hint = "give it the same resolution, location, selector and exportTo, or another host"
                 found.append(_problem(CONFLICT, service.source, message, "spec.hosts", hint))
     return tuple(found)

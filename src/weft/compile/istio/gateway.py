@@ -18,7 +18,7 @@ from weft.model.server_tls import ServerTLSSettings
 from weft.names import GATEWAY_SECRET_SCHEME
 
 _BULK: Final = (("128", "GCM-SHA256"), ("256", "GCM-SHA384"), ("128", "SHA"), ("256", "SHA"))
-_VERSIONS: Final = {
+VERSIONS: Final = {
     "TLSV1_0": ir.TlsVersion.V1_0,
     "TLSV1_1": ir.TlsVersion.V1_1,
     "TLSV1_2": ir.TlsVersion.V1_2,
@@ -98,10 +98,10 @@ def server_tls(
         return replace(own, peer_names=names, accept_untrusted=bool(tls.insecure_skip_verify))
     defaults = settings.tls_limits
     limits = ir.TlsLimits(
-        minimum=_VERSIONS.get(str(tls.min_protocol_version), defaults.minimum or ir.TlsVersion.V1_2),
-        maximum=_VERSIONS.get(str(tls.max_protocol_version)),
+        minimum=VERSIONS.get(str(tls.min_protocol_version), defaults.minimum or ir.TlsVersion.V1_2),
+        maximum=VERSIONS.get(str(tls.max_protocol_version)),
         cipher_suites=known_ciphers(tls.cipher_suites or ()) or defaults.cipher_suites,
-        groups=defaults.groups,
+        groups=tuple(tls.ecdh_curves or defaults.groups),
     )
     verified = mode in {"MUTUAL", "OPTIONAL_MUTUAL"}
     return ir.DownstreamTls(

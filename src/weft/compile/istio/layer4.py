@@ -92,7 +92,7 @@ def tcp_chains(
     settings: Settings,
     blocks: tuple[str, ...] = (),
 ) -> Chains:
-    """Chains by destination subnet; what takes every address ends them."""
+    """Chains by destination and source subnet; what takes every address ends them."""
     found: dict[ir.ChainMatch, ir.FilterChain] = {}
     for index, rule in enumerate(owner.spec.tcp or ()):
         if not rule.route:
@@ -100,8 +100,15 @@ def tcp_chains(
         handler = forward(owner, index, rule.route, port, targets, settings)
         name = f"{owner.metadata.namespace}/{owner.metadata.name}/tcp-{index}"
         subnets: list[str] = []
-        for match in rule.match or (None,):
+        for place, match in enumerate(rule.match or (None,)):
             if not applies(match, port, gateways, labels, namespace, owner):
+                continue
+            if match is not None and match.source_subnet:
+                test = ir.ChainMatch(
+                    addresses=tuple(match.destination_subnets or blocks),
+                    source_addresses=(match.source_subnet,),
+                )
+                found.setdefault(test, ir.FilterChain(name=f"{name}-{place}", match=test, handler=handler))
                 continue
             if match is None or not match.destination_subnets:
                 test = ir.ChainMatch(addresses=blocks)

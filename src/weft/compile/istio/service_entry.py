@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Final
 
+from weft.compile.hosts import is_wildcard
 from weft.compile.protocol import parse_protocol
 from weft.compile.service import Instance, Labels, Port, Resolution, Service
 from weft.compile.settings import Settings
@@ -18,7 +21,7 @@ _RESOLUTIONS: Final = {
     "STATIC": Resolution.ENDPOINTS,
     "DNS": Resolution.DNS,
     "DNS_ROUND_ROBIN": Resolution.DNS_ROUND_ROBIN,
-    "DYNAMIC_DNS": Resolution.PASSTHROUGH,
+    "DYNAMIC_DNS": Resolution.NAMED,
     "NONE": Resolution.PASSTHROUGH,
 }
 
@@ -30,7 +33,7 @@ def labels_of(labels: object) -> Labels:
 
 def wants_vip(entry: ServiceEntry) -> bool:
     """Whether its hosts need addresses: it has none, and does not pass connections through."""
-    return not entry.spec.addresses and _resolution(entry) is not Resolution.PASSTHROUGH
+    return not entry.spec.addresses and _resolution(entry) not in {Resolution.PASSTHROUGH, Resolution.NAMED}
 
 
 def _resolution(entry: ServiceEntry) -> Resolution:
@@ -44,6 +47,7 @@ def services(
     spec = entry.spec
     own = dict(vips)
     resolution = _resolution(entry)
+    named = resolution is Resolution.NAMED
     selector = spec.workload_selector.labels if spec.workload_selector else None
     endpoints = tuple(
         instance(f"{entry.metadata.name}-{place}", entry.metadata.namespace, endpoint)
@@ -64,8 +68,9 @@ def services(
             name=host.lower(),
             namespace=entry.metadata.namespace,
             ports=ports,
-            resolution=resolution,
-            addresses=tuple(spec.addresses or ()) or ((own[host],) if host in own else ()),
+            # Only a wildcard has names to look up; another name is looked up as such.
+            resolution=resolution if is_wildcard(host) or not named else Resolution.DNS,
+            addresses=_addresses(spec.addresses or ()) or ((own[host],) if host in own else ()),
             external=str(spec.location or "MESH_EXTERNAL") == "MESH_EXTERNAL",
             selector=labels_of(selector) if selector else None,
             endpoints=endpoints,
@@ -76,6 +81,18 @@ def services(
         )
         for host in dict.fromkeys(spec.hosts or ())
     )
+
+
+def _addresses(texts: Iterable[str]) -> tuple[str, ...]:
+    """Addresses and blocks of them; what is neither does not count, a block of one is an address (Istio)."""
+    found: dict[str, None] = {}
+    for text in texts:
+        try:
+            block = ip_network(text, strict=False)
+        except ValueError:
+            continue
+        found[str(block.network_address) if block.num_addresses == 1 else text] = None
+    return tuple(found)
 
 
 def instance(name: str, namespace: str, spec: WorkloadEntrySpec) -> Instance:
@@ -99,9 +116,9 @@ def instance(name: str, namespace: str, spec: WorkloadEntrySpec) -> Instance:
 
 
 def workload(entry: WorkloadEntry) -> Instance:
-    """A registered workload with its health; labels of the metadata count too, the spec's win."""
+    """A registered workload with its health; labels of the metadata count too, and win (Istio)."""
     from_spec = instance(entry.metadata.name, entry.metadata.namespace, entry.spec)
-    labels = {**(entry.metadata.labels or {}), **dict(from_spec.labels)}
+    labels = {**dict(from_spec.labels), **(entry.metadata.labels or {})}
     return Instance(
         name=from_spec.name,
         namespace=from_spec.namespace,

@@ -27,4 +27,4 @@ def base() -> forward_proxy_v3.FilterConfig:
 
 def wanted(unit: HttpHandler) -> bool:
     """Only where clients say themselves where they want to go."""
-    return unit.explicit_proxy
+    return unit.explicit_proxy or unit.looks_up
