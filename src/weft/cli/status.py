@@ -99,7 +99,9 @@ def computed(
     from weft.cli.status_analysis import analysed
     from weft.compile.gatewayapi.conditions import merged
     from weft.compile.gatewayapi.status import statuses
+    from weft.compile.istio.status import entry_statuses
     from weft.compile.world import World
+    from weft.model.service_entry import ServiceEntry
     from weft.names import GATEWAY_CONTROLLER
 
     objects, problems = _read(paths, namespace)
@@ -115,6 +117,8 @@ def computed(
         **analysed(resources, findings),
         **statuses(world.gateway_facts, controller or GATEWAY_CONTROLLER),
     }
+    for entry, addresses in entry_statuses(world.all(ServiceEntry), world.vips):
+        made[entry] = {**made[entry], **addresses}
     found: list[Wire] = []
     for part, resource in objects:
         item = part.data

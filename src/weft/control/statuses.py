@@ -24,6 +24,7 @@ from weft.compile.gatewayapi.facts import Facts
 from weft.compile.gatewayapi.listener_set import gateway_of
 from weft.compile.gatewayapi.listeners import Listener, listeners_of
 from weft.compile.gatewayapi.status import Waiting, each_status
+from weft.compile.istio.status import entry_statuses
 from weft.compile.world import World
 from weft.control.entry import DRAINING, PROXY_ANNOTATION, stamp
 from weft.control.status import Status
@@ -31,6 +32,7 @@ from weft.model.catalog import GATEWAY_API, by_id
 from weft.model.gateway import Gateway
 from weft.model.listener_set import ListenerSet
 from weft.model.resource import Key, Metadata
+from weft.model.service_entry import ServiceEntry
 from weft.model.workload import Workload
 from weft.model.workload_entry import WorkloadEntry
 from weft.names import GATEWAY_CONTROLLER, GATEWAY_NAME_LABEL, HEALTHY, LISTENER_TYPE, WORKLOAD_LABEL
@@ -177,12 +179,13 @@ class Statuses:
         if entries is not self._entries:
             self._entries, self._running = entries, _Running.of(entries.values())
         waiting = await self._late(facts)
-        made_of = (facts, self._running, waiting, world.all(Workload))
+        made_of = (facts, self._running, waiting, world.all(Workload), world.all(ServiceEntry), world.vips)
         if _same(made_of, self._made_of):
             return
         said: dict[Key, _Said] = {}
         found = each_status(facts, GATEWAY_CONTROLLER, self._running.addresses, waiting)
-        for key, status in chain(found, _workloads(world, self._running)):
+        entry_addresses = entry_statuses(world.all(ServiceEntry), world.vips)
+        for key, status in chain(found, entry_addresses, _workloads(world, self._running)):
             wanted = _wanted(world, key, status)
             if wanted is not None:
                 said[key] = wanted
@@ -261,7 +264,7 @@ def _successor(stored: Stored, wanted: _Said, now: str, controllers: frozenset[s
         return None
     old = wire.get("status")
     status = merged(wanted.status, old, now, controllers, stored.key.namespace)
-    if status == old or (old is None and not any(status.values())):
+    if status == (old or {}) or (old is None and not any(status.values())):
         return None
     # Whoever owns the object keeps it: status is ours to write, whosesoever the rest is.
     return Put(

@@ -230,6 +230,11 @@ apiVersion: networking.istio.io/v1
 kind: WorkloadEntry
 metadata: {name: web, namespace: shop}
 spec: {address: 192.0.2.1, labels: {app: web}}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, namespace: shop}
+spec: {hosts: [api.example.com], ports: [{name: https, number: 443, protocol: TLS}], resolution: DNS}
 """
 
 
@@ -251,6 +256,8 @@ def test_istios_resources_are_told_what_the_analysis_found() -> None:
         ("PassedAnalysis", "True"),
     ]
     assert "validationMessages" not in sound
+    (address,) = found["ServiceEntry", "api"]["status"]["addresses"]
+    assert (address["host"], address["value"][:8]) == ("api.example.com", "240.240.")
 
 
 def test_a_status_is_one_that_the_api_takes() -> None:

@@ -451,6 +451,36 @@ async def test_a_quicker_writer_is_not_overwritten(world: World, monkeypatch: py
     assert wire["status"]["conditions"]
 
 
+async def test_a_service_entry_gets_the_address_that_its_name_resolves_to(world: World) -> None:
+    spec = {
+        "hosts": ["api.example.com"],
+        "ports": [{"name": "https", "number": 443, "protocol": "TLS"}],
+        "resolution": "DNS",
+    }
+    entry = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": {"name": "api", "namespace": "shop"},
+        "spec": spec,
+    }
+    key = Key("networking.istio.io/ServiceEntry", "shop", "api")
+    async with world.running():
+        stored = await world.apply(entry)
+        told = {"conditions": [{"type": "example.com/Theirs", "status": "True"}]}
+        body = json.dumps({**json.loads(stored.body), "status": told}).encode()
+        await world.store.update(Put(key=key, uid=stored.uid, body=body, record=False))
+        await world.settled()
+        status = await world.status(key)
+        (address,) = status["addresses"]
+        assert address["host"] == "api.example.com"
+        assert address["value"].startswith("240.240.")
+        assert status["conditions"] == told["conditions"]
+        await world.apply({**entry, "spec": {**spec, "addresses": ["192.0.2.9"]}})
+        await world.settled()
+        assert await world.status(key) == told
+        assert not parse_object(await world.wire(key))[1]
+
+
 async def test_a_workload_counts_its_instances(world: World) -> None:
     async with world.running():
         await world.apply(workload(2))

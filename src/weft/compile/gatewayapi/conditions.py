@@ -23,6 +23,18 @@ _OURS: Final = frozenset(
         "SupportedVersion",
     }
 )
+# Fields that weft sets, or takes away when it has nothing to say; any other stays as it is.
+_FIELDS: Final = frozenset(
+    {
+        "addresses",
+        "ancestors",
+        "attachedListenerSets",
+        "conditions",
+        "listeners",
+        "parents",
+        "supportedFeatures",
+    }
+)
 # Entries that several controllers write side by side, and what tells those of one controller apart.
 # The API takes so many of them.
 _SHARED: Final = {"parents": ("parentRef", 32), "ancestors": ("ancestorRef", 16)}
@@ -61,9 +73,10 @@ def merged(
     ``controllers`` say; the order stays, too. ``namespace`` is the object's: references may leave it out.
     """
     old = old or {}
-    result = dict(new)
-    if "conditions" in new:
-        result["conditions"] = _conditions(new["conditions"], old.get("conditions") or (), now)
+    result = {**{name: value for name, value in old.items() if name not in _FIELDS}, **new}
+    conditions = _conditions(new.get("conditions") or (), old.get("conditions") or (), now)
+    if conditions or "conditions" in new:
+        result["conditions"] = conditions
     if "listeners" in new:
         before = {item.get("name"): item for item in old.get("listeners") or ()}
         result["listeners"] = [_dated(item, before.get(item["name"]), now) for item in new["listeners"]]
