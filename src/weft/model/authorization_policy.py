@@ -159,8 +159,8 @@ class Rule(Shape):
         """Whether nothing in it can be seen of a TCP connection; conditions do not count."""
         sources = [item.source for item in self.from_ or () if item.source is not None]
         operations = [item.operation for item in self.to or () if item.operation is not None]
-        seen_from = any(getattr(source, name) is not None for source in sources for name in _TCP_SOURCE)
-        seen_to = any(item.ports is not None or item.not_ports is not None for item in operations)
+        seen_from = any(getattr(source, name) for source in sources for name in _TCP_SOURCE)
+        seen_to = any(item.ports or item.not_ports for item in operations)
         return bool((sources and not operations and not seen_from) or (operations and not seen_to))
 
 

@@ -119,7 +119,7 @@ class TrafficPolicy(Shape):
 
     def flaws(self) -> Iterator[Flaw]:
         """Something is said, and the parts fit."""
-        if not any(getattr(self, name) is not None for name in type(self).model_fields):
+        if all(getattr(self, name) in (None, ()) for name in type(self).model_fields):
             yield Flaw((), "the policy says nothing", _PARTS)
         if self.tunnel is not None and self.proxy_protocol is not None:
             yield Flaw(("proxyProtocol",), "tunnel is there too", "keep one of them")

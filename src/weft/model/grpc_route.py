@@ -87,5 +87,5 @@ class GRPCRouteSpec(RequestRouteSpec):
 class GRPCRoute(Resource):
     """Routes gRPC calls."""
 
-    spec: GRPCRouteSpec = Field(default_factory=lambda: GRPCRouteSpec())
+    spec: GRPCRouteSpec
     status: RouteStatus | None = None

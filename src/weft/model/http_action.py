@@ -183,7 +183,8 @@ class HTTPFaultDelay(Shape):
             yield Flaw(("exponentialDelay",), "delays that grow cannot be injected", "write fixedDelay")
         yield from _share(self.percentage)
         if self.percent is not None and not 0 <= self.percent <= 100:
-            yield Flaw(("percent",), f"{self.percent} is not a percentage: write 0 to 100")
+            hint = "write percentage, from 0 to 100"
+            yield Flaw(("percent",), f"{self.percent} is not a percentage", hint, warns=True)
 
 
 class HTTPFaultInjection(Shape):

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, union
+from weft.model.base import Flaw, Shape, twice, union, wire_name
 from weft.model.resource import Resource
 from weft.model.route import (
     BackendObjectReference,
@@ -54,17 +54,17 @@ class HTTPCORSFilter(Shape):
     ) = None
     allow_origins: Annotated[tuple[CorsOrigin, ...], Field(max_length=64)] | None = None
     expose_headers: Annotated[tuple[HeaderName, ...], Field(max_length=64)] | None = None
-    max_age: Annotated[Int, Field(ge=1)] | None = None
+    max_age: Annotated[Int, Field(ge=1, le=2**31 - 1)] | None = None
 
     def flaws(self) -> Iterator[Flaw]:
-        """A wildcard stands alone."""
-        for name in ("allow_headers", "allow_methods", "allow_origins"):
-            values = getattr(self, name) or ()
-            if "*" in values and len(values) > 1:
-                wire = type(self).model_fields[name].alias or name
-                yield Flaw(
-                    (wire,), "'*' stands for all: nothing may stand beside it", "keep '*' or the others"
-                )
+        """A wildcard stands alone, and nothing stands there twice."""
+        for name in ("allow_headers", "allow_methods", "allow_origins", "expose_headers"):
+            values, wire = getattr(self, name) or (), wire_name(self, name)
+            for number in twice(values):
+                yield Flaw((wire, number), "it is there twice", "remove it")
+            if "*" in values and len(values) > 1 and name != "expose_headers":
+                hint = "keep '*' or the others"
+                yield Flaw((wire,), "'*' stands for all: nothing may stand beside it", hint)
 
 
 class ForwardBodyConfig(Shape):

@@ -106,11 +106,8 @@ class ConsistentHashLB(Shape):
             if self.ring_hash is not None or self.maglev is not None:
                 yield Flaw(path, "the table is described elsewhere too", "remove it")
         if not any(getattr(self, key) for key in keys):
-            yield Flaw(
-                (),
-                "nothing is hashed",
-                "add httpHeaderName, httpCookie, useSourceIp or httpQueryParameterName",
-            )
+            hint = "add httpHeaderName, httpCookie, useSourceIp or httpQueryParameterName"
+            yield Flaw((), "nothing is hashed", hint, warns=True)
 
 
 class Distribute(Shape):
@@ -180,7 +177,7 @@ class ZoneAwareLoadBalancerSetting(Shape):
     enabled: Bool | None = None
     failover: tuple[Failover, ...] | None = None
     failover_priority: tuple[Text, ...] | None = None
-    min_cluster_size: Annotated[ProtoInt, Field(ge=1)] | None = None
+    min_cluster_size: Annotated[UInt, Field(ge=1)] | None = None
 
     def flaws(self) -> Iterator[Flaw]:
         """Envoy knows regions and zones by itself."""

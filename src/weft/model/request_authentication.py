@@ -12,7 +12,7 @@ from weft.model.base import Flaw, Shape, at_most_one, each
 from weft.model.headers import plain
 from weft.model.istio import IstioResource, IstioStatus, LabelsSelector, PolicyTargetReference, attached
 from weft.model.jwks import key_set, private_keys
-from weft.model.scalars import Bool, HeaderName, PositiveDuration, Text
+from weft.model.scalars import Bool, PositiveDuration, Text
 
 
 class JWTHeader(Shape):
@@ -26,7 +26,7 @@ class ClaimToHeader(Shape):
     """A claim that is passed on as a header."""
 
     claim: Annotated[Text, Field(min_length=1)]
-    header: HeaderName
+    header: Annotated[Text, Field(min_length=1)]
 
 
 class JWTRule(Shape):

@@ -103,8 +103,8 @@ class BackendObjectReference(Shape):
 class Fraction(Shape):
     """A share as a fraction."""
 
-    denominator: Annotated[Int, Field(ge=1)] | None = None
-    numerator: Annotated[Int, Field(ge=0)]
+    denominator: Annotated[Int, Field(ge=1, le=2**31 - 1)] | None = None
+    numerator: Annotated[Int, Field(ge=0, le=2**31 - 1)]
 
     def flaws(self) -> Iterator[Flaw]:
         """At most the whole."""

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, at_most_one
+from weft.model.base import Flaw, Shape, at_most_one, each
+from weft.model.cel import expression
 from weft.model.istio import IstioResource, IstioStatus, LabelsSelector, PolicyTargetReference, attached
 from weft.model.scalars import Bool, Float, PositiveDuration, Text
 
@@ -16,6 +17,10 @@ class LogFilter(Shape):
     """Which requests are logged."""
 
     expression: Text | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """CEL that can be read."""
+        yield from each(("expression",), [expression(self.expression or "")], "as 'response.code >= 400'")
 
 
 class LogSelector(Shape):

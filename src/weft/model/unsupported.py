@@ -32,6 +32,9 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
         f"{place}.consecutiveErrors": "consecutive5xxErrors and consecutiveGatewayErrors took its place"
         for place in _OUTLIERS
     },
+    "networking.istio.io/WorkloadGroup": {
+        "spec.probe.exec": "it would run on hosts whatever the group says: give the command to the workload",
+    },
 }
 
 

@@ -38,7 +38,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         for place in (policy, f"{policy}.portLevelSettings[]")
     ),
     "networking.istio.io/Gateway": ("spec.servers[].defaultEndpoint",),
-    "networking.istio.io/WorkloadGroup": ("spec.probe",),
     "networking.istio.io/ProxyConfig": ("spec.image",),
     "networking.istio.io/EnvoyFilter": (
         "spec.configPatches[].match.listener.filterChain.transportSocket",

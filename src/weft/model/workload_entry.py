@@ -32,23 +32,11 @@ class WorkloadTemplate(Shape):
     weight: UInt | None = None
     """Its share beside the others."""
 
-    def misplaced(self) -> Iterator[Flaw]:
-        """Names of ports and labels as they can be."""
+    def flaws(self) -> Iterator[Flaw]:
+        """Names of ports as they can be; a socket is absolute and has no ports."""
         for name in self.ports or ():
             if not is_label(name) or len(name) >= _LONGEST_NAME:
                 yield Flaw(("ports", name), f"{name!r} cannot be a port's name", "letters, digits and '-'")
-        for key, wrong in labels(self.labels):
-            yield Flaw(("labels", key), wrong)
-
-
-class WorkloadEntrySpec(WorkloadTemplate):
-    """A workload: its address, its labels, and who it is."""
-
-    def flaws(self) -> Iterator[Flaw]:
-        """An address or a network; a socket is absolute and has no ports."""
-        if self.address is None and self.network is None:
-            yield Flaw(("address",), "an address is missing", "add address")
-        yield from self.misplaced()
         address = self.address or ""
         if address.startswith("unix://"):
             if self.ports is not None:
@@ -56,6 +44,18 @@ class WorkloadEntrySpec(WorkloadTemplate):
             if address[7:8] not in {"/", "@"} or address.endswith("/"):
                 hint = "write 'unix:///path' or 'unix://@name'"
                 yield Flaw(("address",), f"{address!r} is not a socket", hint)
+
+
+class WorkloadEntrySpec(WorkloadTemplate):
+    """A workload: its address, its labels, and who it is."""
+
+    def flaws(self) -> Iterator[Flaw]:
+        """An address or a network; labels as they can be."""
+        yield from super().flaws()
+        if self.address is None and self.network is None:
+            yield Flaw(("address",), "an address is missing", "add address")
+        for key, wrong in labels(self.labels):
+            yield Flaw(("labels", key), wrong)
 
     def addressed(self, *, static: bool = False) -> Iterator[Flaw]:
         """An address that can be called; ``static``: without looking up a name."""

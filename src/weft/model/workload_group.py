@@ -24,7 +24,7 @@ class ObjectMeta(Shape):
 class ExecHealthCheckConfig(Shape):
     """Ready when the command exits with 0."""
 
-    command: tuple[Annotated[Text, Field(min_length=1)], ...]
+    command: Annotated[tuple[Annotated[Text, Field(min_length=1)], ...], Field(min_length=1)]
 
 
 class GrpcHealthCheckConfig(Shape):
@@ -75,7 +75,9 @@ class ReadinessProbe(Shape):
         """One way to ask."""
         yield from at_most_one(self, "http_get", "tcp_socket", "exec", "grpc")
         if given(self.http_get, self.tcp_socket, self.exec, self.grpc) == 0:
-            yield Flaw((), "the probe asks nothing", "add httpGet, tcpSocket, exec or grpc")
+            yield Flaw((), "the probe asks nothing", "add httpGet, tcpSocket or exec")
+        if self.grpc is not None:
+            yield Flaw(("grpc",), "Istio has no probes by gRPC yet", "write httpGet, tcpSocket or exec")
 
 
 class WorkloadGroupSpec(Shape):
