@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from weft.analysis.explain.mesh import Mesh
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ROLES: Final = ("gateway", "workload", "inbound")
 _SCHEMES: Final = {
     "http": ("http", "none"),
@@ -31,7 +33,7 @@ _SCHEMES: Final = {
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, required=True, metavar="PATH… [[METHOD] URL]")
+@click.argument("arguments", nargs=-1, metavar="PATH… [[METHOD] URL] | REQUEST-ID")
 @click.option("--requests", metavar="FILE", help="One request a line, as JSON; - for standard input.")
 @click.option(
     "--from", "sender", metavar="ROLE:NS/NAME", help="Who asks: gateway:…, workload:… or inbound:…."
@@ -49,6 +51,8 @@ _SCHEMES: Final = {
 @click.option("--jwt", default="", metavar="JSON", help="A token: iss, sub, aud, claims.")
 @click.option("--labels", default="", metavar="K=V,…", help="Labels of a proxy that no document describes.")
 @click.option("--service-account", default="", help="Its service account.")
+@click.option("--live", is_flag=True, help="Ask the proxy that runs, instead of files.")
+@click.option("--server", metavar="URL|SOCKET", help="--live: the control plane; default: this machine's.")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Of documents without one.")
 @click.option("--controller-name", default="", help="Serve GatewayClasses of this controller as well.")
 @click.option("-o", "output", type=click.Choice(["text", "json", "yaml"]), help="How to print.")
@@ -56,6 +60,8 @@ def explain(
     arguments: tuple[str, ...],
     requests: str | None,
     sender: str | None,
+    live: bool,
+    server: str | None,
     namespace: str,
     controller_name: str,
     output: str | None,
@@ -65,10 +71,18 @@ def explain(
 
     The configuration that the proxy would get is generated from PATHS (files, directories or -) and
     walked as Envoy walks it: listener, filter chain, virtual host, route, filters, cluster. Ask with
-    --from and a URL, or ask many with --requests.
+    --from and a URL, or ask many with --requests; --live asks the proxies that run.
+
+    With the REQUEST-ID of a request that was made, say which proxies of this host it passed.
     """
     paths = arguments
     questions: Iterable[object]
+    on_terminal = output or ("text" if sys.stdout.isatty() else "json")
+    if _is_request_id(arguments) and not (requests or sender or live):
+        from weft.cli.explain_live import print_hops
+
+        print_hops(arguments[0], on_terminal)
+        return
     if requests is not None:
         if sender is not None:
             raise UsageError("--from goes with one URL, --requests with many", hint="use one of them")
@@ -79,21 +93,42 @@ def explain(
     else:
         paths, method, url = _divided(arguments)
         questions = [_question(sender, method, url, said)]
-        shown = output or ("text" if sys.stdout.isatty() else "json")
-    mesh = _mesh(paths, namespace, controller_name)
-    _print((mesh.explain(question) for question in questions), shown, many=requests is not None)
+        shown = on_terminal
+    ask = _asking(paths, namespace, controller_name, server, live=live)
+    _print(map(ask, questions), shown, many=requests is not None)
+
+
+def _asking(
+    paths: tuple[str, ...], namespace: str, controller: str, server: str | None, *, live: bool
+) -> Callable[[object], dict[str, Any]]:
+    """What answers questions: the mesh of some files, or the one that runs."""
+    if live:
+        from weft.cli.explain_live import Asking
+
+        if paths:
+            raise UsageError(f"--live asks what runs, not {paths[0]}", hint="leave out the one or the other")
+        return Asking(server).explain
+    if not paths:
+        hint = "name the files or the folder of the mesh first, or ask what runs with --live"
+        raise UsageError("there are no files", hint=hint)
+    return _mesh(paths, namespace, controller).explain
+
+
+def _is_request_id(arguments: tuple[str, ...]) -> bool:
+    """Envoy's request ids are UUIDs; a file of that name would be meant instead."""
+    return len(arguments) == 1 and bool(_UUID.fullmatch(arguments[0])) and not Path(arguments[0]).exists()
 
 
 def _divided(arguments: tuple[str, ...]) -> tuple[tuple[str, ...], str, str]:
     """Paths, method and URL. A URL has a scheme, or is no file that exists."""
+    if not arguments:
+        raise UsageError("there is nothing to explain", hint="weft explain FILE… --from workload:NS/NAME URL")
     *paths, url = arguments
     if "://" not in url and (url == "-" or Path(url).exists()):
         raise UsageError("there is no URL", hint="write it after the files: weft explain FILE --from … URL")
     method = ""
     if paths and paths[-1] in _METHODS and not Path(paths[-1]).exists():
         method = paths.pop()
-    if not paths:
-        raise UsageError("there are no files", hint="name the files or the folder of the mesh first")
     return tuple(paths), method, url
 
 
@@ -205,7 +240,7 @@ def _mesh(paths: Iterable[str], namespace: str, controller: str) -> Mesh:
     return Mesh(parts, read, namespace=namespace, controller=controller)
 
 
-def _print(answers: Iterator[dict[str, Any]], output: str, *, many: bool) -> None:
+def _print(answers: Iterable[dict[str, Any]], output: str, *, many: bool) -> None:
     write: Callable[[dict[str, Any]], None]
     if output == "json":
         separators = (",", ":") if many else None

@@ -74,7 +74,7 @@ def test_one_request_for_people_and_for_machines(mesh: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "Missing argument"),
+        ((), "there is nothing to explain"),
         (("MESH",), "there is no URL"),
         (("MESH", "http://web"), "say which proxy is asked"),
         (("--from", "workload:a/b", "http://web"), "there are no files"),

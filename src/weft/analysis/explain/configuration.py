@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -214,6 +214,10 @@ class Configuration:
         """The route table of a name, as RDS has it."""
         config = self._routes.get(name)
         return None if config is None else self.decoded.table(config)
+
+    def tables(self) -> Iterable[route_v3.RouteConfiguration]:
+        """All route tables; of a dump those within listeners, too."""
+        return self._routes.values()
 
     def cluster(self, name: str) -> cluster_v3.Cluster | None:
         """The cluster of a name."""

@@ -58,12 +58,12 @@ class Mesh:
 
     def explain(self, data: object) -> dict[str, Any]:
         """What becomes of one request, both as JSON; what cannot be read is told as ``error``."""
-        answer = Answer(id=data.get("id") if isinstance(data, Mapping) else None)
         try:
-            self._answer(read_request(data), answer)
+            question = read_request(data)
         except ValueError as error:
-            answer.action, answer.error, answer.status = Action.ERROR, str(error), None
-            answer.say("question", str(error))
+            return unanswered(data, error)
+        answer = Answer(id=data.get("id") if isinstance(data, Mapping) else None)
+        self._answer(question, answer)
         return answer.json()
 
     def _answer(self, question: Request, answer: Answer) -> None:
@@ -181,3 +181,11 @@ class Mesh:
         if plain:
             return plain
         return tuple(sorted({member.address for member in self.world.backends(service)} - {""}))
+
+
+def unanswered(data: object, error: ValueError) -> dict[str, Any]:
+    """The answer to a question that cannot be read."""
+    answer = Answer(id=data.get("id") if isinstance(data, Mapping) else None)
+    answer.action, answer.error = Action.ERROR, str(error)
+    answer.say("question", str(error))
+    return answer.json()

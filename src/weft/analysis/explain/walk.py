@@ -21,12 +21,14 @@ from weft.names import (
     BLACKHOLE_CLUSTER,
     INBOUND_PASSTHROUGH_CLUSTER,
     PASSTHROUGH_CLUSTER,
+    VIRTUAL_INBOUND,
 )
 
 if TYPE_CHECKING:
     from weft.protos import listener_v3, udp_proxy_v3
 
 _NETWORK: Final = "envoy.extensions.filters.network"
+_INBOUND, _OUTBOUND = 1, 2  # core.v3.TrafficDirection
 _MESH_ALPN: Final = {"http": ALPN_MESH_HTTP1, "http2": ALPN_MESH_H2, "grpc": ALPN_MESH_H2}
 _PLAIN: Final = {"http": ("http/1.1", "http/1.0"), "http2": ("h2c",), "grpc": ("h2c",)}
 
@@ -118,20 +120,28 @@ def _listener(
             found = listener_at(bound, address, dialled.port, udp=udp)
             if found is not None:
                 return found, address
-        return None, first
+        return _of_port(bound, dialled.port, udp), first
     if question.sender.role is Role.INBOUND:
-        virtual = next((one for one in listeners if one.name == "virtualInbound"), None)
+        virtual = next((one for one in listeners if one.name == VIRTUAL_INBOUND), None)
         if virtual is not None:
             return virtual, first
-        inbound = [one for one in listeners if one.traffic_direction == 1]
-        return listener_at(inbound, first, dialled.port, udp=udp), first
+        inbound = [one for one in listeners if one.traffic_direction == _INBOUND]
+        found = listener_at(inbound, first, dialled.port, udp=udp)
+        return found or _of_port(inbound, dialled.port, udp), first
     outbound = [one for one in listeners if one.HasField("bind_to_port") and not one.bind_to_port.value]
     for address in dialled.addresses:
         found = listener_at(outbound, address, dialled.port, udp=udp)
         if found is not None:
             answer.say("listener", f"virtualOutbound hands {address}:{dialled.port} over")
             return found, address
-    return next((one for one in listeners if one.use_original_dst.value), None), first
+    captured = (one for one in listeners if one.use_original_dst.value)
+    told = (one for one in listeners if one.traffic_direction == _OUTBOUND)  # of an explicit proxy
+    return next(captured, None) or next(told, None), first
+
+
+def _of_port(listeners: list[listener_v3.Listener], port: int, udp: bool) -> listener_v3.Listener | None:
+    """The listener that bears a port in its name, wherever it is bound (a port map, rootless capture)."""
+    return next((one for one in listeners if one.name.endswith(f"_{port}") and is_udp(one) == udp), None)
 
 
 def _connection(

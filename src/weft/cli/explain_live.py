@@ -1,0 +1,149 @@
+"""``weft explain`` of what runs: proxies by their Envoys' dumps, requests by the access logs of this host."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from weft.errors import WeftError
+
+if TYPE_CHECKING:
+    from weft.analysis.explain.live import Running
+
+_DUMP: Final = "/config_dump?include_eds"
+_LOGS: Final = ("stdout.log", "stdout.log.1", "access.log", "access.log.1")
+# What weft adds to a Gateway's name for its proxy, by its class.
+_CLASSES: Final = ("weft", "istio")
+
+
+class Asking:
+    """Proxies that run, each asked for its configuration once."""
+
+    def __init__(self, server: str | None) -> None:
+        self._server = server
+        self._known: dict[tuple[str, str], Running] = {}
+
+    def explain(self, question: object) -> dict[str, Any]:
+        """What becomes of a request, both as JSON.
+
+        Raises:
+            WeftError: when the proxy cannot be asked.
+        """
+        from weft.analysis.explain.mesh import unanswered
+        from weft.analysis.explain.request import read_request
+
+        try:
+            sender = read_request(question).sender
+        except ValueError as error:
+            return unanswered(question, error)
+        key = sender.role.value, f"{sender.namespace}/{sender.name}"
+        if key not in self._known:
+            self._known[key] = self._running(*key)
+        return self._known[key].explain(question)
+
+    def _running(self, role: str, name: str) -> Running:
+        """The proxy of that name, or the first replica of it, or that of a Gateway."""
+        suffixes = [f"-{part}" for part in _CLASSES] if role == "gateway" else ["-0"]
+        for suffix in ("", *suffixes):
+            try:
+                return running(name + suffix, self._server)
+            except WeftError as error:
+                last = error
+        raise WeftError(
+            f"no proxy {name} can be asked: {last.message}", hint="weft proxy status lists those that run"
+        )
+
+
+def running(workload: str, server: str | None) -> Running:
+    """A proxy by ``namespace/name``.
+
+    Raises:
+        WeftError: when it cannot be asked, or its answer is no dump.
+    """
+    from weft.analysis.explain.live import Running
+    from weft.cli.proxy import ask_admin, read_dump
+
+    dump = read_dump(ask_admin(workload, "GET", _DUMP, server), workload)
+    try:
+        return Running(dump)
+    except ValueError as error:
+        raise WeftError(f"{workload}: {error}") from error
+
+
+def log_lines() -> Iterator[tuple[str, str]]:
+    """Lines of the logs of this host's proxies that the caller may read, with ``namespace/name``."""
+    from weft.client.locate import runtime_directories
+
+    for directory in runtime_directories(os.environ, os.getuid()):
+        for folder in sorted({*directory.glob("workloads/*"), *directory.glob("*/workloads/*")}):
+            namespace, _, name = folder.name.partition(".")
+            for file in _LOGS:
+                try:
+                    with (folder / file).open(errors="replace") as log:
+                        yield from ((f"{namespace}/{name}", line) for line in log)
+                except OSError:
+                    continue
+
+
+def print_hops(request_id: str, output: str) -> None:
+    """Which proxies of this host a request passed, and what each did with it.
+
+    Raises:
+        WeftError: when no log of this host has it.
+    """
+    from weft.analysis.explain.hops import describe, hops_of
+
+    hops = hops_of(request_id, log_lines())
+    if not hops:
+        raise WeftError(
+            f"no proxy of this host has logged the request {request_id}",
+            hint="logs are written within a second, where the MeshConfig has an accessLogFile",
+        )
+    known: dict[str, Running | None] = {}
+    rows = []
+    for hop in hops:
+        if hop.proxy not in known:
+            known[hop.proxy] = _maybe(hop.proxy)
+        rows.append(describe(hop, known[hop.proxy]))
+    if output == "json":
+        click.echo(json.dumps({"requestId": request_id, "hops": rows}, indent=2))
+    elif output == "yaml":
+        import yaml
+
+        yaml.safe_dump({"requestId": request_id, "hops": rows}, sys.stdout, sort_keys=False)
+    else:
+        for number, row in enumerate(rows, 1):
+            for line in _text(number, row):
+                click.echo(line)
+
+
+def _maybe(workload: str) -> Running | None:
+    """The proxy, if it still runs."""
+    try:
+        return running(workload, None)
+    except WeftError:
+        return None
+
+
+def _text(number: int, row: dict[str, Any]) -> Iterator[str]:
+    flags = f" ({row['flags']})" if row["flags"] else ""
+    yield f"{number}  {row['proxy']}, {row['direction']}: {row['status']}{flags} after {row['durationMs']} ms"
+    route = row["route"]
+    resource = f"{route['kind']} {route['namespace']}/{route['name']}" if route["kind"] else row["routeName"]
+    if route["rule"] is not None:
+        resource = f"{resource} rule {route['rule']}"
+    shown = {
+        "request": f"{row['method']} {row['authority']} {row['path']}",
+        "peer": row["peer"],
+        "virtualHost": row["virtualHost"],
+        "route": resource,
+        "cluster": row["cluster"],
+        "endpoint": row["endpoint"],
+        "details": row["details"],
+    }
+    yield from (f"   {name:<12} {value}" for name, value in shown.items() if value)
