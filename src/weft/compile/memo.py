@@ -15,6 +15,7 @@ from weft.ir import Attachment, Standpoint
 
 P = ParamSpec("P")
 R = TypeVar("R")
+V = TypeVar("V")
 
 _VALUES: Final = (str, int, float, bytes, timedelta, frozenset, Enum, Attachment, Standpoint, type(None))
 _BY_VALUE: Final[dict[type, bool]] = {}
@@ -60,6 +61,20 @@ class Memo:
                 self._old, self._young = self._young, {}
             self._young[key] = found
         return cast("R", found[1])
+
+    def same(self, value: V) -> V:
+        """The first of all values that equal this one, so that it is known again by its identity.
+
+        ``value`` is hashable, and shallow: all of it is looked at.
+        """
+        key = ("same", value)
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.pop(key, None) or ((), value)
+            if len(self._young) >= self._capacity:
+                self._old, self._young = self._young, {}
+            self._young[key] = found
+        return cast("V", found[1])
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)

@@ -58,6 +58,9 @@ Attached = tuple[tuple[R, tuple[Parent, ...]], ...]
 
 def parents_of(route: Route, facts: Facts) -> tuple[Parent, ...]:
     """All parents of a route, whichever kind of route it is."""
+    doors = facts.doors
+    if facts is not doors:  # services come and go without a route being bound elsewhere
+        return facts.memo(parents_of, route, doors)
     refs = tuple(route.spec.parent_refs or ())
     named = tuple(_parent(place, ref, route, facts) for place, ref in enumerate(refs))
     if str(getattr(route.spec, "use_default_gateways", None) or "None") != "All":
@@ -84,7 +87,7 @@ def _default_gateways(facts: Facts) -> dict[Key, Gateway]:
 
 def attached(routes: Mapping[Key, R], gateway: Gateway, facts: Facts) -> Attached[R]:
     """Routes of one kind with a parent that a Gateway serves, the oldest first."""
-    found = facts.memo(_by_gateway, routes, facts).get(gateway.key, ())
+    found = facts.memo(_by_gateway, routes, facts.doors).get(gateway.key, ())
     return tuple((routes[key], parents) for key, parents in found)
 
 
@@ -92,10 +95,9 @@ def _by_gateway(
     routes: Mapping[Key, Route], facts: Facts
 ) -> dict[Key, tuple[tuple[Key, tuple[Parent, ...]], ...]]:
     found: dict[Key, list[tuple[Key, tuple[Parent, ...]]]] = {}
-    ground = facts.ground
     for key, route in sorted(routes.items(), key=lambda item: age(item[1].metadata)):
         by_gateway: dict[Key, list[Parent]] = {}
-        for parent in facts.memo(parents_of, route, ground):
+        for parent in facts.memo(parents_of, route, facts):
             if parent.gateway is not None:
                 by_gateway.setdefault(parent.gateway, []).append(parent)
         for gateway, parents in by_gateway.items():

@@ -34,6 +34,7 @@ _NO_GRPC: Final[Mapping[Key, GRPCRoute]] = {}
 _NO_TLS: Final[Mapping[Key, TLSRoute]] = {}
 _NO_TCP: Final[Mapping[Key, TCPRoute]] = {}
 _NO_UDP: Final[Mapping[Key, UDPRoute]] = {}
+_NO_SERVICES: Final = Services()
 _NO_POLICIES: Final[Mapping[Key, BackendTLSPolicy]] = {}
 
 
@@ -75,25 +76,12 @@ class Facts:
     @property
     def ground(self) -> Facts:
         """These without routes and policies: what decides about one route, whatever becomes of others."""
-        return self.memo(
-            Facts,
-            self.classes,
-            self.gateways,
-            self.listener_sets,
-            _NO_HTTP,
-            _NO_GRPC,
-            _NO_TLS,
-            _NO_TCP,
-            _NO_UDP,
-            _NO_POLICIES,
-            self.grants,
-            self.namespaces,
-            self.secrets,
-            self.config_maps,
-            self.services,
-            self.settings,
-            self.memo,
-        )
+        return self.memo(_bare, self, self.services)
+
+    @property
+    def doors(self) -> Facts:
+        """These without services, too: what decides about listeners, and which routes are bound to them."""
+        return self.memo(_bare, self, _NO_SERVICES)
 
     def ours(self, gateway: Gateway) -> bool:
         """Whether a Gateway's class is one that weft controls."""
@@ -140,3 +128,25 @@ class Facts:
             if comes and goes:
                 return True
         return False
+
+
+def _bare(facts: Facts, services: Services) -> Facts:
+    return facts.memo(
+        Facts,
+        facts.classes,
+        facts.gateways,
+        facts.listener_sets,
+        _NO_HTTP,
+        _NO_GRPC,
+        _NO_TLS,
+        _NO_TCP,
+        _NO_UDP,
+        _NO_POLICIES,
+        facts.grants,
+        facts.namespaces,
+        facts.secrets,
+        facts.config_maps,
+        services,
+        facts.settings,
+        facts.memo,
+    )

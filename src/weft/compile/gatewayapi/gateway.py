@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Final
 
 from weft import ir
@@ -27,8 +26,8 @@ from weft.compile.sources import source
 from weft.model.gateway import Gateway
 from weft.names import GATEWAY_NAME_LABEL, HTTP3_ANNOTATION
 
-_REMEMBERED: Final = timedelta(days=1)
-"""How long a client may believe that there is HTTP/3."""
+_REMEMBERED: Final = 24 * 60 * 60
+"""For how many seconds a client may believe that there is HTTP/3."""
 
 PeersByService = Mapping[tuple[str, str], Peers]
 
@@ -113,7 +112,11 @@ def edge_of(
                     quic=True,
                 )
             )
-    return Edge(tuple(listeners), tuple(tables), tuple(clusters.values()))
+    return Edge(
+        tuple(memo.same(listener) for listener in listeners),
+        tuple(tables),
+        tuple(memo.same(cluster) for cluster in clusters.values()),
+    )
 
 
 def _listener(
@@ -150,7 +153,7 @@ def _http(port: int, group: Sequence[Listener], scene: Scene) -> _Part:
     )
     handler = edge_handler(name, table, scene.facts.settings)
     chain = ir.FilterChain(name=name, match=ir.ChainMatch(), handler=handler)
-    return [chain], [ir.RouteTable(name=table, virtual_hosts=_merged(hosts))]
+    return [chain], [scene.memo(_table, table, _merged(hosts), "")]
 
 
 def _tls(group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
@@ -167,7 +170,8 @@ def _tls(group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
             continue
         table = _table_name(item)
         hosts = hosts_of(item, https, requests, facts, scene.rules, scene.memo)
-        hosts = (*hosts, *misdirected(item, https, (name for host in hosts for name in host.domains)))
+        own = (name for host in hosts for name in host.domains)
+        hosts = (*hosts, *misdirected(item, https, own, scene.memo))
         chain = ir.FilterChain(
             name=table,
             match=ir.ChainMatch(server_names=() if item.hostname == "*" else (item.hostname,)),
@@ -175,14 +179,17 @@ def _tls(group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
             tls=item.tls,
         )
         chains.append(chain)
-        told = ir.HeaderEdit()
-        if quic is not None and _may_be_quic(chain):
-            age = _REMEMBERED // timedelta(seconds=1)
-            told = ir.HeaderEdit(set=(("alt-svc", f'h3=":{quic}"; ma={age}'),))
-        tables.append(ir.RouteTable(name=table, virtual_hosts=_merged(hosts), response_headers=told))
+        offer = f'h3=":{quic}"; ma={_REMEMBERED}' if quic is not None and _may_be_quic(chain) else ""
+        tables.append(scene.memo(_table, table, _merged(hosts), offer))
     # What names a host more exactly goes first, so that a reader meets the chains as Envoy tries them.
     chains.sort(key=lambda chain: specificity(next(iter(chain.match.server_names), "*")))
     return chains, tables
+
+
+def _table(name: str, hosts: tuple[ir.VirtualHost, ...], offer: str) -> ir.RouteTable:
+    """``offer``: other ways to the same, for ``alt-svc``."""
+    told = ir.HeaderEdit(set=(("alt-svc", offer),)) if offer else ir.HeaderEdit()
+    return ir.RouteTable(name=name, virtual_hosts=hosts, response_headers=told)
 
 
 def _table_name(listener: Listener) -> str:

@@ -76,7 +76,7 @@ def merged(gateway: Gateway, facts: Facts) -> tuple[Listener, ...]:
     Listeners of one resource that cannot be told apart are in conflict, all of them; what a resource of
     lower precedence adds to those already there must be distinct from them.
     """
-    return facts.memo(_merged, gateway, facts)
+    return facts.memo(_merged, gateway, facts.doors)
 
 
 def listeners_of(owner: Gateway | ListenerSet, facts: Facts) -> tuple[Listener, ...]:

@@ -36,13 +36,18 @@ def hosts_of(
             if not _belongs_elsewhere(name, listener.hostname, others):
                 found.setdefault(name, []).extend((key, number, item) for key, item in made)
     return tuple(
-        ir.VirtualHost(
-            name=with_port(name, listener.port),
-            domains=(name,),
-            routes=tuple(item for _, _, item in sorted(found[name], key=lambda entry: entry[:2])),
+        memo(
+            _virtual_host,
+            name,
+            listener.port,
+            tuple(item for _, _, item in sorted(found[name], key=lambda entry: entry[:2])),
         )
         for name in sorted(found, key=specificity)
     )
+
+
+def _virtual_host(name: str, port: int, routes: tuple[ir.Route, ...]) -> ir.VirtualHost:
+    return ir.VirtualHost(name=with_port(name, port), domains=(name,), routes=routes)
 
 
 def _belongs_elsewhere(name: str, own: str, others: list[str]) -> bool:
