@@ -22,6 +22,7 @@ from weft.model.route import RouteFilter, RouteRule
 
 NOT_FOUND: Final = "IST0101"
 UNHEEDED: Final = "WEFT0102"
+REFUSED: Final = "WEFT0201"  # the words of the route's status, at their place
 _PARENTS: Final = frozenset({f"{GROUP}/Gateway", f"{GROUP}/ListenerSet", SERVICE, SERVICE_ENTRY})
 
 
@@ -135,7 +136,8 @@ def _parent_problems(route: RequestRoute, parents: tuple[Parent, ...], facts: Fa
         ref, path = parent.ref, f"spec.parentRefs[{parent.place}]"
         if parent.owner is not None:
             if parent.reason != "Accepted":
-                yield _problem(route.key, UNHEEDED, parent.message, path, "the route is not in force there")
+                message = f"Accepted is False ({parent.reason}): {parent.message}"
+                yield _problem(route.key, REFUSED, message, path, "the route is not in force there")
             continue
         kind = f"{GROUP if ref.group is None else ref.group}/{ref.kind or 'Gateway'}"
         named = Key(kind, str(ref.namespace or route.metadata.namespace), str(ref.name))
@@ -150,7 +152,7 @@ def _backend_problems(route: RequestRoute, ground: Facts, mesh: bool) -> tuple[P
     found: list[Problem] = []
     for path, _, backend in ground.memo(resolved, route, ground, mesh):
         if backend.reason != "ResolvedRefs":
-            code = NOT_FOUND if backend.reason == "BackendNotFound" else UNHEEDED
+            code = NOT_FOUND if backend.reason == "BackendNotFound" else REFUSED
             hint = "its requests are answered with an error"
             found.append(_problem(route.key, code, backend.message, path, hint))
         elif isinstance(route, GRPCRoute) and backend.protocol is Protocol.HTTP:
