@@ -278,7 +278,8 @@ def _of_dump(dump: Mapping[str, Any], decoded: Decoded) -> Configuration:
                 if resource:
                     full_name = resource.pop("@type").removeprefix(_PREFIX)
                     message: Any = from_dict(resource, full_name)
-                    found[kind][getattr(message, "name", "") or message.cluster_name] = message
+                    name = getattr(message, "name", "") or getattr(message, "cluster_name", "")
+                    found[kind][name or f"#{len(found[kind])}"] = message
     return Configuration(
         found["Listeners"],
         found["Routes"],
