@@ -320,7 +320,7 @@ _WEFT: Final = (
     ),
     Code("WEFT0016", WARNING, "Doubtful", "A resource is accepted, and will hardly do what was meant."),
     Code("WEFT0021", WARNING, "Skipped", "A kind is not weft's: apply leaves it out.", "weft apply says it"),
-    Code("WEFT0022", ERROR, "Twice", "Two documents declare one resource: the last one counts here."),
+    Code("WEFT0022", WARNING, "Twice", "Two documents declare one resource: the last one counts here."),
     Code("WEFT0023", ERROR, "Foreign", "An object belongs to somebody else.", "weft apply says it"),
     Code("WEFT0024", ERROR, "Refused", "The API refuses a change.", "weft apply says it"),
     Code(
@@ -339,9 +339,8 @@ _WEFT: Final = (
     Code("WEFT0110", WARNING, "Delegation", "A rule that leads to another VirtualService is left out."),
     Code("WEFT0111", WARNING, "Overruled", "Of resources that contradict each other, another one counts."),
     Code("WEFT0201", WARNING, "NotInForce", "By the Gateway API's rules, a resource or a part is refused."),
-    Code("WEFT0202", WARNING, "AttachedToNothing", "A route or a policy names a parent that does not exist."),
     Code(
-        "WEFT0203",
+        "WEFT0202",
         WARNING,
         "NoGatewayClass",
         "A Gateway is of a class that does not exist: nobody serves it.",

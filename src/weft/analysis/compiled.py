@@ -19,8 +19,9 @@ from weft.yaml import Path, steps
 
 UNCOMPILABLE: Final = "WEFT0026"
 REFUSED: Final = "WEFT0201"
-# References that Istio's analyzers look up too: theirs are the findings.
+# References that analyzers look up too: theirs are the findings.
 _LOOKED_UP: Final = frozenset({"host", "subset", "port", "gateways"})
+_ATTACHED: Final = ("spec.parentRef", "spec.targetRef")
 _BAD: Final = {"Accepted": "False", "ResolvedRefs": "False", "Programmed": "False", "Conflicted": "True"}
 # Parts of a status: their list, where their name stands, what they are, and their field in the spec.
 _PARTS: Final = (
@@ -57,8 +58,7 @@ def compiled(
         return
     told: dict[Object | None, list[str]] = {}
     for problem in problems:
-        looked_up = not references or problem.path.rpartition(".")[2] in _LOOKED_UP
-        if problem.code == NOT_FOUND and looked_up:
+        if problem.code == NOT_FOUND and (not references or _looked_up(problem.path)):
             continue
         finding, about = _placed(problem, by_origin.get(problem.resource, ()))
         told.setdefault(about, []).append(finding.message)
@@ -66,6 +66,10 @@ def compiled(
     for key, status in said.items():
         if (about := by_key.get(key)) is not None:
             yield from _unsaid(about, status, told.get(about, []))
+
+
+def _looked_up(path: str) -> bool:
+    return path.rpartition(".")[2] in _LOOKED_UP or path.startswith(_ATTACHED)
 
 
 def _unsaid(

@@ -185,6 +185,7 @@ def _workload(report: Report) -> Iterator[str]:
         yield "  it has no sidecar: no rule of the mesh holds for its traffic"
     ports = ", ".join(f"{port['number']} {port['name']}".rstrip() for port in report["ports"])
     yield f"  ports      {ports or 'it declares none'}"
+    yield from _section("Replicas", _columns(map(_replica, report["replicas"])))
     yield from _section("Services", _services(report), "no service selects it: nobody can call it by name")
     yield from _section("Serves the Gateways", map(_full, report["gateways"]))
     yield from _section("Who may connect", _columns(_modes(report)))
@@ -198,6 +199,10 @@ def _services(report: Report) -> Iterator[str]:
         yield f"{_full(service)}: port{'s' * (len(service['ports']) != 1)} {', '.join(service['ports'])}"
         for subset in service["subsets"]:
             yield f"  subset {subset['name']} of {_full(subset['rule'])}"
+
+
+def _replica(one: Report) -> tuple[str, ...]:
+    return one["name"], one["address"] or "-", one["health"], f"on {one['node']}" if one["node"] else ""
 
 
 def _proxy(row: Report) -> tuple[str, ...]:

@@ -11,10 +11,14 @@ import yaml
 from click.testing import CliRunner, Result
 
 from weft.analysis.analyze import Input, survey
-from weft.analysis.describe.picture import Picture
+from weft.analysis.describe.picture import Asked, Picture
 from weft.analysis.describe.policies import mode_of
-from weft.analysis.describe.service import members_of
+from weft.analysis.describe.service import members_of, service
+from weft.analysis.describe.workload import workload
+from weft.analysis.objects import Object
+from weft.analysis.scene import Bearer
 from weft.cli.describe import describe
+from weft.cli.describe_text import text
 from weft.model.parse import Part, unwrap
 from weft.yaml import load
 
@@ -179,6 +183,34 @@ def test_a_workload(shop: str) -> None:
     assert "reviews" in {one["name"] for one in found["policies"]}
 
 
+def test_a_workload_that_runs(shop: str) -> None:
+    """Its replicas stand for it, and their proxies are its own."""
+    entry = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: reviews-v1-0, labels: {weft.dev/workload: reviews-v1}}
+spec: {address: 10.0.0.1, labels: {app: reviews, version: v1, weft.dev/workload: reviews-v1}}
+"""
+    parts = [part for document in load(f"{SHOP}---{entry}", "f.yaml")[0] for part in unwrap(document)[0]]
+    types = {"cds": {"status": "SYNCED"}}
+    rows: list[dict[str, Any]] = [
+        {"name": name, "namespace": "default", "types": types, "rejected": [], "version": "1.40"}
+        for name in ("reviews-v1-0", "reviews-v2-0")
+    ]
+    picture = Picture(survey(Input(parts=parts)), rows, {("default", "reviews"): "240.240.0.9"})
+    item = picture.find(Asked.of("reviews", "default"))
+    assert isinstance(item, Object)
+    found = service(picture, item)
+    assert found["addresses"] == ["240.240.0.9"]
+    assert [one["workload"]["name"] for one in found["endpoints"]] == ["reviews-v1-0", "reviews-v2-0"]
+    pod = picture.find(Asked.of("workload/reviews-v1", "default"))
+    assert isinstance(pod, Bearer)
+    said = workload(picture, pod)
+    assert [(one["name"], one["address"]) for one in said["replicas"]] == [("reviews-v1-0", "10.0.0.1")]
+    assert [row["name"] for row in said["proxies"]] == ["reviews-v1-0"]
+    assert "cds SYNCED" in text(said)
+
+
 @pytest.mark.parametrize(
     ("target", "kind", "name"),
     [
@@ -224,8 +256,8 @@ def test_a_pod_without_sidecar(shop: str) -> None:
 
 
 def test_as_text(shop: str) -> None:
-    text = weft("reviews", shop).stdout
-    assert text.splitlines()[0] == "Service default/reviews (shop.yaml:1)"
+    shown = weft("reviews", shop).stdout
+    assert shown.splitlines()[0] == "Service default/reviews (shop.yaml:1)"
     for part in (
         "  9081  admin  to 9081  grpc  appProtocol: grpc (shop.yaml:",
         "WorkloadEntry default/reviews-v2-0  10.0.0.7  healthy",
@@ -235,7 +267,7 @@ def test_as_text(shop: str) -> None:
         "STRICT   mTLS only",
         "Info [IST0118] (Service default/reviews shop.yaml:",
     ):
-        assert part in text, part
+        assert part in shown, part
 
 
 def test_yaml_says_the_same_as_json(shop: str) -> None:

@@ -1,4 +1,4 @@
-"""What resources of the Gateway API and policies are attached to (WEFT0202, WEFT0203)."""
+"""What resources of the Gateway API and policies are attached to (IST0101, WEFT0202)."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _missing(
     space = "" if kind == "GatewayClass" else word(ref, "namespace") or item.namespace
     if scene.find(known, space, name) is None:
         place = f"{space}/{name}" if space else name
-        yield Found(item, "WEFT0202", f"there is no {kind} {place}: it is attached to nothing there", path)
+        yield Found(item, "IST0101", f"there is no {kind} {place}: it is attached to nothing there", path)
 
 
 def classes(scene: Scene) -> Iterator[Found]:
@@ -75,4 +75,4 @@ def classes(scene: Scene) -> Iterator[Found]:
             and scene.find(f"{GATEWAY_API}/GatewayClass", "", name) is None
         ):
             message = f"there is no GatewayClass {name!r}: nobody serves this Gateway"
-            yield Found(item, "WEFT0203", message, ("spec", "gatewayClassName"))
+            yield Found(item, "WEFT0202", message, ("spec", "gatewayClassName"))

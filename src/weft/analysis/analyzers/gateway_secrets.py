@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -66,7 +67,9 @@ def _unusable(chain: bytes) -> str:
     if begin < 0:
         return "holds no PEM"
     try:
-        certificate = x509.load_pem_x509_certificate(chain[begin:])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old forms, which proxies read as well
+            certificate = x509.load_pem_x509_certificate(chain[begin:])
     except ValueError:
         return "holds no certificate that can be read"
     now = datetime.now(UTC)

@@ -46,6 +46,8 @@ def namespaces(scene: Scene) -> Iterator[Found]:
     """Namespaces without or with too many labels that decide about sidecars, and pods without one."""
     if scene.live:
         return
+    # Where weft runs the workloads, nothing is injected and nothing is missing.
+    ours = {item.namespace for item in scene.of("weft.dev/Workload")}
     configs = {item.name: item for item in scene.of("/ConfigMap")}
     injected: set[str] = set()
     for item in scene.of("/Namespace"):
@@ -68,7 +70,7 @@ def namespaces(scene: Scene) -> Iterator[Found]:
             ):
                 message = "its pods get sidecars, since the injector enables namespaces by default"
                 yield Found(item, "IST0148", message)
-            else:
+            elif item.name not in ours:
                 message = (
                     f"its pods get no sidecars: kubectl label namespace {item.name} {INJECTION}=enabled "
                     "changes that, =disabled says that it is meant"

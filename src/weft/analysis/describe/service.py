@@ -15,7 +15,7 @@ from weft.analysis.tree import number, pairs, rows, table, word, words
 from weft.compile.hosts import aliases
 from weft.compile.protocol import Protocol, parse_protocol, protocol_of
 from weft.compile.service import Instance, Service
-from weft.names import expand_host
+from weft.names import WORKLOAD_LABEL, expand_host
 
 RULE: Final = "networking.istio.io/DestinationRule"
 _POLICY: Final = (
@@ -173,6 +173,8 @@ def _endpoints(
     """Who is behind a service: what runs, with addresses, then what would."""
     running = picture.world.backends(compiled) if compiled is not None else ()
     named = {(instance.namespace, instance.name) for instance in running}
+    # A Workload is named by its replicas, where they run.
+    named |= {(one.namespace, dict(one.labels).get(WORKLOAD_LABEL, one.name)) for one in running}
     for instance in running:
         owner = picture.scene.find("networking.istio.io/WorkloadEntry", instance.namespace, instance.name)
         yield _running(instance, owner or item, dict(instance.labels), rules)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from weft.analysis.describe.picture import ENTRY, SERVICE, Picture, Report, ref
@@ -11,7 +11,8 @@ from weft.analysis.describe.service import destination_rules, members_of, ports_
 from weft.analysis.objects import Object
 from weft.analysis.scene import Bearer, selects
 from weft.analysis.tree import pairs, rows, word
-from weft.names import NODE_LABEL
+from weft.compile.service import Instance
+from weft.names import NODE_LABEL, WORKLOAD_LABEL
 from weft.spiffe import SpiffeId
 
 _GATEWAY: Final = "networking.istio.io/Gateway"
@@ -41,11 +42,15 @@ def workload(picture: Picture, pod: Bearer) -> Report:
         "node": pod.labels.get(NODE_LABEL, "") or word(pod.spec, "nodeName"),
         "address": word(owner.spec, "address") or word(owner.data, "status", "podIP"),
         "ports": [{"name": name, "number": port} for name, port in ports_of(pod)],
+        "replicas": [
+            {"name": name, "address": one.address, "health": one.health.value, "node": one.node}
+            for name, one in sorted(_replicas(picture, pod).items())
+        ],
         "services": [report for _, report in services],
         "gateways": [report for _, report in gateways],
         "mutualTls": mutual_tls(picture, pod.namespace, pod.labels, [port for _, port in ports_of(pod)]),
         "policies": [report for _, report in chosen],
-        "proxies": [row for row in picture.proxies if _runs(row, pod)],
+        "proxies": [row for row in picture.proxies if _runs(row, pod, picture)],
         "findings": picture.findings(dict.fromkeys(about)),
     }
 
@@ -86,8 +91,15 @@ def _services(picture: Picture, pod: Bearer) -> Iterator[tuple[Object, Report]]:
             yield item, {**ref(item), "hosts": hosts, "ports": ports, "subsets": subsets}
 
 
-def _runs(row: object, pod: Bearer) -> bool:
+def _replicas(picture: Picture, pod: Bearer) -> Mapping[str, Instance]:
+    """What runs of a Workload."""
+    if pod.owner.kind != "weft.dev/Workload":
+        return {}
+    return picture.world.instances.by_label.get((pod.namespace, WORKLOAD_LABEL, pod.owner.name), {})
+
+
+def _runs(row: object, pod: Bearer, picture: Picture) -> bool:
     """Whether a proxy is the workload's, or one of its replicas'."""
     name, namespace = word(row, "name"), word(row, "namespace")
-    same = name == pod.owner.name or (pod.ours and name.rpartition("-")[0] == pod.owner.name)
+    same = name == pod.owner.name or name in _replicas(picture, pod)
     return same and namespace == pod.namespace
