@@ -144,9 +144,6 @@ def test_no_sni_is_taken_twice() -> None:
     secure = service("db", 5432, port_name="tls", clusterIP="10.1.0.1")
     match = "{{match: [{{sniHosts: [{}]}}], {}}}".format
     sni = f"tls: [{match('a.com, b.com', to('one'))}, {match('b.com, c.com', to('two'))}]"
-        to("one"),
-        to("two"),
-    )
     hosts = "[db, a.com, b.com, c.com]"
     opened = listener(proxy(world(secure, stream("a", hosts, sni))), "10.1.0.1_5432")
     assert [chain.match.server_names for chain in opened.chains] == [("a.com", "b.com"), ("c.com",)]
