@@ -276,3 +276,30 @@ def test_the_answer_of_call_says_who_answered(shop: Mesh) -> None:
     )  # fmt: skip
     assert done["summary"]["statuses"] == {"200": 20}
     assert set(done["summary"]["answeredBy"]) == {"recommendations-v1-0", "recommendations-v2-0"}
+
+
+def test_explain_follows_a_request_and_says_where_the_next_one_would_go(shop: Mesh) -> None:
+    agent = f"explain-{secrets.token_hex(4)}"
+    order(shop, agent)
+    request_id = one(shop, GATEWAY, user_agent=agent)["request_id"]
+    one(shop, "shop.orders-v1-0", request_id=request_id, reporter="destination")
+
+    hops = json.loads(shop.weft("explain", request_id, "-o", "json"))["hops"]
+    assert (hops[0]["proxy"].partition("/")[0], hops[0]["direction"]) == (
+        GATEWAY.partition(".")[0],
+        "outbound",
+    )
+    assert hops[0]["route"]["kind"] == "VirtualService"
+    assert hops[0]["service"] == "orders.shop.svc.cluster.local"
+    (into_orders,) = (h for h in hops if (h["proxy"], h["direction"]) == ("shop/orders-v1-0", "inbound"))
+    assert (into_orders["cluster"], into_orders["peer"]) == ("inbound|8080||", GATEWAY_IDENTITY)
+    (asked,) = (h for h in hops if h["authority"] == "payments:8080" and h["direction"] == "outbound")
+    assert asked["virtualHost"] == "payments.shop.svc.cluster.local:8080"
+
+    url = f"http://payments:{PORT}/charge"
+    told = json.loads(shop.weft("explain", "--live", "--from", "workload:shop/orders-v1", url))
+    assert (told["action"], told["status"], told["virtualHost"]) == ("forward", 200, asked["virtualHost"])
+    (target,) = told["upstream"]["destinations"]
+    assert (target["cluster"], target["service"], told["upstream"]["tls"]) == (
+        asked["cluster"], "payments", "mtls",
+    )  # fmt: skip
