@@ -55,6 +55,33 @@ spec:
   servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
 """
 
+DOOR = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: door}
+spec:
+  gatewayClassName: weft
+  listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
+"""
+GRANT = """
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: x}
+spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: other}], to: [{group: "", kind: Service}]}
+"""
+
+
+def request_route(kind: str, name: str, space: str, parent: str, backend: str, weight: int) -> str:
+    return f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: {kind}
+metadata: {{name: {name}, namespace: {space}}}
+spec:
+  parentRefs: [{{{parent}}}]
+  rules: [{{backendRefs: [{{name: {backend}, namespace: default, port: 80, weight: {weight}}}, {{name: b, port: 80}}]}}]
+"""
+
+
 names, spaces = st.sampled_from(NAMES), st.sampled_from(SPACES)
 texts = st.one_of(
     st.builds(
@@ -97,13 +124,25 @@ texts = st.one_of(
         st.sampled_from((*SPACES, "istio-system")),
         st.sampled_from(("", "a")),
     ),
-    st.just(EDGE),
+    st.builds(
+        request_route,
+        st.sampled_from(("HTTPRoute", "HTTPRoute", "GRPCRoute")),
+        names,
+        spaces,
+        st.sampled_from(
+            ("name: door, namespace: default", 'group: "", kind: Service, name: a, namespace: default')
+        ),
+        names,
+        st.integers(0, 2),
+    ),
+    st.sampled_from((EDGE, DOOR, GRANT)),
 )
 changes = st.lists(st.tuples(texts, st.booleans()), max_size=12)
 PROXIES = (
     identity("sidecar~10.0.0.1~a-1.default", {"app": "a"}),
     identity("sidecar~10.0.0.2~b-1.other"),
     identity("router~10.0.0.3~edge-1.default", {"istio": "ingressgateway"}),
+    identity("router~10.0.0.4~door-1.default", {"gateway.networking.k8s.io/gateway-name": "door"}),
 )
 
 
