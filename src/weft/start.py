@@ -14,11 +14,13 @@ class ProxyStart:
     """``concurrency``: worker threads, 0 for one a core, None for the node's own choice.
 
     ``environment`` is Envoy's. ``bootstrap`` are objects to be merged into the bootstrap, in their order.
+    ``probe``, in Kubernetes' form, tells whether the application is ready, if that has none of its own.
     """
 
     concurrency: int | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     bootstrap: tuple[Json, ...] = ()
+    probe: Json | None = None
 
     def to_dict(self) -> Json:
         """The JSON form; empty when nothing is said."""
@@ -26,6 +28,7 @@ class ProxyStart:
             "concurrency": self.concurrency,
             "environment": dict(self.environment) or None,
             "bootstrap": list(self.bootstrap) or None,
+            "probe": self.probe,
         }
         return {key: value for key, value in said.items() if value is not None}
 
@@ -39,6 +42,7 @@ class ProxyStart:
             concurrency=concurrency if isinstance(concurrency, int) and concurrency >= 0 else None,
             environment=dict(environment) if isinstance(environment, Mapping) else {},
             bootstrap=tuple(part for part in data.get("bootstrap") or () if isinstance(part, dict)),
+            probe=probe if isinstance(probe := data.get("probe"), dict) else None,
         )
 
 

@@ -51,6 +51,16 @@ spec:
   command: [{python}, kv.py]
   ports: [{{name: grpc, port: 2379}}]
 """
+# The probe asks for a file that the test puts there.
+GROUP = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: probed}
+spec:
+  metadata: {labels: {app: probed}}
+  template: {}
+  probe: {periodSeconds: 1, failureThreshold: 1, httpGet: {path: /ready, port: PORT}}
+"""
 AWAY = """
 apiVersion: v1
 kind: Service
@@ -180,6 +190,28 @@ class TestPrograms:
         assert server.returncode == 143, said
         rows = json.loads(mesh.weft("ps", "--mesh", mesh.name, "-o", "json"))
         assert {row["name"] for row in rows} == {"web-0", "kv-0"}
+
+    def test_the_probe_of_a_group_tells_when_a_server_is_ready(self, mesh: Mesh, user: User) -> None:
+        port = str(free_port())
+        mesh.weft("apply", "-", stdin=GROUP.replace("PORT", port))
+        files = user.home / "files"
+        argv = ("run", "--mesh", mesh.name, "--group", "probed", "--name", "probed", "--port", f"http:{port}")
+        serve = (interpreter(user.uid), "-m", "http.server", "-d", str(files), port)
+        with subprocess.Popen(
+            user.weft(*argv, "--", "sh", "-c", f"mkdir -p {files}; exec {' '.join(serve)}"),
+            env={**os.environ, **user.env}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as server:  # fmt: skip
+            try:
+
+                def row() -> dict[str, Any]:
+                    return mesh.rows().get("default/probed", {})
+
+                wait_until(lambda: "not ready" in row().get("message", ""), "the probe to fail")
+                assert not row()["ready"]
+                (files / "ready").touch()
+                wait_until(lambda: row().get("ready"), "the probe to succeed")
+            finally:
+                server.send_signal(signal.SIGTERM)
 
 
 class TestWhatPassesThrough:

@@ -1,4 +1,4 @@
-"""How the proxies that nodes start are to be started: ProxyConfig, and EnvoyFilters of the bootstrap."""
+"""What nodes are told of an instance as it starts: ProxyConfig, EnvoyFilters of the bootstrap, its probe."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from weft.compile.istio.envoy_filter import patches_of
 from weft.compile.istio.proxy_config import start_of
 from weft.compile.mesh import said
+from weft.control.entry import GROUP_KIND
 from weft.emit.patches.bootstrap import fragments_of
 from weft.instance import Instance
 from weft.model.core import ConfigMap
@@ -17,9 +18,9 @@ from weft.model.envoy_filter import EnvoyFilter
 from weft.model.mesh_config import MeshConfig
 from weft.model.parse import parse_object
 from weft.model.proxy_config import ProxyConfig
-from weft.model.resource import Resource
+from weft.model.resource import Key, Resource
 from weft.names import ROOT_NAMESPACE
-from weft.start import ProxyStart
+from weft.start import Json, ProxyStart
 from weft.store.interface import Store
 
 _FILTER: Final = "networking.istio.io/EnvoyFilter"
@@ -39,11 +40,21 @@ async def proxy_start(store: Store, root: str, instance: Instance) -> ProxyStart
     start = start_of(
         mesh.default_config if mesh else None, configs, instance.namespace, instance.labels, root
     )
+    start = replace(start, probe=await _probe(store, instance))
     if not filters:
         return start
     labels = tuple(sorted(instance.labels.items()))
     table = {one.key: one for one in filters}
     return replace(start, bootstrap=fragments_of(patches_of(table, instance.namespace, labels, (), root)))
+
+
+async def _probe(store: Store, instance: Instance) -> Json | None:
+    """The probe of its WorkloadGroup. One that runs a command stays where it is: it would run on the host."""
+    if not instance.group:
+        return None
+    stored = await store.get(Key(GROUP_KIND, instance.namespace, instance.group))
+    said: Json = (json.loads(stored.body).get("spec") or {}).get("probe") or {} if stored else {}
+    return said if said and "exec" not in said else None
 
 
 async def _all(store: Store, kind: str, model: type[R], namespace: str | None = None) -> Sequence[R]:

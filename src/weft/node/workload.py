@@ -10,13 +10,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from weft.emit.bootstrap import Place, Settings, bootstrap, environment
-from weft.errors import WeftError
+from weft.errors import UsageError, WeftError
 from weft.names import HEALTH_PORT, PROMETHEUS_PORT, ProxyName
 from weft.node import place
 from weft.node.application import Application
@@ -24,7 +24,7 @@ from weft.node.capture import proxy_env
 from weft.node.capture.choose import Mode
 from weft.node.layout import Layout, WorkloadPaths
 from weft.node.link import Instance, Link
-from weft.node.probe import Target, accepts, watch
+from weft.node.probe import Probe, Target, accepts, watch
 from weft.node.process import Process
 from weft.node.run import launcher
 from weft.node.sidecar import ProxyOptions, Sidecar
@@ -420,6 +420,18 @@ class Workload:
             **environment(self._settings()),
         }
         self.sidecar.options = replace(options, concurrency=threads, env=environ)
+        if start.probe is not None and self.spec.readiness is None:
+            self._ask_as(start.probe)
+
+    def _ask_as(self, said: Mapping[str, Any]) -> None:
+        """Readiness is what the probe of its group tells from now on."""
+        try:
+            self.spec = replace(self.spec, readiness=Probe.parse(said))
+        except UsageError as error:
+            log.warning("%s: the probe of its group is left out: %s", self.id, error)
+            return
+        if self._prepared:  # an adopted workload, of which only its ports were known
+            self._spawn(self._watch_readiness(), "readiness")
 
     async def _run(self, application: Application) -> None:
         try:
@@ -442,8 +454,9 @@ class Workload:
             if all([await accepts(target, port) for port in ports]):
                 break
             await asyncio.sleep(_LISTEN_POLL_S)
-        self._app_ready = True
-        self._say()
+        if self.spec.readiness is None:
+            self._app_ready = True
+            self._say()
 
     async def _watch_liveness(self) -> None:
         assert self.spec.liveness is not None
