@@ -9,6 +9,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -125,6 +126,11 @@ class Host:
             child.stdout.close()
 
 
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @asynccontextmanager
 async def host(*, rootless: bool = False, node: bool = True, capture: str = "auto") -> AsyncIterator[Host]:
     """A control plane and, with ``node``, a node that has joined it."""
@@ -142,7 +148,7 @@ async def host(*, rootless: bool = False, node: bool = True, capture: str = "aut
                 *(part for name, port in ports.items() for part in (f"--{name}-port", port)),
                 "--runtime-dir", str(made.api.parent), "--state-dir", str(made.directory / "state" / "c"),
             )  # fmt: skip
-            await made.wait("control", made.api.exists)
+            await made.wait("control", lambda: _answers(made.api))
             if node:
                 async with made.client() as client:
                     token = (await client.raw("POST", "/weft/v1/tokens", {"node": "bench"}))["token"]

@@ -25,6 +25,7 @@ INBOUND_PASSTHROUGH_CLUSTER: Final = "InboundPassthroughCluster"
 XDS_CLUSTER: Final = "xds-grpc"
 # The proxy's own replicas, which Envoy must know from its start (cluster_manager.local_cluster_name).
 LOCAL_CLUSTER: Final = "local"
+LOCAL_ENDPOINTS: Final = "local|"
 
 # The condition of a WorkloadEntry that, when False, keeps traffic away (Istio, pkg/workloadentry).
 HEALTHY: Final = "Healthy"
@@ -187,7 +188,7 @@ class ProxyName:
 
 def local_endpoints(namespace: str, name: str) -> str:
     """What the endpoints of a proxy's local cluster are called over EDS: a name of its own for each."""
-    return f"{LOCAL_CLUSTER}|{namespace}|{name}"
+    return f"{LOCAL_ENDPOINTS}{namespace}|{name}"
 
 
 def canonical_name(labels: Mapping[str, str], workload: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from weft import ir
 from weft.compile.istio.envoy_filter import patches_of, wants_metadata
+from weft.compile.peers import peers_of
 from weft.compile.problems import problems_of
 from weft.compile.router import router
 from weft.compile.sidecar import itself, sidecar
@@ -23,6 +24,8 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
     identity = located(world, identity)
     build = router if identity.name.kind == "router" else sidecar
     proxy = build(world, identity)
+    if peers := peers_of(world, itself(world, identity)):
+        proxy = replace(proxy, peers=peers)
     if filters := world.all(EnvoyFilter):
         metadata = identity.metadata if world.memo(wants_metadata, filters) else ()
         namespace, labels = identity.name.namespace, itself(world, identity).labels

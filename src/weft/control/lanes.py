@@ -41,7 +41,7 @@ class _Lane:
 class _Use:
     """What a proxy at ``client`` uses: the ``names`` of those ``clusters`` that get their endpoints here.
 
-    ``local`` names its own replicas, which are the endpoints of the cluster ``peers``; empty for none.
+    ``local`` names its own replicas, which are the endpoints of the cluster ``peers``; none if that is empty.
     """
 
     place: Place
@@ -93,23 +93,22 @@ class Lanes:
         place = Place(client.network, ranked)
         known = before is not None and before.names is names and before.place == place
         who = proxy.identity.name
-        local = local_endpoints(who.namespace, who.name) if proxy.peers else ""
+        local = local_endpoints(who.namespace, who.name)
         self._uses[proxy_id] = _Use(place, names, proxy.clusters, client, local, proxy.peers)
-        if known and not local:
+        if known and before is not None and before.peers == proxy.peers:
             return place
         lane = self._lanes.get(place)
         if lane is None:
             how = {name: (placement, standpoint) for name, placement, standpoint in ranked}
             lane = self._lanes[place] = _Lane(how)
-        missing = [name for name in names if name not in lane.sets]
-        if local:
-            self._replicas[local] = self._replica(local, proxy.peers, endpoints)
-            missing.append(local)
+        # An Envoy that starts waits for its replicas, be there none.
+        self._replicas[local] = self._replica(local, proxy.peers, endpoints)
+        missing = [local, *(name for name in names if name not in lane.sets)]
         self._publish(place, lane, missing, endpoints)
         return place
 
     def _replica(self, local: str, peers: str, endpoints: Endpoints) -> tuple[str, EndpointSet, EndpointSet]:
-        found, before = endpoints(peers), self._replicas.get(local)
+        found, before = endpoints(peers) if peers else _NOBODY, self._replicas.get(local)
         if before is not None and before[1] is found:
             return before
         return peers, found, EndpointSet(cluster=local, endpoints=found.endpoints)
@@ -167,7 +166,7 @@ class Lanes:
         used: dict[Place, set[str]] = {}
         for place, names in {(use.place, use.names) for use in self._uses.values()}:
             used.setdefault(place, set()).update(names)
-        local = {use.local: use.place for use in self._uses.values() if use.local}
+        local = {use.local: use.place for use in self._uses.values()}
         for name, place in local.items():
             used[place].add(name)
         for name in self._replicas.keys() - local.keys():
@@ -182,6 +181,9 @@ class Lanes:
                 del lane.sets[name], lane.packed[name]
             if unused:
                 self._config.publish_endpoints(place, {}, unused)
+
+
+_NOBODY: Final = EndpointSet(cluster="", endpoints=())
 
 
 def _identities(found: EndpointSet) -> set[tuple[str, str]]:

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from weft.names import (
+    LOCAL_CLUSTER,
     WORKLOAD_CERTIFICATE,
     WORKLOAD_CERTIFICATE_FILE,
     WORKLOAD_TRUST_BUNDLE,
@@ -20,6 +21,7 @@ from weft.names import (
     ProxyName,
     canonical_name,
     canonical_revision,
+    local_endpoints,
 )
 
 Json = dict[str, Any]
@@ -233,6 +235,19 @@ def _control_plane(settings: Settings) -> Json:
     )
 
 
+def _replicas(name: ProxyName) -> Json:
+    """The local cluster. It has endpoints where zone-aware balancing or a shared rate limit needs them."""
+    return {
+        "name": LOCAL_CLUSTER,
+        "type": "EDS",
+        "connect_timeout": "1s",
+        "eds_cluster_config": {
+            "service_name": local_endpoints(name.namespace, name.name),
+            "eds_config": {"ads": {}, "initial_fetch_timeout": "5s", "resource_api_version": "V3"},
+        },
+    }
+
+
 def _window(name: str, place: Place, path: str, admin_path: str) -> Json:
     """A listener that shows one page of the admin interface, read only."""
     route = {
@@ -272,7 +287,11 @@ def _static(settings: Settings) -> Json:
         "listeners": [
             _window(name, place, path, admin_path) for name, place, path, admin_path in windows if place
         ],
-        "clusters": [_cluster(_ADMIN_CLUSTER, admin, type="STATIC"), _control_plane(settings)],
+        "clusters": [
+            _cluster(_ADMIN_CLUSTER, admin, type="STATIC"),
+            _control_plane(settings),
+            _replicas(settings.name),
+        ],
     }
 
 
@@ -314,7 +333,10 @@ def bootstrap(settings: Settings) -> Json:
     """The bootstrap of a sidecar or gateway, for ``envoy -c``; the rest comes over ADS."""
     return {
         **common(settings),
-        "cluster_manager": {"enable_deferred_cluster_creation": True},
+        "cluster_manager": {
+            "enable_deferred_cluster_creation": True,
+            "local_cluster_name": LOCAL_CLUSTER,
+        },
         "dynamic_resources": _dynamic(),
         "static_resources": _static(settings),
     }

@@ -12,7 +12,7 @@ from weft.emit.packed import Packed
 from weft.ir.endpoint import EndpointSet
 from weft.ir.placement import ANYWHERE, UNPLACED
 from weft.ir.proxy import Proxy
-from weft.names import CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from weft.names import CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, LOCAL_CLUSTER, ROUTE_TYPE
 from weft.protos.wire import from_any, to_dict
 
 _CERTIFICATES: Final = "tls_certificate_sds_secret_configs"
@@ -113,4 +113,7 @@ def static_bootstrap(
     static: dict[str, Any] = {"clusters": clusters, "listeners": listeners}
     if given:
         static["secrets"] = [given[name] for name in sorted(wanted) if name in given]
-    return {**common(settings), "static_resources": static}
+    # Filters that count on replicas refuse to be without; there are none here.
+    clusters.append({"name": LOCAL_CLUSTER, "type": "STATIC"})
+    replicas = {"local_cluster_name": LOCAL_CLUSTER}
+    return {**common(settings), "cluster_manager": replicas, "static_resources": static}

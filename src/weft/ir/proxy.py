@@ -98,7 +98,10 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """Everything but endpoints. Equal inputs give the very same objects, so that bytes are shared."""
+    """Everything but endpoints. Equal inputs give the very same objects, so that bytes are shared.
+
+    ``peers``: the cluster whose endpoints are the replicas of this proxy; empty where it needs no such thing.
+    """
 
     identity: ProxyIdentity
     listeners: tuple[Listener, ...]
@@ -106,3 +109,4 @@ class Proxy:
     clusters: tuple[Cluster, ...]
     telemetry: Telemetry = Telemetry()
     patches: tuple[Patch, ...] = ()
+    peers: str = ""

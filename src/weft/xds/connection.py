@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from weft.ir.endpoint import NOWHERE, Locality
 from weft.ir.proxy import ProxyIdentity
+from weft.names import local_endpoints
 from weft.protos import discovery_v3
 from weft.xds.messages import Acknowledged, ProtocolError, Refused, Request
 from weft.xds.protocol import Stream
@@ -129,7 +130,8 @@ class Connection:
         self, transport: Transport, peer: Peer, shared: Shared, store: ConfigStore, observer: Observer
     ) -> None:
         self.peer = peer
-        self.stream = Stream(shared)
+        name = peer.identity.name
+        self.stream = Stream(shared, local_endpoints(name.namespace, name.name))
         self._transport = transport
         self._store = store
         self._observer = observer

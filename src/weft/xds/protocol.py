@@ -26,6 +26,7 @@ from weft.names import (
     ENDPOINT_TYPE,
     EXTENSION_TYPE,
     LISTENER_TYPE,
+    LOCAL_ENDPOINTS,
     ROUTE_TYPE,
     SECRET_TYPE,
     VIRTUAL_HOST_TYPE,
@@ -94,6 +95,7 @@ class Stream:
         "_acknowledged_sequence",
         "_endpoints",
         "_kinds",
+        "_local",
         "_newest",
         "_overdue",
         "_sent_sequence",
@@ -103,8 +105,10 @@ class Stream:
         "revision",
     )
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, local: str = "") -> None:
+        """``local``: what the proxy's own local cluster is called; nobody is told of another's."""
         self._shared = shared
+        self._local = local
         self._kinds: dict[str, _Kind] = {}
         self._newest: Snapshot | None = None
         self._target: Snapshot | None = None
@@ -397,8 +401,10 @@ class Stream:
         """Whether the proxy is told the endpoints of a cluster, or that there are none (any more).
 
         It is told those of clusters that it has or shall have. A cluster on its way out keeps what it has:
-        until listeners and routes have moved it carries traffic.
+        until listeners and routes have moved it carries traffic. The local cluster is in its bootstrap.
         """
+        if cluster.startswith(LOCAL_ENDPOINTS):
+            return cluster == self._local and not gone
         if gone:
             return self._newest is not None and cluster in self._newest.of(CLUSTER_TYPE)
         if self._target is not None and cluster in self._target.of(CLUSTER_TYPE):

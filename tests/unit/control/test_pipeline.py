@@ -15,7 +15,7 @@ from weft import ir
 from weft.compile.proxy import compile_proxy
 from weft.compile.world import World
 from weft.control import pipeline as module
-from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, SECRET_TYPE, ProxyName
+from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, SECRET_TYPE, ProxyName, local_endpoints
 from weft.store.interface import Delete, Event, GoneError
 from weft.store.sqlite import SqliteStore
 from weft.xds.messages import Request
@@ -83,6 +83,27 @@ async def test_an_endpoint_that_comes_or_goes_moves_nothing_but_endpoints(mesh: 
         assert proxy.addresses() == ["10.0.0.1", "10.0.0.3"]
         assert {response.type_url for response in proxy.log} == {ENDPOINT_TYPE}
         assert await mesh.pipeline.endpoints_acknowledged(revision, 5) == ()
+
+
+async def test_a_proxy_knows_its_own_replicas_where_that_matters(mesh: Mesh) -> None:
+    own = local_endpoints("shop", "web")
+    await mesh.apply(service(), entry("web-0", "10.0.0.1"))
+    async with mesh.running():
+        proxy = mesh.connect("web")
+        proxy.stream.receive(Request(ENDPOINT_TYPE, subscribe=(own,)))
+        await mesh.converged(await mesh.apply(service("other")))
+        assert own in proxy.held[ENDPOINT_TYPE]  # it waits for an answer from its start
+        assert proxy.addresses(own) == []
+        zones = {"loadBalancer": {"zoneAwareLbSetting": {"enabled": True}}}
+        rule = {
+            "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"host": "web", "trafficPolicy": zones},
+        }  # fmt: skip
+        await mesh.converged(await mesh.apply(rule))
+        assert proxy.addresses(own) == ["10.0.0.1"]
+        await mesh.converged(await mesh.apply(entry("web-1", "10.0.0.2")))
+        assert proxy.addresses(own) == ["10.0.0.1", "10.0.0.2"]
 
 
 async def test_a_new_identity_is_told_before_the_endpoint_that_bears_it(mesh: Mesh) -> None:

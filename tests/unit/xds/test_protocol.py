@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from weft.emit.packed import Packed
-from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, VIRTUAL_HOST_TYPE
+from weft.names import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    VIRTUAL_HOST_TYPE,
+    local_endpoints,
+)
 from weft.xds.messages import Acknowledged, ProtocolError, Refused, Request, Snapshot
 from weft.xds.protocol import Stream
 from weft.xds.shared import Response, Shared
@@ -311,6 +318,19 @@ def test_endpoints_of_clusters_that_it_has_not_are_not_told() -> None:
     for names in (("secret",), ("*",)):
         stream.receive(Request(ENDPOINT_TYPE, subscribe=names))
         assert stream.send() is None
+
+
+def test_the_replicas_of_a_proxy_are_told_to_itself_before_any_cluster() -> None:
+    own, other = local_endpoints("shop", "web-0"), local_endpoints("shop", "api-0")
+    stream = Stream(Shared(), own)
+    stream.update(Snapshot(1, {CLUSTER_TYPE: {}}))
+    stream.update_endpoints(
+        Table[Packed]().replace({name: Packed(name, "1", b"\n\x01x") for name in (own, other)})
+    )
+    stream.receive(Request(ENDPOINT_TYPE, subscribe=(own, other)))
+    response = stream.send()
+    assert response is not None
+    assert [resource.name for resource in response.resources] == [own]
 
 
 def test_unknown_types_end_the_stream() -> None:

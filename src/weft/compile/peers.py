@@ -1,0 +1,43 @@
+"""The replicas of a proxy's own workload, where Envoy counts on knowing them (its local cluster).
+
+Zone-aware balancing compares where they are with where a service's endpoints are; a limit for a whole service
+is divided among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from weft.compile.protocol import Protocol
+from weft.compile.receiving import selecting
+from weft.compile.service import Instance
+from weft.compile.settings import Settings
+from weft.compile.world import World
+from weft.model.destination_rule import DestinationRule
+from weft.model.resource import Key
+from weft.names import outbound_cluster
+
+
+def peers_of(world: World, own: Instance) -> str:
+    """The cluster whose endpoints they are: that of its oldest Service; empty where nobody asks for them."""
+    if not world.memo(_asked_for, world.all(DestinationRule), world.settings):
+        return ""
+    for service in world.memo(selecting, world.services, own):
+        for port in service.ports:
+            if port.protocol is not Protocol.UDP:
+                return outbound_cluster(service.host, port.number)
+    return ""
+
+
+def _asked_for(rules: Mapping[Key, DestinationRule], settings: Settings) -> bool:
+    if settings.nearness is not None and settings.nearness.zone_aware:
+        return True
+    for rule in rules.values():
+        policies = [rule.spec.traffic_policy, *(one.traffic_policy for one in rule.spec.subsets or ())]
+        for policy in policies:
+            if policy is None:
+                continue
+            levels = [policy.load_balancer, *(one.load_balancer for one in policy.port_level_settings or ())]
+            if any(level is not None and level.zone_aware_lb_setting is not None for level in levels):
+                return True
+    return False
