@@ -190,21 +190,13 @@ def _all(
         subset = rules.of(name.host).subset(name.subset)
         if subset is not None and subset.policy(name.port).tls is not None:
             yield cluster
-        else:
+        elif entry[4]:
             yield memo(_secure, cluster, entry, certificate)
+        # Else nobody could be believed. Without the cluster connections fail, and HTTP answers 5xx.
 
 
 def _secure(cluster: ir.Cluster, entry: Entry, certificate: str) -> ir.Cluster:
     _, _, http2, sni, trust, names = entry
-    if not trust:  # connections must fail, and HTTP answer 5xx
-        return replace(
-            cluster,
-            discovery=ir.Discovery.BLACK_HOLE,
-            endpoints=(),
-            balancing=ir.LoadBalancing(),
-            outlier=None,
-            tls=None,
-        )
     ads = ir.SecretFrom.ADS
     system = ir.SecretRef(source=ir.SecretFrom.SYSTEM, name="")
     return replace(
