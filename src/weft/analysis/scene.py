@@ -89,6 +89,11 @@ class Scene:
         self.live = live
         self.objects = Objects((*self._assumed(), *objects))
 
+    @cached_property
+    def ours(self) -> bool:
+        """weft runs this mesh, or will: it opens the ports of Gateways and gives hosts their addresses."""
+        return self.live or any(True for _ in self.of("weft.dev/Workload"))
+
     def of(self, kind: str) -> Iterator[Object]:
         """All objects of a kind."""
         return self.objects.of(kind)

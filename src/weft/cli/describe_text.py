@@ -206,6 +206,7 @@ def _replica(one: Report) -> tuple[str, ...]:
 
 
 def _proxy(row: Report) -> tuple[str, ...]:
-    types = ", ".join(f"{short} {state['status']}" for short, state in row["types"].items())
+    sent = ((short, state["status"]) for short, state in row["types"].items())
+    types = ", ".join(f"{short} {status}" for short, status in sent if status != "NOT SENT")
     refused = "; ".join(f"refuses {one['type']} {one['name']}: {one['error']}" for one in row["rejected"])
     return f"{row['name']}.{row['namespace']}", types, refused or f"Envoy {row['version']}"

@@ -33,17 +33,17 @@ def ports(scene: Scene) -> Iterator[Found]:
             yield no_workload(gateway, selector)
             continue
         offered: set[int] = set()
-        found = False
+        found = not scene.ours
         for pod in chosen:
             for service in scene.services.get(pod.namespace, ()):
                 wanted = pairs(service.spec, "selector")
                 if not wanted or not selects(wanted, pod.labels):
                     continue
-                found = True
+                found = found or not service.assumed
                 for _, row in rows(service.spec, "ports"):
                     if word(row, "protocol") in {"", "TCP"}:
                         offered |= {number(row, "targetPort") or 0, number(row, "port") or 0} - {0}
-        if scene.live and not found:
+        if not found:
             continue
         for index, server in rows(gateway.spec, "servers"):
             port = number(server, "port", "number")

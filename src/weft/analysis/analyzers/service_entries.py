@@ -20,7 +20,7 @@ def addresses(scene: Scene) -> Iterator[Found]:
         metadata.get("ISTIO_META_DNS_AUTO_ALLOCATE"),
         metadata.get("PILOT_ENABLE_IP_AUTOALLOCATE"),
     }
-    if given or scene.live:
+    if given or scene.ours:
         return
     for entry in scene.of(ENTRY):
         if isinstance(entry.spec.get("addresses"), list) or at(entry.data, "status", "addresses"):

@@ -17,6 +17,7 @@ from weft.compile.protocol import Protocol, parse_protocol, protocol_of
 from weft.compile.service import Instance, Service
 from weft.names import WORKLOAD_LABEL, expand_host
 
+WORKLOAD: Final = "weft.dev/Workload"
 RULE: Final = "networking.istio.io/DestinationRule"
 _POLICY: Final = (
     "loadBalancer",
@@ -105,17 +106,24 @@ def _protocol(row: Mapping[str, Any], port: int) -> tuple[str, str]:
     return found.value, f"port {port} is one where servers speak first"
 
 
-def members_of(picture: Picture, item: Object) -> list[Bearer]:
-    """Workloads that a service selects."""
+def selector_of(item: Object) -> dict[str, str]:
+    """Labels that a Service or a ServiceEntry selects workloads by; empty when it selects none."""
     field = ("selector",) if item.kind == SERVICE else ("workloadSelector", "labels")
-    selector = pairs(item.spec, *field)
+    return pairs(item.spec, *field)
+
+
+def members_of(picture: Picture, item: Object) -> list[Bearer]:
+    """Workloads that a service selects. A Workload is named by its replicas, where they run."""
+    selector = selector_of(item)
     if not selector:
         return []
-    return [
+    found = [
         pod
         for pod in picture.scene.pods
         if pod.namespace == item.namespace and selects(selector, pod.labels) and not pod.owner.assumed
     ]
+    running = {pod.labels.get(WORKLOAD_LABEL) for pod in found}
+    return [pod for pod in found if pod.owner.kind != WORKLOAD or pod.owner.name not in running]
 
 
 Rules = Sequence[tuple[Object, Report]]
@@ -173,8 +181,6 @@ def _endpoints(
     """Who is behind a service: what runs, with addresses, then what would."""
     running = picture.world.backends(compiled) if compiled is not None else ()
     named = {(instance.namespace, instance.name) for instance in running}
-    # A Workload is named by its replicas, where they run.
-    named |= {(one.namespace, dict(one.labels).get(WORKLOAD_LABEL, one.name)) for one in running}
     for instance in running:
         owner = picture.scene.find("networking.istio.io/WorkloadEntry", instance.namespace, instance.name)
         yield _running(instance, owner or item, dict(instance.labels), rules)

@@ -7,7 +7,7 @@ from typing import Final
 
 from weft.analysis.describe.picture import ENTRY, SERVICE, Picture, Report, ref
 from weft.analysis.describe.policies import mutual_tls, policies
-from weft.analysis.describe.service import destination_rules, members_of, ports_of
+from weft.analysis.describe.service import WORKLOAD, destination_rules, ports_of, selector_of
 from weft.analysis.objects import Object
 from weft.analysis.scene import Bearer, selects
 from weft.analysis.tree import pairs, rows, word
@@ -48,7 +48,10 @@ def workload(picture: Picture, pod: Bearer) -> Report:
         ],
         "services": [report for _, report in services],
         "gateways": [report for _, report in gateways],
-        "mutualTls": mutual_tls(picture, pod.namespace, pod.labels, [port for _, port in ports_of(pod)]),
+        # A gateway's ports are its Gateways': no PeerAuthentication holds for them.
+        "mutualTls": []
+        if gateways
+        else mutual_tls(picture, pod.namespace, pod.labels, [port for _, port in ports_of(pod)]),
         "policies": [report for _, report in chosen],
         "proxies": [row for row in picture.proxies if _runs(row, pod, picture)],
         "findings": picture.findings(dict.fromkeys(about)),
@@ -77,7 +80,8 @@ def _services(picture: Picture, pod: Bearer) -> Iterator[tuple[Object, Report]]:
     """Services that a workload is behind, and its subsets there."""
     for kind in (SERVICE, ENTRY):
         for item in picture.scene.of(kind):
-            if item.namespace != pod.namespace or pod not in members_of(picture, item):
+            selector = selector_of(item)
+            if item.namespace != pod.namespace or not selector or not selects(selector, pod.labels):
                 continue
             hosts = picture.hosts_of(item)
             rules = destination_rules(picture, item, hosts, (pod,))
@@ -93,7 +97,7 @@ def _services(picture: Picture, pod: Bearer) -> Iterator[tuple[Object, Report]]:
 
 def _replicas(picture: Picture, pod: Bearer) -> Mapping[str, Instance]:
     """What runs of a Workload."""
-    if pod.owner.kind != "weft.dev/Workload":
+    if pod.owner.kind != WORKLOAD:
         return {}
     return picture.world.instances.by_label.get((pod.namespace, WORKLOAD_LABEL, pod.owner.name), {})
 
