@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from weft import ir
 from weft.analysis.connection import listens_on, parse_ip
 from weft.analysis.explain.answer import Action, Answer
-from weft.analysis.explain.configuration import Configuration, Decoded
+from weft.analysis.explain.configuration import Configuration, Decoded, Endpoints
 from weft.analysis.explain.origins import Origins
 from weft.analysis.explain.proxies import NOWHERE, Asked, asked, bearers, entry_of
 from weft.analysis.explain.request import ClientTls, Request, Role, read_request
@@ -20,10 +20,10 @@ from weft.compile.inbound import PeerMode
 from weft.compile.proxy import compile_proxy
 from weft.compile.service import Resolution, Service
 from weft.compile.world import World
-from weft.emit.endpoints import load_assignment
+from weft.emit.endpoints import pack
 from weft.model.parse import Part
 from weft.model.resource import Resource
-from weft.names import ClusterName
+from weft.names import ENDPOINT_TYPE, ClusterName
 
 if TYPE_CHECKING:
     from weft.protos import endpoint_v3
@@ -54,7 +54,6 @@ class Mesh:
         self._origins = Origins(known)
         self._decoded = Decoded()
         self._configurations: dict[tuple[ir.ProxyIdentity, bool], Configuration] = {}
-        self._loads: dict[str, endpoint_v3.ClusterLoadAssignment | None] = {}
 
     def explain(self, data: object) -> dict[str, Any]:
         """What becomes of one request, both as JSON; what cannot be read is told as ``error``."""
@@ -81,18 +80,24 @@ class Mesh:
             if entry is not None:
                 world = world.replace([entry])
             made, _ = compile_proxy(world, proxy.identity)
-            self._configurations[key] = Configuration.of_proxy(made, self._load, self._decoded)
+            self._configurations[key] = Configuration.of_proxy(made, self._endpoints(made), self._decoded)
         return self._configurations[key]
 
-    def _load(self, cluster: str) -> endpoint_v3.ClusterLoadAssignment | None:
-        """Endpoints of a cluster; None when nobody is known behind its service at all."""
-        if cluster not in self._loads:
+    def _endpoints(self, proxy: ir.Proxy) -> Endpoints:
+        """Endpoints of clusters as a proxy sees them; None when nobody is known behind a service at all."""
+        placements = {cluster.name: cluster.placement for cluster in proxy.clusters}
+        client = proxy.identity.standpoint
+
+        def endpoints(cluster: str) -> endpoint_v3.ClusterLoadAssignment | None:
             found = endpoint_set(self.world, cluster)
             name = ClusterName.parse(cluster)
             services = self.world.services.by_host.get(name.host, ()) if name else ()
-            known = found.endpoints or any(self.world.backends(service) for service in services)
-            self._loads[cluster] = load_assignment(cluster, found.endpoints) if known else None
-        return self._loads[cluster]
+            if not found.endpoints and not any(self.world.backends(service) for service in services):
+                return None
+            packed = pack(found, placements.get(cluster, ir.ANYWHERE), client)
+            return cast("endpoint_v3.ClusterLoadAssignment", self._decoded.read(packed, ENDPOINT_TYPE))
+
+        return endpoints
 
     def _is_kubernetes(self, host: str) -> bool:
         return any(service.kubernetes for service in self.world.services.by_host.get(host, ()))
