@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.certificates import TestAuthority
 from tests.support.compiled import identity, instance, resources, service
 from tests.unit.compile.test_inbound import peer
 
@@ -61,7 +63,10 @@ kind: Gateway
 metadata: {name: door}
 spec:
   gatewayClassName: weft
-  listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]
+  allowedListeners: {namespaces: {from: All}}
+  listeners:
+  - {name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}
+  - {name: tcp, port: 90, protocol: TCP, allowedRoutes: {namespaces: {from: All}}}
 """
 GRANT = """
 apiVersion: gateway.networking.k8s.io/v1beta1
@@ -81,6 +86,54 @@ spec:
   rules: [{{backendRefs: [{{name: {backend}, namespace: default, port: 80, weight: {weight}}}, {{name: b, port: 80}}]}}]
 """
 
+
+def stream_route(name: str, space: str, parent: str, backend: str) -> str:
+    return f"""
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {{name: {name}, namespace: {space}}}
+spec:
+  parentRefs: [{{{parent}}}]
+  rules: [{{backendRefs: [{{name: {backend}, port: 80}}]}}]
+"""
+
+
+def listener_set(name: str, space: str, port: int, protocol: str) -> str:
+    return f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: ListenerSet
+metadata: {{name: {name}, namespace: {space}}}
+spec:
+  parentRef: {{name: door, namespace: default}}
+  listeners: [{{name: more, port: {port}, protocol: {protocol}}}]
+"""
+
+
+def backend_policy(name: str, target: str, host: str) -> str:
+    return f"""
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {{name: {name}}}
+spec:
+  targetRefs: [{{group: "", kind: Service, name: {target}}}]
+  validation:
+    hostname: {host}.example.com
+    caCertificateRefs: [{{group: "", kind: ConfigMap, name: trusted}}]
+"""
+
+
+TRUSTED = f"""
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: trusted}}
+data: {json.dumps({"ca.crt": TestAuthority().pem})}
+"""
+UNTRUSTED = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: trusted}
+data: {ca.crt: nothing}
+"""
 
 names, spaces = st.sampled_from(NAMES), st.sampled_from(SPACES)
 texts = st.one_of(
@@ -135,7 +188,22 @@ texts = st.one_of(
         names,
         st.integers(0, 2),
     ),
-    st.sampled_from((EDGE, DOOR, GRANT)),
+    st.builds(
+        stream_route,
+        names,
+        spaces,
+        st.sampled_from(
+            (
+                "name: door, namespace: default",
+                "kind: ListenerSet, name: a, namespace: default",
+                'group: "", kind: Service, name: a, namespace: default',
+            )
+        ),
+        names,
+    ),
+    st.builds(listener_set, names, spaces, st.sampled_from((80, 90, 91)), st.sampled_from(("HTTP", "TCP"))),
+    st.builds(backend_policy, names, names, names),
+    st.sampled_from((EDGE, DOOR, GRANT, TRUSTED, UNTRUSTED)),
 )
 changes = st.lists(st.tuples(texts, st.booleans()), max_size=12)
 PROXIES = (
