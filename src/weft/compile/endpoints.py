@@ -11,6 +11,7 @@ from weft.compile.inbound import PeerMode
 from weft.compile.istio.peer_authentication import PeerModes, modes_of
 from weft.compile.istio.rule_index import find_subset
 from weft.compile.memo import Memo
+from weft.compile.networks import Networks
 from weft.compile.service import Instance, Labels, Port, Resolution, Service
 from weft.compile.world import World
 from weft.model.peer_authentication import PeerAuthentication
@@ -35,9 +36,9 @@ def endpoint_set(world: World, cluster: str) -> ir.EndpointSet:
             continue
         rules, root = world.all(PeerAuthentication), world.settings.root_namespace
         refusing = world.memo(_refusing, members, port, rules, root, world.memo)
-        gateways = () if name.sealed else world.settings.network_gateways
+        networks = world.networks
         return world.memo(
-            _endpoint_set, cluster, members, service, port, labels, refusing, name.sealed, gateways
+            _endpoint_set, cluster, members, service, port, labels, refusing, name.sealed, networks
         )
     return world.memo(_nothing, cluster)
 
@@ -66,7 +67,7 @@ def _endpoint_set(
     labels: Labels,
     refusing: tuple[int, ...],
     sealed: bool,
-    gateways: tuple[ir.NetworkGateway, ...],
+    networks: Networks,
 ) -> ir.EndpointSet:
     """``sealed``: only those that take mTLS, for what comes is inside it already.
 
@@ -74,6 +75,7 @@ def _endpoint_set(
     """
     wanted = set(labels)
     found: list[ir.Endpoint] = []
+    gateways = () if sealed else networks.gateways
     for number, member in enumerate(members):
         leaves = member.health is ir.Health.DRAINING and service.session is None
         closed = sealed and (number in refusing or not member.mesh)
@@ -86,6 +88,8 @@ def _endpoint_set(
             endpoint = replace(endpoint, mesh_tls=False)
         if service.unready_too and endpoint.health is ir.Health.UNHEALTHY:
             endpoint = replace(endpoint, health=ir.Health.HEALTHY)
+        if not endpoint.network and (network := networks.of(endpoint.address)):
+            endpoint = replace(endpoint, network=network)
         found.append(endpoint)
     found.sort(key=lambda endpoint: (endpoint.address, endpoint.port))
     return ir.EndpointSet(cluster=cluster, endpoints=tuple(found), gateways=gateways)

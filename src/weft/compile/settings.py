@@ -51,7 +51,6 @@ class Settings:
     connect_timeout: timedelta = timedelta(seconds=10)
     keepalive: ir.Keepalive | None = None
     nearness: Nearness | None = MESH_DEFAULT
-    network_gateways: tuple[ir.NetworkGateway, ...] = ()
     default_pool: ir.Connections | None = None
     default_outlier: ir.OutlierDetection | None = None
     detection_timeout: timedelta = timedelta(0)

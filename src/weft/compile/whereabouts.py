@@ -28,6 +28,7 @@ def located(world: World, identity: ir.ProxyIdentity) -> ir.ProxyIdentity:
         place = known.locality if known is not None and known.locality != ir.NOWHERE else labelled(labels)
     if not network:
         network = (known.network if known is not None else "") or labels.get(NETWORK_LABEL, "")
+        network = network or world.networks.of(name.address)
     if known is not None and known.node:
         labels.setdefault(NODE_LABEL, known.node)
     if place == identity.locality and network == identity.network and len(labels) == len(identity.labels):

@@ -20,6 +20,7 @@ from weft.compile.istio.peer_authentication import PeerModes, modes_of
 from weft.compile.istio.rule_index import RuleIndex
 from weft.compile.memo import Memo
 from weft.compile.mesh import settings_of
+from weft.compile.networks import Networks, networks_of
 from weft.compile.registry import Instances, Services
 from weft.compile.rules import Rules, rules_of
 from weft.compile.service import Instance, Labels, Service
@@ -226,6 +227,12 @@ class World:
             self.settings,
             self.memo,
         )
+
+    @property
+    def networks(self) -> Networks:
+        """Which addresses are on which network, and the gateways between them."""
+        maps, services = self.all(ConfigMap), self.all(KubernetesService)
+        return self.memo(networks_of, maps, services, self.settings.domain)
 
     def headless(self, view: View) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Addresses behind each headless service of a view that clients connect to directly."""
