@@ -15,7 +15,7 @@ from weft.compile.protocol import parse_protocol
 from weft.compile.registry import Services
 from weft.compile.service import Service
 from weft.compile.settings import Settings
-from weft.errors import Problem, Severity, did_you_mean
+from weft.errors import Problem, Severity
 from weft.model.istio_gateway import Gateway
 from weft.model.resource import Key
 from weft.model.sidecar import Sidecar
@@ -30,7 +30,7 @@ def _problem(code: str, key: Key, message: str, path: str, hint: str) -> Problem
 
 
 def gateway_problems(gateways: Mapping[Key, Gateway], settings: Settings) -> tuple[Problem, ...]:
-    """Servers that others leave no room for, and what TLS asks for in vain.
+    """Servers that others leave no room for, and protocols that no gateway speaks.
 
     Gateways meet where they select the same proxies: those with the same selector, that is.
     """
@@ -60,11 +60,6 @@ def _servers(key: Key, gateway: Gateway) -> Iterator[Problem]:
         if istio_gateway.speaks_of(server) is None:
             message = f"no gateway speaks {server.port.protocol}: the server is left out"
             yield _problem(UNHEEDED, key, message, f"{path}.port.protocol", "write HTTP, HTTPS, TLS or TCP")
-        for place, name in enumerate((server.tls.cipher_suites if server.tls else None) or ()):
-            if not istio_gateway.is_cipher(name):
-                message = f"Envoy knows no cipher suite {name!r}: it is left out"
-                hint = did_you_mean(name, istio_gateway.CIPHERS)
-                yield _problem(UNHEEDED, key, message, f"{path}.tls.cipherSuites[{place}]", hint)
 
 
 _ONLY_MESH: Final = (
