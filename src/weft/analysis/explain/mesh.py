@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from weft import ir
-from weft.analysis.connection import listens_on, parse_ip
+from weft.analysis.connection import is_udp, listens_on, parse_ip
 from weft.analysis.explain.answer import Action, Answer
 from weft.analysis.explain.configuration import Configuration, Decoded, Endpoints
 from weft.analysis.explain.origins import Origins
@@ -132,8 +132,8 @@ class Mesh:
         if port is None and not question.address and host and written.isdigit() and "]" not in written:
             port = int(written)
         usual = 80 if question.tls is ClientTls.NONE else 443
-        if role is Role.GATEWAY and question.port is None and not self._opens(proxy, port):
-            port = usual  # what a client writes after the host's name need not be where it connects to
+        if role is Role.GATEWAY and question.protocol != "udp":
+            port = self._gateway_port(proxy, port, usual, asked=question.port is not None)
         port = port or usual
         if role is Role.INBOUND:
             ip = question.address if parse_ip(question.address) else own.address
@@ -151,10 +151,38 @@ class Mesh:
         source = question.source_ip or (own.address if own.address != NOWHERE else "")
         return Dialled(addresses=addresses, port=port, source_ip=source)
 
-    def _opens(self, proxy: Asked, port: int | None) -> bool:
-        """Whether a gateway listens on a port."""
+    def _gateway_port(self, proxy: Asked, said: int | None, usual: int, *, asked: bool) -> int:
+        """Where a gateway listens for a client that connects to a port of it, or says none.
+
+        What is dialled may be a port of a Service before the gateway, which leads to another port of the
+        proxy. What a client writes after the host's name need not be where it connects to.
+        """
         listeners = self._configuration(proxy, inbound=False).listeners.values()
-        return any(number == port for listener in listeners for _, number in listens_on(listener))
+        opened = {number for one in listeners if not is_udp(one) for _, number in listens_on(one)}
+        for port in dict.fromkeys((said or usual, *(() if asked else (usual,)))):
+            if port in opened:
+                return port
+            for target in self._targets(proxy, port):
+                if target in opened:
+                    return target
+        if not asked and len(opened) == 1:
+            return opened.pop()
+        return said if said and asked else usual
+
+    def _targets(self, proxy: Asked, port: int) -> Iterator[int]:
+        """Ports of a gateway's pods that a port of the Services before it leads to."""
+        labels = set(proxy.identity.labels)
+        for services in self.world.services.by_host.values():
+            for service in services:
+                found = service.port(port)
+                if (
+                    found is not None
+                    and service.selector
+                    and service.namespace == proxy.identity.name.namespace
+                    and labels.issuperset(service.selector)
+                    and isinstance(found.target, int)
+                ):
+                    yield found.target
 
     def resolve(self, name: str, namespace: str) -> tuple[str, ...]:
         """The addresses of a host as a workload of a namespace looks it up; none when nobody declares it."""
