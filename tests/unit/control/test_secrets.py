@@ -110,7 +110,7 @@ def test_a_secret_of_another_namespace_needs_a_grant() -> None:
     assert set(messages) == {"kubernetes-gateway://vault/shop"}
 
 
-def test_a_rules_credential_of_another_namespace_is_not_given_away() -> None:
+def test_a_rules_credential_is_the_gateways_own_whoever_wrote_the_rule() -> None:
     rule = """
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -119,16 +119,17 @@ spec:
   host: web.vault.svc.cluster.local
   trafficPolicy: {tls: {mode: MUTUAL, credentialName: shop}}
 """
-    texts = (
-        service("web", namespace="vault"),
-        rule,
-        secret(namespace="vault", tls_crt=PAIR.certificate, tls_key=PAIR.key),
+    web = service("web", namespace="vault")
+    messages, problems = given(
+        web, rule, secret(namespace="vault", tls_crt=PAIR.certificate, tls_key=PAIR.key)
     )
-    messages, problems = given(*texts)
     assert messages == {}
-    assert "no ReferenceGrant in vault lets Gateways of edges use it" in problems
-    messages, problems = given(*texts, grant("edges", "vault"))
-    assert set(messages) == {"kubernetes-gateway://vault/shop"}
-    messages, problems = given(*texts, node="sidecar~10.0.0.4~app.vault")
+    assert "no Secret is named edges/shop" in problems
+    messages, problems = given(web, rule, secret(tls_crt=PAIR.certificate, tls_key=PAIR.key))
+    assert set(messages) == {"kubernetes-gateway://edges/shop"}
+    own = secret(namespace="vault", tls_crt=PAIR.certificate, tls_key=PAIR.key)
+    selective = rule + "  workloadSelector: {matchLabels: {app: app}}\n"
+    labels = {"app": "app"}
+    messages, problems = given(web, selective, own, node="sidecar~10.0.0.4~app.vault", more=labels)
     assert messages == {}
     assert "app.vault is no gateway" in problems
