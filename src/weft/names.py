@@ -62,6 +62,7 @@ NODE_LABEL: Final = "weft.dev/node"
 # Where something runs (Kubernetes' and Istio's labels); Istio's own goes before all: region.zone.subzone.
 LOCALITY_LABEL: Final = "istio-locality"
 NETWORK_LABEL: Final = "topology.istio.io/network"
+GATEWAY_PORT_LABEL: Final = "networking.istio.io/gatewayPort"
 REGION_LABEL: Final = "topology.kubernetes.io/region"
 ZONE_LABEL: Final = "topology.kubernetes.io/zone"
 SUBZONE_LABEL: Final = "topology.istio.io/subzone"

@@ -38,12 +38,12 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     facts = world.gateway_facts
     gateway = memo(gateway_named, facts, namespace, labels)
     added: tuple[ir.Cluster, ...] = ()
-    certificate = ""
+    certificate, servers = "", own.servers
     if gateway is not None:
-        edge = memo(edge_of, gateway, facts, rules, world.peers, identity.port_map, memo)
+        edge = memo(edge_of, gateway, facts, view, rules, world.peers, identity.port_map, memo)
         shown, _ = memo(client_certificate, gateway, facts)
         certificate = shown.name if shown is not None else ""
-        added = edge.clusters
+        added, servers = edge.clusters, (*servers, *edge.servers)
         taken = {listener.name for listener in edge.listeners} | {table.name for table in edge.tables}
         listeners = [*edge.listeners, *(item for item in listeners if item.name not in taken)]
         tables = [*edge.tables, *(table for table in tables if table.name not in taken)]
@@ -58,7 +58,7 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         clusters=(
             *sending.all,
             *(cluster for cluster in added if cluster.name not in known),
-            *memo(auto_passthrough.clusters_of, sending, own.servers, view),
+            *memo(auto_passthrough.clusters_of, sending, servers, view),
             memo(passthrough_cluster, settings),
             memo(blackhole_cluster),
         ),

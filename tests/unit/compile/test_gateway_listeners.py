@@ -353,3 +353,26 @@ def test_http3_stands_beside_https_unless_its_port_is_taken() -> None:
     found = made(f"[{HTTPS % ''}, {{name: udp, port: 443, protocol: UDP}}]")
     assert not listener(found, "udp_0.0.0.0_443").quic
     assert all(unit.response_headers == ir.HeaderEdit() for unit in found.routes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "port", "options", "joins"),
+    [
+        ("", 15443, "", False),
+        (", labels: {topology.istio.io/network: one}", 15443, "", True),
+        (", labels: {topology.istio.io/network: one}", 443, "", False),
+        ("", 443, ", options: {gateway.istio.io/listener-protocol: auto-passthrough}", True),
+    ],
+)
+def test_a_gateway_between_networks_hands_on_by_server_name(
+    labels: str, port: int, options: str, joins: bool
+) -> None:
+    item = (
+        f'{{name: x, port: {port}, protocol: TLS, hostname: "*.local", tls: {{mode: Passthrough{options}}}}}'
+    )
+    text = gateway(f"[{item}]").replace("{name: edge}", f"{{name: edge{labels}}}")
+    made = proxy(world(text, service("web", 80)), NODE, labels=LABELS)
+    name = "outbound_.80_._.web.default.svc.cluster.local"
+    chains = [chain for unit in made.listeners for chain in unit.chains]
+    assert ((name,) in [chain.match.server_names for chain in chains]) is joins
+    assert (name in {cluster.name for cluster in made.clusters}) is joins

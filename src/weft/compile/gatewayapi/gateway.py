@@ -18,11 +18,13 @@ from weft.compile.gatewayapi.rivals import request_routes
 from weft.compile.gatewayapi.status_gateway import refusal
 from weft.compile.gatewayapi.tables import hosts_of
 from weft.compile.hosts import specificity
+from weft.compile.istio import auto_passthrough
 from weft.compile.memo import Memo
 from weft.compile.outbound import ANYWHERE
 from weft.compile.rules import Rules
-from weft.compile.server import edge_handler
+from weft.compile.server import Server, Speaks, edge_handler
 from weft.compile.sources import source
+from weft.compile.view import View
 from weft.model.gateway import Gateway
 from weft.names import GATEWAY_NAME_LABEL, HTTP3_ANNOTATION
 
@@ -34,11 +36,15 @@ PeersByService = Mapping[tuple[str, str], Peers]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edge:
-    """What a Gateway adds to its proxy. ``clusters``: those that only it needs."""
+    """What a Gateway adds to its proxy.
+
+    ``clusters``: those that only it needs. ``servers``: those that join networks, which need more of them.
+    """
 
     listeners: tuple[ir.Listener, ...]
     tables: tuple[ir.RouteTable, ...]
     clusters: tuple[ir.Cluster, ...] = ()
+    servers: tuple[Server, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +53,7 @@ class Scene:
 
     gateway: Gateway
     facts: Facts
+    view: View
     rules: Rules
     peers: PeersByService
     memo: Memo
@@ -72,6 +79,7 @@ def wants_http3(gateway: Gateway) -> bool:
 def edge_of(
     gateway: Gateway,
     facts: Facts,
+    view: View,
     rules: Rules,
     peers: PeersByService,
     port_map: tuple[tuple[int, int], ...],
@@ -80,11 +88,13 @@ def edge_of(
     """All sound listeners of a Gateway. HTTP listeners of a port share a table, HTTPS ones have their own."""
     if refusal(gateway, facts) is not None:
         return Edge((), ())
-    scene = Scene(gateway, facts, rules, peers, memo)
+    scene = Scene(gateway, facts, view, rules, peers, memo)
     ports: dict[tuple[bool, int], list[Listener]] = {}
+    servers: list[Server] = []
     for listener in merged(gateway, facts):
         if listener.sound:
             ports.setdefault((listener.layer == "UDP", listener.port), []).append(listener)
+            servers += (_server(listener),) if listener.automatic else ()
     listeners: list[ir.Listener] = []
     tables: list[ir.RouteTable] = []
     clusters: dict[str, ir.Cluster] = {}
@@ -116,6 +126,7 @@ def edge_of(
         tuple(memo.same(listener) for listener in listeners),
         tuple(tables),
         tuple(memo.same(cluster) for cluster in clusters.values()),
+        tuple(memo.same(server) for server in servers),
     )
 
 
@@ -165,6 +176,8 @@ def _tls(group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
     chains: list[ir.FilterChain] = []
     tables: list[ir.RouteTable] = []
     for item in group:
+        if item.automatic:
+            chains += auto_passthrough.chains_of(_server(item), scene.view, scene.rules)
         if item.protocol != "HTTPS":
             chains += tls_route.chains(item, group, tls_routes, tcp_routes, facts)
             continue
@@ -184,6 +197,19 @@ def _tls(group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
     # What names a host more exactly goes first, so that a reader meets the chains as Envoy tries them.
     chains.sort(key=lambda chain: specificity(next(iter(chain.match.server_names), "*")))
     return chains, tables
+
+
+def _server(listener: Listener) -> Server:
+    """A listener that joins networks, in the form that Istio's Gateways have."""
+    return Server(
+        gateway=f"{listener.owner.namespace}/{listener.owner.name}",
+        port=listener.port,
+        name=listener.name,
+        speaks=Speaks.PASSTHROUGH,
+        hosts=(("*", listener.hostname),),
+        automatic=True,
+        source=listener.owner,
+    )
 
 
 def _table(name: str, hosts: tuple[ir.VirtualHost, ...], offer: str) -> ir.RouteTable:

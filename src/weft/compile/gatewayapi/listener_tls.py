@@ -18,14 +18,17 @@ from weft.compile.inbound import peer_tls
 from weft.model.gateway import FrontendTLSValidation, Gateway, Listener
 from weft.model.listener import SecretObjectReference
 from weft.model.listener_set import ListenerSet
-from weft.names import AUTHORITY_SUFFIX
+from weft.names import AUTHORITY_SUFFIX, GATEWAY_PORT_LABEL, NETWORK_LABEL
 
 MODE_OPTION: Final = "gateway.istio.io/tls-terminate-mode"
 CIPHERS_OPTION: Final = "gateway.istio.io/tls-cipher-suites"
-OPTIONS: Final = frozenset({MODE_OPTION, CIPHERS_OPTION})
+PROTOCOL_OPTION: Final = "gateway.istio.io/listener-protocol"
+AUTOMATIC: Final = "auto-passthrough"
+OPTIONS: Final = frozenset({MODE_OPTION, CIPHERS_OPTION, PROTOCOL_OPTION})
 MODES: Final = frozenset({"SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_SIMPLE", "ISTIO_MUTUAL"})
 """What the mode option may say, with the meaning that the same words have in Istio's Gateway."""
 
+_NETWORKS_MEET_AT: Final = "15443"
 _RESOLVED: Final = Verdict(reason=RESOLVED)
 _ACCEPTED: Final = Verdict()
 
@@ -37,6 +40,19 @@ class Ended:
     tls: ir.DownstreamTls | None
     resolved: Verdict = _RESOLVED
     accepted: Verdict = _ACCEPTED
+
+
+def automatic(item: Listener, owner: Gateway | ListenerSet) -> bool:
+    """Whether a listener that passes TLS through joins networks: it hands on to the service that SNI names.
+
+    By its option, or by its port at what is labelled as the gateway of a network (istio, IsAutoPassthrough).
+    """
+    if item.tls is None:
+        return False
+    if (item.tls.options or {}).get(PROTOCOL_OPTION) == AUTOMATIC:
+        return True
+    labels = owner.metadata.labels or {}
+    return NETWORK_LABEL in labels and str(item.port) == labels.get(GATEWAY_PORT_LABEL, _NETWORKS_MEET_AT)
 
 
 def tls_of(item: Listener, owner: Gateway | ListenerSet, gateway: Gateway | None, facts: Facts) -> Ended:

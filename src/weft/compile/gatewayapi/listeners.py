@@ -10,7 +10,7 @@ from weft import ir
 from weft.compile.gatewayapi.certificates import RESOLVED as RESOLVED
 from weft.compile.gatewayapi.facts import GROUP, Facts
 from weft.compile.gatewayapi.listener_set import attached_sets, attachment, gateway_of
-from weft.compile.gatewayapi.listener_tls import tls_of
+from weft.compile.gatewayapi.listener_tls import automatic, tls_of
 from weft.model.gateway import Gateway
 from weft.model.gateway import Listener as Resource
 from weft.model.listener import AllowedRoutes
@@ -37,7 +37,8 @@ class Listener:
 
     ``owner`` is the Gateway or ListenerSet that declares it, where its name is unique. ``kinds`` are the
     kinds of routes that it takes. ``broken``: without a valid certificate, or without any of the
-    authorities that its clients must be known to, so that its port opens for nobody.
+    authorities that its clients must be known to, so that its port opens for nobody. ``automatic``: what
+    passes through goes to the service that its SNI names.
     """
 
     owner: Key
@@ -54,6 +55,7 @@ class Listener:
     broken: bool = False
     tls: ir.DownstreamTls | None = None
     passthrough: bool = False
+    automatic: bool = False
 
     @property
     def sound(self) -> bool:
@@ -160,6 +162,7 @@ def _listener(
         accepted=ACCEPTED if served else "UnsupportedProtocol",
         message="" if served else f"protocol {protocol} is not supported",
         passthrough=passthrough,
+        automatic=passthrough and automatic(item, owner),
     )
     if allowed is not None and allowed.kinds:
         wanted = [(str(kind.group or GROUP), str(kind.kind)) for kind in allowed.kinds]
