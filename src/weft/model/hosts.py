@@ -119,6 +119,30 @@ def labels(given: dict[str, str] | None) -> Iterator[tuple[str, str]]:
             yield key, f"{_short(value)} is not a label's value: letters, digits, '-', '_' and '.'"
 
 
+def host_and_port(text: str) -> str:
+    """Where a server is reached: ``collector:9411``, ``10.0.0.1:80``, ``[::1]:80``."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not colon or (":" in host and not bracketed):
+        return f"{_short(text)} is not of the form host:port"
+    if not re.fullmatch(r"\+?[0-9]{1,9}", port) or not 1 <= int(port) <= 65535:
+        return f"{_short(port)} is not a port"
+    return (
+        "" if not fqdn(host) or is_address(host) else f"{_short(host)} is neither a host name nor an address"
+    )
+
+
+def trust_domain(text: str) -> str:
+    """Labels with dots between them; a dot may end it."""
+    if not text:
+        return "a trust domain must not be empty"
+    parts = text.split(".")
+    if len(parts) > 1 and not parts[-1]:
+        parts.pop()
+    return "" if all(is_label(part) for part in parts) else f"{_short(text)} is not a trust domain"
+
+
 def overlap(one: str, other: str) -> bool:
     """Whether some name is meant by both, where a star stands for any beginning."""
     if one.startswith("*") and other.startswith("*"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final, Literal
 
 from pydantic import Field
 
-from weft.model.base import Shape
+from weft.model.base import Flaw, Shape, each, wire_name
 from weft.model.connection_pool import ConnectionPoolSettings, TcpKeepalive
 from weft.model.destination_rule import (
     ClientTLSSettings,
@@ -15,10 +17,16 @@ from weft.model.destination_rule import (
     ZoneAwareLoadBalancerSetting,
 )
 from weft.model.extension_provider import ExtensionProvider
+from weft.model.hosts import trust_domain, wildcard
 from weft.model.proxy_settings import ProxySettings
 from weft.model.resource import Condition, LabelSelector, Resource
-from weft.model.scalars import Bool, ProtoDuration, ProtoInt, Text
+from weft.model.scalars import Bool, ProtoDuration, Text
+from weft.model.scalars import ProtoJsonInt as ProtoInt
 from weft.model.virtual_service import HTTPRetry
+
+CURVES: Final = frozenset(
+    {"P-224", "P-256", "P-521", "P-384", "X25519", "X25519Kyber768Draft00", "X25519MLKEM768"}
+)
 
 
 class OutboundTrafficPolicy(Shape):
@@ -140,6 +148,14 @@ class ServiceEntryVisibility(Shape):
     policies: tuple[VisibilityPolicy, ...] | None = None
 
 
+class DefaultRetry(HTTPRetry):
+    """When and how often requests are tried again, where no route says it."""
+
+    def flaws(self) -> Iterator[Flaw]:
+        """None: Istio does not look at it before it is used."""
+        return iter(())
+
+
 class MeshConfigSpec(Shape):
     """Istio's MeshConfig: what holds for the whole mesh."""
 
@@ -188,11 +204,49 @@ class MeshConfigSpec(Shape):
     default_providers: DefaultProviders | None = None
     discovery_selectors: tuple[LabelSelector, ...] | None = None
     path_normalization: ProxyPathNormalization | None = None
-    default_http_retry_policy: HTTPRetry | None = None
+    default_http_retry_policy: DefaultRetry | None = None
+    default_inbound_http_retry_policy: HTTPRetry | None = None
     mesh_mtls: TLSConfig | None = Field(default=None, alias="meshMTLS")
     tls_defaults: TLSConfig | None = None
     default_traffic_policy: DefaultTrafficPolicy | None = None
     service_entry_visibility: ServiceEntryVisibility | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Ports, times and names as they can be (Istio's validation of MeshConfig)."""
+        port = self.proxy_listen_port
+        if port is not None and not 1 <= port <= 65535:
+            yield Flaw(("proxyListenPort",), f"{port} is not a port: write 1 to 65535")
+        connect = self.connect_timeout
+        if connect is not None and not timedelta(milliseconds=1) <= connect <= timedelta(hours=1):
+            yield Flaw(("connectTimeout",), "connecting takes from 1ms to 1h", "as '10s'")
+        for name, time in (
+            ("connectTimeout", connect),
+            ("protocolDetectionTimeout", self.protocol_detection_timeout),
+        ):
+            if time is not None and time.microseconds % 1000:
+                yield Flaw((name,), "whole milliseconds only", "as '100ms'")
+        for number, item in enumerate(self.service_settings or ()):
+            for place, host in enumerate(item.hosts or ()):
+                yield from each(("serviceSettings", number, "hosts", place), [wildcard(host)])
+        if self.trust_domain is not None:
+            yield from each(("trustDomain",), [trust_domain(self.trust_domain)])
+        for number, name in enumerate(self.trust_domain_aliases or ()):
+            yield from each(("trustDomainAliases", number), [trust_domain(name)])
+        if self.mesh_mtls is not None and self.mesh_mtls.ecdh_curves:
+            yield Flaw(("meshMTLS", "ecdhCurves"), "mTLS of the mesh has its own curves", "write tlsDefaults")
+        retries = self.default_inbound_http_retry_policy
+        for name in ("per_try_timeout", "retry_remote_localities", "retry_ignore_previous_hosts"):
+            if retries is not None and getattr(retries, name) is not None:
+                where = ("defaultInboundHttpRetryPolicy", wire_name(retries, name))
+                yield Flaw(where, "this has no effect: there is one application", "remove it", warns=True)
+        seen: set[str] = set()
+        for number, name in enumerate((self.tls_defaults and self.tls_defaults.ecdh_curves) or ()):
+            path = ("tlsDefaults", "ecdhCurves", number)
+            if name and name not in CURVES:
+                yield Flaw(path, f"{name!r} is not a curve of Envoy", "as X25519 or P-256", warns=True)
+            elif name in seen:
+                yield Flaw(path, f"{name!r} is there twice", "remove it", warns=True)
+            seen.add(name)
 
 
 class MeshConfigStatus(Shape):

@@ -99,7 +99,7 @@ def parse_object(
         return None, tuple(problems)
     row = by_kind(api_version, kind)
     if row is None:
-        return None, (_unknown(api_version, kind, place),)
+        return None, (*_pods(data, place), _unknown(api_version, kind, place))
     # As the API server does: what is null was not given.
     data = {name: value for name, value in data.items() if value is not None}
     try:
@@ -124,6 +124,15 @@ def _rules(flaws: Iterable[Flaw], place: Where) -> Iterator[Problem]:
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """As they stand in the file."""
     return tuple(sorted(problems, key=lambda item: item.where or Origin("")))
+
+
+def _pods(data: Mapping[str, Any], place: Where) -> tuple[Problem, ...]:
+    """What is wrong with the pods of a workload that weft does not run."""
+    from weft.model import pod_template
+
+    if not pod_template.is_workload(data["apiVersion"], data["kind"]):
+        return ()
+    return _sorted(_rules(pod_template.flaws(data), place))
 
 
 def _header(name: str, value: object) -> str:

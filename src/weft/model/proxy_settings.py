@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Literal
 
 from pydantic import Field
 
-from weft.model.base import Shape
+from weft.model.base import Flaw, Shape, each, given, wire_name
+from weft.model.client_tls import ClientTLSSettings
 from weft.model.connection_pool import TcpKeepalive
-from weft.model.destination_rule import ClientTLSSettings
+from weft.model.hosts import host_and_port
 from weft.model.proxy_config import ProxyImage
-from weft.model.scalars import Bool, Float, ProtoDuration, ProtoInt, Text, UInt
+from weft.model.scalars import Bool, Float, ProtoDuration, Text
+from weft.model.scalars import ProtoJsonInt as ProtoInt
+from weft.model.scalars import ProtoJsonUInt as UInt
 from weft.model.workload_group import ReadinessProbe
 
 
@@ -94,6 +99,19 @@ class Tracing(Shape):
     tls_settings: ClientTLSSettings | None = None
     enable_istio_tags: Bool | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """Collectors that can be reached."""
+        for name in ("zipkin", "datadog", "lightstep"):
+            collector = getattr(self, name)
+            if collector is None:
+                continue
+            address = collector.address or ""
+            if name != "lightstep":
+                address = address.replace("$(HOST_IP)", "127.0.0.1", 1)
+            yield from each((name, "address"), [host_and_port(address)], "as 'collector:9411'")
+        if self.lightstep is not None and not self.lightstep.access_token:
+            yield Flaw(("lightstep", "accessToken"), "the access token is missing", "add accessToken")
+
 
 class SDS(Shape):
     """``SDS`` of Istio's mesh configuration."""
@@ -154,6 +172,15 @@ class PrivateKeyProvider(Shape):
 
     cryptomb: CryptoMb | None = None
     qat: QAT | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """One of them, and how often it is asked."""
+        if given(self.cryptomb, self.qat) == 0:
+            yield Flaw((), "the provider is missing", "add cryptomb or qat")
+        for name in ("cryptomb", "qat"):
+            provider = getattr(self, name)
+            if provider is not None and not provider.poll_delay:
+                yield Flaw((name, "pollDelay"), "pollDelay is missing", "as '10ms'")
 
 
 class SetCurrentClientCertDetails(Shape):
@@ -268,6 +295,22 @@ class ConnectionSettings(Shape):
     listener_connection_limit: ProtoInt | None = None
     global_downstream_connection_limit: ProtoInt | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """Limits as Envoy takes them."""
+        least = {
+            "listener_per_connection_buffer_limit_bytes": 0,
+            "cluster_per_connection_buffer_limit_bytes": 0,
+            "http_max_concurrent_streams": 1,
+            "http2_initial_stream_window_size": 65535,
+            "http2_initial_connection_window_size": 65535,
+            "listener_connection_limit": 1,
+            "global_downstream_connection_limit": 1,
+        }
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                yield Flaw((wire_name(self, name),), f"{value} is too small: at least {lowest}")
+
 
 class ProxySettings(Shape):
     """What holds for a proxy from its start, unless an annotation or a ProxyConfig says otherwise."""
@@ -314,3 +357,30 @@ class ProxySettings(Shape):
     file_flush_min_size_kb: UInt | None = None
     stats_compression: Bool | None = None
     connection_settings: ConnectionSettings | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Addresses, ports and times as they can be (Istio's validation of ProxyConfig)."""
+        if self.drain_duration is not None and (
+            self.drain_duration < timedelta(seconds=1) or self.drain_duration.microseconds
+        ):
+            yield Flaw(("drainDuration",), "it is in whole seconds, one at least", "as '45s'")
+        for name in ("config_path", "binary_path", "discovery_address", "service_cluster"):
+            if getattr(self, name) == "":
+                yield Flaw((wire_name(self, name),), "it must not be empty", "leave it out for the default")
+        for name in ("discovery_address", "statsd_udp_address", "envoy_metrics_service_address"):
+            if text := getattr(self, name):
+                yield from each((wire_name(self, name),), [host_and_port(text)], "as 'collector:9411'")
+        for name in ("envoy_access_log_service", "envoy_metrics_service"):
+            if (service := getattr(self, name)) is not None and service.address:
+                wrong = host_and_port(service.address)
+                yield from each((wire_name(self, name), "address"), [wrong], "as 'collector:9411'")
+        for name in ("proxy_admin_port", "status_port"):
+            port = getattr(self, name)
+            if port is not None and not 1 <= port <= 65535:
+                yield Flaw((wire_name(self, name),), f"{port} is not a port: write 1 to 65535")
+        if self.control_plane_auth_policy == "INHERIT":
+            yield Flaw(("controlPlaneAuthPolicy",), "INHERIT is not for proxies", "write MUTUAL_TLS or NONE")
+        if "ISTIO_META_DNS_AUTO_ALLOCATE" in (self.proxy_metadata or {}):
+            path = ("proxyMetadata", "ISTIO_META_DNS_AUTO_ALLOCATE")
+            hint = "ServiceEntries get their addresses without it"
+            yield Flaw(path, "this is deprecated", hint, warns=True)

@@ -51,6 +51,15 @@ Count = Annotated[_Whole, Field(ge=0, le=2**31 - 1)]
 UInt = Annotated[_Whole, Field(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[_Whole, Field(ge=0, le=2**64 - 1)]
 Port = Annotated[Int, Field(ge=1, le=65535)]
+
+
+def _quoted(value: object) -> object:
+    return int(value) if isinstance(value, str) and re.fullmatch("-?[0-9]{1,20}", value) else _whole(value)
+
+
+# Where no schema stands before protobuf's JSON, which takes numbers in quotes too (mesh configuration).
+ProtoJsonInt = Annotated[int, Strict(), BeforeValidator(_quoted), Field(ge=-(2**31), le=2**31 - 1)]
+ProtoJsonUInt = Annotated[int, Strict(), BeforeValidator(_quoted), Field(ge=0, le=2**32 - 1)]
 ProtoPort = Annotated[_Whole, Field(ge=1, le=65535)]
 
 

@@ -99,6 +99,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.defaultConfig.tracing",
         "spec.defaultConfig.tracingServiceName",
         "spec.defaultConfig.zipkinAddress",
+        "spec.defaultInboundHttpRetryPolicy",
         "spec.defaultProviders",
         "spec.disableEnvoyListenerLog",
         "spec.discoverySelectors",
