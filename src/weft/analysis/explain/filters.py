@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from weft.analysis import match
+from weft.analysis import match, match_tree, rbac
 from weft.analysis.explain.answer import Action
 from weft.analysis.explain.passage import Passage, Reply, duration
 from weft.analysis.match import MILLION, Values, fraction
@@ -171,20 +171,18 @@ def _local_limit(passage: Passage, base: Any, overrides: list[Any]) -> Reply | N
 
 
 def _rbac(passage: Passage, base: Any, overrides: list[Any]) -> Reply | None:
-    from weft.analysis.rbac import decide
-
     config = base
     if overrides:
         if not overrides[-1].HasField("rbac"):
             return None
         config = overrides[-1].rbac
     answer = passage.answer
-    if config.HasField("shadow_rules"):
-        allowed, policy = decide(config.shadow_rules, passage.scene)
+    if config.HasField("shadow_rules") or config.HasField("shadow_matcher"):
+        allowed, policy = _decision(config, "shadow_", passage)
         answer.dry_run = f"{'allow' if allowed else 'deny'}{f' by {policy}' if policy else ''}"
-    if not config.HasField("rules"):
+    if not (config.HasField("rules") or config.HasField("matcher")):
         return None
-    allowed, policy = decide(config.rules, passage.scene)
+    allowed, policy = _decision(config, "", passage)
     if policy:
         answer.policy = policy
     if allowed:
@@ -199,6 +197,18 @@ def _rbac(passage: Passage, base: Any, overrides: list[Any]) -> Reply | None:
     )
 
 
+def _decision(config: Any, prefix: str, passage: Passage) -> tuple[bool, str]:
+    """Whether a request may pass, and by which policy: rules, or a matcher whose actions are policies."""
+    if config.HasField(f"{prefix}rules"):
+        return rbac.decide(getattr(config, f"{prefix}rules"), passage.scene)
+    action = match_tree.decide(getattr(config, f"{prefix}matcher"), passage.scene, passage.open)
+    made = passage.open(action.typed_config) if action is not None else None
+    if made is None:
+        return False, ""
+    return made.action == _ALLOW, made.name
+
+
+_ALLOW: Final = 0  # config.rbac.v3.RBAC.Action
 _HTTP: Final = "envoy.extensions.filters.http"
 FILTERS: Final[dict[str, Filter]] = {
     f"{_HTTP}.fault.v3.HTTPFault": _fault,

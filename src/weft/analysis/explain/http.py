@@ -160,7 +160,7 @@ def _upgradable(hcm: hcm_v3.HttpConnectionManager, upgrade: str) -> bool:
 def _route(table: Table, passage: Passage) -> Reply | None:
     """Find the route; a reply when none takes the request."""
     answer, scene = passage.answer, passage.scene
-    found = find(table, scene)
+    found = find(table, scene, passage.open)
     authority = scene.first(":authority")
     if found.host is None:
         return Reply(

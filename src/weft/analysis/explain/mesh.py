@@ -144,7 +144,11 @@ class Mesh:
         name = question.address or (host if host and written.isdigit() else question.host)
         addresses = self.resolve(name.strip("[]"), own.namespace)
         if not addresses:
-            answer.say("address", f"{name or 'nothing'} is no name of the mesh: dialled outside of it")
+            known = any(
+                one in self.world.services.by_host for one in self._names(name.lower(), own.namespace)
+            )
+            word = "a name of the mesh, but nobody knows an address of it" if known else "no name of the mesh"
+            answer.say("address", f"{name or 'nothing'} is {word}")
             addresses = (NOWHERE,)
         elif parse_ip(name) is None:
             answer.say("address", f"{name} is {addresses[0]}")
@@ -158,7 +162,7 @@ class Mesh:
         proxy. What a client writes after the host's name need not be where it connects to.
         """
         listeners = self._configuration(proxy, inbound=False).listeners.values()
-        opened = {number for one in listeners if not is_udp(one) for _, number in listens_on(one)}
+        opened: set[int] = {number for one in listeners if not is_udp(one) for _, number in listens_on(one)}
         for port in dict.fromkeys((said or usual, *(() if asked else (usual,)))):
             if port in opened:
                 return port

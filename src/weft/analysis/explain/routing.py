@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis import paths
 from weft.analysis.connection import within
 from weft.analysis.explain.configuration import Table, without_port
 from weft.analysis.match import MILLION, Scene, below, misfit
+from weft.analysis.match_tree import Opened, decide
 
 if TYPE_CHECKING:
     from weft.protos import hcm_v3, route_v3
@@ -132,12 +133,21 @@ class Found:
     near: tuple[tuple[route_v3.Route, str], ...] = ()
 
 
+def _matched(host: route_v3.VirtualHost, scene: Scene, opened: Opened) -> list[tuple[str, route_v3.Route]]:
+    """Routes that a virtual host's matcher comes to: one, or a list to be tried in order."""
+    action = decide(host.matcher, scene, opened)
+    config: Any = opened(action.typed_config) if action is not None else None
+    if config is None:
+        return []
+    return [("", route) for route in (config.routes if config.DESCRIPTOR.name == "RouteList" else [config])]
+
+
 _EXTERNAL_ONLY, _ALL = 1, 2  # VirtualHost.TlsRequirementType
 _NEAR: Final = 8
 
 
-def find(table: Table, scene: Scene) -> Found:
-    """The route of a request."""
+def find(table: Table, scene: Scene, opened: Opened) -> Found:
+    """The route of a request. ``opened`` reads what is in an ``Any``."""
     host = table.host(scene)
     if host is None:
         return Found(None)
@@ -149,7 +159,8 @@ def find(table: Table, scene: Scene) -> Found:
     shares: list[tuple[route_v3.Route, int]] = []
     taken = 0
     value = scene.path
-    for beginning, route in table.candidates(host):
+    listed = _matched(host, scene, opened) if host.HasField("matcher") else table.candidates(host)
+    for beginning, route in listed:
         if not value.startswith(beginning):
             continue
         reason = misfit(route.match, scene, ignore_parameters=ignore)

@@ -14,6 +14,7 @@ from weft.analysis.explain.origins import Origins
 from weft.analysis.explain.request import ClientTls, Request, Role
 from weft.analysis.explain.upstream import Upstreams
 from weft.analysis.match import Scene
+from weft.analysis.match_tree import decide
 from weft.names import (
     ALPN_MESH_H2,
     ALPN_MESH_HTTP1,
@@ -61,7 +62,7 @@ def walk(question: Request, dialled: Dialled, upstreams: Upstreams, origins: Ori
         _datagram(listener, question, upstreams, answer)
         return
     connection = _connection(listener, question, dialled, address)
-    chain = chain_of(listener, connection)
+    chain = _chain(listener, connection, running.decoded.open)
     if chain is None:
         answer.fail(
             Failure.NO_FILTER_CHAIN,
@@ -137,6 +138,27 @@ def _listener(
     captured = (one for one in listeners if one.use_original_dst.value)
     told = (one for one in listeners if one.traffic_direction == _OUTBOUND)  # of an explicit proxy
     return next(captured, None) or next(told, None), first
+
+
+def _chain(
+    listener: listener_v3.Listener, connection: Connection, opened: Callable[[Any], Any]
+) -> listener_v3.FilterChain | None:
+    """The chain that takes a connection, by the chains' own matches or by the listener's matcher."""
+    if not listener.HasField("filter_chain_matcher"):
+        return chain_of(listener, connection)
+    scene = Scene(
+        headers={},
+        destination_ip=connection.address,
+        destination_port=connection.port,
+        source_ip=connection.source_ip,
+        remote_ip=connection.source_ip,
+        server_name=connection.server_name,
+        tls=connection.transport == "tls",
+    )
+    action = decide(listener.filter_chain_matcher, scene, opened)
+    name = opened(action.typed_config).value if action is not None else ""
+    default = listener.default_filter_chain if listener.HasField("default_filter_chain") else None
+    return next((chain for chain in listener.filter_chains if name and chain.name == name), default)
 
 
 def _of_port(listeners: list[listener_v3.Listener], port: int, udp: bool) -> listener_v3.Listener | None:
