@@ -6,7 +6,7 @@ and the like are not names of services there, nor here: only a name without a do
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from weft.analysis.objects import Object, Objects
@@ -59,6 +59,15 @@ class Hosts:
         self._exact[scope, host] = target
         if host.startswith("*"):
             self._wild.append((scope, host, target))
+
+    def known(self, namespace: str) -> Iterator[str]:
+        """What a resource of a namespace may write: hosts in full, and short names of its own namespace."""
+        for scope, host in self._exact:
+            if scope in {ALL, namespace}:
+                yield host
+                name, dot, rest = host.partition(".")
+                if dot and rest.startswith(f"{namespace}.svc."):
+                    yield name
 
     def find(self, host: str, namespace: str, export: Iterable[str] = ()) -> Target | None:
         """What ``host`` means in a resource of a namespace that is exported to ``export``."""

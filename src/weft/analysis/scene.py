@@ -10,6 +10,7 @@ from typing import Any, Final
 from weft.analysis.hosts import Hosts
 from weft.analysis.objects import Object, Objects
 from weft.analysis.tree import pairs, rows, table, word
+from weft.errors import did_you_mean
 from weft.names import ROOT_NAMESPACE
 from weft.yaml import Path
 
@@ -19,6 +20,7 @@ REVISION: Final = "istio.io/rev"
 DATAPLANE: Final = "istio.io/dataplane-mode"
 INJECT: Final = "sidecar.istio.io/inject"
 
+_COMPARED_MAX: Final = 500  # comparing with more takes longer than a hint is worth
 _TEMPLATES: Final = ("apps/Deployment", "apps/StatefulSet", "apps/DaemonSet", "apps/ReplicaSet", "batch/Job")
 
 
@@ -164,6 +166,13 @@ class Scene:
                 return given[INJECT] == "true"
         namespace = self.find("/Namespace", "", bearer.namespace)
         return namespace is not None and namespace.labels.get(INJECTION) == "enabled"
+
+
+def meant(word_: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'reviews'?)`` for the nearest of a few known words, else the empty string."""
+    words = set(known)
+    hint = did_you_mean(word_, words) if len(words) <= _COMPARED_MAX else ""
+    return f" ({hint})" if hint else ""
 
 
 def containers(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

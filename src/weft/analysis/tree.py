@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from weft.yaml import Path
-
 
 def at(value: Any, *path: str | int) -> Any:
     """The value at a path, or None."""
@@ -59,15 +57,3 @@ def pairs(value: Any, *path: str | int) -> dict[str, str]:
     """The mapping of texts at a path: labels, annotations, a selector."""
     found = table(value, *path)
     return {key: word(found, key) for key in found}
-
-
-def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every value that holds no others, with its path."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from leaves(item, (*path, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from leaves(item, (*path, index))
-    else:
-        yield path, value

@@ -235,6 +235,66 @@ def test_what_is_no_configuration_is_skipped(tmp_path: Path) -> None:
     assert (done.return_value, done.stdout, done.stderr.startswith(f"skipped {notes}")) == (0, "[]\n", True)
 
 
+def test_it_says_what_may_have_been_meant() -> None:
+    text = SHOP.replace("host: ratings", "host: revews").replace("    - edge", "    - egde")
+    gateway = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [reviews]}]
+"""
+    messages = [item["message"] for item in rows("-", stdin=f"{text}---{gateway}")]
+    assert "destination: no service is named 'revews' (did you mean 'reviews'?)" in messages
+    assert "there is no Gateway 'egde' (did you mean 'edge'?)" in messages
+
+
+RULES = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a}
+spec:
+  hosts: [reviews]
+  http:
+    - route: [{destination: {host: reviews}}]
+    - match: [{uri: {prefix: /a}}]
+      route: [{destination: {host: reviews}}]
+"""
+
+
+def test_one_kind_by_its_schema_and_rules() -> None:
+    broken = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: b}\nspec: {selektor: {}}\n"
+    for kind, codes in (("VirtualService", {"IST0130"}), ("Gateway", {"IST0106"}), ("Sidecar", set())):
+        found = rows("-", "--analyzer", f"schema.ValidationAnalyzer.{kind}", stdin=f"{RULES}---\n{broken}")
+        assert {item["code"] for item in found} == codes
+        assert all(item["level"] == CODES[item["code"]].level for item in found)
+
+
+SETTINGS = (
+    "defaultConfig: {proxyMetadata: {ISTIO_META_DNS_CAPTURE: 'true', ISTIO_META_DNS_AUTO_ALLOCATE: 'true'}}"
+)
+ENTRY = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: a}
+spec: {hosts: [db.example.com], resolution: DNS, ports: [{number: 1, name: sql, protocol: TCP}]}
+"""
+
+
+@pytest.mark.parametrize("form", ["a file", "a MeshConfig", "a ConfigMap"])
+def test_settings_of_the_mesh(tmp_path: Path, form: str) -> None:
+    own = f"apiVersion: weft.dev/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec: {{{SETTINGS}}}\n"
+    head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
+    text = {"a file": "", "a MeshConfig": own, "a ConfigMap": f'{head}data: {{mesh: "{SETTINGS}"}}\n'}[form]
+    file = tmp_path / "mesh.yaml"
+    file.write_text(SETTINGS)
+    options = ["--meshConfigFile", str(file)] if form == "a file" else []
+    asked = ["-", "--analyzer", "serviceentry.Analyzer"]
+    assert [item["code"] for item in rows(*asked, stdin=ENTRY)] == ["IST0134"]
+    assert rows(*asked, *options, stdin=f"{ENTRY}---\n{text}") == []
+
+
 def test_one_resource_twice() -> None:
     text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n"
     (found,) = rows("-", stdin=f"{text}---\n{text}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from weft.analysis.objects import Object
-from weft.analysis.scene import Found, Scene
+from weft.analysis.scene import Found, Scene, meant
 from weft.analysis.tree import rows, table, word
 from weft.compile.gatewayapi.facts import BUILT_IN_CLASSES
 from weft.model.catalog import GATEWAY_API
@@ -62,7 +62,10 @@ def _missing(
     space = "" if kind == "GatewayClass" else word(ref, "namespace") or item.namespace
     if scene.find(known, space, name) is None:
         place = f"{space}/{name}" if space else name
-        yield Found(item, "IST0101", f"there is no {kind} {place}: it is attached to nothing there", path)
+        hint = meant(name, (other.name for other in scene.of(known) if other.namespace == space))
+        yield Found(
+            item, "IST0101", f"there is no {kind} {place}{hint}: it is attached to nothing there", path
+        )
 
 
 def classes(scene: Scene) -> Iterator[Found]:

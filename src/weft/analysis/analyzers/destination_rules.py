@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from weft.analysis.hosts import Target
 from weft.analysis.objects import Object
-from weft.analysis.scene import Bearer, Found, Scene, selects, shown
+from weft.analysis.scene import Bearer, Found, Scene, meant, selects, shown
 from weft.analysis.tree import pairs, rows, table, word, words
 
 RULE: Final = "networking.istio.io/DestinationRule"
@@ -54,7 +54,8 @@ def subsets(scene: Scene) -> Iterator[Found]:
         host = word(rule.spec, "host")
         target = scene.hosts.find(host, rule.namespace, words(rule.spec, "exportTo"))
         if target is None:
-            message = f"no service is named {host!r}: the rule has no effect"
+            hint = meant(host, scene.hosts.known(rule.namespace))
+            message = f"no service is named {host!r}{hint}: the rule has no effect"
             yield Found(rule, "IST0174", message, ("spec", "host"))
             continue
         members = _members(target, homes)

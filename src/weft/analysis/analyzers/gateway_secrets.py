@@ -13,7 +13,7 @@ from cryptography import x509
 
 from weft.analysis.analyzers.gateways import GATEWAY, no_workload
 from weft.analysis.objects import Object
-from weft.analysis.scene import Found, Scene, selects
+from weft.analysis.scene import Found, Scene, meant, selects
 from weft.analysis.tree import pairs, rows, table, word
 
 _PAIRS: Final = (("cert", "key"), ("tls.crt", "tls.key"))
@@ -36,7 +36,9 @@ def secrets(scene: Scene) -> Iterator[Found]:
             space, _, short = name.rpartition("/")
             secret = scene.find("/Secret", space or home, short)
             if secret is None:
-                message = f"there is no Secret {name!r} in {space or home}, where the gateway runs"
+                known = (one.name for one in scene.of("/Secret") if one.namespace == (space or home))
+                hint = meant(short, known)
+                message = f"there is no Secret {name!r} in {space or home}, where the gateway runs{hint}"
                 yield Found(gateway, "IST0101", message, path)
             elif flaw := _flaw(secret):
                 yield Found(gateway, "IST0161", f"the Secret {secret.full_name} {flaw}", path)

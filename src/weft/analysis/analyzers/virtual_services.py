@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from weft.analysis.hosts import ALL, overlap, scopes
 from weft.analysis.objects import Object
-from weft.analysis.scene import Found, Scene, selects
+from weft.analysis.scene import Found, Scene, meant, selects
 from weft.analysis.tree import number, pairs, rows, table, word, words
 from weft.names import expand_host
 from weft.yaml import Path
@@ -36,11 +36,21 @@ def gateways(scene: Scene) -> Iterator[Found]:
             own = scene.find("networking.istio.io/Gateway", namespace, short)
             other = scene.find("gateway.networking.k8s.io/Gateway", namespace, short)
             if own is None and other is None:
-                yield Found(item, "IST0101", f"there is no Gateway {name!r}", path)
+                hint = meant(name, _bindable(scene, item.namespace))
+                yield Found(item, "IST0101", f"there is no Gateway {name!r}{hint}", path)
             served = _served(own, item.namespace) if own is not None or other is None else _listened(other)
             if not any(overlap(mine, wanted) for mine in served for wanted in hosts):
                 message = f"the Gateway {namespace}/{short} serves none of the hosts {', '.join(hosts)}"
                 yield Found(item, "IST0132", message, path)
+
+
+def _bindable(scene: Scene, namespace: str) -> Iterator[str]:
+    """Names by which a VirtualService of a namespace may call Gateways."""
+    for kind in ("networking.istio.io/Gateway", "gateway.networking.k8s.io/Gateway"):
+        for gateway in scene.of(kind):
+            yield gateway.full_name
+            if gateway.namespace == namespace:
+                yield gateway.name
 
 
 def place_of(name: str, namespace: str) -> tuple[str, str]:
@@ -102,7 +112,8 @@ def _destination(
     target = scene.hosts.find(host, item.namespace, words(item.spec, "exportTo"))
     if target is None:
         flaw = f"no service is named {host!r}" if host else "the host is missing"
-        yield Found(item, "IST0101", f"{role}destination: {flaw}", (*path, "host"))
+        hint = meant(host, scene.hosts.known(item.namespace)) if host else ""
+        yield Found(item, "IST0101", f"{role}destination: {flaw}{hint}", (*path, "host"))
     elif not isinstance(port, dict):
         if len(target.ports) > 1:
             listed = ", ".join(map(str, target.ports))
@@ -136,16 +147,21 @@ def _ineffective(scene: Scene) -> Iterator[Found]:
 
 def subsets(scene: Scene) -> Iterator[Found]:
     """Subsets that no DestinationRule defines."""
-    defined: set[tuple[str, str]] = set()
+    defined: dict[str, set[str]] = {}
     for rule in scene.of("networking.istio.io/DestinationRule"):
         host = expand_host(word(rule.spec, "host"), rule.namespace)
-        defined |= {(host, word(subset, "name")) for _, subset in rows(rule.spec, "subsets")}
+        defined.setdefault(host, set()).update(
+            word(subset, "name") for _, subset in rows(rule.spec, "subsets")
+        )
     for item in scene.of(SERVICE):
         every = ((path, destination) for _, path, destination in destinations_of(item))
         for path, destination in (*every, *mirrors_of(item)):
             host, subset = word(destination, "host"), word(destination, "subset")
-            if subset and (expand_host(host, item.namespace), subset) not in defined:
-                message = f"no DestinationRule defines the subset {subset!r} of {host!r}"
+            known = defined.get(expand_host(host, item.namespace), set())
+            if subset and subset not in known:
+                message = (
+                    f"no DestinationRule defines the subset {subset!r} of {host!r}{meant(subset, known)}"
+                )
                 yield Found(item, "IST0101", message, (*path, "host"))
 
 
