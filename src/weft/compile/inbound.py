@@ -89,8 +89,8 @@ _OPTIONS: Final[dict[tuple[str, PeerMode], tuple[_Option, ...]]] = {
 class InboundPort:
     """A port of the application. ``service`` declared it; a Sidecar that did (``named``) may say more.
 
-    ``bound``: it has a listener of its own, at ``bind``. ``endpoint``: where the application really listens.
-    ``tls``: for callers outside of the mesh.
+    ``owner`` is that Sidecar, for tracing. ``bound``: it has a listener of its own, at ``bind``.
+    ``endpoint``: where the application really listens. ``tls``: for callers outside of the mesh.
     """
 
     number: int
@@ -98,6 +98,7 @@ class InboundPort:
     mode: PeerMode
     service: ir.ServiceRef | None = None
     named: bool = False
+    owner: str = ""
     bind: str = ""
     bound: bool = False
     endpoint: str = ""
@@ -163,7 +164,7 @@ def _options(port: InboundPort) -> tuple[_Option, ...]:
 
 def _http(port: InboundPort, cluster: str, settings: Settings) -> ir.HttpHandler:
     passthrough = cluster == INBOUND_PASSTHROUGH_CLUSTER
-    host = port.service.host if port.service else ""
+    host = port.service.host if port.service else port.owner
     route = ir.Route(
         name="default",
         match=ir.RequestMatch(),

@@ -94,6 +94,7 @@ def _port(part: Ingress, known: InboundPort | None, modes: PeerModes, scope: Sco
         bound=part.bound,
         endpoint=part.endpoint,
         named=True,
+        owner=part.owner,
         connections=part.connections or scope.connections or (known.connections if known else None),
         tls=part.tls if ended else None,
         source=part.source,

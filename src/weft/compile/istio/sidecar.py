@@ -54,6 +54,7 @@ class Egress:
 class Ingress:
     """A port of the application. ``endpoint``: where it really listens, ``IP:PORT`` or ``unix://…``."""
 
+    owner: str
     port: int
     protocol: Protocol
     bind: str = ""
@@ -149,6 +150,7 @@ def _ingress(owner: Sidecar, part: IstioIngressListener, settings: Settings) -> 
         tls = server_tls(part.tls, ended, owner.metadata.namespace, settings)
         protocol = _ENDED.get(protocol, protocol)
     return Ingress(
+        owner=f"{owner.metadata.name}.{owner.metadata.namespace}",
         port=part.port.number or 0,
         protocol=protocol,
         bind=part.bind or "",
