@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from weft.cli.documents import refuse_errors
-from weft.cli.server import show
+from weft.cli.server import connect, server_option, show
 from weft.errors import Severity, UsageError, WeftError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _HIDDEN: Final = ("data", "stringData")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.argument("paths", nargs=-1, metavar="[PATH…]")
 @click.option("-o", "output", type=click.Choice(["json", "yaml"]), help="The resources with their status.")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Where none is given.")
 @click.option("--controller-name", default="", help="Serve GatewayClasses of this controller as well.")
@@ -44,6 +44,7 @@ _HIDDEN: Final = ("data", "stringData")
     help="When what changed did so: 'now' or RFC 3339; else a second after the newest time in the files.",
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 when something is not as it should be.")
+@server_option
 def status(
     paths: tuple[str, ...],
     output: str | None,
@@ -52,16 +53,23 @@ def status(
     state: tuple[str, ...],
     time: str,
     strict: bool,
+    server: str | None,
 ) -> int:
     """What weft would say of resources: accepted or not, by whom, and why.
 
     PATHS are files, directories (recursively) or - for standard input. Gateways and routes are judged by
     what the files say; without a running mesh whatever is sound counts as programmed. Documents with
-    errors are left out and reported; then the exit code is 1.
+    errors are left out and reported; then the exit code is 1. Without PATHS: what the mesh that runs says
+    of all that it has.
     """
     from weft.cli.status_table import findings, table
 
-    found, problems = computed(paths, state, namespace, controller=controller_name, time=time)
+    if paths:
+        found, problems = computed(paths, state, namespace, controller=controller_name, time=time)
+    elif state or controller_name or time:
+        raise UsageError("no files are given", hint="name files or directories, or - for standard input")
+    else:
+        found, problems = _stored(server), ()
     if output == "json":
         click.echo(show({"apiVersion": "v1", "kind": "List", "items": found}, "json"))
     elif output == "yaml":
@@ -77,6 +85,13 @@ def status(
         report(error)
         return error.exit_code
     return 1 if strict and findings(found) else 0
+
+
+def _stored(server: str | None) -> list[Wire]:
+    """What a running mesh says of its objects, without those of which it says nothing."""
+    from weft.cli.analyze import every_object
+
+    return [item for item in connect(server, every_object) if item.get("status")]
 
 
 def computed(

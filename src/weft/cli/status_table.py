@@ -10,7 +10,17 @@ import click
 
 from weft.model.catalog import GATEWAY_API
 
-_GOOD: Final = frozenset({"Accepted", "PassedAnalysis", "Programmed", "ResolvedRefs", "SupportedVersion"})
+_GOOD: Final = frozenset(
+    {
+        "Accepted",
+        "Healthy",
+        "PassedAnalysis",
+        "Programmed",
+        "Ready",
+        "ResolvedRefs",
+        "SupportedVersion",
+    }
+)
 _BAD: Final = frozenset({"Conflicted", "PartiallyInvalid"})
 _DOUBTFUL: Final = frozenset({"InsecureFrontendValidationMode", "OverlappingTLSConfig"})
 

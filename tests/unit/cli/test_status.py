@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
+from tests.support.api_server import api_server
 
 from weft.cli.status import status
+from weft.client import ApiClient, locate
 from weft.errors import WeftError
 from weft.model.parse import UNKNOWN_KIND, parse_object
 
@@ -266,3 +269,31 @@ def test_a_status_is_one_that_the_api_takes() -> None:
             resource, problems = parse_object(item)
             assert not [one for one in problems if one.code != UNKNOWN_KIND], item
             assert resource is not None or problems
+
+
+def test_without_files_the_running_mesh_is_asked(tmp_path: Path) -> None:
+    route = "/apis/gateway.networking.k8s.io/v1/namespaces/shop/httproutes/web"
+    with api_server(tmp_path):
+        socket = str(tmp_path / "api.sock")
+
+        async def tell() -> None:
+            async with ApiClient(locate(socket)) as client:
+                await client.apply(
+                    [item for item in yaml.safe_load_all(FILE) if item["kind"] != "Deployment"]
+                )
+                stored = await client.raw("GET", route)
+                stored["status"] = {"parents": [THEIRS]}
+                await client.raw("PUT", f"{route}/status", stored)
+
+        asyncio.run(tell())
+        done = _run("--server", socket)
+        shown = yaml.safe_load_all(_run("--server", socket, "-o", "yaml").stdout)
+    assert done.code == 0
+    assert ["HTTPRoute", "shop/web", "Gateway", "elsewhere", "Accepted"] in [
+        line.split() for line in done.stdout.splitlines()
+    ]
+    assert [item["status"] for item in shown if item["kind"] == "HTTPRoute"] == [{"parents": [THEIRS]}]
+
+
+def test_options_that_need_files() -> None:
+    assert _run("--time", "now").code == 2
