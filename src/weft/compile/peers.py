@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weft.compile.protocol import Protocol
+from weft.compile.rate_limit import shared
 from weft.compile.receiving import selecting
 from weft.compile.service import Instance
 from weft.compile.settings import Settings
 from weft.compile.world import World
 from weft.model.destination_rule import DestinationRule
+from weft.model.rate_limit import RateLimit
 from weft.model.resource import Key
 from weft.names import outbound_cluster
 
 
 def peers_of(world: World, own: Instance) -> str:
     """The cluster whose endpoints they are: that of its oldest Service; empty where nobody asks for them."""
-    if not world.memo(_asked_for, world.all(DestinationRule), world.settings):
+    zones = world.memo(_zone_aware, world.all(DestinationRule), world.settings)
+    if not zones and not world.memo(shared, world.all(RateLimit)):
         return ""
     for service in world.memo(selecting, world.services, own):
         for port in service.ports:
@@ -29,7 +32,7 @@ def peers_of(world: World, own: Instance) -> str:
     return ""
 
 
-def _asked_for(rules: Mapping[Key, DestinationRule], settings: Settings) -> bool:
+def _zone_aware(rules: Mapping[Key, DestinationRule], settings: Settings) -> bool:
     if settings.nearness is not None and settings.nearness.zone_aware:
         return True
     for rule in rules.values():

@@ -8,12 +8,14 @@ from weft import ir
 from weft.compile.istio.envoy_filter import patches_of, wants_metadata
 from weft.compile.peers import peers_of
 from weft.compile.problems import problems_of
+from weft.compile.rate_limit import limited, limits_of
 from weft.compile.router import router
 from weft.compile.sidecar import itself, sidecar
 from weft.compile.whereabouts import located
 from weft.compile.world import World
 from weft.errors import Problem
 from weft.model.envoy_filter import EnvoyFilter
+from weft.model.rate_limit import RateLimit
 
 
 def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, tuple[Problem, ...]]:
@@ -24,6 +26,12 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
     identity = located(world, identity)
     build = router if identity.name.kind == "router" else sidecar
     proxy = build(world, identity)
+    if resources := world.all(RateLimit):
+        memo, own, settings = world.memo, itself(world, identity), world.settings
+        namespace = identity.name.namespace
+        limits = memo(limits_of, resources, namespace, own.labels, settings.root_namespace, settings.domain)
+        if limits:
+            proxy = replace(proxy, listeners=limited(proxy.listeners, limits, memo))
     if peers := peers_of(world, itself(world, identity)):
         proxy = replace(proxy, peers=peers)
     if filters := world.all(EnvoyFilter):

@@ -8,6 +8,7 @@ from typing import Final
 
 from weft.emit.filters.table import per_route
 from weft.emit.packed import Once
+from weft.emit.request import JWT_FILTER, PAYLOAD, header
 from weft.emit.scalars import (
     boolean,
     duration,
@@ -19,7 +20,7 @@ from weft.emit.scalars import (
     text,
     uint32,
 )
-from weft.ir.match import ClaimMatch, HeaderMatch, PathMatch, PathTest, QueryMatch, RequestMatch, TextTest
+from weft.ir.match import ClaimMatch, PathMatch, PathTest, QueryMatch, RequestMatch, TextTest
 from weft.ir.route import (
     NO_EDIT,
     Destination,
@@ -46,8 +47,6 @@ from weft.protos import (
 from weft.protos.wire import pack
 
 CONNECT: Final = "CONNECT"
-JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
-_PAYLOAD: Final = "payload"
 _NEVER: Final = timedelta(0)
 _HOST_SELECTIONS: Final = 5  # Istio's host_selection_retry_max_attempts
 _PRIORITY_UPDATES: Final = 2  # Istio's: other localities after every second try
@@ -61,19 +60,6 @@ _CODE: Final = {
 }
 
 
-def _header(test: HeaderMatch) -> route_v3.HeaderMatcher:
-    made = route_v3.HeaderMatcher(
-        name=test.name,
-        invert_match=test.invert,
-        treat_missing_header_as_empty=test.missing_as_empty,
-    )
-    if test.match.test is TextTest.PRESENT:
-        made.present_match = True
-    else:
-        made.string_match.CopyFrom(text(test.match))
-    return made
-
-
 def _query(test: QueryMatch) -> route_v3.QueryParameterMatcher:
     if test.match.test is TextTest.PRESENT:
         return route_v3.QueryParameterMatcher(name=test.name, present_match=True)
@@ -84,7 +70,7 @@ def _claim(test: ClaimMatch) -> matcher_v3.MetadataMatcher:
     """A claim may be a text or a list of them, in what the JWT filter leaves behind."""
     segment = matcher_v3.MetadataMatcher.PathSegment
     made = matcher_v3.MetadataMatcher(
-        filter=JWT_FILTER, path=[segment(key=key) for key in (_PAYLOAD, *test.path)], invert=test.invert
+        filter=JWT_FILTER, path=[segment(key=key) for key in (PAYLOAD, *test.path)], invert=test.invert
     )
     if test.match.test is TextTest.PRESENT:
         made.value.present_match = True
@@ -115,7 +101,7 @@ def _path(made: route_v3.RouteMatch, test: PathMatch) -> None:
 
 def _match(test: RequestMatch) -> route_v3.RouteMatch:
     made = route_v3.RouteMatch(
-        headers=[_header(header) for header in test.headers],
+        headers=[header(one) for one in test.headers],
         query_parameters=[_query(query) for query in test.query],
         dynamic_metadata=[_claim(claim) for claim in test.claims],
     )

@@ -14,6 +14,7 @@ from weft.ir.cluster import (
     OutlierDetection,
     Ping,
     ProxyHeader,
+    ReportedLoad,
     ServiceRef,
     UpstreamProtocol,
     ZoneAware,
@@ -47,6 +48,7 @@ from weft.ir.match import (
 from weft.ir.patch import Context, Operation, Patch, PatchMatch, Target
 from weft.ir.placement import ANYWHERE, UNPLACED, LocalityWeight, Placement, Standpoint, Tiers, seen
 from weft.ir.proxy import Attachment, Capture, Proxy, ProxyIdentity, Telemetry
+from weft.ir.rate_limit import Bucket, CallerBy, CallerKey, LimitService, RateLimit
 from weft.ir.route import (
     NO_EDIT,
     BackOff,
@@ -80,6 +82,9 @@ __all__ = [
     "Algorithm",
     "Attachment",
     "BackOff",
+    "Bucket",
+    "CallerBy",
+    "CallerKey",
     "Capture",
     "ChainMatch",
     "ClaimMatch",
@@ -105,6 +110,7 @@ __all__ = [
     "HttpHandler",
     "HttpVersion",
     "Keepalive",
+    "LimitService",
     "Listener",
     "LoadBalancing",
     "Locality",
@@ -123,8 +129,10 @@ __all__ = [
     "Placement",
     "Proxy",
     "ProxyHeader",
+    "ReportedLoad",
     "ProxyIdentity",
     "QueryMatch",
+    "RateLimit",
     "Receive",
     "Redirect",
     "RequestMatch",

@@ -29,13 +29,17 @@ class Discovery(StrEnum):
 
 
 class Algorithm(StrEnum):
-    """Envoy's load-balancing policies; ``PROVIDED`` is the cluster's own (ORIGINAL_DST, NAMED)."""
+    """Envoy's load-balancing policies; ``PROVIDED`` is the cluster's own (ORIGINAL_DST, NAMED).
+
+    ``REPORTED_LOAD``: in turns, the more often the less load an endpoint says that it has (ORCA).
+    """
 
     ROUND_ROBIN = "round_robin"
     LEAST_REQUEST = "least_request"
     RANDOM = "random"
     RING_HASH = "ring_hash"
     MAGLEV = "maglev"
+    REPORTED_LOAD = "reported_load"
     PROVIDED = "provided"
 
 
@@ -45,6 +49,23 @@ class ZoneAware:
 
     enabled: bool = True
     min_hosts: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedLoad:
+    """How reports of load (ORCA) become weights; None: Envoy's default.
+
+    ``metrics``: those that are looked at, instead of the application's or the processor's utilization.
+    ``error_penalty``: what the ratio of failures is multiplied with, before it is added to the load.
+    ``settled_after``: how long a new endpoint reports before it is heeded; ``forgotten_after``: how long a
+    report counts; ``period``: how often weights are computed, 100 ms at least.
+    """
+
+    metrics: tuple[str, ...] = ()
+    error_penalty: float | None = None
+    settled_after: timedelta | None = None
+    forgotten_after: timedelta | None = None
+    period: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +85,7 @@ class LoadBalancing:
     warm_up_aggression: float | None = None
     locality_weighted: bool = False
     zone_aware: ZoneAware | None = None
+    reported: ReportedLoad = ReportedLoad()
     keeps_draining: bool = False
     panic_percent: float | None = None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from weft.ir.rate_limit import RateLimit
 from weft.ir.route import Destination, RouteTable, Source
 from weft.ir.tls import DownstreamTls
 
@@ -74,6 +75,7 @@ class HttpHandler:
     preserve_external_request_id: bool = False
     path_normalization: PathNormalization = PathNormalization.BASE
     source: Source | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

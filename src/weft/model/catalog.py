@@ -39,8 +39,8 @@ class Column:
 class KindRow:
     """One kind. ``versions`` are those served, the one that is stored first; ``where`` is "module:class".
 
-    ``names`` says what form the names of its objects have: "name" (DNS-1123 subdomain, dots allowed) or
-    "label" (without dots).
+    ``names`` says what form the names of its objects have: "name" (DNS-1123 subdomain, dots allowed),
+    "label" (without dots) or "service" (that begins with a letter).
     """
 
     group: str
@@ -155,7 +155,7 @@ KINDS: Final[tuple[KindRow, ...]] = (
         Column("External-IP", ".status.loadBalancer.ingress[*].ip"),
         Column("Port(s)", ".spec.ports[*].port"),
         Column("Selector", ".spec.selector", priority=1),
-        names="label",
+        names="service",
     ),
     _row("", _CORE, "ServiceAccount", ("sa",), "core", Column("Secrets", ".secrets[*].name"), status=False),
     _row(
@@ -283,6 +283,16 @@ KINDS: Final[tuple[KindRow, ...]] = (
         names="label",
     ),
     _row(WEFT, ("v1alpha1",), "MeshConfig", (), "mesh_config"),
+    _row(
+        WEFT,
+        ("v1alpha1",),
+        "RateLimit",
+        (),
+        "rate_limit",
+        Column("Mode", ".spec.mode"),
+        Column("Limits", ".spec.limits[*].name", priority=1),
+        status=False,
+    ),
 )
 
 _BY_KIND: Final[Mapping[tuple[str, str], KindRow]] = {

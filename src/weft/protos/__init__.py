@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from weft_stubs import admin_v3 as admin_v3
     from weft_stubs import bootstrap_v3 as bootstrap_v3
     from weft_stubs import cel_filter_v3 as cel_filter_v3
+    from weft_stubs import client_side_wrr_v3 as client_side_wrr_v3
     from weft_stubs import cluster_provided_v3 as cluster_provided_v3
     from weft_stubs import cluster_v3 as cluster_v3
     from weft_stubs import consistent_hashing_v3 as consistent_hashing_v3
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from weft_stubs import lb_common_v3 as lb_common_v3
     from weft_stubs import least_request_v3 as least_request_v3
     from weft_stubs import listener_v3 as listener_v3
+    from weft_stubs import local_ratelimit_v3 as local_ratelimit_v3
     from weft_stubs import maglev_v3 as maglev_v3
     from weft_stubs import matcher_v3 as matcher_v3
     from weft_stubs import metadata_v3 as metadata_v3
@@ -63,6 +65,10 @@ if TYPE_CHECKING:
     from weft_stubs import proxy_protocol_v3 as proxy_protocol_v3
     from weft_stubs import quic_v3 as quic_v3
     from weft_stubs import random_v3 as random_v3
+    from weft_stubs import rate_limit_expr_v3 as rate_limit_expr_v3
+    from weft_stubs import ratelimit_common_v3 as ratelimit_common_v3
+    from weft_stubs import ratelimit_config_v3 as ratelimit_config_v3
+    from weft_stubs import ratelimit_v3 as ratelimit_v3
     from weft_stubs import raw_buffer_v3 as raw_buffer_v3
     from weft_stubs import rbac_filter_v3 as rbac_filter_v3
     from weft_stubs import rbac_network_v3 as rbac_network_v3

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from weft.emit.filters import cors, fault, forward_proxy, router, session
+from weft.emit.filters import (
+    cors,
+    fault,
+    forward_proxy,
+    local_rate_limit,
+    rate_limit_service,
+    router,
+    session,
+)
 from weft.ir.listener import Direction
 from weft.protos import hcm_v3
 from weft.protos.wire import pack
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
     from weft.protos import well_known
 
 _CLIENT_SIDE: Final = frozenset({Direction.OUTBOUND, Direction.GATEWAY})
+_WAY_IN: Final = frozenset({Direction.INBOUND, Direction.GATEWAY})
 _EVERYWHERE: Final = frozenset(Direction)
 
 
@@ -26,21 +35,33 @@ _EVERYWHERE: Final = frozenset(Direction)
 class HttpFilter:
     """One filter: where it runs, what it does everywhere, what a route may add.
 
-    ``wanted``: whether a connection manager needs it, unless all do. ``on_demand``: it only runs on routes
-    that have a configuration for it.
+    ``wanted``: whether a connection manager needs it, unless all do. ``each``: there are as many of it as a
+    connection manager wants. ``on_demand``: it only runs on routes that have a configuration for it.
     """
 
     name: str
     directions: frozenset[Direction]
-    base: Callable[[], Message]
+    base: Callable[[], Message] | None
     per_route: Callable[[Route], Message | None] | None = None
     wanted: Callable[[HttpHandler], bool] | None = None
     on_demand: bool = False
+    each: Callable[[HttpHandler], Iterable[Message]] | None = None
+
+    def configurations(self, unit: HttpHandler) -> Iterable[Message]:
+        """Of the filters of this kind in a connection manager."""
+        if self.each is not None:
+            return self.each(unit)
+        if self.base is None or (self.wanted is not None and not self.wanted(unit)):
+            return ()
+        return (self.base(),)
 
 
 FILTERS: Final = (
     HttpFilter(fault.NAME, _CLIENT_SIDE, fault.base, fault.per_route),  # fail first: spend nothing
     HttpFilter(cors.NAME, _CLIENT_SIDE, cors.base, cors.per_route),  # a preflight never reaches a service
+    # Before anything costs something: what is too much is turned away by the proxies themselves first.
+    HttpFilter(local_rate_limit.NAME, _WAY_IN, None, each=local_rate_limit.each),
+    HttpFilter(rate_limit_service.NAME, _WAY_IN, None, each=rate_limit_service.each),
     # It chooses the endpoint: after all that may answer or change the request.
     HttpFilter(session.NAME, _CLIENT_SIDE, session.base, session.per_route, on_demand=True),
     # Names are looked up for what was not answered before.
@@ -52,9 +73,10 @@ FILTERS: Final = (
 def chain(unit: HttpHandler, direction: Direction) -> list[hcm_v3.HttpFilter]:
     """The filters of a connection manager, in order."""
     return [
-        hcm_v3.HttpFilter(name=row.name, typed_config=pack(row.base()), disabled=row.on_demand)
+        hcm_v3.HttpFilter(name=row.name, typed_config=pack(config), disabled=row.on_demand)
         for row in FILTERS
-        if direction in row.directions and (row.wanted is None or row.wanted(unit))
+        if direction in row.directions
+        for config in row.configurations(unit)
     ]
 
 
