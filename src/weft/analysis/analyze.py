@@ -109,7 +109,8 @@ def survey(given: Input, only: Collection[str] = ()) -> Survey:
         if not only:
             found += [_of_problem(problem, None) for problem in given.problems]
             found += _twice(scene)
-            found += compiled(resources, scene, references=not given.partial)
+            before = {(finding.code, about, finding.reference) for finding, about in found}
+            found += compiled(resources, scene, before, references=not given.partial)
     return Survey(scene=scene, resources=tuple(resources), found=tuple(found))
 
 

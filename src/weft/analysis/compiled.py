@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from weft.analysis.codes import CODES
@@ -19,6 +19,9 @@ from weft.yaml import Path, steps
 
 UNCOMPILABLE: Final = "WEFT0026"
 REFUSED: Final = "WEFT0201"
+Place = tuple[str, Object | None, str]
+"""A finding's code, object and reference."""
+
 # References that analyzers look up too: theirs are the findings.
 _LOOKED_UP: Final = frozenset({"host", "subset", "port", "gateways"})
 _ATTACHED: Final = ("spec.parentRef", "spec.targetRef")
@@ -33,9 +36,13 @@ _BAD_REASON: Final = {"PartiallyInvalid": "True"}
 
 
 def compiled(
-    resources: Sequence[Resource], scene: Scene, *, references: bool = True
+    resources: Sequence[Resource],
+    scene: Scene,
+    before: Collection[Place] = (),
+    *,
+    references: bool = True,
 ) -> Iterator[tuple[Finding, Object | None]]:
-    """Findings of the compiler, each with the object that it is about.
+    """Findings of the compiler, each with the object that it is about. ``before``: what analyzers found.
 
     Without ``references``, not those that other resources would answer.
     """
@@ -61,11 +68,18 @@ def compiled(
         if problem.code == NOT_FOUND and (not references or _looked_up(problem.path)):
             continue
         finding, about = _placed(problem, by_origin.get(problem.resource, ()))
+        if about is not None and problem.path.startswith(_ATTACHED) and _told(finding, about, before):
+            continue
         told.setdefault(about, []).append(finding.message)
         yield finding, about
     for key, status in said.items():
         if (about := by_key.get(key)) is not None:
             yield from _unsaid(about, status, told.get(about, []))
+
+
+def _told(finding: Finding, about: Object, before: Collection[Place]) -> bool:
+    """Whether an analyzer found that what is named at this place does not exist: more need not be said."""
+    return (NOT_FOUND, about, finding.reference) in before
 
 
 def _looked_up(path: str) -> bool:
