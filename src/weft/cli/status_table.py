@@ -24,6 +24,9 @@ _GOOD: Final = frozenset(
 _BAD: Final = frozenset({"Conflicted", "PartiallyInvalid"})
 _DOUBTFUL: Final = frozenset({"InsecureFrontendValidationMode", "OverlappingTLSConfig"})
 
+# Columns before a message; names may be longer than a terminal is wide.
+_DEEPEST: Final = 48
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -54,7 +57,7 @@ def table(items: Iterable[Mapping[str, Any]], *, colour: bool = False) -> str:
         cells = "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
         shown = _coloured(row[2]) if colour and number else row[2]
         text.append(f"{cells}   {shown}".rstrip())
-        text += [f"{' ' * (sum(widths) + 6)}{note}" for note in notes]
+        text += [f"{' ' * min(sum(widths) + 6, _DEEPEST)}{note}" for note in notes]
     return "\n".join(text)
 
 
