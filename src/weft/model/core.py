@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from typing import Literal
+from typing import Final, Literal
 
 from weft.model.base import Flaw, Shape
 from weft.model.resource import Condition, Resource
@@ -13,12 +13,27 @@ from weft.model.scalars import Base64, Bool, Form, Text
 _DATA_KEY = Form(r"[-._a-zA-Z0-9]+", "a key: letters, digits, '-', '_' and '.'", longest=253)
 
 
+# The whole of it has to fit into one object of etcd.
+_MOST: Final = 1 << 20
+
+
 def _bad_keys(field: str, keys: Iterator[str]) -> Iterator[Flaw]:
     for key in keys:
+        if key in {".", ".."} or key.startswith(".."):
+            yield Flaw((field, key), f"{key!r} is not a key: it would leave the folder", "write another name")
+            continue
         try:
             _DATA_KEY.check(key)
         except ValueError as error:
             yield Flaw((field, key), str(error))
+
+
+_NEEDED: Final = {
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/dockercfg": (".dockercfg",),
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+}
 
 
 class NamespaceSpec(Shape):
@@ -83,10 +98,22 @@ class Secret(Resource):
         yield from super().flaws()
         yield from _bad_keys("data", iter(self.data or ()))
         yield from _bad_keys("stringData", iter(self.string_data or ()))
-        if self.type == "kubernetes.io/tls":
-            for key in ("tls.crt", "tls.key"):
-                if key not in {**(self.data or {}), **(self.string_data or {})}:
-                    yield Flaw(("data",), f"a secret of type kubernetes.io/tls needs {key!r}")
+        there = {**(self.data or {}), **(self.string_data or {})}
+        for key in _NEEDED.get(self.type or "", ()):
+            if key not in there:
+                yield Flaw(("data",), f"a secret of type {self.type} needs {key!r}", "add it")
+        if self.type == "kubernetes.io/basic-auth" and not there.keys() & {"username", "password"}:
+            yield Flaw(("data",), f"a secret of type {self.type} needs 'username' or 'password'", "add it")
+        account = "kubernetes.io/service-account.name"
+        if self.type == "kubernetes.io/service-account-token" and not (self.metadata.annotations or {}).get(
+            account
+        ):
+            path = ("metadata", "annotations", account)
+            yield Flaw(path, f"a secret of type {self.type} needs {account}", "name the ServiceAccount")
+        size = sum(len(text) * 3 // 4 for text in (self.data or {}).values())
+        size += sum(len(text.encode(errors="replace")) for text in (self.string_data or {}).values())
+        if size > _MOST:
+            yield Flaw(("data",), "a Secret holds 1 MiB at most", "divide it")
 
     def value(self, key: str) -> bytes | None:
         """The value of a key, decoded; None when there is none."""
@@ -110,5 +137,9 @@ class ConfigMap(Resource):
         yield from super().flaws()
         yield from _bad_keys("data", iter(self.data or ()))
         yield from _bad_keys("binaryData", iter(self.binary_data or ()))
+        size = sum(len(text.encode(errors="replace")) for text in (self.data or {}).values())
+        size += sum(len(text) * 3 // 4 for text in (self.binary_data or {}).values())
+        if size > _MOST:
+            yield Flaw(("data",), "a ConfigMap holds 1 MiB at most", "divide it")
         for key in set(self.data or ()) & set(self.binary_data or ()):
             yield Flaw(("binaryData", key), f"the key {key!r} is in data too", "keep one of them")

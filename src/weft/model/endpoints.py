@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape
+from weft.model.base import Flaw, Shape, twice
 from weft.model.core import ObjectReference
 from weft.model.resource import Resource
-from weft.model.scalars import AnyText, Bool, IpAddress, Port, Text
+from weft.model.scalars import LABEL, SUBDOMAIN, AnyText, Bool, DnsLabel, Form, IpAddress, Port, Text
 from weft.model.service import Protocol
+
+_NAME: Final = re.compile(SUBDOMAIN)
+PortName = Annotated[Text, Form(f"(?:{LABEL})?", "the name of a Service's port", longest=63, shortest=0)]
 
 
 class EndpointConditions(Shape):
@@ -43,7 +47,7 @@ class Endpoint(Shape):
     addresses: Annotated[tuple[AnyText, ...], Field(min_length=1, max_length=100)]
     """Where it is reached; the addresses stand for the same workload."""
     conditions: EndpointConditions | None = None
-    hostname: Text | None = None
+    hostname: DnsLabel | None = None
     target_ref: ObjectReference | None = None
     """The object that stands behind it, as a Pod."""
     deprecated_topology: dict[str, Text] | None = None
@@ -55,7 +59,7 @@ class Endpoint(Shape):
 class EndpointPort(Shape):
     """A port of all endpoints of a slice; its name is that of the Service's port."""
 
-    name: Text | None = None
+    name: PortName | None = None
     port: Port | None = None
     protocol: Protocol | None = None
     app_protocol: Text | None = None
@@ -71,15 +75,18 @@ class EndpointSlice(Resource):
     ports: Annotated[tuple[EndpointPort, ...], Field(max_length=100)] | None = None
 
     def flaws(self) -> Iterator[Flaw]:
-        """Addresses are of the type that the slice states."""
+        """Addresses are of the type that the slice states; ports differ in name."""
         yield from super().flaws()
-        if self.address_type == "FQDN":
-            return
         for number, endpoint in enumerate(self.endpoints or ()):
             for place, address in enumerate(endpoint.addresses):
-                if not _is(self.address_type, address):
-                    path = ("endpoints", number, "addresses", place)
+                path = ("endpoints", number, "addresses", place)
+                if self.address_type == "FQDN" and not _NAME.fullmatch(address.removesuffix(".")):
+                    yield Flaw(path, f"{address!r} is not a host name", "lower-case, as 'db.example.com'")
+                elif self.address_type != "FQDN" and not _is(self.address_type, address):
                     yield Flaw(path, f"{address!r} is not an {self.address_type} address")
+        names = [port.name or "" for port in self.ports or ()]
+        for number in twice(names):
+            yield Flaw(("ports", number, "name"), f"the name {names[number]!r} is there twice", "as 'http'")
 
 
 def _is(kind: str, address: str) -> bool:

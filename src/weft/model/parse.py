@@ -29,6 +29,11 @@ Where = Callable[[Path], Origin | None]
 
 _NAMES: Final = {
     "name": Form(SUBDOMAIN, "a DNS name: lower-case letters, digits, '-' and '.'", longest=253),
+    "service": Form(
+        r"[a-z](?:[-a-z0-9]*[a-z0-9])?",
+        "a Service's name: lower-case letters, digits and '-', beginning with a letter",
+        longest=63,
+    ),
     "label": Form(LABEL, "a DNS label: lower-case letters, digits and '-'", longest=63),
 }
 

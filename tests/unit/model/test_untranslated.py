@@ -46,7 +46,8 @@ def test_each_use_is_told_once_with_its_place_and_why_it_is_in_vain() -> None:
 def test_what_kubernetes_writes_by_itself_is_no_news() -> None:
     def told(policy: str) -> list[str]:
         data = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}}
-        spec = {"ports": [{"port": 80}], "externalTrafficPolicy": policy, "sessionAffinity": "None"}
+        spec = {"type": "NodePort", "ports": [{"port": 80}], "externalTrafficPolicy": policy}
+        spec["sessionAffinity"] = "None"
         resource, _ = parse_object({**data, "spec": spec})
         assert resource is not None
         return [problem.path for problem in findings(resource)]
