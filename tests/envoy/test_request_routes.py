@@ -94,7 +94,7 @@ spec:
     retry: {attempts: 2, codes: [503]}
     backendRefs: [{name: three, port: 9080}]
   - matches: [{path: {value: /late}}]
-    retry: {attempts: 1}
+    retry: {attempts: 2}
     timeouts: {request: 20s, backendRequest: 300ms}
     backendRefs: [{name: three, port: 9080}]
   - matches: [{path: {value: /unknown}}]
@@ -317,8 +317,10 @@ def test_what_is_tried_again(site: Site) -> None:
     key = uuid.uuid4().hex
     assert site.ask(f"/tried?status=503&key={key}").status == 503
     assert _count(site, "/tried")["three"] == 3
+    assert site.ask(f"/late/broken?break=1&key={key}").status == 200  # each of two breaks off once
+    assert _count(site, "/late/broken")["three"] == 3
     assert site.ask("/late?delay=5").status == 504
-    wait_until(lambda: _count(site, "/late")["three"] == 2)
+    wait_until(lambda: _count(site, "/late")["three"] == 3)
 
 
 def test_unknown_filters_answer_500_and_unsound_matches_nothing(site: Site) -> None:

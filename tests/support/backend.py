@@ -20,8 +20,8 @@ class HttpBackend(ThreadingHTTPServer):
     """Answers with its name and what it saw.
 
     ``?status=503`` chooses the status, ``?delay=0.2`` waits, ``?fail=2&key=x`` fails the first two
-    requests with key x, ``?held`` waits until ``gate`` is open. ``always`` is the status of every answer,
-    whatever is asked. ``seen`` counts requests by path.
+    requests with key x, ``?break=1&key=x`` breaks off instead, ``?held`` waits until ``gate`` is open.
+    ``always`` is the status of every answer, whatever is asked. ``seen`` counts requests by path.
     """
 
     daemon_threads = True
@@ -52,10 +52,14 @@ class _Handler(BaseHTTPRequestHandler):
         status = int(query.get("status", 200))
         with self.server.lock:
             self.server.seen[url.path] += 1
-            if "fail" in query:
+            if "fail" in query or "break" in query:
                 key = query.get("key", "")
                 self.server.keys[key] += 1
-                status = 503 if self.server.keys[key] <= int(query["fail"]) else 200
+                early = self.server.keys[key] <= int(query.get("fail") or query["break"])
+                if early and "break" in query:
+                    self.close_connection = True
+                    return
+                status = 503 if early else 200
         if "delay" in query:
             time.sleep(float(query["delay"]))
         if "held" in url.query:

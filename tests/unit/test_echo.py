@@ -112,6 +112,14 @@ async def test_succeeds_after(backend: Backend) -> None:
     assert (await curl("-H", "x-request-id: other", url))[0] == 502
 
 
+async def test_tries_that_break(backend: Backend) -> None:
+    for option in ("--http1.1", "--http2-prior-knowledge"):
+        url = f"http://127.0.0.1:{backend.http}/{option}?succeedAfter=1&delayRetry=1ms"
+        process = await asyncio.create_subprocess_exec("curl", "-s", option, "--max-time", "20", url)
+        assert await process.wait() in {52, 56, 92}  # no answer, broken off, stream reset
+        assert (await curl(option, url))[0] == 200
+
+
 async def test_grpc(backend: Backend) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{backend.http}") as channel:
         call = channel.unary_unary("/gateway_api_conformance.echo_basic.grpcecho.GrpcEcho/Echo")

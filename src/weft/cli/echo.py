@@ -43,8 +43,9 @@ def echo(
 ) -> None:
     """Answer every request with what was asked, in JSON.
 
-    Queries: delay=250ms, responseCode=503, succeedAfter=2. Header X-Echo-Set-Header: name:value sets headers
-    of the answer. Ports may be repeated; 0 takes a free one.
+    Queries: delay=250ms, responseCode=503, succeedAfter=2 (the first two tries fail with responseCode, or
+    break without one, after delayRetry). Header X-Echo-Set-Header: name:value sets headers of the answer.
+    Ports may be repeated; 0 takes a free one.
     """
     from weft.app.echo.answer import Echo
     from weft.app.echo.server import Ports, serving, tls_context

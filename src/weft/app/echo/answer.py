@@ -36,12 +36,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One answer; ``delay`` comes first."""
+    """One answer; ``delay`` comes first. ``broken``: the connection breaks instead."""
 
     status: int
     headers: Headers
     body: bytes
     delay: timedelta = timedelta()
+    broken: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,14 +58,21 @@ class Echo:
         """The request in JSON.
 
         Queries: ``delay=250ms``, ``responseCode=503``, ``succeedAfter=2`` (the first two requests with this
-        target, or of this ``x-request-id``, fail with ``responseCode``, by default 500). ``/status/404`` too.
+        target, or of this ``x-request-id``, fail with ``responseCode``, or break without one), after
+        ``delayRetry=300ms``. ``/status/404`` too.
         """
         url = urlsplit(asked.target)
         query = {key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
         try:
-            status, delay = self._status(asked, url.path, query), _delay(query.get("delay"))
+            code, fails = _whole(query, "responseCode", 200, 599), self._fails(asked, query)
+            delay = _delay(query.get("delay")) + _delay(query.get("delayRetry") if fails else None)
         except ValueError as error:
             return self._json(400, {"message": str(error)}, [])
+        if match := _STATUS_PATH.fullmatch(url.path):
+            code = int(match[1])
+        if fails and code is None:
+            return Reply(status=500, headers=[], body=b"", delay=delay, broken=True)
+        status = 200 if fails is False else code or 200
         found: dict[str, Any] = {
             "path": asked.target,
             "host": asked.host,
@@ -82,19 +90,17 @@ class Echo:
         wanted = [value for name, value in asked.headers if name.lower() == "x-echo-set-header"]
         return self._json(status, found, _set_headers(wanted), delay)
 
-    def _status(self, asked: Asked, path: str, query: Mapping[str, str]) -> int:
-        code = _whole(query, "responseCode", 200, 599)
-        if match := _STATUS_PATH.fullmatch(path):
-            code = int(match[1])
+    def _fails(self, asked: Asked, query: Mapping[str, str]) -> bool | None:
+        """Whether this try is one of those that fail; None where nothing is said of tries."""
         after = _whole(query, "succeedAfter", 0, 1000)
         if after is None:
-            return code or 200
+            return None
         ids = [value for name, value in asked.headers if name.lower() == "x-request-id"]
         key = f"{asked.target} {ids[0] if ids else ''}"
         if len(self._tries) >= _KEYS_MAX:
             self._tries.clear()
         self._tries[key] += 1
-        return code or 500 if self._tries[key] <= after else 200
+        return self._tries[key] <= after
 
     @staticmethod
     def _json(status: int, body: object, headers: Headers, delay: timedelta = timedelta()) -> Reply:

@@ -92,6 +92,9 @@ class Conversation:
                 return
             reply = self._echo.reply(asked)
             await asyncio.sleep(reply.delay.total_seconds())
+            if reply.broken:
+                self._writer.transport.abort()
+                return
             self._writer.write(_sent(protocol, reply, head=asked.method == "HEAD"))
             await self._writer.drain()
             if protocol.our_state is h11.MUST_CLOSE:
@@ -206,6 +209,10 @@ class Conversation:
         await asyncio.sleep(reply.delay.total_seconds())
         grpc = given.get("content-type", "").startswith(_GRPC)
         try:
+            if reply.broken:
+                protocol.reset_stream(stream, h2.errors.ErrorCodes.INTERNAL_ERROR)
+                self._writer.write(protocol.data_to_send())
+                return
             if grpc:
                 # A unary call: the message comes back as it was sent, whatever its type.
                 sent, length = [(":status", "200"), ("content-type", _GRPC)], bytes(body)
