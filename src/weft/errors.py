@@ -51,7 +51,7 @@ class Problem:
     resource: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.where}: " if self.where else ""
+        place = f"{self.where}: " if self.where else f"{self.resource}: " if self.resource else ""
         field = f"{self.path}: " if self.path else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{place}{field}{self.message}{hint}"
