@@ -162,6 +162,11 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
                 "{loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {us/*: 100}}]}}}",
             ),
             entry(
+                "reporting",
+                {near: "eu/a", at["near_too"]: "eu/a"},
+                "{loadBalancer: {backendUtilization: {weightStabilizationPeriod: 0s}}}",
+            ),
+            entry(
                 "slow",
                 {at["slow"]: "eu/a"},
                 "{connectionPool: {tcp: {maxConnections: 1}, http: {http1MaxPendingRequests: 1}}}",
@@ -196,6 +201,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
             for name, address in at.items()
         }
         backends["sick"].always, backends["odd"].always = 503, 418
+        for name, load in (("near", 0.9), ("near_too", 0.1)):
+            backends[name].load = f"TEXT application_utilization={load},rps_fractional=100"
         stack.enter_context(serving(TcpBackend(near, LINES, "lines")))
         stack.enter_context(serving(Proxy((near, TUNNEL), _Connect)))
         envoy = stack.enter_context(
@@ -256,6 +263,14 @@ def test_another_region_takes_over_when_the_own_one_fails(mesh: Mesh) -> None:
 
 def test_shares_go_by_place(mesh: Mesh) -> None:
     assert mesh.answered("shared.example", 20) == {"far": 20}
+
+
+def test_who_reports_less_load_gets_more(mesh: Mesh) -> None:
+    def heeded() -> bool:
+        found = mesh.answered("reporting.example", 20)
+        return found["near_too"] >= 3 * found["near"]
+
+    wait_until(heeded, 30, "reports of load to count")
 
 
 def test_what_is_too_much_is_refused_at_once(mesh: Mesh) -> None:

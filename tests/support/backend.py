@@ -21,7 +21,8 @@ class HttpBackend(ThreadingHTTPServer):
 
     ``?status=503`` chooses the status, ``?delay=0.2`` waits, ``?fail=2&key=x`` fails the first two
     requests with key x, ``?break=1&key=x`` breaks off instead, ``?held`` waits until ``gate`` is open.
-    ``always`` is the status of every answer, whatever is asked. ``seen`` counts requests by path.
+    ``always`` is the status of every answer, whatever is asked; ``load`` goes with each as its report of load
+    (ORCA). ``seen`` counts requests by path.
     """
 
     daemon_threads = True
@@ -34,6 +35,7 @@ class HttpBackend(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.gate = threading.Event()
         self.always: int | None = None
+        self.load = ""
         super().__init__((address, port), _Handler)
 
 
@@ -77,6 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
         ).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
+        if self.server.load:
+            self.send_header("endpoint-load-metrics", self.server.load)
         self.end_headers()
         self.wfile.write(body)
 

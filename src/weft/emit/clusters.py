@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from weft.emit.balancing import balance
 from weft.emit.endpoints import load_assignment
 from weft.emit.filters.forward_proxy import name_cache
 from weft.emit.scalars import (
@@ -15,11 +16,9 @@ from weft.emit.scalars import (
 )
 from weft.emit.tls import ads_source, plain, upstream
 from weft.ir.cluster import (
-    Algorithm,
     Cluster,
     Connections,
     Discovery,
-    LoadBalancing,
     MutualTls,
     OutlierDetection,
     ProxyHeader,
@@ -35,7 +34,6 @@ from weft.protos import (
     route_v3,
     tap_match_v3,
     tcp_protocols_v3,
-    type_v3,
 )
 from weft.protos.wire import pack
 
@@ -149,58 +147,6 @@ def _statuses(codes: tuple[int, ...]) -> tap_match_v3.MatchPredicate:
     return tap_match_v3.MatchPredicate(or_match=tap_match_v3.MatchPredicate.MatchSet(rules=tests))
 
 
-def _balance(made: cluster_v3.Cluster, rule: LoadBalancing) -> None:
-    policy = cluster_v3.Cluster.LbPolicy
-    slow_start = None
-    if rule.warm_up is not None:
-        slow_start = cluster_v3.Cluster.SlowStartConfig(slow_start_window=duration(rule.warm_up))
-        if rule.warm_up_minimum_percent is not None:
-            slow_start.min_weight_percent.CopyFrom(type_v3.Percent(value=rule.warm_up_minimum_percent))
-        if rule.warm_up_aggression is not None:
-            slow_start.aggression.CopyFrom(
-                core_v3.RuntimeDouble(
-                    default_value=rule.warm_up_aggression, runtime_key=f"{made.name}.aggression"
-                )
-            )
-    match rule.algorithm:
-        case Algorithm.ROUND_ROBIN:
-            made.lb_policy = policy.ROUND_ROBIN
-            if slow_start is not None:
-                made.round_robin_lb_config.slow_start_config.CopyFrom(slow_start)
-        case Algorithm.LEAST_REQUEST:
-            made.lb_policy = policy.LEAST_REQUEST
-            if slow_start is not None:
-                made.least_request_lb_config.slow_start_config.CopyFrom(slow_start)
-        case Algorithm.RANDOM:
-            made.lb_policy = policy.RANDOM
-        case Algorithm.RING_HASH:
-            made.lb_policy = policy.RING_HASH
-            if rule.ring_minimum is not None:
-                made.ring_hash_lb_config.minimum_ring_size.value = rule.ring_minimum
-        case Algorithm.MAGLEV:
-            made.lb_policy = policy.MAGLEV
-            if rule.table_size is not None:
-                made.maglev_lb_config.table_size.value = rule.table_size
-        case Algorithm.PROVIDED:
-            made.lb_policy = policy.CLUSTER_PROVIDED
-            return
-    # Istio's default: no panic, so that traffic never goes to endpoints known to be bad.
-    made.common_lb_config.healthy_panic_threshold.CopyFrom(type_v3.Percent(value=rule.panic_percent or 0))
-    if rule.keeps_draining:
-        status = core_v3.HealthStatus
-        kept = (status.HEALTHY, status.DRAINING, status.UNKNOWN, status.DEGRADED)
-        made.common_lb_config.override_host_status.statuses.extend(kept)
-    if rule.zone_aware is not None:
-        zones = made.common_lb_config.zone_aware_lb_config
-        zones.SetInParent()
-        if not rule.zone_aware.enabled:
-            zones.routing_enabled.CopyFrom(type_v3.Percent(value=0))
-        if rule.zone_aware.min_hosts is not None:
-            zones.min_cluster_size.value = rule.zone_aware.min_hosts
-    elif rule.locality_weighted:
-        made.common_lb_config.locality_weighted_lb_config.SetInParent()
-
-
 def _discover(made: cluster_v3.Cluster, cluster: Cluster) -> None:
     kind = cluster_v3.Cluster.DiscoveryType
     match cluster.discovery:
@@ -305,7 +251,7 @@ def cluster(unit: Cluster) -> cluster_v3.Cluster:
         metadata=_metadata(unit),
     )
     _discover(made, unit)
-    _balance(made, unit.balancing)
+    balance(made, unit.balancing)
     if unit.outlier is not None:
         made.outlier_detection.CopyFrom(_outlier(unit.outlier))
         if unit.outlier.min_health_percent:

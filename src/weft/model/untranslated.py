@@ -28,17 +28,6 @@ _SILENT: Final[dict[str, object]] = {
 }
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "networking.istio.io/VirtualService": (
-        "spec.http[].fault.abort.http2Error",
-        "spec.http[].fault.delay.exponentialDelay",
-    ),
-    "networking.istio.io/DestinationRule": tuple(
-        f"{place}.loadBalancer.backendUtilization"
-        for policy in ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
-        for place in (policy, f"{policy}.portLevelSettings[]")
-    ),
-    "networking.istio.io/Gateway": ("spec.servers[].defaultEndpoint",),
-    "networking.istio.io/ProxyConfig": ("spec.image",),
     "networking.istio.io/EnvoyFilter": (
         "spec.configPatches[].match.listener.filterChain.transportSocket",
         "spec.configPatches[].match.waypoint",
@@ -77,7 +66,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.defaultConfig.extraStatTags",
         "spec.defaultConfig.fileFlushInterval",
         "spec.defaultConfig.fileFlushMinSizeKb",
-        "spec.defaultConfig.gatewayTopology",
         "spec.defaultConfig.holdApplicationUntilProxyStarts",
         "spec.defaultConfig.image",
         "spec.defaultConfig.interceptionMode",
@@ -99,7 +87,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.defaultConfig.tracing",
         "spec.defaultConfig.tracingServiceName",
         "spec.defaultConfig.zipkinAddress",
-        "spec.defaultInboundHttpRetryPolicy",
         "spec.defaultProviders",
         "spec.disableEnvoyListenerLog",
         "spec.discoverySelectors",

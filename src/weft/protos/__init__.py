@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from weft_stubs import rate_limit_expr_v3 as rate_limit_expr_v3
     from weft_stubs import ratelimit_common_v3 as ratelimit_common_v3
     from weft_stubs import ratelimit_config_v3 as ratelimit_config_v3
+    from weft_stubs import ratelimit_service_v3 as ratelimit_service_v3
     from weft_stubs import ratelimit_v3 as ratelimit_v3
     from weft_stubs import raw_buffer_v3 as raw_buffer_v3
     from weft_stubs import rbac_filter_v3 as rbac_filter_v3

@@ -64,6 +64,7 @@ PACKAGES: Final[dict[str, str]] = {
     "rate_limit_expr_v3": "envoy.extensions.rate_limit_descriptors.expr.v3",
     "ratelimit_common_v3": "envoy.extensions.common.ratelimit.v3",
     "ratelimit_config_v3": "envoy.config.ratelimit.v3",
+    "ratelimit_service_v3": "envoy.service.ratelimit.v3",
     "ratelimit_v3": f"{_FILTERS}.http.ratelimit.v3",
     "raw_buffer_v3": "envoy.extensions.transport_sockets.raw_buffer.v3",
     "rbac_filter_v3": f"{_FILTERS}.http.rbac.v3",

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.support.compiled import cluster, identity, instance, proxy, resources, service, world
 
@@ -130,7 +132,7 @@ NODE = (*CLOSE, (SUBZONE, None), (HOSTNAME, None))
 def test_traffic_distribution(
     field: str, annotation: str, space: str, wanted: tuple[tuple[str, None], ...]
 ) -> None:
-    spec = {"trafficDistribution": field} if field else {}
+    spec: dict[str, Any] = {"trafficDistribution": field} if field else {}
     web = service("web", **spec)
     if annotation:
         noted = f"{{name: web, annotations: {{networking.istio.io/traffic-distribution: {annotation}}},"

@@ -93,6 +93,16 @@ def test_tables_of_a_consistent_hash(
     assert (found.algorithm, found.ring_minimum, found.table_size) == (algorithm, ring, table)
 
 
+def test_what_endpoints_report_becomes_their_weight() -> None:
+    reports = "{errorUtilizationPenaltyPercent: 50, weightUpdatePeriod: 1ms, weightExpirationPeriod: 9s}"
+    near = "localityLbSetting: {distribute: [{from: a, to: {a: 100}}]}"
+    found = made(WEB, rule(f"{{loadBalancer: {{backendUtilization: {reports}, {near}}}}}")).balancing
+    assert (found.algorithm, found.locality_weighted) == (ir.Algorithm.REPORTED_LOAD, True)
+    assert found.reported == ir.ReportedLoad(
+        error_penalty=0.5, forgotten_after=timedelta(seconds=9), period=timedelta(milliseconds=100)
+    )
+
+
 def test_a_port_of_a_subset_replaces_all_but_what_ports_cannot_say() -> None:
     own = "{portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]}"
     base = "{retryBudget: {percent: 50}, proxyProtocol: {}, outlierDetection: {}, connectionPool: {tcp: {maxConnections: 1}}}"

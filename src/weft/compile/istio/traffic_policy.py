@@ -27,6 +27,7 @@ from weft.model.destination_rule import (
     TunnelSettings,
     ZoneAwareLoadBalancerSetting,
 )
+from weft.model.load_balancer import BackendUtilization
 from weft.units import parse_duration
 
 _ALGORITHMS: Final = {
@@ -40,6 +41,7 @@ _RING: Final = 1024
 _WARM_PERCENT: Final = 10.0
 _BUDGET_PERCENT: Final = 20.0
 _BUDGET_CONCURRENCY: Final = 3
+_OFTEN: Final = timedelta(milliseconds=100)
 _SECOND: Final = timedelta(seconds=1)
 
 STICKY: Final = ir.LoadBalancing(algorithm=ir.Algorithm.RING_HASH, ring_minimum=_RING)
@@ -59,6 +61,9 @@ def load_balancing(balancer: LoadBalancerSettings | None) -> ir.LoadBalancing:
         else None,
         warm_up_aggression=(1.0 if warm.aggression is None else warm.aggression) if warm else None,
     )
+    if balancer.backend_utilization is not None:
+        load = reported_load(balancer.backend_utilization)
+        return replace(result, algorithm=ir.Algorithm.REPORTED_LOAD, reported=load)
     hashing = balancer.consistent_hash
     if hashing is None:
         return result
@@ -69,6 +74,18 @@ def load_balancing(balancer: LoadBalancerSettings | None) -> ir.LoadBalancing:
     else:
         size = hashing.minimum_ring_size or _RING
     return replace(result, algorithm=ir.Algorithm.RING_HASH, ring_minimum=size)
+
+
+def reported_load(rule: BackendUtilization) -> ir.ReportedLoad:
+    """``backendUtilization``. Envoy computes weights at most ten times in a second."""
+    penalty, period = rule.error_utilization_penalty_percent, rule.weight_update_period
+    return ir.ReportedLoad(
+        metrics=tuple(rule.metric_names_for_computing_utilization or ()),
+        error_penalty=None if penalty is None else penalty / 100,
+        settled_after=rule.weight_stabilization_period,
+        forgotten_after=rule.weight_expiration_period,
+        period=None if period is None else max(period, _OFTEN),
+    )
 
 
 def hash_on(hashing: ConsistentHashLB | None) -> ir.HashOn | None:
