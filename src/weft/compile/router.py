@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from weft import ir
@@ -11,13 +12,16 @@ from weft.compile.gatewayapi.gateway import edge_of, gateway_named
 from weft.compile.istio import auto_passthrough
 from weft.compile.istio.edge import Scene
 from weft.compile.istio.edge import edge_of as istio_edge
+from weft.compile.quic import asked_for, with_http3
 from weft.compile.receiving import selecting
 from weft.compile.rules import clusters_of, localized
+from weft.compile.server import Server, Speaks
 from weft.compile.service import target_port
 from weft.compile.sidecar import itself
 from weft.compile.telemetry import telemetry_of
 from weft.compile.world import World
 from weft.model.istio_gateway import Gateway
+from weft.model.resource import Key
 from weft.model.service import Service
 from weft.model.service_entry import ServiceEntry
 
@@ -34,7 +38,9 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     scene = memo(Scene, view, rules, settings, labels, memo)
     moved = moved_ports(world, identity)
     own = memo(istio_edge, world.all(Gateway), world.virtual_services, moved, identity.port_map, scene)
-    listeners, tables = list(own.listeners), list(own.tables)
+    wanted = memo(_with_http3, own.servers, world.all(Gateway))
+    doubled, told = memo(with_http3, own.listeners, own.tables, wanted, memo)
+    listeners, tables = list(doubled), list(told)
     facts = world.gateway_facts
     gateway = memo(gateway_named, facts, namespace, labels)
     added: tuple[ir.Cluster, ...] = ()
@@ -63,6 +69,15 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
             memo(blackhole_cluster),
         ),
         telemetry=telemetry_of(settings),
+    )
+
+
+def _with_http3(servers: tuple[Server, ...], gateways: Mapping[Key, Gateway]) -> frozenset[str]:
+    """The tables of servers whose Gateway wants HTTP/3."""
+    return frozenset(
+        server.route_name
+        for server in servers
+        if server.speaks is Speaks.HTTPS and asked_for(gateways[server.source].metadata.annotations)
     )
 
 

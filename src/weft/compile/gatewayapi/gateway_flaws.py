@@ -9,7 +9,6 @@ from weft.compile.gatewayapi.backend_tls_policy import backend_tls, verdict_of
 from weft.compile.gatewayapi.backends import backend_of
 from weft.compile.gatewayapi.binding import attached, bound, parents_of
 from weft.compile.gatewayapi.facts import GROUP, Facts
-from weft.compile.gatewayapi.gateway import wants_http3
 from weft.compile.gatewayapi.layer4 import backends
 from weft.compile.gatewayapi.listener_set import attachment, gateway_of
 from weft.compile.gatewayapi.listener_tls import MODE_OPTION, MODES, OPTIONS
@@ -17,6 +16,7 @@ from weft.compile.gatewayapi.listeners import Listener, listeners_of, merged
 from weft.compile.gatewayapi.mesh import SERVICE, SERVICE_ENTRY
 from weft.compile.gatewayapi.rivals import settled
 from weft.compile.gatewayapi.status_gateway import refusal
+from weft.compile.quic import asked_for
 from weft.errors import Problem, Severity, did_you_mean
 from weft.model.gateway import Gateway
 from weft.model.gateway import Listener as Resource
@@ -64,7 +64,7 @@ def _of_gateway(gateway: Gateway, facts: Facts) -> Iterator[Problem]:
             message = "a gateway is reached at the addresses of its host, whatever name is asked for"
             yield _problem(gateway.key, message, f"spec.addresses[{number}]", "remove it")
     yield from _of_listeners(gateway, facts)
-    if wants_http3(gateway):
+    if asked_for(gateway.metadata.annotations):
         yield from _without_http3(gateway, facts)
 
 
