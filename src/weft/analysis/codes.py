@@ -302,7 +302,7 @@ _ISTIO: Final = (
 )
 
 _WEFT: Final = (
-    Code("WEFT0001", WARNING, "Untranslated", "A field is kept, and weft does not heed it yet."),
+    Code("WEFT0001", WARNING, "Untranslated", "A field is kept and has no effect, here or not yet."),
     Code(
         "WEFT0003",
         ERROR,
