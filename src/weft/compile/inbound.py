@@ -31,7 +31,6 @@ PLAIN_HTTP: Final = ("http/1.0", "http/1.1", "h2c")
 
 _ACCEPT_HTTP: Final = ("h2", "http/1.1")
 _ACCEPT_TCP: Final = (ALPN_PEER_EXCHANGE, "h2", "http/1.1")
-_RETRY: Final = ir.Retry(attempts=2, on=("reset-before-request",), avoid_previous_hosts=False)
 
 
 class PeerMode(StrEnum):
@@ -171,7 +170,7 @@ def _http(port: InboundPort, cluster: str, settings: Settings) -> ir.HttpHandler
         action=ir.Forward(
             destinations=(ir.Destination(cluster=cluster),),
             timeout=timedelta(0),
-            retry=None if port.protocol in {Protocol.GRPC, Protocol.GRPC_WEB} else _RETRY,
+            retry=None if port.protocol in {Protocol.GRPC, Protocol.GRPC_WEB} else settings.inbound_retry,
         ),
         operation=f"{host}:{port.number}/*",
     )

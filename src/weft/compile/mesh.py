@@ -12,15 +12,17 @@ from weft import ir
 from weft.compile.age import age
 from weft.compile.istio import traffic_policy as policies
 from weft.compile.istio.gateway import VERSIONS, known_ciphers
-from weft.compile.istio.http_action import retry_of
+from weft.compile.istio.http_action import inbound_retry_of, retry_of
 from weft.compile.settings import NO_LIMITS, Settings
 from weft.model.core import ConfigMap
 from weft.model.mesh_config import DefaultTrafficPolicy, MeshConfig, MeshConfigSpec, TLSConfig
+from weft.model.proxy_settings import Topology
 from weft.model.resource import Key
 from weft.names import ROOT_NAMESPACE
 from weft.yaml import load
 
 CONFIG_MAP: Final = "istio"
+_CERTIFICATES: Final = {kind.name: kind for kind in ir.ClientCertificate}
 _UPGRADE: Final = {"UPGRADE": True, "DO_NOT_UPGRADE": False}
 _NORMALIZATION: Final = {kind.name: kind for kind in ir.PathNormalization}
 
@@ -58,7 +60,11 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
     retry = default.retry
     if spec.default_http_retry_policy is not None:
         retry = retry_of(spec.default_http_retry_policy, False)
+    inbound_retry = default.inbound_retry
+    if spec.default_inbound_http_retry_policy is not None:
+        inbound_retry = inbound_retry_of(spec.default_inbound_http_retry_policy)
     made = Settings(
+        inbound_retry=inbound_retry,
         trust_domain=spec.trust_domain or default.trust_domain,
         trust_domains=tuple(spec.trust_domain_aliases or ()),
         root_namespace=spec.root_namespace or default.root_namespace,
@@ -91,7 +97,21 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         ),
         ingress_class=spec.ingress_class or default.ingress_class,
     )
-    return _with_default_policy(made, spec.default_traffic_policy)
+    topology = spec.default_config.gateway_topology if spec.default_config is not None else None
+    return _with_default_policy(_behind(made, topology), spec.default_traffic_policy)
+
+
+def _behind(made: Settings, topology: Topology | None) -> Settings:
+    """``gatewayTopology``: what stands in front of gateways."""
+    if topology is None:
+        return made
+    said = topology.forward_client_cert_details
+    return replace(
+        made,
+        trusted_hops=topology.num_trusted_proxies or 0,
+        edge_certificate=_CERTIFICATES.get(str(said), made.edge_certificate),
+        edge_proxy_protocol=topology.proxy_protocol is not None,
+    )
 
 
 def tls_limits(defaults: TLSConfig | None) -> ir.TlsLimits:

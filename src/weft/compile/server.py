@@ -72,12 +72,18 @@ class Server:
         return () if "*" in names else names
 
 
+def edge_receive(settings: Settings) -> ir.Receive:
+    """How connections come to a gateway: perhaps through a balancer that says whose they are."""
+    return ir.Receive.PROXY_PROTOCOL if settings.edge_proxy_protocol else ir.Receive.BOUND
+
+
 def edge_handler(listener: str, table: str, settings: Settings, *, looks_up: bool = False) -> ir.HttpHandler:
     """HTTP from outside: what clients claim of themselves is not believed."""
     return ir.HttpHandler(
         stat_prefix=f"outbound_{listener}",
         routes=table,
-        client_certificate=ir.ClientCertificate.SANITIZE_SET,
+        client_certificate=settings.edge_certificate,
+        trusted_hops=settings.trusted_hops,
         edge=True,
         looks_up=looks_up,
         path_normalization=settings.path_normalization,

@@ -19,6 +19,9 @@ DEFAULT_RETRY = ir.Retry(
 NO_LIMITS = ir.TlsLimits()
 
 
+INBOUND_RETRY = ir.Retry(attempts=2, on=("reset-before-request",), avoid_previous_hosts=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``detection_timeout`` zero: a silent client is waited for, however long it takes.
@@ -32,6 +35,8 @@ class Settings:
     ``lookup``: HTTP for hosts that nobody knows goes to the address that DNS has for them, with
     ``lookup_tls`` (ALLOW_ANY_DYNAMIC_DNS). ``elsewhere``: where other connections
     to what nobody knows go, if they may. ``localhost``: applications listen there only.
+    ``trusted_hops``, ``edge_certificate``, ``edge_proxy_protocol``: what stands in front of gateways, and is
+    believed (gatewayTopology).
     ``upgrade``: HTTP/2 to every ``http`` port (True), to none (False), or between sidecars (None).
     """
 
@@ -55,6 +60,10 @@ class Settings:
     default_outlier: ir.OutlierDetection | None = None
     detection_timeout: timedelta = timedelta(0)
     retry: ir.Retry | None = DEFAULT_RETRY
+    inbound_retry: ir.Retry | None = INBOUND_RETRY
+    trusted_hops: int = 0
+    edge_certificate: ir.ClientCertificate = ir.ClientCertificate.SANITIZE_SET
+    edge_proxy_protocol: bool = False
     access_log: str | None = None
     tracing: bool = True
     export_services: tuple[str, ...] = ("*",)

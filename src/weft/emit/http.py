@@ -42,6 +42,9 @@ def _client_certificate(made: hcm_v3.HttpConnectionManager, rule: ClientCertific
         case ClientCertificate.FORWARD_ONLY:
             made.forward_client_cert_details = details.FORWARD_ONLY
             return
+        case ClientCertificate.ALWAYS_FORWARD_ONLY:
+            made.forward_client_cert_details = details.ALWAYS_FORWARD_ONLY
+            return
         case ClientCertificate.SANITIZE_SET:
             made.forward_client_cert_details = details.SANITIZE_SET
         case ClientCertificate.APPEND_FORWARD:

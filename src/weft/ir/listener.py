@@ -26,6 +26,7 @@ class ClientCertificate(StrEnum):
     SANITIZE_SET = "sanitize_set"
     APPEND_FORWARD = "append_forward"
     FORWARD_ONLY = "forward_only"
+    ALWAYS_FORWARD_ONLY = "always_forward_only"
 
 
 class HttpVersion(StrEnum):

@@ -32,6 +32,16 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
         f"{place}.consecutiveErrors": "consecutive5xxErrors and consecutiveGatewayErrors took its place"
         for place in _OUTLIERS
     },
+    "networking.istio.io/Gateway": {
+        "spec.servers[].defaultEndpoint": "where connections go is for VirtualServices to say",
+    },
+    "networking.istio.io/ProxyConfig": {
+        "spec.image": "weft runs the Envoy that is installed beside it",
+    },
+    "networking.istio.io/VirtualService": {
+        "spec.http[].fault.abort.http2Error": "Envoy answers statuses: write httpStatus or grpcStatus",
+        "spec.http[].fault.delay.exponentialDelay": "Envoy waits for a fixed time: write fixedDelay",
+    },
     "networking.istio.io/WorkloadGroup": {
         "spec.probe.exec": "it would run on hosts whatever the group says: give the command to the workload",
     },

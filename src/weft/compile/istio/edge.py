@@ -22,7 +22,7 @@ from weft.compile.memo import Memo
 from weft.compile.mesh_routes import full_hosts, nearness, targets_of
 from weft.compile.outbound import ANYWHERE
 from weft.compile.rules import Rules
-from weft.compile.server import Server, Speaks, edge_handler
+from weft.compile.server import Server, Speaks, edge_handler, edge_receive
 from weft.compile.service import Labels, Resolution
 from weft.compile.settings import Settings
 from weft.compile.view import View
@@ -213,7 +213,7 @@ def listener_of(port: Port, bound: int, owners: Owners, scene: Scene) -> ir.List
         direction=ir.Direction.GATEWAY,
         address=port.bind,
         port=bound,
-        receive=ir.Receive.BOUND,
+        receive=edge_receive(scene.settings),
         chains=apart(chains),
         inspect_tls=any(chain.match.server_names or chain.match.transport or chain.tls for chain in chains),
         inspect_timeout=scene.settings.detection_timeout,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
 from weft import ir
-from weft.compile.settings import DEFAULT_RETRY
+from weft.compile.settings import DEFAULT_RETRY, INBOUND_RETRY
 from weft.model.virtual_service import (
     HTTPDirectResponse,
     HTTPFaultInjection,
@@ -106,6 +107,20 @@ def retry_of(rule: HTTPRetry, hashed: bool) -> ir.Retry | None:
         back_off=ir.BackOff(base=rule.backoff) if rule.backoff is not None else None,
         avoid_previous_hosts=not hashed if avoid is None else avoid,
         other_localities=bool(rule.retry_remote_localities),
+    )
+
+
+def inbound_retry_of(rule: HTTPRetry) -> ir.Retry | None:
+    """Retries towards the application itself: there is no other one, and a try takes as long as it takes."""
+    found = retry_of(rule, hashed=True)
+    if found is None:
+        return None
+    return replace(
+        found,
+        on=found.on if rule.retry_on else INBOUND_RETRY.on,
+        per_try_timeout=None,
+        avoid_previous_hosts=False,
+        other_localities=False,
     )
 
 
