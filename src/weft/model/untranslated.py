@@ -28,11 +28,6 @@ _SILENT: Final[dict[str, object]] = {
 }
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "networking.istio.io/DestinationRule": tuple(
-        f"{place}.loadBalancer.backendUtilization"
-        for policy in ("spec.trafficPolicy", "spec.subsets[].trafficPolicy")
-        for place in (policy, f"{policy}.portLevelSettings[]")
-    ),
     "networking.istio.io/EnvoyFilter": (
         "spec.configPatches[].match.listener.filterChain.transportSocket",
         "spec.configPatches[].match.waypoint",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
 
 from weft import ir
+from weft.compile import quic
 from weft.compile.clusters import Peers
 from weft.compile.gatewayapi import tls_route, udp_route
 from weft.compile.gatewayapi.binding import attached, bound
@@ -26,10 +26,7 @@ from weft.compile.server import Server, Speaks, edge_handler, edge_receive
 from weft.compile.sources import source
 from weft.compile.view import View
 from weft.model.gateway import Gateway
-from weft.names import GATEWAY_NAME_LABEL, HTTP3_ANNOTATION
-
-_REMEMBERED: Final = 24 * 60 * 60
-"""For how many seconds a client may believe that there is HTTP/3."""
+from weft.names import GATEWAY_NAME_LABEL
 
 PeersByService = Mapping[tuple[str, str], Peers]
 
@@ -71,11 +68,6 @@ def gateway_named(facts: Facts, namespace: str, labels: tuple[tuple[str, str], .
     return None
 
 
-def wants_http3(gateway: Gateway) -> bool:
-    """Whether HTTPS is served over QUIC as well."""
-    return (gateway.metadata.annotations or {}).get(HTTP3_ANNOTATION, "").lower() == "true"
-
-
 def edge_of(
     gateway: Gateway,
     facts: Facts,
@@ -106,22 +98,13 @@ def edge_of(
                 listeners.append(found[0])
                 clusters |= {cluster.name: cluster for cluster in found[1]}
             continue
-        quic = wants_http3(gateway) and (True, port) not in ports
-        chains, own = _chains(port, group, bind if quic else None, scene)
+        over_quic = quic.asked_for(gateway.metadata.annotations) and (True, port) not in ports
+        chains, own = _chains(port, group, quic.offer(bind) if over_quic else "", scene)
         tables += own
         if chains:
-            listeners.append(_listener(port, bind, chains, gateway, facts))
-        over_quic = tuple(_over_quic(chain) for chain in chains if quic and _may_be_quic(chain))
-        if over_quic:
-            listeners.append(
-                replace(
-                    listeners[-1],
-                    name=f"udp_{ANYWHERE}_{port}",
-                    chains=over_quic,
-                    inspect_tls=False,
-                    quic=True,
-                )
-            )
+            made = _listener(port, bind, chains, gateway, facts)
+            twin = quic.beside(made, chains) if over_quic else None
+            listeners += (made, twin) if twin is not None else (made,)
     return Edge(
         tuple(memo.same(listener) for listener in listeners),
         tuple(tables),
@@ -146,13 +129,13 @@ def _listener(
     )
 
 
-def _chains(port: int, group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
-    """Chains and tables of a port's listeners, which share a layer. ``quic``: the port of HTTP/3."""
+def _chains(port: int, group: Sequence[Listener], offer: str, scene: Scene) -> _Part:
+    """Chains and tables of a port's listeners, which share a layer. ``offer``: where HTTP/3 is."""
     match group[0].layer:
         case "HTTP":
             return _http(port, group, scene)
         case "TLS":
-            return _tls(group, quic, scene)
+            return _tls(group, offer, scene)
     return _tcp(group[0], scene), []
 
 
@@ -167,7 +150,7 @@ def _http(port: int, group: Sequence[Listener], scene: Scene) -> _Part:
     return [chain], [scene.memo(_table, table, _merged(hosts), "")]
 
 
-def _tls(group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
+def _tls(group: Sequence[Listener], offer: str, scene: Scene) -> _Part:
     facts, gateway = scene.facts, scene.gateway
     tls_routes = attached(facts.tls_routes, gateway, facts)
     tcp_routes = attached(facts.tcp_routes, gateway, facts)
@@ -192,8 +175,7 @@ def _tls(group: Sequence[Listener], quic: int | None, scene: Scene) -> _Part:
             tls=item.tls,
         )
         chains.append(chain)
-        offer = f'h3=":{quic}"; ma={_REMEMBERED}' if quic is not None and _may_be_quic(chain) else ""
-        tables.append(scene.memo(_table, table, _merged(hosts), offer))
+        tables.append(scene.memo(_table, table, _merged(hosts), offer if quic.possible(chain) else ""))
     # What names a host more exactly goes first, so that a reader meets the chains as Envoy tries them.
     chains.sort(key=lambda chain: specificity(next(iter(chain.match.server_names), "*")))
     return chains, tables
@@ -213,9 +195,8 @@ def _server(listener: Listener) -> Server:
 
 
 def _table(name: str, hosts: tuple[ir.VirtualHost, ...], offer: str) -> ir.RouteTable:
-    """``offer``: other ways to the same, for ``alt-svc``."""
-    told = ir.HeaderEdit(set=(("alt-svc", offer),)) if offer else ir.HeaderEdit()
-    return ir.RouteTable(name=name, virtual_hosts=hosts, response_headers=told)
+    made = ir.RouteTable(name=name, virtual_hosts=hosts)
+    return quic.told(made, offer) if offer else made
 
 
 def _table_name(listener: Listener) -> str:
@@ -242,7 +223,7 @@ def _udp(listener: Listener, bind: int, scene: Scene) -> tuple[ir.Listener, tupl
         return None
     route = routes[0][0]
     made = ir.Listener(
-        name=f"udp_{ANYWHERE}_{listener.port}",
+        name=quic.name_of(f"{ANYWHERE}_{listener.port}"),
         direction=ir.Direction.GATEWAY,
         address=ANYWHERE,
         port=bind,
@@ -252,21 +233,6 @@ def _udp(listener: Listener, bind: int, scene: Scene) -> tuple[ir.Listener, tupl
         source=source(scene.gateway.key),
     )
     return made, udp_route.clusters(route, facts, scene.rules, scene.peers)
-
-
-def _may_be_quic(chain: ir.FilterChain) -> bool:
-    """Envoy asks no client for a certificate over QUIC: who must show one stays with TCP."""
-    return isinstance(chain.handler, ir.HttpHandler) and chain.tls is not None and chain.tls.trust is None
-
-
-def _over_quic(chain: ir.FilterChain) -> ir.FilterChain:
-    assert isinstance(chain.handler, ir.HttpHandler)
-    assert chain.tls is not None
-    return replace(
-        chain,
-        handler=replace(chain.handler, version=ir.HttpVersion.HTTP3),
-        tls=replace(chain.tls, alpn=("h3",), limits=ir.TlsLimits()),
-    )
 
 
 def _merged(hosts: tuple[ir.VirtualHost, ...]) -> tuple[ir.VirtualHost, ...]:
