@@ -1,4 +1,4 @@
-"""Which Secrets a proxy is to be given, by the names that it asks for. Only gateways are given any.
+"""Which Secrets a proxy is to be given, by the names that its configuration refers to.
 
 A name is ``kubernetes-gateway://NS/NAME`` for a certificate and its key, with ``-cacert`` for authorities,
 ``configmap://NS/NAME-cacert`` for those in a ConfigMap, which are no secret. Several authorities are joined
@@ -82,8 +82,9 @@ def granted(
     """Of the names ``wanted`` those that ``proxy`` may have, with what holds them; and why not the others.
 
     A gateway may use Secrets of its own namespace, those that a ReferenceGrant lets Gateways of its
-    namespace use, and those that ListenerSets attached there name and may use. A sidecar may use none: its
-    application could read them.
+    namespace use, and those that ListenerSets attached there name and may use. A sidecar may use those of
+    its own namespace: what is ``wanted`` is what a DestinationRule there names that selects its workload, and
+    who writes there chose so. Authorities are no secret: policies of other namespaces may name them.
     """
     found: list[tuple[str, Parts]] = []
     problems: list[Problem] = []
@@ -106,16 +107,16 @@ def _held(name: str, proxy: ProxyName, facts: Facts) -> Holder | Problem:
         plain = plain.removesuffix(AUTHORITY_SUFFIX)
         return facts.config_map(owner, plain) or _missing(f"ConfigMap is named {owner}/{plain}")
     owner, _, plain = name.removeprefix(GATEWAY_SECRET_SCHEME).partition("/")
-    if proxy.kind != "router":
-        return _refusal(name, f"{proxy.name}.{proxy.namespace} is no gateway")
     held = _find(facts, owner, plain)
     if held is None:
         return _missing(f"Secret is named {owner}/{plain.removesuffix(AUTHORITY_SUFFIX)}")
     own = held.metadata.name
-    if (
-        facts.permits("Gateway", proxy.namespace, "", "Secret", owner, own)
-        or _by_listener_set(owner, own, proxy.namespace, facts)
-        or (plain.endswith(AUTHORITY_SUFFIX) and _by_policy(owner, own, facts))
+    if plain.endswith(AUTHORITY_SUFFIX) and _by_policy(owner, own, facts):
+        return held
+    if proxy.kind != "router":
+        return held if owner == proxy.namespace else _refusal(name, "a sidecar gets those of its namespace")
+    if facts.permits("Gateway", proxy.namespace, "", "Secret", owner, own) or _by_listener_set(
+        owner, own, proxy.namespace, facts
     ):
         return held
     return _refusal(name, f"no ReferenceGrant in {owner} lets Gateways of {proxy.namespace} use it")

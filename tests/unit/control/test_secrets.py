@@ -13,6 +13,7 @@ from tests.support.compiled import proxy, service, world
 
 from weft.compile.secrets import asked_for
 from weft.control.secrets import secrets_for
+from weft.names import ProxyName
 from weft.protos.wire import from_any
 
 ROUTER, LABELS = "router~10.0.0.3~edge.edges", {"istio": "ingressgateway"}
@@ -128,8 +129,16 @@ spec:
     messages, problems = given(web, rule, secret(tls_crt=PAIR.certificate, tls_key=PAIR.key))
     assert set(messages) == {"kubernetes-gateway://edges/shop"}
     own = secret(namespace="vault", tls_crt=PAIR.certificate, tls_key=PAIR.key)
+    node, labels = "sidecar~10.0.0.4~app.vault", {"app": "app"}
+    assert given(web, rule, own, node=node, more=labels)[0] == {}
     selective = rule + "  workloadSelector: {matchLabels: {app: app}}\n"
-    labels = {"app": "app"}
-    messages, problems = given(web, selective, own, node="sidecar~10.0.0.4~app.vault", more=labels)
-    assert messages == {}
-    assert "app.vault is no gateway" in problems
+    messages, _ = given(web, selective, own, node=node, more=labels)
+    assert set(messages) == {"kubernetes-gateway://vault/shop"}
+
+
+def test_a_sidecar_gets_no_secret_of_another_namespace() -> None:
+    held = world(secret(namespace="vault", tls_crt=PAIR.certificate, tls_key=PAIR.key))
+    name = ProxyName("sidecar", "10.0.0.4", "app", "default")
+    packed, problems = secrets_for(held, name, ("kubernetes-gateway://vault/shop",))
+    assert packed == {}
+    assert "a sidecar gets those of its namespace" in str(problems[0])
