@@ -1,7 +1,5 @@
 """Values that are accepted and have no effect yet are told, never ignored in silence."""
 
-# ruff: noqa: E501  (resources stand on one line)
-
 from __future__ import annotations
 
 import pytest
