@@ -120,6 +120,10 @@ def backends_of(
     route: HTTPRoute | GRPCRoute, ground: Facts, rules: Rules, memo: Memo, *, mesh: bool = False
 ) -> Backends:
     """What a route's references lead to, for proxies that obey these rules. ``ground``: see Facts."""
+    return memo(_backends, route, ground, rules, memo, mesh)
+
+
+def _backends(route: HTTPRoute | GRPCRoute, ground: Facts, rules: Rules, memo: Memo, mesh: bool) -> Backends:
     found: dict[Target, tuple[str, ir.HashOn | None]] = {}
     for _, target, backend in memo(resolved, route, ground, mesh):
         if target not in found:

@@ -52,7 +52,7 @@ def mesh_parent(place: int, ref: ParentReference, route: Route, facts: Facts) ->
         )
     if isinstance(route, UDPRoute):
         return replace(found, reason="UnsupportedValue", message="sidecars take no datagrams")
-    if key in _index(facts).outranked.get(route.key, ()):
+    if facts.grpc_routes and key in _index(facts).outranked.get(route.key, ()):
         message = f"a GRPCRoute has all ports of {what} that are meant"
         return replace(found, reason=CONFLICTED, message=message)
     return found
