@@ -8,7 +8,7 @@ from typing import Final
 from weft.compile.destinations import Targets
 from weft.compile.gatewayapi import gateway_flaws
 from weft.compile.gatewayapi.flaws import all_problems
-from weft.compile.istio import delegate, flaws
+from weft.compile.istio import delegate, flaws, rule_flaws
 from weft.compile.istio.request_match import claim_path
 from weft.compile.istio.virtual_service import MESH, bound_to
 from weft.compile.memo import Memo
@@ -18,6 +18,7 @@ from weft.compile.settings import Settings
 from weft.compile.view import View, exported
 from weft.compile.world import World
 from weft.errors import Problem, Severity, did_you_mean
+from weft.model.destination_rule import DestinationRule
 from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
 from weft.model.mesh_config import MeshConfig
@@ -40,6 +41,7 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(flaws.gateway_problems, world.all(Gateway), settings)
     refused += memo(flaws.sidecar_problems, world.all(Sidecar))
     refused += memo(flaws.service_problems, world.services)
+    refused += memo(rule_flaws.rule_problems, world.all(DestinationRule))
     facts = world.gateway_facts
     refused += memo(gateway_flaws.problems, facts)
     refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)
