@@ -75,9 +75,10 @@ class ReadinessProbe(Shape):
         """One way to ask."""
         yield from at_most_one(self, "http_get", "tcp_socket", "exec", "grpc")
         if given(self.http_get, self.tcp_socket, self.exec, self.grpc) == 0:
-            yield Flaw((), "the probe asks nothing", "add httpGet, tcpSocket or exec")
+            yield Flaw((), "the probe asks nothing", "add httpGet, tcpSocket, exec or grpc")
         if self.grpc is not None:
-            yield Flaw(("grpc",), "Istio has no probes by gRPC yet", "write httpGet, tcpSocket or exec")
+            message = "weft asks by gRPC, but Istio refuses such a probe"
+            yield Flaw(("grpc",), message, "write httpGet, tcpSocket or exec for both", warns=True)
 
 
 class WorkloadGroupSpec(Shape):
