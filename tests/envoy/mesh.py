@@ -22,7 +22,14 @@ from weft.compile.world import World
 from weft.emit.bootstrap import Settings, environment
 from weft.emit.bundle import emit
 from weft.emit.static import static_bootstrap
-from weft.names import BLACKHOLE_CLUSTER, ProxyName, inbound_cluster, outbound_cluster, outbound_sni
+from weft.names import (
+    BLACKHOLE_CLUSTER,
+    LOCAL_CLUSTER,
+    ProxyName,
+    inbound_cluster,
+    outbound_cluster,
+    outbound_sni,
+)
 
 CERTIFICATE: Final = ir.SecretRef(source=ir.SecretFrom.FILE, name="default")
 TRUST: Final = ir.SecretRef(source=ir.SecretFrom.FILE, name="ROOTCA")
@@ -90,8 +97,12 @@ def run_compiled(
     *,
     faulty: bool = False,
     kept_stats: tuple[str, ...] = (),
+    replicas: Sequence[str] = (),
 ) -> Iterator[Envoy]:
-    """The proxy of an identity, as the world has it. ``faulty``: something cannot be honoured, on purpose."""
+    """The proxy of an identity, as the world has it.
+
+    ``faulty``: something cannot be honoured, on purpose. ``replicas``: where it and its like are.
+    """
     proxy, problems = compile_proxy(world, identity)
     assert bool(problems) == faulty, [str(problem) for problem in problems]
     endpoints = [
@@ -99,6 +110,8 @@ def run_compiled(
         for cluster in proxy.clusters
         if cluster.discovery is ir.Discovery.EDS
     ]
+    peers = tuple(ir.Endpoint(address=address, port=1) for address in replicas)
+    endpoints.append(ir.EndpointSet(cluster=LOCAL_CLUSTER, endpoints=peers))
     metadata = {"LABELS": dict(identity.labels)}
     settings = Settings(name=identity.name, metadata=metadata, kept_stats=kept_stats)
     with short_directory("weft-yaml-") as directory:

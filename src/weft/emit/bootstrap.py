@@ -44,6 +44,8 @@ _KEPT_PREFIXES: Final = (
     "server.",
     "control_plane.",
     f"cluster.{XDS_CLUSTER}.",
+    # Not for show: Envoy divides limits by this very gauge.
+    f"cluster.{LOCAL_CLUSTER}.membership_",
     "istio_",
     "sds.",
 )
@@ -55,6 +57,8 @@ _KEPT_SUFFIXES: Final = (
     "rbac.denied",
     "shadow_allowed",
     "shadow_denied",
+    "http_local_rate_limit.rate_limited",
+    "http_local_rate_limit.enforced",
 )
 
 

@@ -113,7 +113,9 @@ def static_bootstrap(
     static: dict[str, Any] = {"clusters": clusters, "listeners": listeners}
     if given:
         static["secrets"] = [given[name] for name in sorted(wanted) if name in given]
-    # Filters that count on replicas refuse to be without; there are none here.
-    clusters.append({"name": LOCAL_CLUSTER, "type": "STATIC"})
-    replicas = {"local_cluster_name": LOCAL_CLUSTER}
-    return {**common(settings), "cluster_manager": replicas, "static_resources": static}
+    # Filters that count on replicas refuse to be without the cluster, be there none.
+    replicas = by_cluster.get(LOCAL_CLUSTER)
+    local = message(replicas) if replicas else {"cluster_name": LOCAL_CLUSTER}
+    clusters.append({"name": LOCAL_CLUSTER, "type": "STATIC", "load_assignment": local})
+    manager = {"local_cluster_name": LOCAL_CLUSTER}
+    return {**common(settings), "cluster_manager": manager, "static_resources": static}
