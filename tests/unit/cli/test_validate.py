@@ -123,3 +123,46 @@ def test_what_is_not_utf8_is_told_with_its_place(tmp_path: Path) -> None:
     done = validate(str(tmp_path / "latin.yaml"))
     assert done.returncode == 1
     assert done.stdout.startswith(f"{tmp_path}/latin.yaml:2:7: error: this is not UTF-8")
+
+
+PODS = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  template:
+    metadata:
+      annotations:
+        traffic.sidecar.istio.io/includeInboundPorts: "80,web"
+        proxy.istio.io/config: |
+          concurrency: two
+"""
+
+
+def test_templates_of_pods_are_looked_into() -> None:
+    done = validate("-", "-o", "json", stdin=PODS)
+    assert done.returncode == 1
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["valid"] is False
+    where = "spec.template.metadata.annotations"
+    assert [(error["path"], error["line"]) for error in result["errors"]] == [
+        (f'{where}["traffic.sidecar.istio.io/includeInboundPorts"]', 9),
+        (f'{where}["proxy.istio.io/config"]', 10),
+    ]
+    good = PODS.replace("80,web", "*").replace("two", "2")
+    (result,) = json.loads(validate("-", "-o", "json", stdin=good).stdout)["results"]
+    assert (result["valid"], [item["path"] for item in result["warnings"]]) == (True, ["kind"])
+
+
+def test_a_rule_that_only_warns_leaves_the_document_valid() -> None:
+    text = (
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\n"
+        'spec: {hosts: ["*a.com"], ports: [{number: 80, name: http, protocol: HTTP}]}\n'
+    )
+    done = validate("-", "-o", "json", stdin=text)
+    assert done.returncode == 0
+    (result,) = json.loads(done.stdout)["results"]
+    assert (result["valid"], result["errors"]) == (True, [])
+    assert [(item["path"], item["line"], item["code"]) for item in result["warnings"]] == [
+        ("spec.hosts[0]", 4, "WEFT0016")
+    ]

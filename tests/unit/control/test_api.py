@@ -121,6 +121,18 @@ async def test_unknown_fields_by_field_validation(api: ApiClient) -> None:
     assert await warnings_of(api, "POST", f"{ROUTES}?fieldValidation=Ignore", body) == []
 
 
+async def test_what_only_warns_is_stored_and_what_breaks_a_rule_is_not(api: ApiClient) -> None:
+    late = route("late")
+    late["spec"]["http"] *= 2
+    (warning,) = await warnings_of(api, "POST", ROUTES, late)
+    assert "spec.http[1]" in warning
+    wrong = route("wrong")
+    wrong["spec"]["exportTo"] = [".", "default"]
+    error = await refused(api, "POST", ROUTES, wrong)
+    assert (error.code, error.reason) == (422, "Invalid")
+    assert [cause["field"] for cause in error.status["details"]["causes"]] == ["spec.exportTo[1]"]
+
+
 async def test_replace_needs_the_latest_version_when_it_names_one(api: ApiClient) -> None:
     first = await api.raw("POST", ROUTES, route())
     second = await api.raw("PUT", f"{ROUTES}/reviews", {**first, "spec": route(subset="v2")["spec"]})
