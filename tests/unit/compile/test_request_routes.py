@@ -307,6 +307,14 @@ spec: {host: web, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName
     assert not action.retry.avoid_previous_hosts
 
 
+def test_nobody_gets_past_an_authorizer_that_nobody_asks() -> None:
+    ask = "{type: ExternalAuth, externalAuth: {protocol: GRPC, grpc: {}, backendRef: {name: api, port: 80}}}"
+    text = route(f"[{{filters: [{ask}], {TO_WEB}}}]")
+    (only,) = made(text)
+    assert only.action == ir.Respond(status=500)
+    assert set(problems(text)) == {"spec.rules[0].filters[0].externalAuth"}
+
+
 def test_calls_to_a_port_that_speaks_http_1_are_told() -> None:
     text = route(f"[{{{TO_WEB}}}]", kind="GRPCRoute")
     assert set(problems(text)) == {"spec.rules[0].backendRefs[0]"}

@@ -17,6 +17,7 @@ from weft.compile.gatewayapi.routes import RequestRoute
 from weft.compile.protocol import Protocol
 from weft.errors import Problem, Severity
 from weft.model.grpc_route import GRPCRoute
+from weft.model.http_route import HTTPRouteFilter
 from weft.model.resource import Key
 from weft.model.route import RouteFilter, RouteRule
 
@@ -73,6 +74,17 @@ def unknown_filters(route: RequestRoute) -> tuple[Flaw, ...]:
     )
 
 
+def _authorizers(route: RequestRoute) -> Iterator[Flaw]:
+    """Nobody gets past an authorizer that nobody asks."""
+    for rule, number in _rules(route):
+        for place, filters in _places(rule, f"spec.rules[{number}]"):
+            for index, item in enumerate(filters):
+                if isinstance(item, HTTPRouteFilter) and item.external_auth is not None:
+                    path = f"{place}.filters[{index}].externalAuth"
+                    message = "weft asks no external authorizer yet: requests that meet this filter get 500"
+                    yield Flaw(path=path, reason="", message=message, hint="remove it")
+
+
 def _rules(route: RequestRoute) -> Iterator[tuple[RouteRule, int]]:
     for number, rule in enumerate(route.spec.rules or ()):
         yield rule, number
@@ -127,7 +139,13 @@ def all_problems(routes: Mapping[Key, RequestRoute], facts: Facts) -> tuple[Prob
 
 
 def _own_problems(route: RequestRoute) -> tuple[Problem, ...]:
-    flaws = (*unsound_matches(route), *unknown_filters(route), *_sessions(route), *_backends(route))
+    flaws = (
+        *unsound_matches(route),
+        *unknown_filters(route),
+        *_authorizers(route),
+        *_sessions(route),
+        *_backends(route),
+    )
     return tuple(_problem(route.key, UNHEEDED, flaw.message, flaw.path, flaw.hint) for flaw in flaws)
 
 
