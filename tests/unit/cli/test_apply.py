@@ -142,9 +142,9 @@ def test_a_program_that_is_nowhere_is_refused_at_its_line(weft: Weft) -> None:
 
 
 def test_what_is_not_translated_is_said_once(weft: Weft) -> None:
-    spec = "{ports: [{port: 80}], externalIPs: [192.0.2.1]}"
+    spec = "{ports: [{port: 80}], type: NodePort, externalTrafficPolicy: Local}"
     service = f"apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {spec}\n"
-    assert weft("apply", "-", stdin=service).stderr.count("spec.externalIPs") == 1
+    assert weft("apply", "-", stdin=service).stderr.count("spec.externalTrafficPolicy") == 1
 
 
 def test_wait_reports_convergence(weft: Weft) -> None:
