@@ -33,12 +33,10 @@ from weft.protos import (
     proxy_header_v3,
     route_v3,
     tap_match_v3,
-    tcp_protocols_v3,
 )
 from weft.protos.wire import pack
 
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_TCP_OPTIONS: Final = "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions"
 _FORWARD_PROXY: Final = "envoy.clusters.dynamic_forward_proxy"
 _PROXY_SOCKET: Final = "envoy.transport_sockets.upstream_proxy_protocol"
 _NO_LIMIT: Final = 2**32 - 1
@@ -258,9 +256,6 @@ def cluster(unit: Cluster) -> cluster_v3.Cluster:
             made.common_lb_config.healthy_panic_threshold.value = unit.outlier.min_health_percent
     if unit.protocol is not UpstreamProtocol.TCP:
         made.typed_extension_protocol_options[_HTTP_OPTIONS].CopyFrom(pack(_http_options(unit)))
-    if limits.tcp_idle_timeout is not None:
-        idle = tcp_protocols_v3.TcpProtocolOptions(idle_timeout=duration(limits.tcp_idle_timeout))
-        made.typed_extension_protocol_options[_TCP_OPTIONS].CopyFrom(pack(idle))
     if limits.keepalive is not None:
         keepalive = made.upstream_connection_options.tcp_keepalive
         keepalive.SetInParent()

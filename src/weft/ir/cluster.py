@@ -122,7 +122,6 @@ class Connections:
     max_requests_per_connection: int | None = None
     max_concurrent_streams: int | None = None
     idle_timeout: timedelta | None = None
-    tcp_idle_timeout: timedelta | None = None
     max_connection_duration: timedelta | None = None
     keepalive: Keepalive | None = None
     ping: Ping | None = None

@@ -87,7 +87,6 @@ if TYPE_CHECKING:
     from weft_stubs import stateful_session_v3 as stateful_session_v3
     from weft_stubs import stats_log_v3 as stats_log_v3
     from weft_stubs import tap_match_v3 as tap_match_v3
-    from weft_stubs import tcp_protocols_v3 as tcp_protocols_v3
     from weft_stubs import tcp_proxy_v3 as tcp_proxy_v3
     from weft_stubs import tls_inspector_v3 as tls_inspector_v3
     from weft_stubs import tls_v3 as tls_v3

@@ -83,7 +83,6 @@ PACKAGES: Final[dict[str, str]] = {
     "sni_forward_proxy_v3": f"{_FILTERS}.network.sni_dynamic_forward_proxy.v3",
     "stats_log_v3": "envoy.extensions.access_loggers.stats.v3",
     "tap_match_v3": "envoy.config.common.matcher.v3",
-    "tcp_protocols_v3": "envoy.extensions.upstreams.tcp.v3",
     "tcp_proxy_v3": f"{_FILTERS}.network.tcp_proxy.v3",
     "tls_inspector_v3": f"{_FILTERS}.listener.tls_inspector.v3",
     "tls_v3": "envoy.extensions.transport_sockets.tls.v3",

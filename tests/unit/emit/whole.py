@@ -42,7 +42,6 @@ def _clusters() -> tuple[ir.Cluster, ...]:
         max_requests_per_connection=100,
         max_concurrent_streams=50,
         idle_timeout=SECOND,
-        tcp_idle_timeout=SECOND,
         max_connection_duration=60 * SECOND,
         keepalive=ir.Keepalive(probes=3, time=60 * SECOND, interval=5 * SECOND),
         ping=ir.Ping(interval=30 * SECOND, timeout=5 * SECOND),

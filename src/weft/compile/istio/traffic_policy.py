@@ -166,7 +166,6 @@ def connections(pool: ConnectionPoolSettings, settings: Settings) -> ir.Connecti
         max_requests_per_connection=(http.max_requests_per_connection if http else None) or None,
         max_concurrent_streams=(http.max_concurrent_streams if http else None) or None,
         idle_timeout=idle if idle is not None else (tcp.idle_timeout if tcp else None),
-        tcp_idle_timeout=tcp.idle_timeout if tcp else None,
         max_connection_duration=tcp.max_connection_duration if tcp else None,
         keepalive=keepalive(tcp.tcp_keepalive if tcp else None, settings.keepalive),
         ping=_ping(pool),
