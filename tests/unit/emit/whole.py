@@ -71,6 +71,16 @@ def _clusters() -> tuple[ir.Cluster, ...]:
     balancing += [
         ir.LoadBalancing(algorithm=ir.Algorithm.RING_HASH, ring_minimum=1024, locality_weighted=True),
         ir.LoadBalancing(algorithm=ir.Algorithm.MAGLEV, table_size=65537),
+        ir.LoadBalancing(
+            algorithm=ir.Algorithm.REPORTED_LOAD,
+            reported=ir.ReportedLoad(
+                metrics=("named_metrics.queue",),
+                error_penalty=1.0,
+                settled_after=SECOND,
+                forgotten_after=SECOND,
+                period=SECOND,
+            ),
+        ),
         ir.LoadBalancing(zone_aware=ir.ZoneAware(min_hosts=3)),
         ir.LoadBalancing(zone_aware=ir.ZoneAware(enabled=False), keeps_draining=True),
     ]
