@@ -222,6 +222,11 @@ class HTTPRouteRetry(Shape):
     codes: tuple[Annotated[Int, Field(ge=400, le=599)], ...] | None = None
     """Statuses that are tried again."""
 
+    def flaws(self) -> Iterator[Flaw]:
+        """Statuses differ."""
+        for number in twice(self.codes or ()):
+            yield Flaw(("codes", number), "the status is there twice", "remove it")
+
 
 class HTTPRouteTimeouts(Shape):
     """How long a request may take."""

@@ -41,6 +41,8 @@ def _key(key: object) -> str:
     kind = key.get("kty")
     if not isinstance(kind, str) or kind not in _NEEDED:
         return f"{kind!r} is not a type of key: write RSA, EC, OKP or oct under kty"
+    if not isinstance(key.get("kid", ""), str):
+        return "the key's kid must be text"
     return next((wrong for name in _NEEDED[kind] if (wrong := _member(key, name))), "")
 
 

@@ -52,7 +52,7 @@ class HTTPCookie(Shape):
             elif name in names[:number]:
                 yield Flaw(("attributes", number, "name"), f"{name!r} is there twice", "remove it")
         try:
-            units.parse_duration(self.ttl or "0")
+            units.parse_duration("0" if self.ttl is None else self.ttl)
         except ValueError as error:
             yield Flaw(("ttl",), str(error))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -70,8 +71,12 @@ class JWTRule(Shape):
 
 
 def _is_url(text: str) -> bool:
+    if re.search(r"[\x00-\x1f\x7f]|%(?![0-9a-fA-F]{2})", text):
+        return False
     try:
         parts = urlsplit(text)
+        if " " in parts.netloc:
+            return False
         return parts.scheme in {"http", "https"} and (parts.port is None or parts.port >= 0)
     except ValueError:
         return False

@@ -297,6 +297,12 @@ def _positive_duration(value: object) -> timedelta:
     return units.parse_duration(value)
 
 
+def _fine_duration(value: object) -> timedelta:
+    if units.nanoseconds(value) < _MS:
+        raise ValueError(f"{value!r} is too short: at least '1ms'")
+    return units.parse_duration(value)
+
+
 def _optional_duration(value: object) -> timedelta:
     return timedelta(0) if abs(units.nanoseconds(value)) < _MS else _positive_duration(value)
 
@@ -309,6 +315,7 @@ _WRITTEN: Final = PlainSerializer(_written, return_type=str)
 _AS_TEXT: Final = WithJsonSchema({"type": "string"})
 ProtoDuration = Annotated[timedelta, _duration_of(_proto_duration), _WRITTEN, _AS_TEXT]
 PositiveDuration = Annotated[timedelta, _duration_of(_positive_duration), _WRITTEN, _AS_TEXT]
+FineDuration = Annotated[timedelta, _duration_of(_fine_duration), _WRITTEN, _AS_TEXT]
 OptionalDuration = Annotated[timedelta, _duration_of(_optional_duration), _WRITTEN, _AS_TEXT]
 GatewayDuration = Annotated[timedelta, _duration_of(units.parse_gateway_duration), _WRITTEN, _AS_TEXT]
 
@@ -367,9 +374,16 @@ class _Check:
 IpAddress = Annotated[Text, _Check(_ip)]
 
 
+_RFC3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
 def _time(value: str) -> str:
     try:
-        datetime.fromisoformat(value.replace("Z", "+00:00"))
+        if not _RFC3339.fullmatch(value):
+            raise ValueError(value)
+        datetime.fromisoformat(re.sub(r"\.[0-9]+", "", value.upper()).replace("Z", "+00:00"))
     except ValueError as error:
         raise ValueError(f"{_short(value)} is not a time: write it like '2026-01-31T12:00:00Z'") from error
     return value

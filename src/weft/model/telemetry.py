@@ -10,7 +10,7 @@ from pydantic import Field
 from weft.model.base import Flaw, Shape, at_most_one, each
 from weft.model.cel import expression
 from weft.model.istio import IstioResource, IstioStatus, LabelsSelector, PolicyTargetReference, attached
-from weft.model.scalars import Bool, Float, PositiveDuration, Text
+from weft.model.scalars import Bool, FineDuration, Float, Text
 
 
 class LogFilter(Shape):
@@ -106,7 +106,7 @@ class Metrics(Shape):
 
     overrides: tuple[MetricsOverrides, ...] | None = None
     providers: tuple[ProviderRef, ...] | None = None
-    reporting_interval: PositiveDuration | None = None
+    reporting_interval: FineDuration | None = None
 
 
 class EnvironmentTag(Shape):
