@@ -115,9 +115,12 @@ def _placed(service: Service, subset: Subset, policy: Policy, settings: Settings
     # Envoy sends to all when few are healthy, if that is asked for: to none that is known not to be ready.
     ready = bool(policy.outlier and policy.outlier.min_health_percent) and service.nearness is None
     select = subset.labels if subset.contested else ()
-    if not (ready or service.same_node or select):
+    owner = service.namespace if service.contested else ""
+    if not (ready or service.same_node or select or owner):
         return result
-    changed = replace(result.placement, healthy_only=ready, same_node=service.same_node, select=select)
+    changed = replace(
+        result.placement, healthy_only=ready, same_node=service.same_node, select=select, owner=owner
+    )
     return replace(result, placement=changed)
 
 

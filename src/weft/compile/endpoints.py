@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from weft import ir
 from weft.compile.clusters import listed_endpoint
@@ -22,13 +23,15 @@ from weft.names import ClusterName
 def endpoint_set(world: World, cluster: str) -> ir.EndpointSet:
     """All endpoints of a cluster, in a stable order; none for a name that nothing stands behind.
 
+    Where several namespaces have a service of the host, those of all: each client's placement takes its own.
     The same object as long as none of them differs.
     """
     name = ClusterName.parse(cluster)
     candidates = world.services.by_host.get(name.host, ()) if name is not None else ()
+    found: dict[str, ir.EndpointSet] = {}
     for service in candidates:
         port = service.port(name.port) if name is not None else None
-        if name is None or port is None or service.resolution is Resolution.ALIAS:
+        if name is None or port is None or service.resolution in _ELSEWHERE or service.namespace in found:
             continue
         labels = subset_labels(world, service, name.subset)
         members = world.backends(service)
@@ -37,15 +40,22 @@ def endpoint_set(world: World, cluster: str) -> ir.EndpointSet:
         rules, root = world.all(PeerAuthentication), world.settings.root_namespace
         refusing = world.memo(_refusing, members, port, rules, root, world.memo)
         networks = world.networks
-        return world.memo(
+        found[service.namespace] = world.memo(
             _endpoint_set, cluster, members, service, port, labels, refusing, name.sealed, networks
         )
-    return world.memo(_nothing, cluster)
+    return world.memo(_together, cluster, tuple(found.values()))
 
 
-def _nothing(cluster: str) -> ir.EndpointSet:
-    """A cluster without endpoints."""
-    return ir.EndpointSet(cluster=cluster, endpoints=())
+_ELSEWHERE: Final = {Resolution.ALIAS, Resolution.DNS, Resolution.DNS_ROUND_ROBIN, Resolution.NAMED}
+"""Services whose endpoints their clusters know by themselves."""
+
+
+def _together(cluster: str, parts: tuple[ir.EndpointSet, ...]) -> ir.EndpointSet:
+    if len(parts) == 1:
+        return parts[0]
+    endpoints = tuple(endpoint for part in parts for endpoint in part.endpoints)
+    gateways = parts[0].gateways if parts else ()
+    return ir.EndpointSet(cluster=cluster, endpoints=endpoints, gateways=gateways)
 
 
 def subset_labels(world: World, service: Service, subset: str) -> Labels | None:
@@ -90,7 +100,7 @@ def _endpoint_set(
             endpoint = replace(endpoint, health=ir.Health.HEALTHY)
         if not endpoint.network and (network := networks.of(endpoint.address)):
             endpoint = replace(endpoint, network=network)
-        found.append(endpoint)
+        found.append(replace(endpoint, owner=service.namespace) if service.contested else endpoint)
     found.sort(key=lambda endpoint: (endpoint.address, endpoint.port))
     return ir.EndpointSet(cluster=cluster, endpoints=tuple(found), gateways=gateways)
 

@@ -132,6 +132,7 @@ def combined(group: tuple[Service, ...]) -> tuple[Service, ...]:
     """Services of a host: entries of a namespace that differ in ports and endpoints are one (Istio)."""
     if len(group) == 1:
         return group
+    contested = len({service.namespace for service in group}) > 1
     made: list[Service] = []
     for service in group:
         for place, known in enumerate(made):
@@ -139,7 +140,7 @@ def combined(group: tuple[Service, ...]) -> tuple[Service, ...]:
                 made[place] = _both(known, service)
                 break
         else:
-            made.append(service)
+            made.append(replace(service, contested=True) if contested else service)
     return tuple(made)
 
 

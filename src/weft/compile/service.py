@@ -72,6 +72,7 @@ class Service:
     ``same_node``: it has none but those beside the client; ``sticky``: each client keeps its endpoint;
     ``unready_too``: workloads count before they are ready. ``external_addresses`` are dialled, but not what
     its name resolves to. ``session``: requests of one session stay at an endpoint, even while it drains.
+    ``contested``: other namespaces have a service of this host too; a client means one of them.
     """
 
     host: str
@@ -95,6 +96,7 @@ class Service:
     session: SessionPersistence | None = None
     export_to: tuple[str, ...] = ("*",)
     created: str = ""
+    contested: bool = False
     source: Key
 
     def port(self, number: int) -> Port | None:

@@ -34,6 +34,8 @@ def groups(
     endpoints: Iterable[Endpoint], placement: Placement, client: Standpoint = UNPLACED
 ) -> tuple[Group, ...]:
     """The endpoints as the client shall use them, the best first."""
+    if placement.owner:
+        endpoints = (endpoint for endpoint in endpoints if endpoint.owner == placement.owner)
     if placement.select:
         wanted = set(placement.select)
         endpoints = (endpoint for endpoint in endpoints if wanted <= set(endpoint.labels))

@@ -31,7 +31,8 @@ class Endpoint:
     """One address. ``address`` is an IP, a host name (DNS discovery), or ``unix:///path`` with port 0.
 
     ``mesh_tls``: a sidecar answers there, so mTLS is spoken to it. Who it is goes into metadata:
-    ``workload``, ``namespace``, ``service_account`` and labels are what telemetry reports.
+    ``workload``, ``namespace``, ``service_account`` and labels are what telemetry reports. ``owner``: the
+    namespace of its service, where several have a service of the host.
     """
 
     address: str
@@ -47,6 +48,7 @@ class Endpoint:
     labels: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
     node: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -37,7 +37,7 @@ class Placement:
 
     ``labels`` go first: endpoints that share all of them with the client are best, then all but the last,
     and so on; a value given here stands in for the client's. ``failover``: (from, to) regions.
-    ``select``: endpoints without all these labels are left out.
+    ``select``: endpoints without all these labels are left out; ``owner``: so are those of other owners.
     ``distribute``, where one fits the client, fixes shares and ranks nothing. ``same_node``: endpoints on
     other nodes are left out. ``healthy_only``: so are those that are known not to be ready.
     """
@@ -47,6 +47,7 @@ class Placement:
     failover: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str | None], ...] = ()
     select: tuple[tuple[str, str], ...] = ()
+    owner: str = ""
     same_node: bool = False
     healthy_only: bool = False
 

@@ -23,6 +23,8 @@ from weft import ir
 from weft.compile.endpoints import endpoint_set
 from weft.compile.proxy import compile_proxy
 from weft.compile.world import World
+from weft.emit.endpoints import pack
+from weft.emit.placement import groups
 
 
 def entry(spec: str, *, name: str = "e", namespace: str = "default", more: str = "") -> str:
@@ -186,3 +188,43 @@ def test_hidden_entries() -> None:
     assert outbound(proxy(World.build(resources(entry(meant, namespace="other"))))) == [
         "outbound|80||a.example.com"
     ]
+
+
+PRIVATE = "{hosts: [a.example.com], exportTo: ['.'], resolution: %s, ports: [{number: 80, name: http, protocol: HTTP}], endpoints: [{address: %s}]}"
+
+
+def seen_from(of: World, namespace: str) -> list[str]:
+    """The endpoints that a client of a namespace gets for ``a.example.com``."""
+    name = "outbound|80||a.example.com"
+    made = cluster(proxy(of, f"sidecar~10.0.0.9~x.{namespace}"), name)
+    if made.discovery is not ir.Discovery.EDS:
+        return [endpoint.address for endpoint in made.endpoints]
+    assert pack(endpoint_set(of, name), made.placement)
+    found = groups(endpoint_set(of, name).endpoints, made.placement)
+    return [endpoint.address for group in found for endpoint in group.endpoints]
+
+
+def test_each_namespace_has_its_own_entry_of_a_host() -> None:
+    of = world(
+        entry(PRIVATE % ("STATIC", "10.0.0.1"), namespace="default"),
+        entry(PRIVATE % ("STATIC", "10.0.0.2"), namespace="other"),
+        entry(PRIVATE % ("DNS", "db.example.net"), namespace="third"),
+    )
+    assert seen_from(of, "default") == ["10.0.0.1"]
+    assert seen_from(of, "other") == ["10.0.0.2"]
+    assert seen_from(of, "third") == ["db.example.net"]
+    # Alone again, nobody needs to choose.
+    rest = of.replace((), [key for key in of.services.by_source if key.namespace != "other"])
+    assert seen_from(rest, "other") == ["10.0.0.2"]
+    assert (
+        cluster(proxy(rest, "sidecar~10.0.0.9~x.other"), "outbound|80||a.example.com").placement
+        == ir.Placement()
+    )
+
+
+def test_an_entry_without_endpoints_does_not_take_another_namespace_s() -> None:
+    of = world(
+        entry(PRIVATE % ("STATIC", "10.0.0.1"), namespace="default"),
+        entry((PRIVATE % ("STATIC", "x")).replace(", endpoints: [{address: x}]", ""), namespace="other"),
+    )
+    assert (seen_from(of, "default"), seen_from(of, "other")) == (["10.0.0.1"], [])
