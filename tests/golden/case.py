@@ -59,7 +59,7 @@ class Case:
         )
         world = World.build(resources)
         proxy, found = compile_proxy(world, identity)
-        self.problems = [str(problem) for problem in (*problems, *found)]
+        self.problems = [str(problem).replace(f"{directory}/", "") for problem in (*problems, *found)]
         self._proxy = replace(proxy, telemetry=_QUIET)
         self.bundle: Bundle = emit(self._proxy)
         self._endpoints = [

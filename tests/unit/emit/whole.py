@@ -315,6 +315,27 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         max_connection_duration=SECOND,
         path_normalization=ir.PathNormalization.DECODE_AND_MERGE_SLASHES,
     )
+    everybody = ir.Bucket(name="all", tokens=5, interval=SECOND, burst=10)
+    callers = ir.Bucket(
+        name="callers",
+        tokens=5,
+        interval=SECOND,
+        burst=10,
+        match=(ir.HeaderMatch(name=":path", match=ir.TextMatch(test=ir.TextTest.PREFIX, value="/api/")),),
+        per=(
+            ir.CallerKey(by=ir.CallerBy.PRINCIPAL),
+            ir.CallerKey(by=ir.CallerBy.ADDRESS),
+            ir.CallerKey(by=ir.CallerBy.HEADER, path=("x-user",)),
+            ir.CallerKey(by=ir.CallerBy.CLAIM, path=("realm", "sub")),
+        ),
+    )
+    counting = ir.LimitService(cluster="mesh", domain="shop", timeout=SECOND, fail_open=False)
+    limits = (
+        ir.RateLimit(
+            name="a/b", buckets=(everybody, callers), shared=False, shadow=True, status=503, tell=False
+        ),
+        ir.RateLimit(name="a/c", buckets=(everybody,), service=counting),
+    )
     gateway = ir.HttpHandler(
         stat_prefix="gateway",
         routes="80",
@@ -322,6 +343,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         edge=True,
         trusted_hops=1,
         looks_up=True,
+        rate_limits=limits,
         preserve_external_request_id=True,
         path_normalization=ir.PathNormalization.NONE,
     )
