@@ -165,10 +165,10 @@ def _discovery(service: Service, policy: Policy, router: bool) -> ir.Discovery:
 
 
 def _listed(service: Service, port: Port, subset: Subset, peers: Peers) -> tuple[ir.Endpoint, ...]:
-    """Endpoints of a DNS cluster: what the resource lists, else the host itself."""
+    """Endpoints of a DNS cluster: what the resource lists, else the host itself, which has no labels."""
     members = service.endpoints if service.selector is None else peers.members
     if not members:
-        if is_wildcard(service.host) or service.selector is not None:
+        if is_wildcard(service.host) or service.selector is not None or subset.labels:
             return ()
         number = port.target if isinstance(port.target, int) else port.number
         return (ir.Endpoint(address=service.host, port=number),)

@@ -249,3 +249,11 @@ def test_connections_as_a_whole_obey_the_hosts_policy() -> None:
         rule("", "{tunnel: {targetHost: '::1', targetPort: 2, protocol: POST}}", host="queue"), ROUTED
     )
     assert own.tunnel == ir.Tunnel(to="[::1]:2", post=True)
+
+
+@pytest.mark.parametrize(("labels", "found"), [("", ("api.example",)), (", labels: {a: b}", ())])
+def test_a_name_without_endpoints_is_of_no_subset_with_labels(labels: str, found: tuple[str, ...]) -> None:
+    entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: api, labels: {a: b}}\nspec: {hosts: [api.example], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}\n"
+    split = f"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api}}\nspec: {{host: api.example, subsets: [{{name: v1{labels}}}]}}\n"
+    made_of = made(entry, split, name="outbound|80|v1|api.example")
+    assert tuple(endpoint.address for endpoint in made_of.endpoints) == found
