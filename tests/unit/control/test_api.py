@@ -133,6 +133,26 @@ async def test_what_only_warns_is_stored_and_what_breaks_a_rule_is_not(api: ApiC
     assert [cause["field"] for cause in error.status["details"]["causes"]] == ["spec.exportTo[1]"]
 
 
+async def test_what_cannot_be_changed_is_refused(api: ApiClient) -> None:
+    classes = "/apis/gateway.networking.k8s.io/v1/gatewayclasses"
+    mine = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": "mine"},
+        "spec": {"controllerName": "example.com/a"},
+    }
+    await api.raw("POST", classes, mine)
+    other = {"spec": {"controllerName": "example.com/b"}}
+    error = await refused(api, "PATCH", f"{classes}/mine", other, headers=MERGE)
+    assert [cause["field"] for cause in error.status["details"]["causes"]] == ["spec.controllerName"]
+    await api.raw("PATCH", f"{classes}/mine", {"spec": {"description": "x"}}, headers=MERGE)
+    maps = "/api/v1/namespaces/default/configmaps"
+    sealed = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sealed"}, "data": {"a": "b"}}
+    await api.raw("POST", maps, {**sealed, "immutable": True})
+    error = await refused(api, "PUT", f"{maps}/sealed", {**sealed, "data": {"a": "c"}})
+    assert {cause["field"] for cause in error.status["details"]["causes"]} == {"immutable", "data"}
+
+
 async def test_replace_needs_the_latest_version_when_it_names_one(api: ApiClient) -> None:
     first = await api.raw("POST", ROUTES, route())
     second = await api.raw("PUT", f"{ROUTES}/reviews", {**first, "spec": route(subset="v2")["spec"]})

@@ -222,7 +222,7 @@ class Applier:
                 plan.found.append(Found(index=index, problem=_foreign(key, owner_name)))
                 return
             owner = own(row, before, options)
-            checked = check(row, _merged(row, old, wire), options.validation)
+            checked = check(row, _merged(row, old, wire), options.validation, old)
             uid, expect = before.uid, before.revision
         plan.found += [Found(index=index, problem=problem) for problem in checked.problems]
         # The same object keeps its very bytes: then the store makes no revision and wakes nobody.

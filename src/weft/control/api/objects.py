@@ -171,7 +171,7 @@ class Objects:
             checked = check(row, with_status(old, new), options.validation)
             owner, record = before.owner, False
         else:
-            checked = check(row, changed(row, old, new), options.validation)
+            checked = check(row, changed(row, old, new), options.validation, old)
             owner, record = own(row, before, options), in_history(row, checked.wire)
         metadata = checked.wire["metadata"]
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):

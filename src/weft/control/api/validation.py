@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from weft.control.api.status import ApiError, cause_text, invalid
 from weft.errors import Origin, Problem, Severity
+from weft.model import fixed
 from weft.model.catalog import KindRow
-from weft.model.parse import UNKNOWN_FIELD, parse_object
+from weft.model.parse import RULE, UNKNOWN_FIELD, parse_object
 from weft.model.resource import Resource
 from weft.model.untranslated import findings
 from weft.model.workload import Workload
@@ -44,8 +45,8 @@ class Checked:
         return tuple(cause_text(problem) for problem in self.problems)
 
 
-def check(row: KindRow, wire: Wire, validation: Validation) -> Checked:
-    """Pass ``wire`` through its model.
+def check(row: KindRow, wire: Wire, validation: Validation, before: Wire | None = None) -> Checked:
+    """Pass ``wire`` through its model; ``before`` is the object that it takes the place of.
 
     Raises:
         ApiError: 422 with all that is wrong.
@@ -65,6 +66,9 @@ def check(row: KindRow, wire: Wire, validation: Validation) -> Checked:
         unknown = []
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]
     errors += _relative(resource)
+    if before is not None:
+        changes = fixed.flaws(row.id, before, wire)
+        errors += (Problem(RULE, flaw.message, None, flaw.hint, join(flaw.path)) for flaw in changes)
     if resource is None or errors:
         raise _refusal(row, wire, errors or problems)
     problems = (*problems, *findings(resource))
