@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from weft.compile.istio.envoy_filter import patches_of
-from weft.compile.istio.proxy_config import start_of
+from weft.compile.istio.proxy_config import annotated, start_of
 from weft.compile.mesh import said
 from weft.control.entry import GROUP_KIND
 from weft.emit.patches.bootstrap import fragments_of
@@ -19,13 +19,14 @@ from weft.model.mesh_config import MeshConfig
 from weft.model.parse import parse_object
 from weft.model.proxy_config import ProxyConfig
 from weft.model.resource import Key, Resource
-from weft.names import ROOT_NAMESPACE
+from weft.names import ROOT_NAMESPACE, WORKLOAD_LABEL
 from weft.start import Json, ProxyStart
 from weft.store.interface import Store
 
 _FILTER: Final = "networking.istio.io/EnvoyFilter"
 _PROXY: Final = "networking.istio.io/ProxyConfig"
 _MESH: Final = "weft.dev/MeshConfig"
+_WORKLOAD: Final = "weft.dev/Workload"
 
 R = TypeVar("R", bound=Resource)
 
@@ -37,10 +38,16 @@ async def proxy_start(store: Store, root: str, instance: Instance) -> ProxyStart
     meshes = {one.key: one for one in await _all(store, _MESH, MeshConfig)}
     maps = {one.key: one for one in await _all(store, "/ConfigMap", ConfigMap, ROOT_NAMESPACE)}
     mesh = said(meshes, maps)
-    start = start_of(
-        mesh.default_config if mesh else None, configs, instance.namespace, instance.labels, root
-    )
-    start = replace(start, probe=await _probe(store, instance))
+    group = await _body(store, GROUP_KIND, instance, instance.group)
+    workload = await _body(store, _WORKLOAD, instance, instance.labels.get(WORKLOAD_LABEL, ""))
+    template = (group.get("spec") or {}).get("metadata") or {}
+    annotations: dict[str, str] = {}
+    for part in (group.get("metadata") or {}, template, workload.get("metadata") or {}):
+        annotations |= part.get("annotations") or {}
+    defaults = mesh.default_config if mesh else None
+    own = annotated(annotations)
+    start = start_of(defaults, configs, instance.namespace, instance.labels, root, own)
+    start = replace(start, probe=_probe(group))
     if not filters:
         return start
     labels = tuple(sorted(instance.labels.items()))
@@ -48,13 +55,17 @@ async def proxy_start(store: Store, root: str, instance: Instance) -> ProxyStart
     return replace(start, bootstrap=fragments_of(patches_of(table, instance.namespace, labels, (), root)))
 
 
-async def _probe(store: Store, instance: Instance) -> Json | None:
+def _probe(group: Json) -> Json | None:
     """The probe of its WorkloadGroup. One that runs a command stays where it is: it would run on the host."""
-    if not instance.group:
-        return None
-    stored = await store.get(Key(GROUP_KIND, instance.namespace, instance.group))
-    said: Json = (json.loads(stored.body).get("spec") or {}).get("probe") or {} if stored else {}
+    said: Json = (group.get("spec") or {}).get("probe") or {}
     return said if said and "exec" not in said else None
+
+
+async def _body(store: Store, kind: str, instance: Instance, name: str) -> Json:
+    """A resource of the instance's namespace as it was written; empty when there is none of that name."""
+    stored = await store.get(Key(kind, instance.namespace, name)) if name else None
+    body: Json = json.loads(stored.body) if stored else {}
+    return body
 
 
 async def _all(store: Store, kind: str, model: type[R], namespace: str | None = None) -> Sequence[R]:

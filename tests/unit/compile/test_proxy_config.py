@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from weft.compile.istio.proxy_config import start_of
+from weft.compile.istio.proxy_config import ANNOTATION, annotated, start_of
 from weft.model.parse import parse_object
 from weft.model.proxy_config import ProxyConfig
 from weft.model.proxy_settings import ProxySettings
@@ -44,6 +44,19 @@ def test_the_narrower_wins_and_variables_add_up() -> None:
         defaults=ProxySettings.model_validate({"concurrency": 9, "proxyMetadata": {"C": "default"}}),
     )
     assert found == ProxyStart(concurrency=3, environment={"A": "mesh", "B": "shop", "C": "default"})
+
+
+def test_an_annotation_goes_before_all_but_the_workload_s_own() -> None:
+    said = annotated({ANNOTATION: "concurrency: 5\nproxyMetadata: {A: annotation, D: annotation}"})
+    configs = (
+        config("shop", "shop", concurrency=1, environmentVariables={"A": "shop"}),
+        config("web", "shop", selector=APP, environmentVariables={"D": "web"}),
+    )
+    found = start_of(None, configs, "shop", {"app": "web"}, "istio-system", said)
+    assert found == ProxyStart(concurrency=5, environment={"A": "annotation", "D": "web"})
+    assert annotated({}) is None
+    assert annotated({ANNOTATION: "concurrency: many"}) is None
+    assert annotated({ANNOTATION: "[1"}) is None
 
 
 def test_of_several_the_oldest_counts() -> None:

@@ -1,8 +1,9 @@
-"""What a node is told of an instance as it starts: here the probe of its group."""
+"""What a node is told of an instance as it starts: the probe of its group, the settings of its proxy."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from weft.control.entry import GROUP_KIND
 from weft.control.start import proxy_start
 from weft.instance import Instance
 from weft.model.resource import Key
+from weft.names import WORKLOAD_LABEL
 from weft.start import ProxyStart
 from weft.store.interface import Put
 from weft.store.sqlite import SqliteStore
@@ -31,6 +33,28 @@ async def _group(store: SqliteStore, name: str, probe: dict[str, Any] | None) ->
     await store.transact(
         [Put(key=Key(GROUP_KIND, "default", name), uid=name, body=json.dumps(body).encode())]
     )
+
+
+async def _put(store: SqliteStore, kind: str, name: str, metadata: dict[str, Any], spec: Any) -> None:
+    group, _, short = kind.partition("/")
+    meta = {"name": name, "namespace": "default", **metadata}
+    body = {"apiVersion": f"{group}/v1", "kind": short, "metadata": meta, "spec": spec}
+    await store.transact([Put(key=Key(kind, "default", name), uid=name, body=json.dumps(body).encode())])
+
+
+async def test_settings_of_the_proxy_by_an_annotation(tmp_path: Path) -> None:
+    def says(text: str) -> dict[str, Any]:
+        return {"annotations": {"proxy.istio.io/config": text}}
+
+    async with SqliteStore.open(tmp_path / "store") as store:
+        template = {"template": {}, "metadata": says("concurrency: 3")}
+        await _put(store, GROUP_KIND, "own", says("concurrency: 2"), {"template": {}})
+        await _put(store, GROUP_KIND, "both", says("concurrency: 2"), template)
+        await _put(store, "weft.dev/Workload", "web", says("proxyMetadata: {A: b}"), {"command": ["x"]})
+        found = [(await proxy_start(store, "istio-system", instance(name))) for name in ("own", "both", None)]
+        assert [start.concurrency for start in found] == [2, 3, None]
+        labelled = replace(instance(None), labels={WORKLOAD_LABEL: "web"})
+        assert (await proxy_start(store, "istio-system", labelled)).environment == {"A": "b"}
 
 
 async def test_the_probe_of_its_group_unless_it_runs_a_command(tmp_path: Path) -> None:

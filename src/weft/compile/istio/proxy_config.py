@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Final
+
+from pydantic import ValidationError
 
 from weft.compile.age import age
 from weft.model.proxy_config import ProxyConfig
 from weft.model.proxy_settings import ProxySettings
 from weft.start import ProxyStart
+from weft.yaml import load
+
+ANNOTATION: Final = "proxy.istio.io/config"
 
 
 def start_of(
@@ -17,10 +23,12 @@ def start_of(
     namespace: str,
     labels: Mapping[str, str],
     root: str,
+    own_settings: ProxySettings | None = None,
 ) -> ProxyStart:
     """The mesh's default, then the root namespace's, the namespace's and the workload's own ProxyConfig.
 
-    Of several that are for the same the oldest counts. Variables of all of them add up.
+    Of several that are for the same the oldest counts. Variables of all of them add up. ``own_settings``,
+    by an annotation, go before all but the workload's own ProxyConfig.
     """
     found = sorted(configs, key=lambda one: age(one.metadata))
     start = ProxyStart()
@@ -29,12 +37,23 @@ def start_of(
     for space in dict.fromkeys((root, namespace)):
         whole = (one for one in found if one.metadata.namespace == space and one.spec.selector is None)
         start = _with(start, next(whole, None))
+    if own_settings is not None:
+        start = _over(start, own_settings.concurrency, own_settings.proxy_metadata)
     own = (
         one
         for one in found
         if one.metadata.namespace == namespace and one.spec.selector and _selects(one, labels)
     )
     return _with(start, next(own, None))
+
+
+def annotated(annotations: Mapping[str, str]) -> ProxySettings | None:
+    """What ``proxy.istio.io/config`` says; None when it says nothing, or cannot be read."""
+    documents, _ = load(annotations.get(ANNOTATION, ""), ANNOTATION)
+    try:
+        return ProxySettings.model_validate(documents[0].data) if documents else None
+    except ValidationError:
+        return None
 
 
 def _selects(config: ProxyConfig, labels: Mapping[str, str]) -> bool:
