@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from tests.support.user import User, interpreter, ordinary_user
 
 # Two programs, and one that listens only when a file appears: all on 8080, as their authors wrote them.
 PROGRAM = """
-import os, sys, time
+import os, socket, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 name, wait = sys.argv[1], sys.argv[2:]
 while wait and not os.path.exists(wait[0]):
@@ -25,6 +26,12 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.send_header("content-length", str(len(name))); self.end_headers()
         self.wfile.write(name.encode())
+def datagrams():
+    with socket.socket(type=socket.SOCK_DGRAM) as asked:
+        asked.bind((os.environ.get("HOST", ""), 8080))
+        while True:
+            asked.sendto(name.encode(), asked.recvfrom(1500)[1])
+threading.Thread(target=datagrams, daemon=True).start()
 ThreadingHTTPServer((os.environ.get("HOST", ""), 8080), Answer).serve_forever()
 """
 WORKLOAD = """
@@ -40,7 +47,7 @@ kind: Workload
 metadata: {{name: {name}, labels: {{app: {name}}}}}
 spec:
   command: [{python}, program.py, {name}{wait}]
-  ports: [{{name: http, port: 8080}}]
+  ports: [{{name: http, port: 8080}}, {{name: datagrams, port: 8080, protocol: UDP}}]
   readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1, initialDelaySeconds: 0}}
 ---
 """
@@ -108,5 +115,18 @@ def test_nobody_elses_port_makes_one_ready(mesh: tuple[Mesh, Path]) -> None:
 
 def test_all_have_one_port_and_addresses_of_their_own(mesh: tuple[Mesh, Path]) -> None:
     found = rows(mesh[0])
-    assert {tuple(row["ports"].values()) for row in found.values()} == {(8080,)}
+    assert {tuple(row["ports"].values()) for row in found.values()} == {(8080, 8080)}
     assert len({row["address"] for row in found.values()}) == 3
+
+
+def test_datagrams_are_answered_from_where_they_were_sent(
+    mesh: tuple[Mesh, Path], request: pytest.FixtureRequest
+) -> None:
+    if "env" in request.node.callspec.id:
+        pytest.skip("a program that is only told its address opens UDP there, where no peer calls it")
+    for name in ("one", "two"):
+        with socket.socket(type=socket.SOCK_DGRAM) as peer:
+            peer.settimeout(5)
+            peer.connect((rows(mesh[0])[f"{name}-0"]["address"], 8080))
+            peer.send(b"who?")
+            assert peer.recv(100) == name.encode()

@@ -202,6 +202,7 @@ class Wrapper:
                 app_address=where["appAddress"],
                 advertised=where["inboundAddress"],
                 outbound=(where["outboundAddress"], int(where["outboundPort"])),
+                declared=[int(port) for port in where.get("inboundPorts") or ()],
             )
             self.supervisor = Supervisor(self.child.listener, policy, killable=self.child.killable, say=say)
         if self.link is not None:

@@ -148,6 +148,25 @@ def test_binds(policy: Policy, ip: str, port: int, moved: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("advertised", "ip", "port", "moved"),
+    [
+        ("127.130.0.1", "0.0.0.0", 53, True),
+        ("127.130.0.1", "::", 53, True),
+        ("127.130.0.1", "127.0.0.1", 53, True),
+        ("127.130.0.1", "0.0.0.0", 54, False),  # not what it declares: a client of others
+        ("127.130.0.1", "0.0.0.0", 0, False),
+        ("127.130.0.1", "127.130.0.1", 53, False),
+        ("192.0.2.10", "0.0.0.0", 53, False),  # answers come from the address that was asked
+    ],
+)
+def test_binds_for_datagrams(advertised: str, ip: str, port: int, moved: bool) -> None:
+    made = Policy(
+        app_address="127.70.0.1", advertised=advertised, outbound=("127.70.0.1", 15001), declared=[53]
+    )
+    assert made.bind_datagrams(address(ip, port)) == (("127.130.0.1", port) if moved else None)
+
+
+@pytest.mark.parametrize(
     "raw", [b"", b"\1", struct.pack("=H", 1) + b"/run/x", struct.pack("=H", 2) + b"\0", b"\0" * 16]
 )
 def test_other_families_are_not_ours(raw: bytes) -> None:

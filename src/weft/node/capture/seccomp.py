@@ -26,6 +26,7 @@ _CONNECT_S: Final = 10.0
 _SOCKADDR_MAX: Final = 28  # struct sockaddr_in6
 _IPPROTO_MPTCP: Final = 262
 _TCP: Final = frozenset({0, socket.IPPROTO_TCP, _IPPROTO_MPTCP})
+_UDP: Final = frozenset({0, socket.IPPROTO_UDP})
 _INTERRUPTED_MAX: Final = 1024
 _PLAIN, _SIX_ONLY, _DUAL = "IPv4", "IPv6 only", "dual-stack"
 
@@ -147,11 +148,11 @@ class Supervisor:
             os.close(taken)
             kernel.let_pass(self._listener, call)  # no socket: the kernel says ENOTSOCK
             return
-        if (
-            sock.family not in {socket.AF_INET, socket.AF_INET6}
-            or sock.type != socket.SOCK_STREAM
-            or sock.proto not in _TCP
-        ):
+        internet = sock.family in {socket.AF_INET, socket.AF_INET6}
+        if internet and sock.type == socket.SOCK_DGRAM and call.number != self._connect:
+            with sock:
+                self._do_bind_datagrams(call, sock, address)
+        elif not internet or sock.type != socket.SOCK_STREAM or sock.proto not in _TCP:
             sock.close()
             kernel.let_pass(self._listener, call)
         elif call.number == self._connect:
@@ -165,9 +166,7 @@ class Supervisor:
         if to is None:
             kernel.let_pass(self._listener, call)
             return
-        kind = _PLAIN
-        if sock.family == socket.AF_INET6:
-            kind = _SIX_ONLY if sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) else _DUAL
+        kind = _kind(sock)
         if {kind, self._holders.get(address.port)} == {_PLAIN, _SIX_ONLY} and not _free(to):
             # The second of a pair for [::] and 0.0.0.0. The first has both now, so this one gets a place
             # where nobody calls; the application serves both alike. It must not try: with SO_REUSEADDR two
@@ -180,6 +179,13 @@ class Supervisor:
         if error == 0:
             self._policy.bound(address.port)
         kernel.answer(self._listener, call, error)
+
+    def _do_bind_datagrams(self, call: kernel.Call, sock: socket.socket, address: Address) -> None:
+        to, kind = self._policy.bind_datagrams(address), _kind(sock)
+        if to is None or kind == _SIX_ONLY or sock.proto not in _UDP:
+            kernel.let_pass(self._listener, call)
+        else:
+            kernel.answer(self._listener, call, _bind(sock, kind, to))
 
     def _do_connect(self, call: kernel.Call, sock: socket.socket, address: Address) -> None:
         way = self._policy.connect(address)
@@ -258,6 +264,12 @@ class Supervisor:
     def _forget(self, one: _Pending) -> None:
         if self._pending.pop(one.socket.fileno(), None) is not None:
             self._epoll.unregister(one.socket.fileno())
+
+
+def _kind(sock: socket.socket) -> str:
+    if sock.family == socket.AF_INET:
+        return _PLAIN
+    return _SIX_ONLY if sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) else _DUAL
 
 
 def _inode(sock: socket.socket) -> int:

@@ -4,6 +4,7 @@
 |---|---|
 | ``bind`` to a wildcard, loopback or its own advertised address | the same port at ``app_address`` |
 | ``bind`` to port 0, to another address of the host | as it says |
+| ``bind`` for UDP, at a declared port of a workload that only this host reaches | at ``advertised`` |
 | ``connect`` to loopback or its own address, at a port it bound itself | ``app_address``: its own door |
 | ``connect`` to 127.0.0.0/16, ::1 otherwise | as it says: databases and tools of this host |
 | ``connect`` to another workload's ``app_address`` | refused: that way would go around its sidecar |
@@ -15,6 +16,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from weft.node.capture.loopback import APPLICATIONS
@@ -84,15 +86,24 @@ class Policy:
     """The rules of one application; it learns the ports that are bound.
 
     ``advertised`` is where peers reach the workload: its sidecar listens there. ``outbound`` is the sidecar's
-    port for captured connections.
+    port for captured connections; ``declared`` are the ports that the workload says it has.
     """
 
-    def __init__(self, *, app_address: str, advertised: str, outbound: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        *,
+        app_address: str,
+        advertised: str,
+        outbound: tuple[str, int],
+        declared: Collection[int] = (),
+    ) -> None:
         self.app_address = app_address
+        self.advertised = advertised
         self.outbound = outbound
         family = socket.AF_INET6 if ":" in advertised else socket.AF_INET
         self._app = socket.inet_aton(app_address)
         self._advertised = socket.inet_pton(family, advertised)
+        self._declared = frozenset(declared)
         self._ports: set[int] = set()
 
     def connect(self, to: Address) -> Steer | int | None:
@@ -110,6 +121,15 @@ class Policy:
         """Where to bind instead, or None (as it says)."""
         if to.port and (to.host or to.ip == self._advertised):
             return self.app_address, to.port
+        return None
+
+    def bind_datagrams(self, to: Address) -> tuple[str, int] | None:
+        """The same for a socket of UDP, which no sidecar stands before: peers call it where it is advertised.
+
+        A socket of all addresses answers a peer on loopback from 127.0.0.1, whom the peer did not ask.
+        """
+        if to.host and to.port in self._declared and self.advertised.startswith("127."):
+            return self.advertised, to.port
         return None
 
     def bound(self, port: int) -> None:
