@@ -25,13 +25,17 @@ _SCHEMES = {"HTTPS": "https", "TLS": "tls", "TCP": "tcp", "MONGO": "tcp", "UDP":
 
 @dataclass(frozen=True, slots=True)
 class EdgeProxy:
-    """One Envoy at the edge. ``protocols`` are those of its listeners, by port, as the Gateways say."""
+    """One Envoy at the edge. ``protocols`` are those of its listeners, by port, as the Gateways say.
+
+    ``addresses`` are the IPs where its Gateway asks to be reached, if it does.
+    """
 
     name: str
     namespace: str
     service_account: str
     labels: Mapping[str, str]
     protocols: Mapping[int, str] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -43,13 +47,13 @@ class EdgeProxy:
         """The ports of its listeners."""
         return tuple(sorted(self.protocols))
 
-    def url(self, port: int, host_port: int) -> str:
+    def url(self, port: int, host_port: int, host: str = "localhost") -> str:
         """Where people of this machine reach one of its ports, which is open on ``host_port``."""
         protocol = self.protocols[port].upper()
         scheme = _SCHEMES.get(protocol, "http")
         if (scheme, host_port) in {("http", 80), ("https", 443)}:
-            return f"{scheme}://localhost/"
-        return f"{scheme}://localhost:{host_port}" + ("/" if scheme.startswith("http") else "")
+            return f"{scheme}://{host}/"
+        return f"{scheme}://{host}:{host_port}" + ("/" if scheme.startswith("http") else "")
 
 
 def edge_proxies(
@@ -92,8 +96,14 @@ def edge_proxies(
             if (ref.namespace or one.metadata.namespace, ref.name) == (metadata.namespace, metadata.name):
                 for entry in one.spec.listeners:
                     declared.setdefault(entry.port, str(entry.protocol))
+        asked = (one for one in api_gateway.spec.addresses or () if (one.type or "IPAddress") == "IPAddress")
         edge = EdgeProxy(
-            name, metadata.namespace, name, {**labels, GATEWAY_NAME_LABEL: metadata.name}, declared
+            name,
+            metadata.namespace,
+            name,
+            {**labels, GATEWAY_NAME_LABEL: metadata.name},
+            declared,
+            tuple(str(one.value) for one in asked if one.value),
         )
         found[edge.id] = edge
     return found
@@ -104,20 +114,3 @@ def _ours(class_name: str, controlled: Mapping[str, str]) -> bool:
     if class_name in controlled:
         return controlled[class_name] in Settings().controllers
     return class_name in OURS
-
-
-def place_ports(
-    ports: Iterable[int], wanted: Mapping[int, int], *, lowest: int, free: Mapping[int, bool]
-) -> dict[int, int]:
-    """Gateway port -> host port. What is not ``wanted`` stays, unless it is below ``lowest`` (the first port
-    that this user may bind) or not ``free``: then it moves up by 10,000 (``80`` -> ``10080``).
-    """
-    placed: dict[int, int] = {}
-    for port in ports:
-        if port in wanted:
-            placed[port] = wanted[port]
-        elif port < lowest or not free.get(port, True):
-            placed[port] = port + 10_000 if port + 10_000 < 65536 else port
-        else:
-            placed[port] = port
-    return placed

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from weft.app import tree
+from weft.app.doors import Doors
 from weft.app.fleet import Fleet
-from weft.app.gateways import EdgeProxy, edge_proxies, place_ports
+from weft.app.gateways import EdgeProxy, edge_proxies
 from weft.app.nodesocket import Event, NodeSocket
 from weft.app.output import Output
 from weft.app.part import Part
@@ -100,11 +101,12 @@ class Up:
         self._output = Output(self.node, view.say)
         self.ready = asyncio.Event()
         self._started = asyncio.Event()
-        self.urls: dict[int, str] = {}
+        self.urls: dict[tuple[str, int], str] = {}
         self._change = ""
         self._revision = 0
         self._rows: list[Row] = []
-        self._port_maps: dict[str, dict[int, int]] = {}
+        lowest = 0 if os.geteuid() == 0 else _lowest_port()
+        self._doors = Doors(options.mesh, options.port_map, lowest=lowest, free=_free)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Start everything, keep it so until ``stop``, end everything.
@@ -267,26 +269,23 @@ class Up:
                 classes = [_typed(GatewayClass, one) for one in lists[3]]
                 added = [_typed(ListenerSet, one) for one in lists[4]]
                 edges = edge_proxies(istio, gateways, borne, classes, added)
-                self.fleet.want(
-                    {**replicas(workloads), **{edge.id: self._edge(edge) for edge in edges.values()}}
-                )
+                self.fleet.want({**replicas(workloads), **self._edges(edges)})
+
+    def _edges(self, edges: Mapping[str, EdgeProxy]) -> dict[str, Replica]:
+        """The gateways as replicas."""
+        self._doors.keep(edges)
+        self.urls = {key: url for key, url in self.urls.items() if key[0] in edges}
+        return {edge.id: self._edge(edge) for edge in edges.values()}
 
     def _edge(self, edge: EdgeProxy) -> Replica:
-        """A gateway as a replica. Its ports keep the places that they were given first."""
-        lowest = 0 if os.geteuid() == 0 else _lowest_port()
-        old = self._port_maps.setdefault(edge.id, {})
-        new = [port for port in edge.ports if port not in old]
-        free = {port: _free(port) for port in new}
-        old.update(place_ports(new, self._options.port_map, lowest=lowest, free=free))
-        for port in new:
-            self.urls[port] = edge.url(port, old[port])
-            if old[port] != port:
-                why = "taken" if not free[port] else "not allowed without root"
-                if port in self._options.port_map:
-                    why = "--port-map"
-                self._view.say(f"gateway port {port} is open on {old[port]} ({why})")
-            self._view.say(f"gateway {edge.id}: {self.urls[port]}")
-        moved = {str(port): old[port] for port in edge.ports if old[port] != port}
+        door = self._doors.give(edge)
+        for port, to in door.ports.items():
+            self.urls[edge.id, port] = edge.url(port, to, door.address or "localhost")
+        for port, why in door.new.items():
+            if why:
+                self._view.say(f"gateway port {port} is open on {door.ports[port]} ({why})")
+            self._view.say(f"gateway {edge.id}: {self.urls[edge.id, port]}")
+        moved = {str(port): to for port, to in door.ports.items() if to != port}
         request = {
             "name": edge.name,
             "namespace": edge.namespace,
@@ -295,9 +294,11 @@ class Up:
             "kind": "router",
             "capture": "none",
             "portMap": moved,
+            "address": door.address,
         }
         # More ports are a matter of configuration; only another place or name needs another process.
-        return Replica(edge.id, request, str((sorted(moved.items()), sorted(edge.labels.items()))))
+        version = str((sorted(moved.items()), sorted(edge.labels.items()), door.address))
+        return Replica(edge.id, request, version)
 
     # What people see
 
@@ -427,11 +428,12 @@ def _answers(path: Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def _free(port: int) -> bool:
+def _free(port: int, address: str = "0.0.0.0") -> bool:
+    """Whether a port, or with 0 any port, of an address of this host can be opened."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("0.0.0.0", port))
+            probe.bind((address, port))
         except PermissionError:
             return True  # nobody has it; whether we may is another question
         except OSError:

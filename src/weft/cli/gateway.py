@@ -21,6 +21,7 @@ from weft.node.layout import DEFAULT_MESH
 @click.option(
     "--port-map", "port_maps", multiple=True, metavar="A=B", help="Open gateway port A on host port B."
 )
+@click.option("--address", help="Listen at this address of the host only; default: at all of them.")
 @click.option("--mesh", default=DEFAULT_MESH, show_default=True, help="Name of the mesh on this machine.")
 def gateway(
     name: str,
@@ -28,6 +29,7 @@ def gateway(
     service_account: str | None,
     labels: tuple[str, ...],
     port_maps: tuple[str, ...],
+    address: str | None,
     mesh: str,
 ) -> None:
     """Run an Envoy at the edge, under this host's node, for the Gateway NAME.
@@ -52,6 +54,7 @@ def gateway(
             **{key: value for key, _, value in pairs},
         },
         "portMap": dict(read_port_map(one) for one in port_maps),
+        "address": address,
     }
     asyncio.run(_run(str(find_socket(mesh)), request))
 

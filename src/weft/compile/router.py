@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from weft import ir
@@ -12,6 +13,7 @@ from weft.compile.gatewayapi.gateway import edge_of, gateway_named
 from weft.compile.istio import auto_passthrough
 from weft.compile.istio.edge import Scene
 from weft.compile.istio.edge import edge_of as istio_edge
+from weft.compile.outbound import ANYWHERE
 from weft.compile.quic import asked_for, with_http3
 from weft.compile.receiving import selecting
 from weft.compile.rules import clusters_of, localized
@@ -59,7 +61,7 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     known = {cluster.name for cluster in sending.all} if added else frozenset()
     return ir.Proxy(
         identity=identity,
-        listeners=tuple(listeners),
+        listeners=tuple(memo(_opened, listener, identity.attachment) for listener in listeners),
         routes=tuple(tables),
         clusters=(
             *sending.all,
@@ -70,6 +72,13 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         ),
         telemetry=telemetry_of(settings),
     )
+
+
+def _opened(listener: ir.Listener, attachment: ir.Attachment) -> ir.Listener:
+    """A listener for any address, where the gateway has one of its own only."""
+    if listener.address != ANYWHERE:
+        return listener
+    return replace(listener, address=attachment.inbound_address)
 
 
 def _with_http3(servers: tuple[Server, ...], gateways: Mapping[Key, Gateway]) -> frozenset[str]:

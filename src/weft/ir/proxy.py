@@ -34,6 +34,7 @@ class Capture(StrEnum):
 class Attachment:
     """Where a sidecar's own ports are and where its application listens.
 
+    Of a gateway only ``inbound_address`` counts: its listeners are there.
     ``outbound_address`` is where captured connections arrive (loopback on a shared host). ``app_address``
     is where inbound traffic is sent: empty means the original destination. ``inbound_ports`` maps an
     application port to the port where the sidecar receives for it (``SECCOMP``, ``PROXY_ENV``);

@@ -185,11 +185,11 @@ class Places:
             WeftError: nothing free, or no right to make it.
         """
         if spec.kind == "router":
-            _check_ports(spec.port_map.values())
+            if spec.address is None:  # at an address of its own it may have ports that another has elsewhere
+                _check_ports(spec.port_map.values())
+            attachment = Attachment(capture=Capture.NONE, inbound_address=spec.address or "0.0.0.0")
             placement = Placement(
-                choice=choice,
-                address=spec.address or self.advertise,
-                attachment=Attachment(capture=Capture.NONE),
+                choice=choice, address=spec.address or self.advertise, attachment=attachment
             )
         elif choice.mode is Mode.NETNS:
             placement = await self._namespace(spec, choice, proxy_uid)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from weft.app.gateways import EdgeProxy, edge_proxies, place_ports
+from weft.app.gateways import EdgeProxy, edge_proxies
 from weft.model.gateway import Gateway
 from weft.model.istio_gateway import Gateway as IstioGateway
 from weft.model.parse import parse_object
@@ -121,7 +121,10 @@ def test_people_are_told_the_scheme(protocol: str, port: int, host_port: int, ur
     assert edge.url(port, host_port) == url
 
 
-def test_ports_move_up_where_they_are_taken_or_not_allowed() -> None:
-    free = {80: True, 8080: False, 9090: True, 7070: True}
-    placed = place_ports([80, 8080, 9090, 7070], {7070: 7171}, lowest=1024, free=free)
-    assert placed == {80: 10080, 8080: 18080, 9090: 9090, 7070: 7171}
+def test_a_gateway_may_ask_for_addresses_by_number() -> None:
+    addresses = [{"value": "192.0.2.1"}, {"type": "Hostname", "value": "a.example"}, {"type": "IPAddress"}]
+    listeners = [{"name": "http", "port": 80, "protocol": "HTTP"}]
+    spec = {"gatewayClassName": "weft", "addresses": addresses, "listeners": listeners}
+    (edge,) = edge_proxies([], [of_kind("Gateway", "door", spec)], []).values()
+    assert edge.addresses == ("192.0.2.1",)
+    assert edge.url(80, 80, "192.0.2.1") == "http://192.0.2.1/"

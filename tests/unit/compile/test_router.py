@@ -127,3 +127,9 @@ def test_tls_passes_through_by_sni_and_tcp_goes_on() -> None:
 
 def test_only_proxies_that_the_selector_names_serve_it() -> None:
     assert proxy(world(gateway(HTTP)), NODE, labels={"istio": "other"}).listeners == ()
+
+
+def test_a_gateway_with_an_address_of_its_own_is_open_there_alone() -> None:
+    attachment = ir.Attachment(capture=ir.Capture.NONE, inbound_address="127.200.0.1")
+    made = proxy(world(WEB, gateway(HTTP)), NODE, labels=LABELS, attachment=attachment)
+    assert [(item.name, item.address) for item in made.listeners] == [("0.0.0.0_80", "127.200.0.1")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,20 @@ def test_two_that_come_at_once_for_a_port_do_not_both_get_it(tmp_path: Path) -> 
 def test_what_no_workload_is(odd: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         WorkloadSpec(**{"name": "a", **odd})
+
+
+def test_a_gateway_is_at_every_address_or_at_one_of_its_own(tmp_path: Path) -> None:
+    where = places(tmp_path)
+    port = free_port()
+    edge = WorkloadSpec(name="edge", kind="router", port_map={80: port})
+    choice = choose("none", HERE, own_network=False)
+    found = asyncio.run(where.take(edge, choice, pid=None, proxy_uid=None))
+    assert (found.address, found.attachment.inbound_address) == ("127.0.0.1", "0.0.0.0")
+    with socket.socket() as held:
+        held.bind(("0.0.0.0", port))
+        with pytest.raises(WeftError, match="cannot be opened"):
+            asyncio.run(where.take(edge, choice, pid=None, proxy_uid=None))
+        apart = asyncio.run(
+            where.take(replace(edge, address="127.200.0.1"), choice, pid=None, proxy_uid=None)
+        )
+    assert (apart.address, apart.attachment.inbound_address) == ("127.200.0.1", "127.200.0.1")

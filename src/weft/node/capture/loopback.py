@@ -8,3 +8,5 @@ from typing import Final
 # listens at the one, and its sidecar, for the peers, at the other (only under `weft up`).
 APPLICATIONS: Final = range(64, 128)
 PEERS: Final = range(128, 192)
+# A gateway of `weft up` whose ports another has already.
+GATEWAYS: Final = range(192, 256)
