@@ -7,6 +7,9 @@ from functools import lru_cache
 from typing import Final
 
 LONGEST: Final = 1024
+# Envoy takes programs up to 32768 (the bootstrap says so, as Istio's does) and refuses the whole route table
+# for one that is larger. Some room is left for what is put around a pattern.
+_LARGEST: Final = 32_512
 # RE2 knows it, but Istio, which asks Go, does not.
 _ANY_BYTE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\C")
 
@@ -29,4 +32,9 @@ def pattern(text: str) -> str:
     except re2.error as error:
         about = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
         return f"this is no regular expression of RE2: {about}"
-    return ""
+    options.encoding = re2.Options.Encoding.LATIN1  # Envoy reads bytes
+    try:
+        size = re2.compile(text.encode(errors="replace"), options).programsize
+    except re2.error:
+        return "Envoy reads bytes: it does not know this character by its number"
+    return "" if size <= _LARGEST else "the regular expression is too large for Envoy: repeat less"
