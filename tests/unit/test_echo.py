@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,10 +16,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
 from tests.support.certificates import TestAuthority
+from tests.support.ports import free_port
 from websockets.asyncio.client import connect
 
 from weft.app.echo.answer import Asked, Echo
+from weft.app.echo.rpc import SERVICE
 from weft.app.echo.server import Ports, serving, tls_context
 from weft.errors import WeftError
 
@@ -122,10 +128,49 @@ async def test_tries_that_break(backend: Backend) -> None:
 
 async def test_grpc(backend: Backend) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{backend.http}") as channel:
-        call = channel.unary_unary("/gateway_api_conformance.echo_basic.grpcecho.GrpcEcho/Echo")
+        call = channel.unary_unary("/any.Service/Method")
         assert await call(b"hello", timeout=20) == b"hello"
         large = bytes(200_000)  # more than a flow-control window
         assert await call(large, timeout=20) == large
+
+
+@pytest.fixture(scope="module")
+def echo_response() -> type[Message]:
+    """The conformance backend's answer, as much of it as is asked for here."""
+    file = descriptor_pb2.FileDescriptorProto(name="echo_test.proto", package="test", syntax="proto3")
+    shapes = {
+        "Header": [("key", 1, ""), ("value", 2, "")],
+        "Context": [("namespace", 1, ""), ("service_name", 3, ""), ("pod", 4, "")],
+        "Assertions": [
+            ("method", 1, ""),
+            ("headers", 2, "Header"),
+            ("authority", 3, ""),
+            ("context", 4, "Context"),
+        ],
+        "Answer": [("assertions", 1, "Assertions")],
+    }
+    field = descriptor_pb2.FieldDescriptorProto
+    for name, fields in shapes.items():
+        message = file.message_type.add(name=name)
+        for key, number, kind in fields:
+            label = field.LABEL_REPEATED if key == "headers" else field.LABEL_OPTIONAL
+            of = {"type": field.TYPE_MESSAGE, "type_name": f".test.{kind}"} if kind else {"type": 9}
+            message.field.add(name=key, number=number, label=label, **of)
+    return message_factory.GetMessages([file], descriptor_pool.DescriptorPool())["test.Answer"]
+
+
+async def test_grpc_says_who_answers(backend: Backend, echo_response: Any) -> None:
+    options = (("grpc.default_authority", "echo.example"),)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{backend.http}", options=options) as channel:
+        value = "long" * 100  # its length takes two bytes
+        call = channel.unary_unary(f"{SERVICE}EchoTwo", response_deserializer=echo_response.FromString)
+        said = (await call(b"", metadata=[("x-a", value)], timeout=20)).assertions
+        assert (said.method, said.authority) == (f"{SERVICE}EchoTwo", "echo.example")
+        assert (said.context.namespace, said.context.pod) == ("shop", "echo-0")
+        assert value in [header.value for header in said.headers if header.key == "x-a"]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(f"{SERVICE}EchoThree")(b"", timeout=20)
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_websocket(backend: Backend) -> None:
@@ -175,3 +220,24 @@ def test_context_needs_a_pair(tmp_path: Any) -> None:
     with pytest.raises(WeftError, match="TLS files"):
         tls_context(tmp_path / "x.pem", None, None)
     assert ssl.HAS_TLSv1_3
+
+
+@pytest.mark.parametrize(("host", "reached"), [("127.9.9.9", False), ("some-name", True)])
+async def test_it_listens_where_a_node_says(host: str, reached: bool) -> None:
+    """Only an address is one: elsewhere HOST may be anything."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "weft", "echo", "--name", "shop"),
+        env={**os.environ, "HOST": host, "PORT": str(port), "HOSTNAME": "shop-0"},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        assert await process.stderr.readline() == f"shop-0 listens: http {port}\n".encode()
+        with socket.socket() as probe:
+            assert (probe.connect_ex(("127.0.0.1", port)) == 0) is reached
+        _, _, body = await curl(f"http://{host if not reached else '127.0.0.1'}:{port}/")
+        assert json.loads(body)["pod"] == "shop-0"
+    finally:
+        process.terminate()
+        await process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import signal
 import socket
@@ -18,9 +19,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--name", default="echo", show_default=True, help="The service that it says it is.")
 @click.option("-n", "--namespace", default="default", show_default=True)
 @click.option("--pod", help="The instance that it says it is; by default $HOSTNAME.")
-@click.option("--host", help="Address to listen on; by default all.")
+@click.option("--host", help="Address to listen on; by default $HOST if that is one, else all.")
 @click.option(
-    "-p", "--port", "http", type=_PORTS, multiple=True, help="HTTP/1.1, h2c, gRPC, WebSocket [8080]."
+    "-p", "--port", "http", type=_PORTS, multiple=True, help="HTTP/1.1, h2c, gRPC, WebSocket [$PORT, 8080]."
 )
 @click.option("--tls-port", "tls", type=_PORTS, multiple=True, help="The same inside TLS.")
 @click.option("--tcp-port", "tcp", type=_PORTS, multiple=True, help="Sends back what it gets.")
@@ -51,8 +52,8 @@ def echo(
     from weft.app.echo.server import Ports, serving, tls_context
 
     if not (http or tls or tcp or udp):
-        http = (8080,)
-    ports = Ports(host=host, http=http, tls=tls, tcp=tcp, udp=udp)
+        http = (_port(os.environ.get("PORT", "")) or 8080,)
+    ports = Ports(host=host or _address(os.environ.get("HOST", "")), http=http, tls=tls, tcp=tcp, udp=udp)
     who = Echo(name=name, namespace=namespace, pod=pod or os.environ.get("HOSTNAME") or socket.gethostname())
     context = tls_context(certificate, key, client_ca) if tls else None
 
@@ -66,3 +67,15 @@ def echo(
             await stop.wait()
 
     asyncio.run(serve())
+
+
+def _address(text: str) -> str | None:
+    """HOST is what a node tells an application without capture; elsewhere it may be anything."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None
+
+
+def _port(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 65536 else None

@@ -21,6 +21,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from weft.app.echo import rpc
 from weft.app.echo.answer import Asked, Echo, Headers, Reply
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -214,16 +215,17 @@ class Conversation:
                 self._writer.write(protocol.data_to_send())
                 return
             if grpc:
-                # A unary call: the message comes back as it was sent, whatever its type.
-                sent, length = [(":status", "200"), ("content-type", _GRPC)], bytes(body)
+                code, message, data = rpc.answer(self._echo, asked, bytes(body))
+                sent = [(":status", "200"), ("content-type", _GRPC)]
             else:
                 sent = [(":status", str(reply.status)), ("content-length", str(len(reply.body)))]
                 sent += [(name.lower(), value) for name, value in reply.headers]
-                length = b"" if asked.method == "HEAD" else reply.body
-            protocol.send_headers(stream, sent, end_stream=not length and not grpc)
-            await self._send(protocol, stream, length, room, end=not grpc)
+                data = b"" if asked.method == "HEAD" else reply.body
+            protocol.send_headers(stream, sent, end_stream=not data and not grpc)
+            await self._send(protocol, stream, data, room, end=not grpc)
             if grpc:
-                protocol.send_headers(stream, [("grpc-status", "0"), ("grpc-message", "")], end_stream=True)
+                trailers = [("grpc-status", str(code)), ("grpc-message", message)]
+                protocol.send_headers(stream, trailers, end_stream=True)
             self._writer.write(protocol.data_to_send())
         except (h2.exceptions.ProtocolError, KeyError):
             return  # the client has gone, or does not want this answer any more
