@@ -17,6 +17,7 @@ from weft.errors import Severity, UsageError
 
 if TYPE_CHECKING:
     from weft.analysis.explain.mesh import Mesh
+    from weft.errors import Problem
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -111,7 +112,18 @@ def _asking(
     if not paths:
         hint = "name the files or the folder of the mesh first, or ask what runs with --live"
         raise UsageError("there are no files", hint=hint)
-    return _mesh(paths, namespace, controller).explain
+    mesh = _mesh(paths, namespace, controller)
+    told: set[Problem] = set()
+
+    def ask(question: object) -> dict[str, Any]:
+        answer = mesh.explain(question)
+        for problem in mesh.problems:
+            if problem not in told:
+                told.add(problem)
+                click.echo(f"{problem.severity.lower()}: {problem}", err=True)
+        return answer
+
+    return ask
 
 
 def _is_request_id(arguments: tuple[str, ...]) -> bool:
@@ -221,6 +233,7 @@ def _mesh(paths: Iterable[str], namespace: str, controller: str) -> Mesh:
     from weft.analysis.explain.mesh import Mesh
     from weft.model.files import read_paths
     from weft.model.parse import parse, unwrap
+    from weft.model.untranslated import UNTRANSLATED, findings
 
     documents, problems = read_paths(paths)
     found = list(problems)
@@ -233,10 +246,13 @@ def _mesh(paths: Iterable[str], namespace: str, controller: str) -> Mesh:
             resource, wrong = parse(part, namespace)
             found += wrong
             if resource is not None:
+                found += findings(resource, part.where)
                 read.append((part, resource))
     for problem in found:
         if problem.severity is Severity.ERROR:
             click.echo(f"left out: {problem}", err=True)
+        elif problem.code == UNTRANSLATED:
+            click.echo(f"warning: {problem}", err=True)
     return Mesh(parts, read, namespace=namespace, controller=controller)
 
 

@@ -257,6 +257,8 @@ def test_bytes_to_a_service() -> None:
     assert (found["action"], found["status"], found["error"]) == ("forward", None, None)
     (target,) = found["upstream"]["destinations"]
     assert (target["service"], target["port"]) == ("db", 5432)
+    (step,) = (step for step in found["trace"] if step["step"] == "cluster")
+    assert step["file"] == "shop.yaml"
 
 
 def test_a_workload_from_within() -> None:
@@ -282,7 +284,11 @@ def test_what_a_strict_workload_takes() -> None:
         metadata: {name: default}
         spec: {mtls: {mode: STRICT}}
         """
-    assert explain(REVIEWS, strict, port=9081)["error"] == "no_filter_chain"
+    refused = explain(REVIEWS, strict, port=9081)
+    assert refused["error"] == "no_filter_chain"
+    (rule,) = (step for step in refused["trace"] if step["step"] == "peerAuthentication")
+    assert "PeerAuthentication default/default" in rule["detail"]
+    assert rule["line"] > line_of("name: shop")
     assert explain(REVIEWS, strict, port=9081, tls="tls")["error"] == "mtls_error"
     assert explain(REVIEWS, strict, port=9081, tls="mtls")["status"] == 200
 

@@ -169,7 +169,8 @@ def send(passage: Passage, route: route_v3.Route) -> Reply | None:
     for target in targets:
         share = f" ({target.weight})" if len(targets) > 1 else ""
         gone = f": {target.failure.value}" if target.failure else ""
-        answer.say("cluster", f"{target.cluster}{share}{gone}", passage.cause)
+        cause = passage.cause or passage.upstreams.declared(str(target.cluster))
+        answer.say("cluster", f"{target.cluster}{share}{gone}", cause)
     if not ready:
         failure = targets[0].failure if targets and targets[0].failure else Failure.NO_CLUSTER
         status = (targets[0].status if targets else None) or 503

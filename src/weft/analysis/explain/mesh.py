@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from weft import ir
 from weft.analysis.connection import is_udp, listens_on, parse_ip
-from weft.analysis.explain.answer import Action, Answer
+from weft.analysis.explain.answer import Action, Answer, Failure
 from weft.analysis.explain.configuration import Configuration, Decoded, Endpoints
-from weft.analysis.explain.origins import Origins
+from weft.analysis.explain.origins import Cause, Origins
 from weft.analysis.explain.proxies import NOWHERE, Asked, asked, bearers, entry_of
 from weft.analysis.explain.request import ClientTls, Request, Role, read_request
 from weft.analysis.explain.upstream import Upstreams
@@ -21,12 +21,17 @@ from weft.compile.proxy import compile_proxy
 from weft.compile.service import Resolution, Service
 from weft.compile.world import World
 from weft.emit.endpoints import pack
+from weft.errors import Problem
 from weft.model.parse import Part
-from weft.model.resource import Resource
+from weft.model.peer_authentication import PeerAuthentication
+from weft.model.resource import Key, Resource
 from weft.names import ENDPOINT_TYPE, ClusterName
 
 if TYPE_CHECKING:
     from weft.protos import endpoint_v3
+
+
+_ABOUT_TLS: Final = {Failure.NO_FILTER_CHAIN.value, Failure.TLS_ERROR.value, Failure.MTLS_ERROR.value}
 
 
 class Mesh:
@@ -53,6 +58,8 @@ class Mesh:
         self._bearers = bearers(parts, namespace)
         self._origins = Origins(known)
         self._decoded = Decoded()
+        # What could not be honoured in the configurations that were looked at, each once.
+        self.problems: dict[Problem, None] = {}
         self._configurations: dict[tuple[ir.ProxyIdentity, bool], Configuration] = {}
 
     def explain(self, data: object) -> dict[str, Any]:
@@ -69,8 +76,10 @@ class Mesh:
         proxy = asked(question.sender, self.world, self._bearers)
         answer.say("proxy", proxy.note)
         running = self._configuration(proxy, inbound=question.sender.role is Role.INBOUND)
-        upstreams = Upstreams(running, self._is_kubernetes, self._is_meshed)
+        upstreams = Upstreams(running, self._is_kubernetes, self._is_meshed, self._declared)
         walk(question, self._dialled(question, proxy, answer), upstreams, self._origins, answer)
+        if question.sender.role is Role.INBOUND and answer.error in _ABOUT_TLS:
+            self._name_rule(proxy, answer)
 
     def _configuration(self, proxy: Asked, *, inbound: bool) -> Configuration:
         key = proxy.identity, inbound
@@ -79,7 +88,8 @@ class Mesh:
             entry = entry_of(proxy.bearer, proxy.identity.name.address) if proxy.bearer and inbound else None
             if entry is not None:
                 world = world.replace([entry])
-            made, _ = compile_proxy(world, proxy.identity)
+            made, problems = compile_proxy(world, proxy.identity)
+            self.problems.update(dict.fromkeys(problems))
             self._configurations[key] = Configuration.of_proxy(made, self._endpoints(made), self._decoded)
         return self._configurations[key]
 
@@ -101,6 +111,28 @@ class Mesh:
 
     def _is_kubernetes(self, host: str) -> bool:
         return any(service.kubernetes for service in self.world.services.by_host.get(host, ()))
+
+    def _declared(self, cluster: str) -> Cause | None:
+        """The resource that declares the service of a cluster."""
+        name = ClusterName.parse(cluster)
+        services = self.world.services.by_host.get(name.host, ()) if name else ()
+        return self._origins.of(services[0].source) if services else None
+
+    def _name_rule(self, proxy: Asked, answer: Answer) -> None:
+        """Say which PeerAuthentication decides what a workload takes: the most specific one."""
+        own, labels = proxy.identity.name, set(proxy.identity.labels)
+        root = self.world.settings.root_namespace
+        ranked: list[tuple[int, Key]] = []
+        for key, rule in self.world.all(PeerAuthentication).items():
+            selector = rule.spec.selector.match_labels if rule.spec.selector else None
+            if selector:
+                if key.namespace == own.namespace and labels.issuperset(selector.items()):
+                    ranked.append((0, key))
+            elif key.namespace in {own.namespace, root}:
+                ranked.append((1 if key.namespace == own.namespace else 2, key))
+        for _, key in sorted(ranked)[:1]:
+            cause = self._origins.of(key)
+            answer.say("peerAuthentication", f"{cause} says which connections are taken", cause)
 
     def _is_meshed(self, cluster: str) -> bool:
         """Whether the workloads of a service that nobody runs yet will have sidecars that take mutual TLS.
@@ -163,7 +195,8 @@ class Mesh:
         """
         listeners = self._configuration(proxy, inbound=False).listeners.values()
         opened: set[int] = {number for one in listeners if not is_udp(one) for _, number in listens_on(one)}
-        for port in dict.fromkeys((said or usual, *(() if asked else (usual,)))):
+        wanted = [said or usual] if asked else [said or usual, usual]
+        for port in wanted:
             if port in opened:
                 return port
             for target in self._targets(proxy, port):
@@ -171,7 +204,7 @@ class Mesh:
                     return target
         if not asked and len(opened) == 1:
             return opened.pop()
-        return said if said and asked else usual
+        return said if said is not None and asked else usual
 
     def _targets(self, proxy: Asked, port: int) -> Iterator[int]:
         """Ports of a gateway's pods that a port of the Services before it leads to."""

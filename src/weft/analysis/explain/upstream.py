@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis.explain.answer import Failure, Target
 from weft.analysis.explain.configuration import Configuration
-from weft.analysis.explain.origins import service_fields
+from weft.analysis.explain.origins import Cause, service_fields
 from weft.names import BLACKHOLE_CLUSTER, ClusterName
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ class Upstreams:
     """The clusters of a proxy.
 
     ``is_kubernetes``: whether a host is a Kubernetes Service's. ``is_meshed``: whether the workloads of a
-    cluster whose endpoints nobody knows will take mutual TLS.
+    cluster whose endpoints nobody knows will take mutual TLS. ``declared``: the resource behind a cluster.
     """
 
     running: Configuration
     is_kubernetes: Callable[[str], bool]
     is_meshed: Callable[[str], bool]
+    declared: Callable[[str], Cause | None] = lambda cluster: None
 
     def target(self, name: str, weight: int = 1, missing: int = 0) -> Target:
         """A cluster as a destination. ``missing`` says what is answered when there is no such cluster."""

@@ -299,7 +299,8 @@ def _answered(question: Request, chain: listener_v3.FilterChain, answer: Answer)
 def _towards(parts: list[tuple[str, int]], answer: Answer, upstreams: Upstreams) -> None:
     answer.targets = [upstreams.target(name, weight) for name, weight in parts]
     for target in answer.targets:
-        answer.say("cluster", str(target.cluster), answer.route)
+        cause = answer.route or upstreams.declared(str(target.cluster))
+        answer.say("cluster", str(target.cluster), cause)
     ready = [target for target in answer.targets if target.failure is None]
     if not ready:
         failure = answer.targets[0].failure if answer.targets else Failure.NO_CLUSTER
