@@ -68,7 +68,7 @@ def listeners_of(
                 slot = slots.setdefault((address, port.number), _Slot())
                 slot.add(chains)
                 if port.protocol is Protocol.AUTO and not slot.table:
-                    own = (*service.addresses, *service.external_addresses)
+                    own = (*service.addresses, *service.external_addresses, *heads.get(service.host, ()))
                     here = address == ANYWHERE or address not in own
                     slot.table = str(port.number) if here else f"{service.host}:{port.number}"
     return tuple(

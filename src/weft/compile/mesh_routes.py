@@ -225,7 +225,7 @@ def _port(
     for (service, port), asked in zip(served.ports, owners, strict=True):
         host = _host(service, port, asked, view, rules, labels, settings, others, memo)
         hosts.append(host)
-        if not port.protocol.is_http and service.addresses:
+        if not port.protocol.is_http and (service.addresses or service.headless):
             tables.append(memo(single, f"{service.host}:{number}", host))
     for name, owner in foreign:
         routes = _routes(owner, number, view, rules, labels, settings, memo)

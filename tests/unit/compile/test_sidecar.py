@@ -167,6 +167,15 @@ def test_headless_services_are_called_where_the_client_connects_to() -> None:
     assert listener(made, "10.3.0.1_5432").chains
 
 
+def test_a_member_of_a_headless_service_is_itself_whatever_host_is_asked_for() -> None:
+    of = world(service("db", 81, port_name="x", clusterIP="None"), instance("db-0", "db", "10.3.0.1"))
+    made = proxy(of)
+    (detected,) = listener(made, "10.3.0.1_81").chains
+    assert isinstance(detected.handler, ir.HttpHandler)
+    hosts = table(made, detected.handler.routes).virtual_hosts
+    assert [one.domains for one in hosts] == [("*",)]
+
+
 SERVICE_ENTRY = """
     apiVersion: networking.istio.io/v1
     kind: ServiceEntry
