@@ -312,6 +312,10 @@ def _routes(
 
 
 def targets_of(owner: VirtualService, view: View, rules: Rules, settings: Settings, memo: Memo) -> Targets:
-    """What a VirtualService's destinations are to the clients of a view."""
+    """What a VirtualService's destinations are to a view's clients. Another name obeys its host's rule."""
     hosts = memo(istio.destination_hosts, owner, settings.domain)
-    return memo(Targets, tuple((host, view.by_host.get(host), rules.of(host)) for host in hosts))
+    found = ((host, view.by_host.get(host)) for host in hosts)
+    return memo(
+        Targets,
+        tuple((host, one, rules.of(one.alias_of if one and one.alias_of else host)) for host, one in found),
+    )

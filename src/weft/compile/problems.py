@@ -108,7 +108,14 @@ def _problems(
     for path, destination in _destinations(resource):
         host = expand_host(destination.host, resource.metadata.namespace, settings.domain).lower()
         target = targets.get(host)
-        if target.service is None:
+        service = target.service
+        alias = service.alias_of if service is not None else ""
+        if alias:
+            service = view.by_host.get(alias)
+        if service is None and alias:
+            message = f"{host!r} is another name of {alias!r}, which the mesh does not know"
+            found.append(_warning(resource, NOT_FOUND, message, f"{path}.host", "add a ServiceEntry for it"))
+        elif service is None:
             hint = did_you_mean(host, view.by_host) or "add a Service or a ServiceEntry for it"
             found.append(_warning(resource, NOT_FOUND, f"no service is named {host!r}", f"{path}.host", hint))
         elif destination.subset and target.rule.subset(destination.subset) is None:
@@ -116,11 +123,9 @@ def _problems(
             hint = did_you_mean(destination.subset, known) or "add it to a DestinationRule of the host"
             message = f"no DestinationRule defines the subset {destination.subset!r} of {host!r}"
             found.append(_warning(resource, NOT_FOUND, message, f"{path}.subset", hint))
-        elif (
-            destination.port and destination.port.number and not target.service.port(destination.port.number)
-        ):
+        elif destination.port and destination.port.number and not service.port(destination.port.number):
             message = f"{host!r} has no port {destination.port.number}"
-            ports = ", ".join(str(port.number) for port in target.service.ports)
+            ports = ", ".join(str(port.number) for port in service.ports)
             found.append(_warning(resource, NOT_FOUND, message, f"{path}.port", f"it has {ports}"))
     for index, rule in enumerate(resource.spec.http or ()):
         for place, match in enumerate(rule.match or ()):
