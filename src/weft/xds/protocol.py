@@ -6,8 +6,9 @@ against a real Envoy:
 
 - One un-acknowledged response for each type. Whatever changes meanwhile goes into the next one.
 - Make before break: clusters, the endpoints of every cluster just sent, listeners, routes; clusters that are
-  gone are taken away last, and not while a listener or a route that may still use them was refused. A stream
-  works on one snapshot until the proxy has it whole, then takes the newest.
+  gone are taken away last (one that was asked for by name is made empty instead), and not while a listener or
+  a route that may still use them was refused. A stream works on one snapshot until the proxy has it whole,
+  then takes the newest.
 - An acknowledged cluster is a warm one. A cluster that changed warms anew and wants its endpoints again.
 - After a refusal (NACK) nothing is known of that response's resources, so they are sent again in halves until
   the culprits stand alone. A culprit is not sent again until it changes; everything else goes on.
@@ -48,6 +49,8 @@ _ORDERED: Final = (LISTENER_TYPE, ROUTE_TYPE, VIRTUAL_HOST_TYPE)
 TYPES: Final = (CLUSTER_TYPE, *_FREE, *_ORDERED)
 
 _MAX_NAMES: Final = 100_000
+# Stands for the version of something that the proxy has, or may have.
+_UNKNOWN: Final = "?"
 
 _NONE: Final[Mapping[str, Resource]] = {}
 
@@ -241,7 +244,7 @@ class Stream:
                 if name not in want or want[name].version != rejection.resource.version:
                     # What it has instead of the refused one is not known.
                     del kind.rejected[name]
-                    kind.marks[name] = None
+                    kind.marks[name] = None if name in want else _UNKNOWN
         return True
 
     def _change_lazy(self, type_url: str, old: Snapshot, newest: Snapshot) -> None:
@@ -358,6 +361,11 @@ class Stream:
                 if resource is None and by_name:
                     resource = self._shared.absent(type_url, name)
                     if resource is None:
+                        continue
+                    held = self._holds(kind, name)
+                    if not removals and held is not None and held != resource.version:
+                        # Something may still lead there: it goes when other clusters do.
+                        later[name] = held
                         continue
             else:
                 resource = None

@@ -27,6 +27,7 @@ CLUSTERS = [f"c{number}" for number in range(5)]
 ROUTES = ["r0", "r1"]
 LISTENERS = ["l0", "l1", "l2"]
 
+asked_for = st.sets(st.sampled_from(CLUSTERS), max_size=3)
 clusters = st.dictionaries(st.sampled_from(CLUSTERS), st.integers(0, 2), min_size=0, max_size=4)
 endpoint_sets = st.dictionaries(st.sampled_from(CLUSTERS), st.integers(0, 2), max_size=3)
 BAD = 2  # versions that Envoy refuses
@@ -34,6 +35,11 @@ BAD = 2  # versions that Envoy refuses
 
 def make(kind: str, data: dict[str, object]) -> dict[str, Packed]:
     return {name: Packed(name, f"{name}@{kind}@{value}", b"\n\x01x") for name, value in data.items()}
+
+
+def is_made(version: str) -> bool:
+    """Whether a cluster of that version is a real one: not there, or there in name only, it has no value."""
+    return "@" in version
 
 
 def is_bad(resource: Packed) -> bool:
@@ -59,21 +65,26 @@ class Model(RuleBasedStateMachine):
         self.table: Table[Packed] = Table()
         self.sequence = 0
         self.current: dict[str, dict[str, Packed]] = {}
+        self.lazy: frozenset[str] = frozenset()
+        self.asked: set[str] = set()
         self.route_to: dict[str, str] = {}
         self.connected = False
         self.kinds: dict[str, ModelKind] = {}
         self.stream = Stream(self.shared)
         self.again: set[str] = set()
         self.ever_refused: set[str] = set()
+        self.ever_lazy: set[str] = set()
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(asked=asked_for)
+    def start(self, asked: set[str]) -> None:
+        """A proxy that starts, or comes back and asked for clusters before."""
+        self.asked = asked
         self.connect()
 
     def connect(self) -> None:
         self.stream = Stream(self.shared)
         if self.current:
-            self.stream.update(Snapshot(self.revision, self.current))
+            self.stream.update(Snapshot(self.revision, self.current, self.lazy))
         self.stream.update_endpoints(self.table, self.sequence)
         old = self.kinds
         self.kinds = {
@@ -84,11 +95,12 @@ class Model(RuleBasedStateMachine):
         }
         self.again = set()
         for url, kind in self.kinds.items():
-            if url in {CLUSTER_TYPE, LISTENER_TYPE} or kind.names:
+            names = {"*", *self.asked} if url == CLUSTER_TYPE and self.asked else kind.names
+            if url in {CLUSTER_TYPE, LISTENER_TYPE} or names:
                 self.stream.receive(
-                    Request(url, subscribe=tuple(sorted(kind.names)), initial_versions=dict(kind.held))
+                    Request(url, subscribe=tuple(sorted(names)), initial_versions=dict(kind.held))
                 )
-                for name in kind.names - set(kind.held):
+                for name in names - set(kind.held):
                     self.again.add(name)
         self.connected = True
 
@@ -97,9 +109,15 @@ class Model(RuleBasedStateMachine):
         listeners=st.dictionaries(st.sampled_from(LISTENERS), st.integers(0, 2), max_size=3),
         leads_to=st.lists(st.integers(0, 9), min_size=2, max_size=2),
         bad=st.booleans(),
+        lazy=st.one_of(st.just(set()), asked_for),
     )
     def publish(
-        self, clusters: dict[str, int], listeners: dict[str, int], leads_to: list[int], bad: bool
+        self,
+        clusters: dict[str, int],
+        listeners: dict[str, int],
+        leads_to: list[int],
+        bad: bool,
+        lazy: set[str],
     ) -> None:
         """A bundle whose listeners have their routes, which lead only to clusters in it."""
         self.revision += 1
@@ -114,7 +132,9 @@ class Model(RuleBasedStateMachine):
             LISTENER_TYPE: make("l", dict(listeners if good else {})),
             ROUTE_TYPE: make("r", to),
         }
-        self.stream.update(Snapshot(self.revision, self.current))
+        self.lazy = frozenset(lazy & set(clusters))
+        self.ever_lazy |= self.lazy
+        self.stream.update(Snapshot(self.revision, self.current, self.lazy))
 
     @rule(put=endpoint_sets, removed=st.sets(st.sampled_from(CLUSTERS), max_size=2))
     def publish_endpoints(self, put: dict[str, int], removed: set[str]) -> None:
@@ -170,10 +190,15 @@ class Model(RuleBasedStateMachine):
                 kind.held.pop(name, None)
                 self.again.discard(name)
         for resource in applied:
+            if url == CLUSTER_TYPE and not is_made(resource.version) and "hurried" not in self.again:
+                # To be made empty is to be taken away.
+                held = kind.held.get(resource.name, "")
+                leads_to = {route.split("@")[2] for route in self.kinds[ROUTE_TYPE].held.values()}
+                assert not is_made(held) or resource.name not in leads_to, f"a route leads to {resource.name}"
             kind.held[resource.name] = resource.version
             if url == ROUTE_TYPE and "hurried" not in self.again:
                 target = resource.version.split("@")[2]
-                known = {*self.kinds[CLUSTER_TYPE].held, *self.ever_refused}
+                known = {*self.kinds[CLUSTER_TYPE].held, *self.ever_refused, *self.ever_lazy}
                 assert target in known, f"a route leads to {target}, which is not there"
         if url == CLUSTER_TYPE:
             self.ever_refused |= {resource.name for resource in bad}
@@ -204,6 +229,15 @@ class Model(RuleBasedStateMachine):
         if name in self.kinds[ENDPOINT_TYPE].names:
             self.again.add(name)
             self.stream.receive(Request(ENDPOINT_TYPE, subscribe=(name,)))
+
+    @rule(names=asked_for)
+    def ask_for_clusters(self, names: set[str]) -> None:
+        """A request needs clusters that are not there; names are asked for once and kept for ever."""
+        new = {name for name in names - self.asked if name not in self.kinds[CLUSTER_TYPE].held}
+        if new:
+            self.asked |= new
+            self.again |= new
+            self.stream.receive(Request(CLUSTER_TYPE, subscribe=tuple(sorted(new))))
 
     @rule()
     def reconnect(self) -> None:
@@ -241,15 +275,20 @@ class Model(RuleBasedStateMachine):
                     assert kind.held.get(name) == resource.version, (url, name)
                     assert (url, name) not in rejected
         if not {LISTENER_TYPE, ROUTE_TYPE} & {url for url, _ in rejected}:
-            assert set(self.kinds[CLUSTER_TYPE].held) <= set(self.current[CLUSTER_TYPE])
+            held = self.kinds[CLUSTER_TYPE].held
+            assert {name for name in held if is_made(held[name])} <= set(self.wanted(CLUSTER_TYPE))
+            assert {name for name in held if not is_made(held[name])} <= self.asked
+            assert self.asked <= set(held) | {name for _, name in rejected}, "somebody waits for an answer"
         assert set(self.kinds[LISTENER_TYPE].held) <= set(self.current[LISTENER_TYPE])
 
     def wanted(self, url: str) -> dict[str, Packed]:
         if url == ENDPOINT_TYPE:
-            names = self.kinds[url].names & set(self.current[CLUSTER_TYPE])
+            names = self.kinds[url].names & set(self.wanted(CLUSTER_TYPE))
             return {name: self.table[name] for name in names if name in self.table}
         if url == ROUTE_TYPE:
             return {n: r for n, r in self.current[url].items() if n in self.kinds[url].names}
+        if url == CLUSTER_TYPE:
+            return {n: r for n, r in self.current[url].items() if n not in self.lazy or n in self.asked}
         return self.current[url]
 
 
@@ -293,9 +332,38 @@ def test_clusters_on_demand_come_only_when_asked_for() -> None:
     stream.update(Snapshot(2, {CLUSTER_TYPE: {"unknown": unknown, "eager": eager}}, frozenset({"unknown"})))
     third = stream.send()
     assert third is not None
-    assert [resource.name for resource in third.resources] == ["lazy", "unknown"]
-    assert third.resources[1] is unknown
-    assert third.removed == ()
+    assert (third.resources, third.removed) == ((unknown,), ())
+    # Only now, as routes may have led there until here.
+    stream.receive(Request(CLUSTER_TYPE, nonce=third.nonce))
+    fourth = stream.send()
+    assert fourth is not None
+    assert [resource.name for resource in fourth.resources] == ["lazy"]
+    assert fourth.removed == ()
+    stream.receive(Request(CLUSTER_TYPE, nonce=fourth.nonce))
+    assert stream.send() is None
+    assert stream.revision == 2
+
+
+def test_a_cluster_that_was_asked_for_is_emptied_after_routes_left_it() -> None:
+    stream, made = Stream(Shared()), Packed("c", "1", b"\n\x01x")
+
+    def answer() -> tuple[str, list[str]]:
+        response = stream.send()
+        assert response is not None
+        stream.receive(Request(response.type_url, nonce=response.nonce))
+        return response.type_url, [resource.name for resource in response.resources]
+
+    def routes(version: str) -> dict[str, Packed]:
+        return {"r": Packed("r", version, b"\n\x01x")}
+
+    stream.receive(Request(CLUSTER_TYPE, subscribe=("*", "c")))
+    stream.receive(Request(ROUTE_TYPE, subscribe=("r",)))
+    stream.update(Snapshot(1, {CLUSTER_TYPE: {"c": made}, ROUTE_TYPE: routes("1")}, frozenset({"c"})))
+    assert [answer(), answer()] == [(CLUSTER_TYPE, ["c"]), (ROUTE_TYPE, ["r"])]
+    stream.update(Snapshot(2, {CLUSTER_TYPE: {}, ROUTE_TYPE: routes("2")}))
+    assert [answer(), answer()] == [(ROUTE_TYPE, ["r"]), (CLUSTER_TYPE, ["c"])]
+    assert stream.send() is None
+    assert stream.revision == 2
 
 
 def test_a_proxy_that_starts_is_answered_even_with_nothing() -> None:
