@@ -8,6 +8,7 @@ from typing import Final
 
 from weft import ir
 from weft.compile.clusters import listed_endpoint
+from weft.compile.hosts import is_named
 from weft.compile.inbound import PeerMode
 from weft.compile.istio.peer_authentication import PeerModes, modes_of
 from weft.compile.istio.rule_index import find_subset
@@ -82,6 +83,7 @@ def _endpoint_set(
     """``sealed``: only those that take mTLS, for what comes is inside it already.
 
     Those that drain are left out, unless sessions lead to them. Without an address only a gateway can.
+    Those that are named by a host are, too: only clusters that ask DNS connect to names.
     """
     wanted = set(labels)
     found: list[ir.Endpoint] = []
@@ -92,7 +94,7 @@ def _endpoint_set(
         if leaves or closed or not wanted <= set(member.labels):
             continue
         endpoint = listed_endpoint(port, member)
-        if endpoint is None or not (endpoint.address or gateways):
+        if endpoint is None or not (endpoint.address or gateways) or is_named(endpoint.address):
             continue
         if number in refusing:
             endpoint = replace(endpoint, mesh_tls=False)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from weft.model.scalars import is_ip
+
 
 def is_wildcard(host: str) -> bool:
     """``*`` or ``*.example.com``."""
     return host.startswith("*")
+
+
+def is_named(address: str) -> bool:
+    """Whether an endpoint's address is a host's name: no IP, no path of a socket, not left out."""
+    return bool(address) and not address.startswith("unix:") and not is_ip(address)
 
 
 def covers(pattern: str, host: str) -> bool:

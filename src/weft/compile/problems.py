@@ -25,6 +25,7 @@ from weft.model.mesh_config import MeshConfig
 from weft.model.resource import Key
 from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import VirtualService
+from weft.model.workload_entry import WorkloadEntry
 from weft.names import expand_host
 
 NOT_FOUND: Final = "IST0101"
@@ -41,6 +42,7 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(flaws.gateway_problems, world.all(Gateway), settings)
     refused += memo(flaws.sidecar_problems, world.all(Sidecar))
     refused += memo(flaws.service_problems, world.services)
+    refused += memo(flaws.entry_problems, world.all(WorkloadEntry), world.services)
     refused += memo(rule_flaws.rule_problems, world.all(DestinationRule))
     facts = world.gateway_facts
     refused += memo(gateway_flaws.problems, facts)

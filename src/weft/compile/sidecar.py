@@ -18,6 +18,7 @@ from weft.compile.settings import Settings
 from weft.compile.telemetry import telemetry_of
 from weft.compile.world import World
 from weft.model.sidecar import Sidecar
+from weft.names import VIRTUAL_INBOUND, VIRTUAL_OUTBOUND
 
 
 def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
@@ -62,7 +63,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
     receiving = memo(receiving_of, attachment, settings, own.address, ports, modes)
     return ir.Proxy(
         identity=identity,
-        listeners=(*listeners, *receiving.listeners),
+        listeners=memo(_distinct, listeners, receiving.listeners),
         routes=sent,
         clusters=memo(_joined, sending, receiving),
         telemetry=telemetry_of(settings),
@@ -78,6 +79,20 @@ def _asked(sending: Sending) -> tuple[ir.RouteTable, ...]:
         if isinstance(chain.handler, ir.HttpHandler)
     }
     return tuple(table for table in sending.tables if table.name in names)
+
+
+def _distinct(
+    sending: tuple[ir.Listener, ...], receiving: tuple[ir.Listener, ...]
+) -> tuple[ir.Listener, ...]:
+    """One listener for an address and port, as Envoy takes no second: the sidecar's own, the application's,
+    those of services.
+    """
+    held: dict[tuple[str, int], ir.Listener] = {}
+    listeners = (*sending, *receiving)
+    own = (listener for listener in listeners if listener.name in {VIRTUAL_OUTBOUND, VIRTUAL_INBOUND})
+    for listener in (*own, *receiving, *sending):
+        held.setdefault((listener.address, listener.port), listener)
+    return tuple(item for item in listeners if held[item.address, item.port] is item)
 
 
 def _settings(settings: Settings, outbound_any: bool | None, elsewhere: str) -> Settings:

@@ -40,6 +40,7 @@ from weft.model.mesh_config import MeshConfig
 from weft.model.peer_authentication import PeerAuthentication
 from weft.model.reference_grant import ReferenceGrant
 from weft.model.resource import Key, Resource
+from weft.model.scalars import is_ip
 from weft.model.service import Service as KubernetesService
 from weft.model.service_entry import ServiceEntry
 from weft.model.tcp_route import TCPRoute
@@ -237,7 +238,10 @@ class World:
     def headless(self, view: View) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Addresses behind each headless service of a view that clients connect to directly."""
         return tuple(
-            (service.host, tuple(sorted({member.address for member in self.backends(service)} - {""})))
+            (
+                service.host,
+                tuple(sorted({item.address for item in self.backends(service) if is_ip(item.address)})),
+            )
             for service in self.memo(_headless, view)
         )
 

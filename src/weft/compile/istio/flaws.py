@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from weft.compile.age import precedence
+from weft.compile.hosts import is_named
 from weft.compile.istio import gateway as istio_gateway
 from weft.compile.istio.delegate import MESH, full_gateway
 from weft.compile.istio.edge import merge
@@ -13,13 +14,15 @@ from weft.compile.istio.http_action import REDIRECTS
 from weft.compile.istio.sidecar import UNIX
 from weft.compile.protocol import parse_protocol
 from weft.compile.registry import Services
-from weft.compile.service import Service
+from weft.compile.service import Resolution, Service
 from weft.compile.settings import Settings
 from weft.errors import Problem, Severity
 from weft.model.istio_gateway import Gateway
 from weft.model.resource import Key
 from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import L4MatchAttributes, TLSMatchAttributes, VirtualService
+from weft.model.workload_entry import WorkloadEntry
+from weft.names import INBOUND_PORT, OUTBOUND_PORT
 
 UNHEEDED: Final = "WEFT0102"
 CONFLICT: Final = "WEFT0111"
@@ -123,4 +126,34 @@ def service_problems(services: Services) -> tuple[Problem, ...]:
                 message = f"{host!r} is that of {holds.source} already: it does not count here"
                 hint = "give it the same resolution, location, selector and exportTo, or another host"
                 found.append(_problem(CONFLICT, service.source, message, "spec.hosts", hint))
+            found += _own_ports(service)
+    return tuple(found)
+
+
+def _own_ports(service: Service) -> Iterator[Problem]:
+    """Ports that would have a sidecar listen where it does anyway (Istio: conflictWithReservedListener)."""
+    for index, port in enumerate(service.ports):
+        if port.number in {OUTBOUND_PORT, INBOUND_PORT} and port.protocol.may_be_http:
+            message = f"port {port.number} is that of every sidecar itself: its HTTP is not routed"
+            path = f"spec.ports[{index}]"
+            yield _problem(UNHEEDED, service.source, message, path, "give the service another port")
+
+
+def entry_problems(entries: Mapping[Key, WorkloadEntry], services: Services) -> tuple[Problem, ...]:
+    """Workloads that are named by a host, behind services whose endpoints are asked for by address."""
+    named = [(key, entry) for key, entry in sorted(entries.items()) if is_named(entry.spec.address or "")]
+    selecting = [
+        (service, set(service.selector))
+        for group in (services.by_host.values() if named else ())
+        for service in group
+        if service.selector and service.resolution is Resolution.ENDPOINTS
+    ]
+    found: list[Problem] = []
+    for key, entry in named:
+        labels = {*(entry.spec.labels or {}).items(), *(entry.metadata.labels or {}).items()}
+        for service, selector in selecting:
+            if service.namespace == key.namespace and selector <= labels:
+                message = f"{service.host!r} does not look names up: {entry.spec.address!r} is left out"
+                hint = "write its IP, or use a ServiceEntry with resolution DNS"
+                found.append(_problem(UNHEEDED, key, message, "spec.address", hint))
     return tuple(found)
