@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Generic, TypeVar
 
-from weft.compile.service import Instance, Labels, Service
+from weft.compile.service import Instance, Labels, Port, Service
 from weft.model.resource import Key
 
 Bucket = Mapping[str, Instance]
@@ -102,6 +103,7 @@ class Services:
         sources = dict(self.by_source)
         parts = dict(self.parts)
         touched: set[str] = set()
+        added: dict[str, list[Service]] = {}
         for source, services in changed.items():
             old = sources.get(source, ())
             if old == services:
@@ -114,8 +116,9 @@ class Services:
             else:
                 del sources[source]
             for service in services:
-                same = (*parts.get(service.host, ()), service)
-                parts[service.host] = tuple(sorted(same, key=lambda s: s.order))
+                added.setdefault(service.host, []).append(service)
+        for host, more in added.items():
+            parts[host] = tuple(sorted((*parts.get(host, ()), *more), key=lambda s: s.order))
         if not touched:
             return self
         hosts = dict(self.by_host)
@@ -133,15 +136,15 @@ def combined(group: tuple[Service, ...]) -> tuple[Service, ...]:
     if len(group) == 1:
         return group
     contested = len({service.namespace for service in group}) > 1
-    made: list[Service] = []
+    made: list[list[Service]] = []
     for service in group:
-        for place, known in enumerate(made):
-            if _completes(service, known):
-                made[place] = _both(known, service)
-                break
+        known = next((known for known in made if _completes(service, known[0])), None)
+        if known is None:
+            made.append([service])
         else:
-            made.append(replace(service, contested=True) if contested else service)
-    return tuple(made)
+            known.append(service)
+    whole = (_joined(known) for known in made)
+    return tuple(replace(service, contested=True) if contested else service for service in whole)
 
 
 def _completes(one: Service, other: Service) -> bool:
@@ -155,20 +158,23 @@ def _completes(one: Service, other: Service) -> bool:
     )
 
 
-def _both(first: Service, second: Service) -> Service:
-    """The first with what the second adds; endpoints serve the ports of their own entry."""
-    numbers = {port.number for port in first.ports}
-    missing = tuple(port for port in second.ports if port.number not in numbers)
-    same = not missing and len(first.ports) == len(second.ports)
-    endpoints = (*first.endpoints, *second.endpoints)
-    if not same:
-        endpoints = (*_serving(first), *_serving(second))
+def _joined(parts: Sequence[Service]) -> Service:
+    """The first with what the others add; endpoints serve the ports of their own entry."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    ports: dict[int, Port] = {}
+    for part in parts:
+        for port in part.ports:
+            ports.setdefault(port.number, port)
+    same = all(len(part.ports) == len(ports) for part in parts)
+    endpoints = (part.endpoints if same else _serving(part) for part in parts)
     return replace(
         first,
-        ports=(*first.ports, *missing),
-        endpoints=endpoints,
-        addresses=tuple(dict.fromkeys((*first.addresses, *second.addresses))),
-        accounts=tuple(dict.fromkeys((*first.accounts, *second.accounts))),
+        ports=tuple(ports.values()),
+        endpoints=tuple(chain.from_iterable(endpoints)),
+        addresses=tuple(dict.fromkeys(chain.from_iterable(part.addresses for part in parts))),
+        accounts=tuple(dict.fromkeys(chain.from_iterable(part.accounts for part in parts))),
     )
 
 

@@ -39,7 +39,7 @@ def assign(
     wanted: Iterable[tuple[str, str]], known: Mapping[tuple[str, str], str]
 ) -> Mapping[tuple[str, str], str]:
     """``known`` and an address for each (namespace, name) of ``wanted`` that has none yet."""
-    missing = [host for host in wanted if host not in known]
+    missing = dict.fromkeys(host for host in wanted if host not in known)
     if not missing:
         return known
     result = dict(known)

@@ -34,3 +34,8 @@ def test_known_addresses_stay() -> None:
     more = assign([("default", "a"), ("default", "b")], known)
     assert more["default", "a"] == "240.240.1.1"
     assert len(set(more.values())) == 2
+
+
+def test_a_host_of_several_entries_needs_one_address() -> None:
+    once = assign([("default", "a")], {})
+    assert assign([("default", "a")] * 3, {}) == once
