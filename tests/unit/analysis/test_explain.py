@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
+from itertools import product
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
 
+from weft.analysis.explain.answer import Action
 from weft.analysis.explain.mesh import Mesh
+from weft.analysis.explain.request import PROTOCOLS, ClientTls
+from weft.model.gateway import Gateway
+from weft.model.istio_gateway import Gateway as IstioGateway
 from weft.model.parse import Part, parse, unwrap
 from weft.model.resource import Resource
 from weft.yaml import load
@@ -385,6 +392,54 @@ def test_mutual_tls_to_workloads_that_get_sidecars() -> None:
         """
     found = explain(WEB, without, protocol="tcp", address="db", port=5432)
     assert found["upstream"]["tls"] == "none"
+
+
+def test_limits_that_count_a_request() -> None:
+    limit = """
+        apiVersion: weft.dev/v1alpha1
+        kind: RateLimit
+        metadata: {name: reviews}
+        spec:
+          selector: {matchLabels: {app: reviews}}
+          limits:
+            - {name: all, requests: 1000}
+            - {name: writes, requests: 5, interval: 1m, match: {methods: [POST]}, per: [{header: x-user}]}
+        """
+    read = explain(REVIEWS, limit, port=9081, http={"path": "/x"})
+    assert [(one["requests"], one["per"]) for one in read["rateLimits"]] == [(1000, "1s")]
+    headers = {"x-user": ["ada"]}
+    write = explain(REVIEWS, limit, port=9081, http={"path": "/x", "method": "POST", "headers": headers})
+    assert [(one["requests"], one["status"]) for one in write["rateLimits"]] == [(1000, 429), (5, 429)]
+    assert write["status"] == 200
+
+
+GOLDEN = sorted((Path(__file__).parents[2] / "golden").glob("*/in.yaml"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.parent.name)
+def test_every_golden_mesh_can_be_asked(path: Path) -> None:
+    """Whatever is translated can be walked: nothing raises, and no filter is passed over."""
+    asked = mesh(path.read_text())
+    hosts = [*list(asked.world.services.by_host)[:4], "x.example.com"]
+    kinds: tuple[type[Gateway] | type[IstioGateway], ...] = (Gateway, IstioGateway)
+    gateways = [f"{key.namespace}/{key.name}" for kind in kinds for key in asked.world.all(kind)]
+    senders = [WEB, {"inbound": "default/web-0"}, *({"gateway": name} for name in gateways)]
+    for sender, host, tls, protocol in product(senders, hosts, ClientTls, PROTOCOLS):
+        services = asked.world.services.by_host.get(host, ())
+        for port in {port.number for service in services for port in service.ports} or {80, 443}:
+            found = asked.explain(
+                {
+                    "from": sender,
+                    "address": host if sender is WEB else "",
+                    "port": port,
+                    "protocol": protocol,
+                    "tls": tls,
+                    "http": {"host": host.replace("*", "w"), "path": "/a/b?c=1"},
+                }
+            )
+            json.dumps(found)
+            assert found["action"] in set(Action)
+            assert not [step for step in found["trace"] if "not evaluated" in step["detail"]]
 
 
 def test_a_question_that_cannot_be_read_gets_its_answer() -> None:

@@ -120,6 +120,7 @@ class Answer:
     timeout: str | None = None
     retries: dict[str, Any] | None = None
     fault: dict[str, Any] | None = None
+    limits: list[dict[str, Any]] = field(default_factory=list)
     peer: str | None = None
     jwt: str = "none"
     decision: str = "allow"
@@ -178,6 +179,7 @@ class Answer:
             "timeout": self.timeout,
             "retries": self.retries,
             "fault": self.fault,
+            "rateLimits": self.limits,
             "authn": {"peer": self.peer, "jwt": self.jwt},
             "authz": {
                 "decision": self.decision,

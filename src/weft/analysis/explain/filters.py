@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis import match, match_tree, rbac
+from weft.analysis.explain import limits
 from weft.analysis.explain.answer import Action
 from weft.analysis.explain.passage import Passage, Reply, duration
 from weft.analysis.match import MILLION, Values, fraction
@@ -158,15 +159,12 @@ def _mark(values: Values, origin: str, credentials: bool, expose: str) -> None:
 
 
 def _local_limit(passage: Passage, base: Any, overrides: list[Any]) -> Reply | None:
-    config = overrides[-1] if overrides else base
-    if config.HasField("token_bucket"):
-        bucket = config.token_bucket
-        passage.answer.say(
-            "rateLimit",
-            f"at most {bucket.max_tokens} requests, {bucket.tokens_per_fill.value or 1} more every "
-            f"{duration(bucket.fill_interval)}; this one is taken to be within",
-            passage.cause,
-        )
+    limits.local(passage, base, overrides)
+    return None
+
+
+def _remote_limit(passage: Passage, base: Any, overrides: list[Any]) -> Reply | None:
+    limits.remote(passage, base, overrides)
     return None
 
 
@@ -214,6 +212,7 @@ FILTERS: Final[dict[str, Filter]] = {
     f"{_HTTP}.fault.v3.HTTPFault": _fault,
     f"{_HTTP}.cors.v3.Cors": _cors,
     f"{_HTTP}.local_ratelimit.v3.LocalRateLimit": _local_limit,
+    f"{_HTTP}.ratelimit.v3.RateLimit": _remote_limit,
     f"{_HTTP}.rbac.v3.RBAC": _rbac,
 }
 _HARMLESS: Final = frozenset(
@@ -222,6 +221,7 @@ _HARMLESS: Final = frozenset(
         f"{_HTTP}.dynamic_forward_proxy.v3.FilterConfig",
         f"{_HTTP}.grpc_stats.v3.FilterConfig",
         f"{_HTTP}.grpc_web.v3.GrpcWeb",
+        f"{_HTTP}.on_demand.v3.OnDemand",
         f"{_HTTP}.set_filter_state.v3.Config",
         f"{_HTTP}.stateful_session.v3.StatefulSession",
         f"{_HTTP}.upstream_codec.v3.UpstreamCodec",
