@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from weft.model.base import Flaw, Shape
 from weft.model.hosts import is_label, wildcard
@@ -68,7 +68,9 @@ class ValidationMessage(Shape):
 
 
 class IstioStatus(Shape):
-    """What became of the resource."""
+    """What became of the resource; the CRDs leave room for fields of others here."""
+
+    model_config = ConfigDict(extra="allow")
 
     conditions: tuple[IstioCondition, ...] | None = None
     observed_generation: IntOrString | None = None

@@ -194,7 +194,7 @@ def _flaws(value: Any, path: Path) -> Iterator[Flaw]:
         fields = type(value).model_fields
         # A spec that was left out is an empty one, and has the flaws of an empty one.
         left_out = {"spec"} if isinstance(value, Resource) and "spec" in fields else set()
-        for name in value.model_fields_set | left_out:
+        for name in (value.model_fields_set & fields.keys()) | left_out:
             item = getattr(value, name)
             if isinstance(item, Shape | tuple | dict):
                 yield from _flaws(item, (*path, fields[name].alias or name))

@@ -75,7 +75,7 @@ def _settings(text: str) -> Iterator[str]:
 def _inner(value: object) -> Iterator[Flaw]:
     if isinstance(value, Shape):
         yield from value.flaws()
-        for name in value.model_fields_set:
+        for name in value.model_fields_set & type(value).model_fields.keys():
             yield from _inner(getattr(value, name))
     elif isinstance(value, tuple):
         for item in value:

@@ -65,7 +65,7 @@ def leaves(model: type[BaseModel], path: str = "") -> Iterator[str]:
 def used(value: Any, path: Path = (), shape: str = "") -> Iterator[tuple[str, Path, Any]]:
     """What was given in a resource: each field's path as in ``leaves``, its place, its value."""
     if isinstance(value, Shape):
-        for name in sorted(value.model_fields_set):
+        for name in sorted(value.model_fields_set & type(value).model_fields.keys()):
             item = getattr(value, name)
             if item is None:
                 continue
