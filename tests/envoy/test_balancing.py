@@ -52,13 +52,22 @@ endpoints: [ENDPOINTS]
 """
 
 
-def entry(name: str, endpoints: dict[str, str], policy: str, protocol: str = "HTTP", port: int = PORT) -> str:
+def entry(
+    name: str,
+    endpoints: dict[str, str],
+    policy: str,
+    protocol: str = "HTTP",
+    port: int = PORT,
+    distribution: str = "Any",
+) -> str:
     """A service outside the mesh with endpoints at localities, and its rule."""
     listed = ", ".join(f"{{address: {address}, locality: {place}}}" for address, place in endpoints.items())
     address = f"  addresses: [{EXTERNAL}]\n" if protocol == "TCP" else ""
     return (
         "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\n"
-        f"metadata: {{name: {name}, namespace: default}}\nspec:\n  hosts: [{name}.example]\n{address}"
+        f"metadata: {{name: {name}, namespace: default, "
+        f"annotations: {{networking.istio.io/traffic-distribution: {distribution}}}}}\n"
+        f"spec:\n  hosts: [{name}.example]\n{address}"
         f"  resolution: STATIC\n  ports: [{{number: {port}, name: p, protocol: {protocol}}}]\n"
         f"  endpoints: [{listed}]\n"
         "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\n"
@@ -161,6 +170,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
                 three,
                 "{loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {us/*: 100}}]}}}",
             ),
+            entry("close", three, "{loadBalancer: {simple: ROUND_ROBIN}}", distribution="PreferClose"),
             entry(
                 "reporting",
                 {near: "eu/a", at["near_too"]: "eu/a"},
@@ -263,6 +273,10 @@ def test_another_region_takes_over_when_the_own_one_fails(mesh: Mesh) -> None:
 
 def test_shares_go_by_place(mesh: Mesh) -> None:
     assert mesh.answered("shared.example", 20) == {"far": 20}
+
+
+def test_near_endpoints_are_preferred_where_a_service_says_so(mesh: Mesh) -> None:
+    assert mesh.answered("close.example", 20).keys() == {"near", "near_too"}
 
 
 def test_who_reports_less_load_gets_more(mesh: Mesh) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from weft import ir
 from weft.compile.istio.service_entry import labels_of
-from weft.compile.nearness import SAME_NODE, SAME_ZONE, Nearness
+from weft.compile.nearness import distribution
 from weft.compile.protocol import protocol_of
-from weft.compile.service import Instance, Port, Resolution, Service
+from weft.compile.service import Instance, Port, Resolution, Service, session_of
 from weft.compile.settings import Settings
 from weft.ir import Health, Locality
 from weft.model.endpoints import Endpoint, Endpoints, EndpointSlice
@@ -19,17 +18,7 @@ from weft.model.service import ServicePort
 from weft.names import HOSTNAME_LABEL, REGION_LABEL, SUBZONE_LABEL, ZONE_LABEL, service_host
 
 EXPORT_TO: Final = "networking.istio.io/exportTo"
-DISTRIBUTION: Final = "networking.istio.io/traffic-distribution"
 SERVICE_NAME: Final = "kubernetes.io/service-name"
-# Istio's: a cookie as NAME or NAME:PATH, or a header; both are labels of the Service.
-SESSION_COOKIE: Final = "istio.io/persistent-session"
-SESSION_HEADER: Final = "istio.io/persistent-session-header"
-
-_DISTRIBUTIONS: Final = {
-    "prefersamezone": SAME_ZONE,
-    "preferclose": SAME_ZONE,
-    "prefersamenode": SAME_NODE,
-}
 
 
 def wants_vip(resource: Resource) -> bool:
@@ -38,10 +27,10 @@ def wants_vip(resource: Resource) -> bool:
     return spec.type != "ExternalName" and not spec.cluster_ip and not spec.cluster_ips
 
 
-def service(resource: Resource, vip: str | None, settings: Settings, distribution: str = "") -> Service:
+def service(resource: Resource, vip: str | None, settings: Settings, space: str = "") -> Service:
     """A Kubernetes Service. Headless ones are called where the client connects to (Istio's passthrough).
 
-    ``distribution``: the traffic distribution that its namespace asks for.
+    ``space``: the traffic distribution that its namespace asks for.
     """
     metadata, spec = resource.metadata, resource.spec
     headless = spec.cluster_ip == "None"
@@ -71,35 +60,16 @@ def service(resource: Resource, vip: str | None, settings: Settings, distributio
         selector=labels_of(dict(spec.selector)) if spec.selector and not external else None,
         alias_of=(spec.external_name or "").lower().rstrip(".") if external else "",
         external_addresses=() if external else tuple(spec.external_ips or ()),
-        nearness=_nearness(resource, distribution),
+        nearness=distribution(spec.traffic_distribution, metadata.annotations, space),
         same_node=spec.internal_traffic_policy == "Local",
         sticky=spec.session_affinity == "ClientIP",
         unready_too=bool(spec.publish_not_ready_addresses),
-        session=_session(metadata.labels or {}),
+        session=session_of(metadata.labels),
         export_to=tuple(part.strip() for part in exported.split(",") if part.strip())
         or settings.export_services,
         created=str(metadata.creation_timestamp or ""),
         source=resource.key,
     )
-
-
-def _nearness(resource: Resource, distribution: str) -> Nearness | None:
-    """``trafficDistribution``, else the annotation, else the namespace's (Istio: GetTrafficDistribution)."""
-    said = _DISTRIBUTIONS.get((resource.spec.traffic_distribution or "").lower())
-    if said is not None:
-        return said
-    noted = (resource.metadata.annotations or {}).get(DISTRIBUTION, "")
-    return _DISTRIBUTIONS.get((noted or distribution).lower())
-
-
-def _session(labels: Mapping[str, str]) -> ir.SessionPersistence | None:
-    """The cookie lasts as long as the client's own session."""
-    if cookie := labels.get(SESSION_COOKIE):
-        name, found, path = cookie.partition(":")
-        return ir.SessionPersistence(name=name, path=path if found else "/")
-    if header := labels.get(SESSION_HEADER):
-        return ir.SessionPersistence(name=header, place=ir.SessionIn.HEADER)
-    return None
 
 
 def _port(port: ServicePort) -> Port:

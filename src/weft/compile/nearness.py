@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from weft import ir
 from weft.names import HOSTNAME_LABEL, NETWORK_LABEL, REGION_LABEL, SUBZONE_LABEL, ZONE_LABEL
@@ -40,6 +42,21 @@ SAME_NODE = Nearness(
         (HOSTNAME_LABEL, None),
     ),
 )
+
+DISTRIBUTION: Final = "networking.istio.io/traffic-distribution"
+_DISTRIBUTIONS: Final = {
+    "prefersamezone": SAME_ZONE,
+    "preferclose": SAME_ZONE,
+    "prefersamenode": SAME_NODE,
+}
+
+
+def distribution(field: str | None, annotations: Mapping[str, str] | None, space: str) -> Nearness | None:
+    """``trafficDistribution``, else the annotation, else the namespace's (Istio: GetTrafficDistribution)."""
+    said = _DISTRIBUTIONS.get((field or "").lower())
+    if said is not None:
+        return said
+    return _DISTRIBUTIONS.get(((annotations or {}).get(DISTRIBUTION, "") or space).lower())
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from weft.compile.nearness import Nearness
 from weft.compile.protocol import Protocol
-from weft.ir import Health, Locality, SessionPersistence
+from weft.ir import Health, Locality, SessionIn, SessionPersistence
 from weft.ir.endpoint import NOWHERE
 from weft.model.resource import Key
 
 Labels = tuple[tuple[str, str], ...]
+
+# Istio's: a cookie as NAME or NAME:PATH, or a header; both are labels of the resource.
+SESSION_COOKIE: Final = "istio.io/persistent-session"
+SESSION_HEADER: Final = "istio.io/persistent-session-header"
 
 
 class Resolution(StrEnum):
@@ -131,3 +137,14 @@ def target_port(port: Port, instance: Instance) -> int | None:
         return next((number for name, number in instance.ports if name == port.target), None)
     named = next((number for name, number in instance.ports if name == port.name), None)
     return named or port.target or port.number
+
+
+def session_of(labels: Mapping[str, str] | None) -> SessionPersistence | None:
+    """The sessions that a resource asks for. The cookie lasts as long as the client's own session."""
+    labels = labels or {}
+    if cookie := labels.get(SESSION_COOKIE):
+        name, found, path = cookie.partition(":")
+        return SessionPersistence(name=name, path=path if found else "/")
+    if header := labels.get(SESSION_HEADER):
+        return SessionPersistence(name=header, place=SessionIn.HEADER)
+    return None

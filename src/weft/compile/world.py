@@ -20,6 +20,7 @@ from weft.compile.istio.peer_authentication import PeerModes, modes_of
 from weft.compile.istio.rule_index import RuleIndex
 from weft.compile.memo import Memo
 from weft.compile.mesh import settings_of
+from weft.compile.nearness import DISTRIBUTION
 from weft.compile.networks import Networks, networks_of
 from weft.compile.registry import Instances, Services
 from weft.compile.rules import Rules, rules_of
@@ -323,7 +324,7 @@ def _changes(
 def _distributions(spaces: Mapping[Key, Namespace]) -> Mapping[str, str]:
     """The traffic distribution that namespaces ask for, by their names."""
     asked = ((key.name, space.metadata.annotations or {}) for key, space in spaces.items())
-    return {name: noted[kubernetes.DISTRIBUTION] for name, noted in asked if kubernetes.DISTRIBUTION in noted}
+    return {name: noted[DISTRIBUTION] for name, noted in asked if DISTRIBUTION in noted}
 
 
 def _services(
@@ -338,7 +339,7 @@ def _services(
         own = tuple(
             (host, vips[namespace, host]) for host in resource.spec.hosts if (namespace, host) in vips
         )
-        return service_entry.services(resource, own, settings)
+        return service_entry.services(resource, own, settings, spaces.get(namespace, ""))
     return ()
 
 

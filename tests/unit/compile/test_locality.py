@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.compiled import cluster, identity, instance, proxy, resources, service, world
+from tests.support.compiled import cluster, host, identity, instance, proxy, resources, service, table, world
 
 from weft import ir
 from weft.compile.proxy import compile_proxy
@@ -141,6 +141,17 @@ def test_traffic_distribution(
     found = made(*((around,) if space else ()), web=web)
     assert found.placement.labels == wanted
     assert found.balancing.locality_weighted is bool(wanted)
+
+
+def test_an_entry_asks_for_near_endpoints_and_for_sessions_as_services_do() -> None:
+    noted = "annotations: {networking.istio.io/traffic-distribution: PreferSameNode}, labels: {istio.io/persistent-session: kept}"
+    entry = f"apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: api, {noted}}}\nspec: {{hosts: [api.example], resolution: STATIC, ports: [{{number: 80, name: http, protocol: HTTP}}], endpoints: [{{address: 10.4.0.1}}]}}\n"
+    compiled = proxy(world(entry))
+    found = cluster(compiled, "outbound|80||api.example")
+    assert found.placement.labels == NODE
+    assert found.balancing.keeps_draining
+    (route,) = host(table(compiled, "80"), "api.example").routes
+    assert route.session == ir.SessionPersistence(name="kept", path="/")
 
 
 def test_a_rule_goes_before_the_service_which_goes_before_the_mesh() -> None:

@@ -172,6 +172,7 @@ def test_a_member_of_a_headless_service_is_itself_whatever_host_is_asked_for() -
     made = proxy(of)
     (detected,) = listener(made, "10.3.0.1_81").chains
     assert isinstance(detected.handler, ir.HttpHandler)
+    assert isinstance(detected.handler.routes, str)
     hosts = table(made, detected.handler.routes).virtual_hosts
     assert [one.domains for one in hosts] == [("*",)]
 

@@ -7,8 +7,9 @@ from ipaddress import ip_network
 from typing import Final
 
 from weft.compile.hosts import is_wildcard
+from weft.compile.nearness import distribution
 from weft.compile.protocol import parse_protocol
-from weft.compile.service import Instance, Labels, Port, Resolution, Service
+from weft.compile.service import Instance, Labels, Port, Resolution, Service, session_of
 from weft.compile.settings import Settings
 from weft.ir import Health, Locality
 from weft.model.service_entry import ServiceEntry
@@ -41,9 +42,12 @@ def _resolution(entry: ServiceEntry) -> Resolution:
 
 
 def services(
-    entry: ServiceEntry, vips: tuple[tuple[str, str], ...], settings: Settings
+    entry: ServiceEntry, vips: tuple[tuple[str, str], ...], settings: Settings, space: str = ""
 ) -> tuple[Service, ...]:
-    """One service a host. ``vips``: (host, address) where the entry has no address of its own."""
+    """One service a host. ``vips``: (host, address) where the entry has no address of its own.
+
+    ``space``: the traffic distribution that its namespace asks for.
+    """
     spec = entry.spec
     own = dict(vips)
     resolution = _resolution(entry)
@@ -75,6 +79,8 @@ def services(
             selector=labels_of(selector) if selector else None,
             endpoints=endpoints,
             accounts=tuple(spec.subject_alt_names or ()),
+            nearness=distribution(None, entry.metadata.annotations, space),
+            session=session_of(entry.metadata.labels),
             export_to=tuple(spec.export_to or settings.export_services),
             created=str(entry.metadata.creation_timestamp or ""),
             source=entry.key,
