@@ -100,7 +100,7 @@ def main() -> None:
         everything["bundle"] = emit(proxy)
         for cluster in proxy.clusters:
             if cluster.discovery is ir.Discovery.EDS:
-                pack(endpoint_set(world, cluster.name), ir.NOWHERE, "")
+                pack(endpoint_set(world, cluster.name), cluster.placement, ir.UNPLACED)
 
     def after(change: Callable[[int], Resource]) -> dict[str, float]:
         nonlocal world

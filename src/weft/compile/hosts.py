@@ -12,6 +12,7 @@ def is_wildcard(host: str) -> bool:
     return host.startswith("*")
 
 
+@lru_cache(maxsize=1 << 16)
 def is_named(address: str) -> bool:
     """Whether an endpoint's address is a host's name: no IP, no path of a socket, not left out."""
     return bool(address) and not address.startswith("unix:") and not is_ip(address)

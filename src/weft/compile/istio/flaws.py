@@ -19,6 +19,7 @@ from weft.compile.settings import Settings
 from weft.errors import Problem, Severity
 from weft.model.istio_gateway import Gateway
 from weft.model.resource import Key
+from weft.model.server_tls import ServerTLSSettings
 from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import L4MatchAttributes, TLSMatchAttributes, VirtualService
 from weft.model.workload_entry import WorkloadEntry
@@ -63,6 +64,20 @@ def _servers(key: Key, gateway: Gateway) -> Iterator[Problem]:
         if istio_gateway.speaks_of(server) is None:
             message = f"no gateway speaks {server.port.protocol}: the server is left out"
             yield _problem(UNHEEDED, key, message, f"{path}.port.protocol", "write HTTP, HTTPS, TLS or TCP")
+        if server.tls is not None:
+            yield from _pinned(key, server.tls, f"{path}.tls")
+
+
+def _pinned(key: Key, tls: ServerTLSSettings, path: str) -> Iterator[Problem]:
+    """Hashes that no certificate has."""
+    for field, texts, good, what in (
+        ("verifyCertificateHash", tls.verify_certificate_hash, istio_gateway.is_hash, "in hex"),
+        ("verifyCertificateSpki", tls.verify_certificate_spki, istio_gateway.is_spki, "in base64"),
+    ):
+        for index, text in enumerate(texts or ()):
+            if not good(text):
+                message = f"{text[:64]!r} is no SHA-256 {what}: no certificate is taken for it"
+                yield _problem(UNHEEDED, key, message, f"{path}.{field}[{index}]", "")
 
 
 _ONLY_MESH: Final = (
@@ -141,7 +156,9 @@ def _own_ports(service: Service) -> Iterator[Problem]:
 
 def entry_problems(entries: Mapping[Key, WorkloadEntry], services: Services) -> tuple[Problem, ...]:
     """Workloads that are named by a host, behind services whose endpoints are asked for by address."""
-    named = [(key, entry) for key, entry in sorted(entries.items()) if is_named(entry.spec.address or "")]
+    # All entries are looked at whenever one changes: names are rare, so that only they are sorted.
+    named = [(key, entry) for key, entry in entries.items() if is_named(entry.spec.address or "")]
+    named.sort(key=lambda one: one[0])
     selecting = [
         (service, set(service.selector))
         for group in (services.by_host.values() if named else ())
