@@ -8,6 +8,7 @@ namespace of its own.
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def proxies(count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def main() -> None:
     count = int((*sys.argv[1:], "1000")[0])
     weft = str(Path(sys.executable).with_name("weft"))
-    taken: dict[str, float] = {}
+    taken: dict[str, dict[str, float]] = {}
     for made in (routes, services, proxies):
         resources, requests = made(count)
         with tempfile.TemporaryDirectory() as directory:
@@ -104,11 +105,13 @@ def main() -> None:
             files.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": resources}))
             asked = Path(directory) / "requests.jsonl"
             asked.write_text("".join(json.dumps(request) + "\n" for request in requests))
-            start = time.perf_counter()
+            start, before = time.perf_counter(), os.times()
             done = subprocess.run(
                 [weft, "explain", str(files), "--requests", str(asked)], check=True, capture_output=True
             )
-            taken[made.__name__] = round(time.perf_counter() - start, 2)
+            after = os.times()
+            cpu = sum(after[2:4]) - sum(before[2:4])  # of the children
+            taken[made.__name__] = {"wall": round(time.perf_counter() - start, 2), "cpu": round(cpu, 2)}
             lines = [json.loads(line) for line in done.stdout.splitlines()]
             assert len(lines) == count
             assert all(line["action"] == "forward" for line in lines), lines[0]
