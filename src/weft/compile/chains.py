@@ -19,7 +19,7 @@ def apart(chains: Iterable[ir.FilterChain]) -> tuple[ir.FilterChain, ...]:
     names: set[str] = set()
     kept: list[ir.FilterChain] = []
     for chain in chains:
-        match = _left(chain.match, taken)
+        match = _left(_once(chain.match), taken)
         if match is None:
             continue
         taken.update(_points(match))
@@ -31,6 +31,24 @@ def apart(chains: Iterable[ir.FilterChain]) -> tuple[ir.FilterChain, ...]:
             chain if match == chain.match and name == chain.name else replace(chain, match=match, name=name)
         )
     return tuple(kept)
+
+
+def _once(match: ir.ChainMatch) -> ir.ChainMatch:
+    """The match with each value named once."""
+    return replace(
+        match,
+        addresses=_blocks(match.addresses),
+        source_addresses=_blocks(match.source_addresses),
+        server_names=tuple(dict.fromkeys(match.server_names)),
+        application_protocols=tuple(dict.fromkeys(match.application_protocols)),
+    )
+
+
+def _blocks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    found: dict[str, str] = {}
+    for text in texts:
+        found.setdefault(_block(text), text)
+    return tuple(found.values())
 
 
 def _left(match: ir.ChainMatch, taken: set[tuple[object, ...]]) -> ir.ChainMatch | None:

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from weft.ir.route import HeaderEdit, Source
 
 _MICROSECOND: Final = timedelta(microseconds=1)
+# Envoy counts nanoseconds in 64 bits and refuses what comes near the end of them, in 292 years.
+_LONGEST: Final = timedelta(seconds=2**63 // 10**9 - 1)
 _UNIX: Final = "unix://"
 
 
 def duration(value: timedelta) -> well_known.Duration:
-    """Exact to the microsecond."""
-    seconds, rest = divmod(value // _MICROSECOND, 1_000_000)
+    """Exact to the microsecond; what nobody lives to see is cut off."""
+    seconds, rest = divmod(min(value, _LONGEST) // _MICROSECOND, 1_000_000)
     return well_known.Duration(seconds=seconds, nanos=rest * 1000)
 
 

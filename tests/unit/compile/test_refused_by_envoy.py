@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from tests.support.compiled import instance, proxy, service, world
 
+from weft import ir
+from weft.compile.chains import apart
 from weft.compile.endpoints import endpoint_set
 from weft.compile.problems import problems_of
+
+ROUTER = "router~10.9.9.9~edge.default"
 
 
 def test_an_address_that_is_a_name() -> None:
@@ -42,3 +46,44 @@ def test_the_ports_of_the_sidecar_itself() -> None:
         ("Service default/in", "spec.ports[0]"),
         ("Service default/out", "spec.ports[0]"),
     ]
+
+
+PINNED = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - hosts: [a.example.com]
+    port: {name: https, number: 443, protocol: HTTPS}
+    tls: {mode: MUTUAL, credentialName: a, verifyCertificateHash: [HASHES], verifyCertificateSpki: [SPKIS]}
+"""
+HASH, SPKI = "ab" * 32, "a" * 43 + "="
+
+
+def test_pins_that_are_no_hashes_let_nobody_in() -> None:
+    def tls(hashes: str, spkis: str) -> ir.DownstreamTls:
+        made = world(PINNED.replace("HASHES", hashes).replace("SPKIS", spkis))
+        (listener,) = proxy(made, ROUTER, labels={"istio": "ingressgateway"}).listeners
+        found = listener.chains[0].tls
+        assert found is not None
+        return found
+
+    assert tls(f"nonsense, {HASH}", SPKI).peer_certificate_hashes == (HASH,)
+    none = tls("nonsense", "nonsense")
+    assert none.peer_certificate_hashes == ("0" * 64,)
+    assert none.peer_certificate_spkis == ("A" * 43 + "=",)
+    made = world(PINNED.replace("HASHES", f"{HASH}, nonsense").replace("SPKIS", SPKI))
+    (problem,) = problems_of(made, "default")
+    assert problem.path == "spec.servers[0].tls.verifyCertificateHash[1]"
+
+
+def test_a_name_that_a_match_says_twice() -> None:
+    handler = ir.TcpHandler(stat_prefix="a", destinations=(ir.Destination(cluster="a"),))
+    match = ir.ChainMatch(
+        server_names=("a.com", "b.com", "a.com"), addresses=("10.0.0.0/8", "10.1.1.1/8", "10.0.0.0/16")
+    )
+    (chain,) = apart([ir.FilterChain(name="a", match=match, handler=handler)])
+    assert chain.match.server_names == ("a.com", "b.com")
+    assert chain.match.addresses == ("10.0.0.0/8", "10.0.0.0/16")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -110,11 +111,33 @@ def server_tls(
         require_client_certificate=mode == "MUTUAL",
         peer_names=names,
         accept_untrusted=verified and bool(tls.insecure_skip_verify),
-        peer_certificate_hashes=tuple(tls.verify_certificate_hash or ()),
-        peer_certificate_spkis=tuple(tls.verify_certificate_spki or ()),
+        peer_certificate_hashes=_pins(tls.verify_certificate_hash or (), is_hash, NO_HASH),
+        peer_certificate_spkis=_pins(tls.verify_certificate_spki or (), is_spki, NO_SPKI),
         alpn=("h2", "http/1.1"),
         limits=limits,
     )
+
+
+NO_HASH: Final = "0" * 64
+NO_SPKI: Final = "A" * 43 + "="
+_HASH: Final = re.compile("[0-9a-fA-F]{64}|[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){31}")
+_SPKI: Final = re.compile("[0-9a-zA-Z+/]{43}=")
+
+
+def is_hash(text: str) -> bool:
+    """Whether it is a certificate's SHA-256 in hex, with or without colons."""
+    return _HASH.fullmatch(text) is not None
+
+
+def is_spki(text: str) -> bool:
+    """Whether it is a public key's SHA-256 in base64."""
+    return _SPKI.fullmatch(text) is not None
+
+
+def _pins(texts: Iterable[str], good: Callable[[str], bool], nobody: str) -> tuple[str, ...]:
+    """Those that Envoy can read; where none is, ``nobody``'s: who pins does not mean to let all in."""
+    given = tuple(texts)
+    return tuple(text for text in given if good(text)) or ((nobody,) if given else ())
 
 
 def known_ciphers(names: Iterable[str]) -> tuple[str, ...]:
