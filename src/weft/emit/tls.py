@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Final
 
 from weft.emit.scalars import boolean, duration, text
@@ -87,9 +88,23 @@ def _pem(path: str) -> core_v3.DataSource:
 
 
 def _san_type(match: TextMatch) -> tls_v3.SubjectAltNameMatcher.SanType.ValueType:
-    uri = "://" in match.value or (match.test is TextTest.REGEX and "spiffe" in match.value)
+    """What a certificate calls a name of this form; Envoy compares with those of one kind only."""
     kind = tls_v3.SubjectAltNameMatcher.SanType
-    return kind.URI if uri else kind.DNS
+    if match.test is TextTest.REGEX:
+        return kind.URI if "spiffe" in match.value or "://" in match.value else kind.DNS
+    if "://" in match.value or match.value.startswith("urn:"):
+        return kind.URI
+    if "@" in match.value:
+        return kind.EMAIL
+    return kind.IP_ADDRESS if _is_address(match.value) else kind.DNS
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _names(names: tuple[TextMatch, ...]) -> list[tls_v3.SubjectAltNameMatcher]:
