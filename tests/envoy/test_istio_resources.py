@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingUnixStreamServer
@@ -202,6 +202,16 @@ spec:
 """
 
 
+TOPOLOGY = """
+apiVersion: weft.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: default, namespace: istio-system}
+spec:
+  defaultConfig:
+    gatewayTopology: {numTrustedProxies: 1, proxyProtocol: {}}
+"""
+
+
 class _AtSocket(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
@@ -223,6 +233,7 @@ class Site:
     proxy: tuple[str, int]
     socket: str
     edge: tuple[str, int]
+    behind: tuple[str, int]
     streams: tuple[str, int]
     sealed: tuple[str, int]
     shop: int
@@ -245,7 +256,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         tcp = stack.enter_context(serving(TcpBackend("127.0.0.1", 0, "near")))
         other = stack.enter_context(serving(TcpBackend("127.0.0.1", 0, "far")))
         stack.enter_context(serving(ThreadingUnixStreamServer(inner, _AtSocket)))
-        outbound, own, bound, local, proxy, edge, streams, sealed = free_ports(8)
+        outbound, own, bound, local, proxy, edge, behind, streams, sealed = free_ports(9)
         ports = {
             "shop": shop.server_port,
             "cart": cart.server_port,
@@ -275,10 +286,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             port_map=((80, edge), (9000, streams), (15443, sealed)),
         )
         stack.enter_context(run_compiled(world(services, GATEWAYS.format()), router, authority))
+        balanced = replace(router, port_map=((80, behind),))
+        web = world(services, GATEWAYS.format().partition("---")[2].partition("---")[2], TOPOLOGY)
+        stack.enter_context(run_compiled(web, balanced, authority))
         at = "127.0.0.1"
         yield Site(
             (at, outbound), (at, own), (at, bound), (at, local), (at, proxy), outer,
-            (at, edge), (at, streams), (at, sealed), ports["shop"], ports["tcp"],
+            (at, edge), (at, behind), (at, streams), (at, sealed), ports["shop"], ports["tcp"],
         )  # fmt: skip
 
 
@@ -373,3 +387,15 @@ def test_gateways_share_a_port(site: Site) -> None:
     redirect = ask("/x?y=z", "secure.example.com")
     assert (redirect.status, redirect.headers["location"]) == (301, "https://secure.example.com/x?y=z")
     assert ask("/", "other.example.com").status == 404
+
+
+def test_a_balancer_in_front_says_who_the_client_is(site: Site) -> None:
+    told = {"host": "shop.example.com", "x_forwarded_for": "203.0.113.7"}
+    reply = Connection(("192.0.2.9", 80), through=site.behind).ask("/", **told)
+    assert reply.body["name"] == "shop"
+    assert reply.body["headers"]["x-envoy-external-address"] == "203.0.113.7"
+    # A gateway that the world reaches by itself believes nobody; one behind a balancer wants to be told.
+    open_one = Connection(site.edge).ask("/", **told).body["headers"]
+    assert open_one.get("x-envoy-external-address") != "203.0.113.7"
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        Connection(site.behind).ask("/", **told)
