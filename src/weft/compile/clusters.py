@@ -14,6 +14,7 @@ from weft.compile.policy import ClientTls, ClientTlsMode, Policy, Subset
 from weft.compile.protocol import Protocol
 from weft.compile.service import Instance, Port, Resolution, Service, target_port
 from weft.compile.settings import Settings
+from weft.compile.vips import virtual
 from weft.names import (
     ALPN_MESH_H2,
     ALPN_MESH_HTTP1,
@@ -90,6 +91,7 @@ def service_cluster(
         endpoints=() if discovery not in _LISTED else _listed(service, port, subset, peers),
         balancing=_balancing(policy, placed, discovery, keeps_draining=service.session is not None),
         placement=placed.placement,
+        races=discovery is ir.Discovery.LOGICAL_DNS and service.races,
         dns_refresh=settings.dns_refresh,
         original_port=_moved(service, port, discovery),
         connections=policy.connections or default_connections(settings),
@@ -127,7 +129,11 @@ def _placed(service: Service, subset: Subset, policy: Policy, settings: Settings
 def _balancing(
     policy: Policy, result: Placed, discovery: ir.Discovery, *, keeps_draining: bool
 ) -> ir.LoadBalancing:
-    algorithm = ir.Algorithm.PROVIDED if discovery in _PROVIDED else policy.balancing.algorithm
+    algorithm = policy.balancing.algorithm
+    if discovery in _PROVIDED:
+        algorithm = ir.Algorithm.PROVIDED
+    elif algorithm is ir.Algorithm.PROVIDED:
+        algorithm = ir.Algorithm.LEAST_REQUEST
     if algorithm is policy.balancing.algorithm and result is NOT_PLACED and not keeps_draining:
         return policy.balancing
     return replace(
@@ -152,16 +158,21 @@ def default_connections(settings: Settings) -> ir.Connections:
 
 
 def _discovery(service: Service, policy: Policy, router: bool) -> ir.Discovery:
+    """How endpoints are found. Whoever dials a host of DNS by a virtual address cannot be passed through."""
+    passes = policy.passthrough and not router
+    looked_up = service.resolution in {Resolution.DNS, Resolution.DNS_ROUND_ROBIN}
+    if passes and looked_up and not all(map(virtual, service.addresses)):
+        return ir.Discovery.ORIGINAL_DST
     match service.resolution:
         case Resolution.DNS:
-            return ir.Discovery.STRICT_DNS
+            return ir.Discovery.LOGICAL_DNS if service.races else ir.Discovery.STRICT_DNS
         case Resolution.DNS_ROUND_ROBIN:
             return ir.Discovery.LOGICAL_DNS
         case Resolution.NAMED:
             return ir.Discovery.NAMED
         case Resolution.PASSTHROUGH if not router:
             return ir.Discovery.ORIGINAL_DST
-    return ir.Discovery.ORIGINAL_DST if policy.passthrough and not router else ir.Discovery.EDS
+    return ir.Discovery.ORIGINAL_DST if passes else ir.Discovery.EDS
 
 
 def _listed(service: Service, port: Port, subset: Subset, peers: Peers) -> tuple[ir.Endpoint, ...]:

@@ -18,6 +18,9 @@ from weft.model.service import ServicePort
 from weft.names import HOSTNAME_LABEL, REGION_LABEL, SUBZONE_LABEL, ZONE_LABEL, service_host
 
 EXPORT_TO: Final = "networking.istio.io/exportTo"
+# Identities that may serve: in full, or service accounts of the Service's namespace; by commas.
+IDENTITIES: Final = "alpha.istio.io/canonical-serviceaccounts"
+ACCOUNTS: Final = "alpha.istio.io/kubernetes-serviceaccounts"
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 
 
@@ -65,11 +68,25 @@ def service(resource: Resource, vip: str | None, settings: Settings, space: str 
         sticky=spec.session_affinity == "ClientIP",
         unready_too=bool(spec.publish_not_ready_addresses),
         session=session_of(metadata.labels),
-        export_to=tuple(part.strip() for part in exported.split(",") if part.strip())
-        or settings.export_services,
+        accounts=_accounts(resource, settings),
+        export_to=_listed(exported) or settings.export_services,
         created=str(metadata.creation_timestamp or ""),
         source=resource.key,
     )
+
+
+def _accounts(resource: Resource, settings: Settings) -> tuple[str, ...]:
+    """Who may serve, besides the workloads that are known."""
+    noted, namespace = resource.metadata.annotations or {}, resource.metadata.namespace
+    named = (
+        f"spiffe://{settings.trust_domain}/ns/{namespace}/sa/{name}"
+        for name in _listed(noted.get(ACCOUNTS, ""))
+    )
+    return (*_listed(noted.get(IDENTITIES, "")), *named)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _port(port: ServicePort) -> Port:

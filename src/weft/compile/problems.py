@@ -43,7 +43,7 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(flaws.sidecar_problems, world.all(Sidecar))
     refused += memo(flaws.service_problems, world.services)
     refused += memo(flaws.entry_problems, world.all(WorkloadEntry), world.services)
-    refused += memo(rule_flaws.rule_problems, world.all(DestinationRule))
+    refused += memo(rule_flaws.rule_problems, world.all(DestinationRule), world.services, settings)
     facts = world.gateway_facts
     refused += memo(gateway_flaws.problems, facts)
     refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)

@@ -78,6 +78,7 @@ class Service:
     ``same_node``: it has none but those beside the client; ``sticky``: each client keeps its endpoint;
     ``unready_too``: workloads count before they are ready. ``external_addresses`` are dialled, but not what
     its name resolves to. ``session``: requests of one session stay at an endpoint, even while it drains.
+    ``races``: of the addresses in DNS the first that answers is taken.
     ``contested``: other namespaces have a service of this host too; a client means one of them.
     """
 
@@ -100,6 +101,7 @@ class Service:
     unready_too: bool = False
     external_addresses: tuple[str, ...] = ()
     session: SessionPersistence | None = None
+    races: bool = False
     export_to: tuple[str, ...] = ("*",)
     created: str = ""
     contested: bool = False

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Final
 
 RANGE: Final = IPv4Network("240.240.0.0/16")
 _USABLE: Final = RANGE.num_addresses - 2  # neither the first nor the last address
+
+
+def virtual(address: str) -> bool:
+    """Whether an address or a block is of those that are given out here: nothing listens there."""
+    block = ip_network(address, strict=False)
+    return isinstance(block, IPv4Network) and block.subnet_of(RANGE)
 
 
 def allocate(host: str, taken: Container[str]) -> str:

@@ -175,7 +175,8 @@ def _discover(made: cluster_v3.Cluster, cluster: Cluster) -> None:
         case Discovery.STRICT_DNS | Discovery.LOGICAL_DNS:
             strict = cluster.discovery is Discovery.STRICT_DNS
             made.type = kind.STRICT_DNS if strict else kind.LOGICAL_DNS
-            made.dns_lookup_family = cluster_v3.Cluster.DnsLookupFamily.V4_PREFERRED
+            families = cluster_v3.Cluster.DnsLookupFamily
+            made.dns_lookup_family = families.ALL if cluster.races else families.V4_PREFERRED
             made.dns_refresh_rate.CopyFrom(duration(cluster.dns_refresh))
             made.respect_dns_ttl = cluster.respect_dns_ttl
             made.dns_failure_refresh_rate.base_interval.CopyFrom(duration(_DNS_RETRY_FIRST))

@@ -192,7 +192,8 @@ class Cluster:
     ``original_port`` replaces that of ORIGINAL_DST; ``source_address`` is bound before connecting:
     the inbound clusters of ``Capture.REDIRECT`` need ``names.INBOUND_SOURCE``, or they loop.
     ``placement`` orders the endpoints: those of EDS clusters when they are packed for a client, others for
-    the ``client`` that the cluster is for.
+    the ``client`` that the cluster is for. ``races``: addresses of both families are tried at once, and the
+    first that answers is taken, instead of an IPv4 one; with LOGICAL_DNS.
     """
 
     name: str
@@ -203,6 +204,7 @@ class Cluster:
     endpoints: tuple[Endpoint, ...] = ()
     dns_refresh: timedelta = timedelta(seconds=60)
     respect_dns_ttl: bool = True
+    races: bool = False
     balancing: LoadBalancing = LoadBalancing()
     placement: Placement = ANYWHERE
     client: Standpoint = UNPLACED

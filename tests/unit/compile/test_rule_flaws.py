@@ -44,6 +44,11 @@ HASH = "consistentHash: {useSourceIp: true}"
             Severity.WARNING,
         ),
         (
+            "  trafficPolicy: {loadBalancer: {simple: PASSTHROUGH}}",
+            "spec.trafficPolicy.loadBalancer.simple",
+            Severity.WARNING,
+        ),
+        (
             "  trafficPolicy: {tls: {mode: SIMPLE, credentialName: web}}",
             "spec.trafficPolicy.tls.credentialName",
             Severity.INFO,
@@ -75,3 +80,9 @@ def test_what_has_one(policy: str) -> None:
 def test_a_credential_for_selected_workloads_is_heeded() -> None:
     rule = f"{RULE}  workloadSelector: {{matchLabels: {{app: a}}}}\n  trafficPolicy: {{tls: {{mode: SIMPLE, credentialName: web}}}}"
     assert problems_of(world(service("web"), rule), "default") == ()
+
+
+def test_what_is_dialled_itself_may_be_passed_through() -> None:
+    rule = f"{RULE}  trafficPolicy: {{loadBalancer: {{simple: PASSTHROUGH}}}}"
+    assert problems_of(world(service("web", clusterIP="None"), rule), "default") == ()
+    assert problems_of(world(service("web", clusterIP="10.96.0.9"), rule), "default") == ()

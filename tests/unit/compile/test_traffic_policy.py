@@ -257,3 +257,59 @@ def test_a_name_without_endpoints_is_of_no_subset_with_labels(labels: str, found
     split = f"apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: api}}\nspec: {{host: api.example, subsets: [{{name: v1{labels}}}]}}\n"
     made_of = made(entry, split, name="outbound|80|v1|api.example")
     assert tuple(endpoint.address for endpoint in made_of.endpoints) == found
+
+
+PASSES = "{loadBalancer: {simple: PASSTHROUGH}}"
+ENTRY = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, annotations: {istio.io/connect-strategy: race_first_tcp_connect}}
+spec: {hosts: [api.example], resolution: RESOLUTION, ports: [{number: 80, name: http, protocol: HTTP}], addresses: [ADDRESS], endpoints: [{address: LISTED}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("resolution", "address", "listed", "node", "discovery", "algorithm"),
+    [
+        ("STATIC", "192.0.2.1", "10.4.0.1", "", ir.Discovery.ORIGINAL_DST, ir.Algorithm.PROVIDED),
+        ("STATIC", "192.0.2.1", "10.4.0.1", GATEWAY, ir.Discovery.EDS, ir.Algorithm.LEAST_REQUEST),
+        ("DNS", "192.0.2.1", "a.example", "", ir.Discovery.ORIGINAL_DST, ir.Algorithm.PROVIDED),
+        ("DNS", "240.240.7.7", "a.example", "", ir.Discovery.LOGICAL_DNS, ir.Algorithm.LEAST_REQUEST),
+        ("DNS", "192.0.2.1", "a.example", GATEWAY, ir.Discovery.LOGICAL_DNS, ir.Algorithm.LEAST_REQUEST),
+    ],
+)
+def test_connections_are_passed_through_where_that_leads_somewhere(
+    resolution: str,
+    address: str,
+    listed: str,
+    node: str,
+    discovery: ir.Discovery,
+    algorithm: ir.Algorithm,
+) -> None:
+    entry = ENTRY.replace("RESOLUTION", resolution).replace("ADDRESS", address).replace("LISTED", listed)
+    found = made(
+        entry,
+        rule(PASSES, host="api.example"),
+        name="outbound|80||api.example",
+        node=node or "sidecar~10.9.9.9~client.default",
+    )
+    assert (found.discovery, found.balancing.algorithm) == (discovery, algorithm)
+    assert found.races is (discovery is ir.Discovery.LOGICAL_DNS)
+
+
+def test_several_names_are_no_race() -> None:
+    entry = ENTRY.replace("RESOLUTION", "DNS").replace("ADDRESS", "192.0.2.1")
+    entry = entry.replace("{address: LISTED}", "{address: a.example}, {address: b.example}")
+    found = made(entry, name="outbound|80||api.example")
+    assert (found.discovery, found.races) == (ir.Discovery.STRICT_DNS, False)
+
+
+def test_a_service_may_name_who_serves() -> None:
+    noted = "{name: web, annotations: {alpha.istio.io/canonical-serviceaccounts: 'spiffe://other/a, spiffe://other/b', alpha.istio.io/kubernetes-serviceaccounts: 'shop'},"
+    found = made(WEB.replace("{name: web,", noted, 1))
+    assert found.tls is not None
+    assert [name.value for name in found.tls.peer_names] == [
+        "spiffe://cluster.local/ns/default/sa/shop",
+        "spiffe://other/a",
+        "spiffe://other/b",
+    ]

@@ -140,6 +140,7 @@ def _clusters() -> tuple[ir.Cluster, ...]:
         ir.Cluster(
             name="logical",
             discovery=ir.Discovery.LOGICAL_DNS,
+            races=True,
             protocol=ir.UpstreamProtocol.HTTP1,
             endpoints=named,
         ),
@@ -259,6 +260,7 @@ def _routes() -> ir.RouteTable:
             ),
             operation="shop",
             source=ir.Source(path="/apis/x", rule=1, match=0),
+            on_demand=False,
         ),
         *(
             ir.Route(name=f"r{index}", match=ir.RequestMatch(path=path), action=action, session=sticky)
@@ -302,7 +304,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         peer_certificate_hashes=("ab" * 32,),
         alpn=("h2", "http/1.1"),
     )
-    named = ir.HttpHandler(stat_prefix="outbound", routes="80")
+    named = ir.HttpHandler(stat_prefix="outbound", routes="80", on_demand=True)
     explicit = ir.HttpHandler(stat_prefix="outbound", routes="80", explicit_proxy=True)
     inline = ir.HttpHandler(
         stat_prefix="inbound",
@@ -355,6 +357,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         source=ir.Source(path="/apis/x"),
     )
     tcp = ir.TcpHandler(
+        on_demand=True,
         stat_prefix="tcp",
         destinations=(ir.Destination(cluster="mesh", weight=1), ir.Destination(cluster="static", weight=3)),
         alpn=("istio",),

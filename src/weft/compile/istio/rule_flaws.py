@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from weft.compile.registry import Services
+from weft.compile.service import Resolution
+from weft.compile.settings import Settings
+from weft.compile.vips import virtual
 from weft.errors import Problem, Severity
 from weft.model.destination_rule import DestinationRule, PortTrafficPolicy, TrafficPolicy
 from weft.model.load_balancer import LoadBalancerSettings
 from weft.model.resource import Key
+from weft.names import expand_host
 
 _UNHEEDED: Final = "WEFT0102"
 _SLOW: Final = frozenset({None, "UNSPECIFIED", "LEAST_CONN", "LEAST_REQUEST", "ROUND_ROBIN"})
@@ -17,12 +22,14 @@ Flaw = tuple[str, str, str, Severity]
 """Path, message, hint and how bad it is."""
 
 
-def rule_problems(rules: Mapping[Key, DestinationRule]) -> tuple[Problem, ...]:
+def rule_problems(
+    rules: Mapping[Key, DestinationRule], services: Services, settings: Settings
+) -> tuple[Problem, ...]:
     """Of all rules, in the order of their names."""
     return tuple(
         Problem(_UNHEEDED, message, None, hint, path, severity=severity, resource=str(key))
         for key, rule in sorted(rules.items())
-        for path, message, hint, severity in _flaws(rule)
+        for path, message, hint, severity in (*_flaws(rule), *_dials(rule, services, settings))
     )
 
 
@@ -38,6 +45,19 @@ def _flaws(rule: DestinationRule) -> Iterator[Flaw]:
                 "for sidecars name files (caCertificates), or add workloadSelector",
                 Severity.INFO,
             )
+
+
+def _dials(rule: DestinationRule, services: Services, settings: Settings) -> Iterator[Flaw]:
+    """PASSTHROUGH leads to where the client wanted to go: nowhere, if it dials a virtual address."""
+    host = expand_host(rule.spec.host, rule.metadata.namespace, settings.domain).lower()
+    found = [one for one in services.by_host.get(host, ()) if one.resolution is Resolution.ENDPOINTS]
+    if not any(one.addresses and all(map(virtual, one.addresses)) for one in found):
+        return
+    for path, policy in _policies(rule):
+        if policy.load_balancer is not None and policy.load_balancer.simple == "PASSTHROUGH":
+            message = f"the address of {host} is virtual: only clients that dial its endpoints get anywhere"
+            hint = "make the Service headless (clusterIP: None), or balance in another way"
+            yield f"{path}.loadBalancer.simple", message, hint, Severity.WARNING
 
 
 def _policies(rule: DestinationRule) -> Iterator[tuple[str, TrafficPolicy | PortTrafficPolicy]]:

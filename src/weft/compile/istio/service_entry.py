@@ -18,6 +18,7 @@ from weft.names import HOSTNAME_LABEL, LOCALITY_LABEL, NETWORK_LABEL, NODE_LABEL
 
 TLS_MODE_LABEL: Final = "security.istio.io/tlsMode"
 DRAINING_LABEL: Final = "istio.io/draining"
+CONNECT_STRATEGY: Final = "istio.io/connect-strategy"
 _RESOLUTIONS: Final = {
     "STATIC": Resolution.ENDPOINTS,
     "DNS": Resolution.DNS,
@@ -81,12 +82,20 @@ def services(
             accounts=tuple(spec.subject_alt_names or ()),
             nearness=distribution(None, entry.metadata.annotations, space),
             session=session_of(entry.metadata.labels),
+            races=_races(entry),
             export_to=tuple(spec.export_to or settings.export_services),
             created=str(entry.metadata.creation_timestamp or ""),
             source=entry.key,
         )
         for host in dict.fromkeys(spec.hosts or ())
     )
+
+
+def _races(entry: ServiceEntry) -> bool:
+    """Istio's annotation. Envoy races for one name only."""
+    wanted = (entry.metadata.annotations or {}).get(CONNECT_STRATEGY, "")
+    single = len(entry.spec.endpoints or ()) < 2 and entry.spec.workload_selector is None
+    return single and wanted.upper() == "RACE_FIRST_TCP_CONNECT"
 
 
 def _addresses(texts: Iterable[str]) -> tuple[str, ...]:
