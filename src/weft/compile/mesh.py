@@ -13,7 +13,7 @@ from weft.compile.age import age
 from weft.compile.istio import traffic_policy as policies
 from weft.compile.istio.gateway import VERSIONS, known_ciphers
 from weft.compile.istio.http_action import inbound_retry_of, retry_of
-from weft.compile.settings import NO_LIMITS, Settings
+from weft.compile.settings import NO_LIMITS, Delivery, Settings
 from weft.model.core import ConfigMap
 from weft.model.mesh_config import DefaultTrafficPolicy, MeshConfig, MeshConfigSpec, TLSConfig
 from weft.model.proxy_settings import Topology
@@ -83,6 +83,7 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
             default.path_normalization,
         ),
         auto_mtls=spec.enable_auto_mtls is not False,
+        delivery=Delivery(spec.cluster_delivery or default.delivery),
         connect_timeout=spec.connect_timeout or default.connect_timeout,
         detection_timeout=spec.protocol_detection_timeout or default.detection_timeout,
         retry=retry,

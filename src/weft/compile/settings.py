@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from enum import StrEnum
 
 from weft import ir
 from weft.compile.nearness import MESH_DEFAULT, Nearness
@@ -20,6 +21,14 @@ NO_LIMITS = ir.TlsLimits()
 
 
 INBOUND_RETRY = ir.Retry(attempts=2, on=("reset-before-request",), avoid_previous_hosts=False)
+
+
+class Delivery(StrEnum):
+    """How a sidecar gets its clusters: all at once, or each when a request needs it. ``AUTO``: by number."""
+
+    AUTO = "auto"
+    EAGER = "eager"
+    ON_DEMAND = "onDemand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +62,7 @@ class Settings:
     dns_refresh: timedelta = timedelta(seconds=60)
     path_normalization: ir.PathNormalization = ir.PathNormalization.BASE
     auto_mtls: bool = True
+    delivery: Delivery = Delivery.AUTO
     connect_timeout: timedelta = timedelta(seconds=10)
     keepalive: ir.Keepalive | None = None
     nearness: Nearness | None = MESH_DEFAULT

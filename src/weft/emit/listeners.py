@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from weft.emit.filters.cluster_discovery import WAIT
 from weft.emit.filters.forward_proxy import name_cache
 from weft.emit.http import connection_manager
 from weft.emit.scalars import address, boolean, cidr, duration, maybe_duration, source_metadata, uint32
 from weft.emit.telemetry import refused_log, tcp_logs
-from weft.emit.tls import downstream, quic
+from weft.emit.tls import ads_source, downstream, quic
 from weft.emit.udp import socket, udp_proxy
 from weft.ir.listener import (
     ChainMatch,
@@ -96,6 +97,9 @@ def _tcp_proxy(
     if unit.tunnel is not None:
         made.tunneling_config.hostname = unit.tunnel.to
         made.tunneling_config.use_post = unit.tunnel.post
+    if unit.on_demand:
+        made.on_demand.odcds_config.CopyFrom(ads_source())
+        made.on_demand.timeout.CopyFrom(duration(WAIT))
     match unit.destinations:
         case (only,):
             made.cluster = only.cluster
@@ -173,7 +177,9 @@ def _listener_filters(unit: Listener) -> list[listener_v3.ListenerFilter]:
 
 
 def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
-    """One listener. Ports are never shared between Envoys of one user (``enable_reuse_port``)."""
+    """One listener. Its port is not shared (``enable_reuse_port``) unless that is asked for: two Envoys of one
+    user that have the same address and port each get a part of the connections, and nobody notices.
+    """
     if unit.udp is not None:
         return _datagrams(unit, [udp_proxy(unit.udp)])
     if unit.quic:
@@ -196,7 +202,7 @@ def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
         listener_filters=_listener_filters(unit),
         metadata=source_metadata(unit.source),
         access_log=refused_log(telemetry, unit.direction) if bound else (),
-        enable_reuse_port=boolean(False),
+        enable_reuse_port=boolean(unit.shared_port),
     )
     if not bound:
         made.bind_to_port.CopyFrom(boolean(False))

@@ -59,6 +59,7 @@ class HttpHandler:
     proxies in front whose ``x-forwarded-for`` is believed; ``edge`` sanitises what clients claim.
     ``explicit_proxy``: clients name the host themselves (``http_proxy``), and may ask for tunnels (CONNECT).
     ``looks_up``: some of its clusters have ``Discovery.NAMED``: the host of a request is looked up for them.
+    ``on_demand``: a cluster that a route leads to and that is not there is asked for.
     """
 
     stat_prefix: str
@@ -77,6 +78,7 @@ class HttpHandler:
     path_normalization: PathNormalization = PathNormalization.BASE
     source: Source | None = None
     rate_limits: tuple[RateLimit, ...] = ()
+    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,7 @@ class TcpHandler:
 
     ``hash_source_ip``: connections of one client go to one endpoint (ring hash, maglev).
     ``look_up_port``: the name in the SNI is looked up, for a cluster with ``Discovery.NAMED``, at that port.
+    ``on_demand``: a cluster that is not there is asked for.
     """
 
     stat_prefix: str
@@ -104,6 +107,7 @@ class TcpHandler:
     tunnel: Tunnel | None = None
     look_up_port: int | None = None
     source: Source | None = None
+    on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +169,7 @@ class Listener:
     ``inspect_http_except`` lists destination ports whose protocol is declared, so nothing waits there;
     ``inspect_tls_except`` those where TLS is never expected, so that a server may speak first.
     ``inspect_timeout`` zero waits for the client without a limit (Istio's default).
+    ``shared_port``: somebody else may have the port at an address that this one covers or that covers it.
     ``udp``: datagrams instead of connections, so no chains. ``quic``: the chains are those of QUIC, over UDP.
     """
 
@@ -183,6 +188,7 @@ class Listener:
     inspect_timeout: timedelta = timedelta(seconds=5)
     continue_on_inspect_timeout: bool = True
     additional_addresses: tuple[str, ...] = ()
+    shared_port: bool = False
     udp: UdpHandler | None = None
     quic: bool = False
     source: Source | None = None

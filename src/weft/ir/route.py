@@ -200,7 +200,10 @@ class SessionPersistence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The first route whose match holds decides. ``stat_prefix``: it has counters of its own by that name."""
+    """The first route whose match holds decides. ``stat_prefix``: it has counters of its own by that name.
+
+    ``on_demand`` False: none of its clusters is asked for, wherever it is used (``HttpHandler.on_demand``).
+    """
 
     name: str
     match: RequestMatch
@@ -213,6 +216,7 @@ class Route:
     operation: str = ""
     stat_prefix: str = ""
     source: Source | None = None
+    on_demand: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

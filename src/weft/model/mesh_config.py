@@ -157,7 +157,9 @@ class DefaultRetry(HTTPRetry):
 
 
 class MeshConfigSpec(Shape):
-    """Istio's MeshConfig: what holds for the whole mesh."""
+    """Istio's MeshConfig: what holds for the whole mesh. ``clusterDelivery`` is our own."""
+
+    cluster_delivery: Literal["auto", "eager", "onDemand"] | None = None
 
     proxy_listen_port: ProtoInt | None = None
     proxy_inbound_listen_port: ProtoInt | None = None

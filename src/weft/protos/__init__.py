@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from weft_stubs import network_inputs_v3 as network_inputs_v3
     from weft_stubs import network_set_filter_state_v3 as network_set_filter_state_v3
     from weft_stubs import omit_canary_hosts_v3 as omit_canary_hosts_v3
+    from weft_stubs import on_demand_v3 as on_demand_v3
     from weft_stubs import original_dst_v3 as original_dst_v3
     from weft_stubs import otel_samplers_v3 as otel_samplers_v3
     from weft_stubs import otlp_common_v1 as otlp_common_v1

@@ -45,6 +45,7 @@ PACKAGES: Final[dict[str, str]] = {
     "network_inputs_v3": "envoy.extensions.matching.common_inputs.network.v3",
     "network_set_filter_state_v3": f"{_FILTERS}.network.set_filter_state.v3",
     "omit_canary_hosts_v3": "envoy.extensions.retry.host.omit_canary_hosts.v3",
+    "on_demand_v3": f"{_FILTERS}.http.on_demand.v3",
     "original_dst_v3": f"{_FILTERS}.listener.original_dst.v3",
     "otel_samplers_v3": "envoy.extensions.tracers.opentelemetry.samplers.v3",
     "otlp_common_v1": "opentelemetry.proto.common.v1",

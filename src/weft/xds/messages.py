@@ -32,16 +32,22 @@ class Snapshot:
     """What a proxy shall have, endpoints apart. Keys of ``resources``: type URL, then the name asked for.
 
     ``revision`` counts the changes of configuration. ``lazy`` names clusters and virtual hosts that are
-    sent only to a proxy that asks for them by name (on-demand discovery).
+    sent only to a proxy that asks for them by name (on-demand discovery), but for those ``ahead``: it will
+    ask for them.
     """
 
     revision: int
     resources: Mapping[str, Mapping[str, Resource]]
     lazy: frozenset[str] = frozenset()
+    ahead: frozenset[str] = frozenset()
 
     def of(self, type_url: str) -> Mapping[str, Resource]:
         """The resources of one type."""
         return self.resources.get(type_url, _NONE)
+
+    def is_lazy(self, name: str) -> bool:
+        """Whether a cluster or virtual host is sent only to a proxy that asks for it."""
+        return name in self.lazy and name not in self.ahead
 
 
 @dataclass(frozen=True, slots=True)

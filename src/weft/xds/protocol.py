@@ -73,16 +73,29 @@ class _Kind:
 
     The proxy holds ``base`` as far as it asked for it, but for ``marks``: a version is what it holds of that
     name, None says that it must be told of that name. Both are brought up to date when a response is made; a
-    refusal takes that back. ``lazy`` are the names in ``base`` that it has only if it asked for them.
+    refusal takes that back. ``lazy`` are the names in ``base`` that it has only if it asked for them, or if
+    they were sent ``ahead``.
     """
 
-    __slots__ = ("base", "flight", "greet", "lazy", "marks", "names", "rejected", "suspects", "whole")
+    __slots__ = (
+        "ahead",
+        "base",
+        "flight",
+        "greet",
+        "lazy",
+        "marks",
+        "names",
+        "rejected",
+        "suspects",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.whole = False
         self.names: frozenset[str] = NO_NAMES
         self.base: Mapping[str, Resource] = _NONE
         self.lazy: frozenset[str] = NO_NAMES
+        self.ahead: frozenset[str] = NO_NAMES
         self.marks: dict[str, str | None] = {}
         self.flight: _Flight | None = None
         self.suspects: list[tuple[str, ...]] = []
@@ -234,7 +247,7 @@ class Stream:
         newest, old = self._newest, self._target
         if newest is None or newest is old:
             return False
-        if old is not None and old.lazy != newest.lazy:
+        if old is not None and not (old.lazy is newest.lazy and old.ahead is newest.ahead):
             for type_url in _ON_DEMAND:
                 self._change_lazy(type_url, old, newest)
         self._target, self._overdue = newest, False
@@ -253,10 +266,11 @@ class Stream:
         if kind is None or not kind.whole:
             return
         held, want = old.of(type_url), newest.of(type_url)
-        for name in (old.lazy ^ newest.lazy) - kind.names:
-            if name in newest.lazy and name in held:
+        for name in ((old.lazy ^ newest.lazy) | (old.ahead ^ newest.ahead)) - kind.names:
+            was, is_now = old.is_lazy(name), newest.is_lazy(name)
+            if is_now and not was and name in held:
                 kind.marks[name] = held[name].version
-            elif name in old.lazy and name in want:
+            elif was and not is_now and name in want:
                 kind.marks[name] = None
 
     def _next(self) -> Response | None:
@@ -385,7 +399,7 @@ class Stream:
         """The version that the proxy holds of a name; None if it holds none, or if that is not known."""
         if name in kind.marks:
             return kind.marks[name]
-        if name in kind.lazy and name not in kind.names:
+        if name in kind.lazy and name not in kind.names and name not in kind.ahead:
             return None
         held = kind.base.get(name)
         return held.version if held is not None else None
@@ -398,12 +412,12 @@ class Stream:
     def _note(self, type_url: str, kind: _Kind) -> None:
         """Remember what ``kind.base`` was when it became what the proxy holds."""
         if type_url in _ON_DEMAND and self._target is not None:
-            kind.lazy = self._target.lazy
+            kind.lazy, kind.ahead = self._target.lazy, self._target.ahead
         elif type_url == ENDPOINT_TYPE:
             self._sent_sequence = self._sequence
 
     def _is_lazy(self, type_url: str, name: str) -> bool:
-        return type_url in _ON_DEMAND and self._target is not None and name in self._target.lazy
+        return type_url in _ON_DEMAND and self._target is not None and self._target.is_lazy(name)
 
     def _speaks_of(self, cluster: str, gone: bool) -> bool:
         """Whether the proxy is told the endpoints of a cluster, or that there are none (any more).

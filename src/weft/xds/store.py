@@ -71,13 +71,14 @@ class ConfigStore:
         *,
         lane: Lane = NOWHERE,
         lazy: frozenset[str] = frozenset(),
+        ahead: frozenset[str] = frozenset(),
     ) -> None:
         """``proxy`` shall have ``bundle``, made of configuration ``revision``, and the endpoints of ``lane``.
 
         Publish the endpoints of its clusters first: a cluster without any is told to have none. ``lazy``
-        names the clusters that it gets only when it asks for them.
+        names the clusters that it gets only when it asks for them, but for those ``ahead``.
         """
-        self._snapshots[proxy] = snapshot = Snapshot(revision, bundle.resources, lazy)
+        self._snapshots[proxy] = snapshot = Snapshot(revision, bundle.resources, lazy, ahead)
         self._lane_of[proxy] = lane
         watchers = self._watchers.get(proxy, ())
         for watcher in watchers:

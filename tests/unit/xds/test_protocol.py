@@ -66,6 +66,7 @@ class Model(RuleBasedStateMachine):
         self.sequence = 0
         self.current: dict[str, dict[str, Packed]] = {}
         self.lazy: frozenset[str] = frozenset()
+        self.ahead: frozenset[str] = frozenset()
         self.asked: set[str] = set()
         self.route_to: dict[str, str] = {}
         self.connected = False
@@ -84,7 +85,7 @@ class Model(RuleBasedStateMachine):
     def connect(self) -> None:
         self.stream = Stream(self.shared)
         if self.current:
-            self.stream.update(Snapshot(self.revision, self.current, self.lazy))
+            self.stream.update(Snapshot(self.revision, self.current, self.lazy, self.ahead))
         self.stream.update_endpoints(self.table, self.sequence)
         old = self.kinds
         self.kinds = {
@@ -110,6 +111,7 @@ class Model(RuleBasedStateMachine):
         leads_to=st.lists(st.integers(0, 9), min_size=2, max_size=2),
         bad=st.booleans(),
         lazy=st.one_of(st.just(set()), asked_for),
+        ahead=st.one_of(st.just(set()), asked_for),
     )
     def publish(
         self,
@@ -118,6 +120,7 @@ class Model(RuleBasedStateMachine):
         leads_to: list[int],
         bad: bool,
         lazy: set[str],
+        ahead: set[str],
     ) -> None:
         """A bundle whose listeners have their routes, which lead only to clusters in it."""
         self.revision += 1
@@ -132,9 +135,9 @@ class Model(RuleBasedStateMachine):
             LISTENER_TYPE: make("l", dict(listeners if good else {})),
             ROUTE_TYPE: make("r", to),
         }
-        self.lazy = frozenset(lazy & set(clusters))
+        self.lazy, self.ahead = frozenset(lazy & set(clusters)), frozenset(ahead)
         self.ever_lazy |= self.lazy
-        self.stream.update(Snapshot(self.revision, self.current, self.lazy))
+        self.stream.update(Snapshot(self.revision, self.current, self.lazy, self.ahead))
 
     @rule(put=endpoint_sets, removed=st.sets(st.sampled_from(CLUSTERS), max_size=2))
     def publish_endpoints(self, put: dict[str, int], removed: set[str]) -> None:
@@ -288,7 +291,8 @@ class Model(RuleBasedStateMachine):
         if url == ROUTE_TYPE:
             return {n: r for n, r in self.current[url].items() if n in self.kinds[url].names}
         if url == CLUSTER_TYPE:
-            return {n: r for n, r in self.current[url].items() if n not in self.lazy or n in self.asked}
+            wait = self.lazy - self.ahead - self.asked
+            return {n: r for n, r in self.current[url].items() if n not in wait}
         return self.current[url]
 
 

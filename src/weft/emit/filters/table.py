@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from weft.emit.filters import (
+    cluster_discovery,
     cors,
     fault,
     forward_proxy,
@@ -57,6 +58,14 @@ class HttpFilter:
 
 
 FILTERS: Final = (
+    # It begins the request anew when the cluster is there: before anything has been done to it.
+    HttpFilter(
+        cluster_discovery.NAME,
+        _CLIENT_SIDE,
+        cluster_discovery.base,
+        cluster_discovery.per_route,
+        wanted=cluster_discovery.wanted,
+    ),
     HttpFilter(fault.NAME, _CLIENT_SIDE, fault.base, fault.per_route),  # fail first: spend nothing
     HttpFilter(cors.NAME, _CLIENT_SIDE, cors.base, cors.per_route),  # a preflight never reaches a service
     # Before anything costs something: what is too much is turned away by the proxies themselves first.

@@ -1,0 +1,165 @@
+"""Which clusters a proxy may wait for until a request needs them, and the proxy that asks for those."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from weft import ir
+from weft.compile.memo import Memo
+from weft.compile.settings import Delivery, Settings
+
+MANY: Final = 300
+"""More visible clusters than that are delivered on demand, if nobody says otherwise."""
+
+_OUTBOUND: Final = "outbound|"
+# Clusters in what people add themselves: nothing is known of how it is used.
+_IN_TEXT: Final = re.compile(r'outbound\|\d+\|[^|"\s]*\|[\w.*-]+')
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemand:
+    """``proxy`` asks for clusters that it has not got; ``lazy`` are those that it gets only then."""
+
+    proxy: ir.Proxy
+    lazy: frozenset[str]
+
+
+def is_many(proxy: ir.Proxy, settings: Settings) -> bool:
+    """Whether the clusters of a proxy that starts are to come on demand. A gateway always gets all."""
+    if proxy.identity.name.kind == "router" or settings.delivery is Delivery.EAGER:
+        return False
+    return settings.delivery is Delivery.ON_DEMAND or sum(map(_may_wait, proxy.clusters)) > MANY
+
+
+def on_demand(proxy: ir.Proxy, memo: Memo) -> OnDemand:
+    """The same proxy, and its clusters the same, but for those that asks and those that wait.
+
+    What nothing can ask for does not wait: copies of requests (mirrors), datagrams, services that filters
+    and telemetry call, and what an EnvoyFilter names.
+    """
+    known = frozenset(cluster.name for cluster in proxy.clusters)
+    needed: set[str] = set(memo(_named_in, proxy.patches))
+    tables: list[ir.RouteTable] = []
+    for table in proxy.routes:
+        uses = memo(_uses, table, memo)
+        needed |= uses.mirrors
+        if not uses.leads_to <= known:
+            table, served = memo(_stranded, table, uses.leads_to - known)
+            needed |= served
+        tables.append(table)
+    for listener in proxy.listeners:
+        needed |= memo(_needed, listener)
+    if proxy.telemetry.tracing_cluster:
+        needed.add(proxy.telemetry.tracing_cluster)
+    return OnDemand(
+        replace(
+            proxy,
+            listeners=tuple(memo(_asking, listener) for listener in proxy.listeners),
+            routes=tuple(tables),
+        ),
+        frozenset(cluster.name for cluster in proxy.clusters if _may_wait(cluster)) - needed,
+    )
+
+
+def _may_wait(cluster: ir.Cluster) -> bool:
+    """Clusters of services; those whose host is looked up belong to a filter that has to know them."""
+    return cluster.name.startswith(_OUTBOUND) and cluster.discovery is not ir.Discovery.NAMED
+
+
+# Routes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Uses:
+    leads_to: frozenset[str]
+    mirrors: frozenset[str]
+
+
+def _uses(table: ir.RouteTable, memo: Memo) -> _Uses:
+    parts = [memo(_host_uses, host) for host in table.virtual_hosts]
+    return _Uses(
+        frozenset().union(*(part.leads_to for part in parts)),
+        frozenset().union(*(part.mirrors for part in parts)),
+    )
+
+
+def _host_uses(host: ir.VirtualHost) -> _Uses:
+    forwards = [route.action for route in host.routes if isinstance(route.action, ir.Forward)]
+    return _Uses(
+        frozenset(to.cluster for action in forwards for to in action.destinations),
+        frozenset(mirror.cluster for action in forwards for mirror in action.mirrors),
+    )
+
+
+def _stranded(table: ir.RouteTable, unknown: frozenset[str]) -> tuple[ir.RouteTable, frozenset[str]]:
+    """The table where nothing is asked for on routes that lead to ``unknown`` clusters.
+
+    They answer what the route says then, at once. Their other clusters must be there: the second result.
+    """
+    served: set[str] = set()
+    hosts: list[ir.VirtualHost] = []
+    for host in table.virtual_hosts:
+        routes: list[ir.Route] = []
+        for route in host.routes:
+            to = {one.cluster for one in _destinations(route)}
+            if to & unknown:
+                served |= to - unknown
+                route = replace(route, on_demand=False)
+            routes.append(route)
+        changed = any(new is not old for new, old in zip(routes, host.routes, strict=True))
+        hosts.append(replace(host, routes=tuple(routes)) if changed else host)
+    return replace(table, virtual_hosts=tuple(hosts)), frozenset(served)
+
+
+def _destinations(route: ir.Route) -> tuple[ir.Destination, ...]:
+    return route.action.destinations if isinstance(route.action, ir.Forward) else ()
+
+
+# Listeners
+
+
+def _handlers(listener: ir.Listener) -> Iterator[ir.HttpHandler | ir.TcpHandler]:
+    for chain in listener.chains:
+        yield chain.handler
+    if listener.default_chain is not None:
+        yield listener.default_chain.handler
+
+
+def _needed(listener: ir.Listener) -> frozenset[str]:
+    """Clusters that a listener uses in ways that cannot wait."""
+    found = {to.cluster for to in listener.udp.destinations} if listener.udp is not None else set()
+    for handler in _handlers(listener):
+        if isinstance(handler, ir.HttpHandler):
+            found |= {limit.service.cluster for limit in handler.rate_limits if limit.service is not None}
+            if isinstance(handler.routes, ir.RouteTable):
+                for host in handler.routes.virtual_hosts:
+                    uses = _host_uses(host)
+                    found |= uses.leads_to | uses.mirrors
+    return frozenset(found)
+
+
+def _asking(listener: ir.Listener) -> ir.Listener:
+    chains = tuple(_asking_chain(chain) for chain in listener.chains)
+    last = listener.default_chain and _asking_chain(listener.default_chain)
+    if last is listener.default_chain and all(
+        new is old for new, old in zip(chains, listener.chains, strict=True)
+    ):
+        return listener
+    return replace(listener, chains=chains, default_chain=last)
+
+
+def _asking_chain(chain: ir.FilterChain) -> ir.FilterChain:
+    handler = chain.handler
+    if isinstance(handler, ir.HttpHandler):
+        asks = isinstance(handler.routes, str)
+        return replace(chain, handler=replace(handler, on_demand=True)) if asks else chain
+    if any(to.cluster.startswith(_OUTBOUND) for to in handler.destinations):
+        return replace(chain, handler=replace(handler, on_demand=True))
+    return chain
+
+
+def _named_in(patches: Iterable[ir.Patch]) -> frozenset[str]:
+    return frozenset(name for patch in patches for name in _IN_TEXT.findall(patch.value))
