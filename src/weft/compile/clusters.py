@@ -10,6 +10,7 @@ from weft import ir
 from weft.compile.hosts import is_wildcard
 from weft.compile.inbound import InboundPort
 from weft.compile.nearness import NOT_PLACED, Placed, placed
+from weft.compile.origination import exactly, originated
 from weft.compile.policy import ClientTls, ClientTlsMode, Policy, Subset
 from weft.compile.protocol import Protocol
 from weft.compile.service import Instance, Port, Resolution, Service, target_port
@@ -20,7 +21,6 @@ from weft.names import (
     ALPN_MESH_HTTP1,
     ALPN_MESH_TCP,
     BLACKHOLE_CLUSTER,
-    GATEWAY_SECRET_SCHEME,
     INBOUND_PASSTHROUGH_CLUSTER,
     INBOUND_SOURCE,
     LOOKUP_CLUSTER,
@@ -279,9 +279,9 @@ def _mesh(
     """The mesh's mTLS: our certificate, and a peer that is one of those that the service may be."""
     names: tuple[ir.TextMatch, ...]
     if tls is not None and tls.names:
-        names = _exactly(tls.names)
+        names = exactly(tls.names)
     elif peers.identities or service.accounts:
-        names = _exactly(tuple(sorted({*peers.identities, *service.accounts})))
+        names = exactly(tuple(sorted({*peers.identities, *service.accounts})))
     else:  # nobody known yet: an identity of the service's own namespace
         names = tuple(
             ir.TextMatch(test=ir.TextTest.PREFIX, value=f"spiffe://{domain}/ns/{service.namespace}/sa/")
@@ -293,46 +293,6 @@ def _mesh(
         trust=ir.SecretRef(source=ir.SecretFrom.FILE, name=WORKLOAD_TRUST_BUNDLE),
         peer_names=names,
         limits=ir.TlsLimits(minimum=ir.TlsVersion.V1_2),
-    )
-
-
-def _exactly(names: tuple[str, ...]) -> tuple[ir.TextMatch, ...]:
-    return tuple(ir.TextMatch(test=ir.TextTest.EXACT, value=name) for name in names)
-
-
-def originated(
-    tls: ClientTls, accounts: tuple[str, ...], namespace: str, defaults: ir.TlsLimits
-) -> ir.UpstreamTls:
-    """Plain TLS to a server that is no part of the mesh (SIMPLE, MUTUAL); ``accounts``: names it may have."""
-    mutual = tls.mode is ClientTlsMode.MUTUAL
-    certificate: ir.SecretRef | None = None
-    if tls.credential:
-        name = f"{GATEWAY_SECRET_SCHEME}{namespace}/{tls.credential}"
-        certificate = ir.SecretRef(source=ir.SecretFrom.ADS, name=name) if mutual else None
-        trust = ir.SecretRef(source=ir.SecretFrom.ADS, name=f"{name}-cacert")
-    else:
-        if mutual:
-            certificate = ir.SecretRef(
-                source=ir.SecretFrom.PATHS,
-                name=f"file-cert:{tls.certificate_path}~{tls.key_path}",
-                certificate_path=tls.certificate_path,
-                key_path=tls.key_path,
-            )
-        given = tls.bundle_path and tls.bundle_path != "system"
-        trust = ir.SecretRef(
-            source=ir.SecretFrom.PATHS if given else ir.SecretFrom.SYSTEM,
-            name=f"file-root:{tls.bundle_path or 'system'}",
-            bundle_path=tls.bundle_path if given else "",
-            revoked_path=tls.revoked_path,
-        )
-    return ir.UpstreamTls(
-        sni=tls.sni,
-        sni_from_host=not tls.sni,
-        san_from_host=not tls.names,
-        certificate=certificate,
-        trust=None if tls.skip_verify else trust,
-        peer_names=_exactly(tls.names or accounts),
-        limits=replace(defaults, minimum=defaults.minimum or ir.TlsVersion.V1_2),
     )
 
 
