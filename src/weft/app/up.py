@@ -295,6 +295,7 @@ class Up:
             "capture": "none",
             "portMap": moved,
             "address": door.address,
+            "sharedPorts": True,
         }
         # More ports are a matter of configuration; only another place or name needs another process.
         version = str((sorted(moved.items()), sorted(edge.labels.items()), door.address))

@@ -75,10 +75,9 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
 
 
 def _opened(listener: ir.Listener, attachment: ir.Attachment) -> ir.Listener:
-    """A listener for any address, where the gateway has one of its own only."""
-    if listener.address != ANYWHERE:
-        return listener
-    return replace(listener, address=attachment.inbound_address)
+    """A listener where the gateway's are, which may be an address of its own."""
+    address = attachment.inbound_address if listener.address == ANYWHERE else listener.address
+    return replace(listener, address=address, shared_port=attachment.shared_ports)
 
 
 def _with_http3(servers: tuple[Server, ...], gateways: Mapping[Key, Gateway]) -> frozenset[str]:

@@ -133,6 +133,8 @@ def _attachment(weft: Mapping[str, Any], mode: object) -> Attachment:
             continue
         if name == "inbound_ports":
             values[name] = _ports(said, "inboundPorts")
+        elif name == "shared_ports":
+            values[name] = said is True
         elif name.endswith("_port"):
             values[name] = _number(said, name)
         else:

@@ -177,8 +177,8 @@ def _listener_filters(unit: Listener) -> list[listener_v3.ListenerFilter]:
 
 
 def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
-    """One listener. Its port is not shared (``enable_reuse_port``) unless that is asked for: two Envoys of one
-    user that have the same address and port each get a part of the connections, and nobody notices.
+    """One listener. Its port is shared (``enable_reuse_port``) only when asked for: of two Envoys with the
+    same address and port each would get a part of the connections, and nobody would notice.
     """
     if unit.udp is not None:
         return _datagrams(unit, [udp_proxy(unit.udp)])

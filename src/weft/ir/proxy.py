@@ -34,7 +34,9 @@ class Capture(StrEnum):
 class Attachment:
     """Where a sidecar's own ports are and where its application listens.
 
-    Of a gateway only ``inbound_address`` counts: its listeners are there.
+    Of a gateway only two count: its listeners are at ``inbound_address``; with ``shared_ports`` others have the
+    same ports at other addresses.
+
     ``outbound_address`` is where captured connections arrive (loopback on a shared host). ``app_address``
     is where inbound traffic is sent: empty means the original destination. ``inbound_ports`` maps an
     application port to the port where the sidecar receives for it (``SECCOMP``, ``PROXY_ENV``);
@@ -49,6 +51,7 @@ class Attachment:
     app_address: str = ""
     inbound_ports: tuple[tuple[int, int], ...] = ()
     http_proxy_port: int | None = None
+    shared_ports: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ def _free(address: str, ports: Iterable[int]) -> bool:
     return True
 
 
-def _check_ports(ports: Iterable[int]) -> None:
+def _check_ports(ports: Iterable[int], address: str) -> None:
     """That a gateway can open them on this host.
 
     Raises:
@@ -90,7 +90,7 @@ def _check_ports(ports: Iterable[int]) -> None:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("0.0.0.0", port))
+                probe.bind((address, port))
             except PermissionError:
                 raise WeftError(
                     f"port {port} may be opened by root only",
@@ -163,6 +163,7 @@ class Places:
         self._hierarchy = Hierarchy.find() if os.geteuid() == 0 else None
         self._live: dict[str, Placement] = {}
         self._held: dict[str, tuple[int, ...]] = {}
+        self._shared_ports: dict[str, frozenset[int]] = {}
         self.network: netns.Network | None = None
         self._making = asyncio.Lock()
         self._homes: dict[str, Path] = {}
@@ -185,9 +186,17 @@ class Places:
             WeftError: nothing free, or no right to make it.
         """
         if spec.kind == "router":
-            if spec.address is None:  # at an address of its own it may have ports that another has elsewhere
-                _check_ports(spec.port_map.values())
-            attachment = Attachment(capture=Capture.NONE, inbound_address=spec.address or "0.0.0.0")
+            opened = set(spec.port_map.values())
+            if spec.shared_ports:
+                opened -= {port for ports in self._shared_ports.values() for port in ports}
+            _check_ports(opened, spec.address or "0.0.0.0")
+            if spec.shared_ports:
+                self._shared_ports[spec.id] = frozenset(spec.port_map.values())
+            attachment = Attachment(
+                capture=Capture.NONE,
+                inbound_address=spec.address or "0.0.0.0",
+                shared_ports=spec.shared_ports,
+            )
             placement = Placement(
                 choice=choice, address=spec.address or self.advertise, attachment=attachment
             )
@@ -210,6 +219,7 @@ class Places:
         """
         placement = self._live.pop(spec.id, None)
         self._held.pop(spec.id, None)
+        self._shared_ports.pop(spec.id, None)
         if placement is None:
             return
         if placement.netns is not None:

@@ -32,6 +32,7 @@ _RUN_FIELDS: Final = ("command", "workingDir", "env", "graceSeconds", "readiness
 class WorkloadSpec:
     """One instance. ``ports`` by name; ``port_map`` (gateways) leads a listener's port to a host's port.
 
+    ``shared_ports`` (gateways): others have the same ports at other addresses.
     ``own_network``: it gets an address of its own (``weft up``); else it shares the host's (``weft run``).
     ``command`` empty: somebody else runs the application; else ``told`` is how ``running`` was told of it.
     ``capture`` is ``auto`` or a ``Mode``.
@@ -49,6 +50,7 @@ class WorkloadSpec:
     own_network: bool = False
     address: str | None = None
     port_map: Mapping[int, int] = field(default_factory=dict)
+    shared_ports: bool = False
     locality: str = ""
     network: str = ""
     concurrency: int = 2
@@ -101,6 +103,7 @@ class WorkloadSpec:
             "ownNetwork": self.own_network,
             "address": self.address,
             "portMap": {str(port): to for port, to in self.port_map.items()},
+            "sharedPorts": self.shared_ports,
             "locality": self.locality,
             "network": self.network,
             "concurrency": self.concurrency,
@@ -145,6 +148,7 @@ class WorkloadSpec:
                 own_network=bool(record.get("ownNetwork")),
                 address=record.get("address") or None,
                 port_map={int(port): int(to) for port, to in dict(record.get("portMap") or {}).items()},
+                shared_ports=bool(record.get("sharedPorts")),
                 locality=str(record.get("locality") or ""),
                 network=str(record.get("network") or ""),
                 concurrency=int(record.get("concurrency") or 2),
@@ -220,6 +224,7 @@ class Placement:
             app_address=fields["appAddress"],
             inbound_ports=tuple((int(app), int(to)) for app, to in fields["inboundPorts"].items()),
             http_proxy_port=fields["httpProxyPort"],
+            shared_ports=bool(fields.get("sharedPorts")),
         )
         return cls(
             choice=choice,
@@ -250,4 +255,5 @@ def attachment_fields(attachment: Attachment) -> dict[str, Any]:
         "appAddress": attachment.app_address,
         "inboundPorts": {str(app): to for app, to in attachment.inbound_ports},
         "httpProxyPort": attachment.http_proxy_port,
+        "sharedPorts": attachment.shared_ports,
     }

@@ -130,6 +130,7 @@ def test_only_proxies_that_the_selector_names_serve_it() -> None:
 
 
 def test_a_gateway_with_an_address_of_its_own_is_open_there_alone() -> None:
-    attachment = ir.Attachment(capture=ir.Capture.NONE, inbound_address="127.200.0.1")
+    attachment = ir.Attachment(capture=ir.Capture.NONE, inbound_address="127.200.0.1", shared_ports=True)
     made = proxy(world(WEB, gateway(HTTP)), NODE, labels=LABELS, attachment=attachment)
-    assert [(item.name, item.address) for item in made.listeners] == [("0.0.0.0_80", "127.200.0.1")]
+    (opened,) = made.listeners
+    assert (opened.name, opened.address, opened.shared_port) == ("0.0.0.0_80", "127.200.0.1", True)

@@ -395,6 +395,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
             inspect_http=True,
             inspect_timeout=timedelta(0),
             additional_addresses=("::",),
+            shared_port=True,
             source=ir.Source(path="/apis/x"),
         ),
         ir.Listener(

@@ -132,7 +132,14 @@ def test_a_gateway_is_at_every_address_or_at_one_of_its_own(tmp_path: Path) -> N
         held.bind(("0.0.0.0", port))
         with pytest.raises(WeftError, match="cannot be opened"):
             asyncio.run(where.take(edge, choice, pid=None, proxy_uid=None))
-        apart = asyncio.run(
-            where.take(replace(edge, address="127.200.0.1"), choice, pid=None, proxy_uid=None)
-        )
+
+    def taken(name: str, address: str | None) -> Placement:
+        spec = replace(edge, name=name, address=address, shared_ports=True)
+        return asyncio.run(where.take(spec, choice, pid=None, proxy_uid=None))
+
+    taken("a", None)
+    with socket.socket() as held:  # as the first's Envoy has it
+        held.bind(("0.0.0.0", port))
+        apart = taken("b", "127.200.0.1")
     assert (apart.address, apart.attachment.inbound_address) == ("127.200.0.1", "127.200.0.1")
+    assert apart.attachment.shared_ports
