@@ -77,6 +77,7 @@ _UNKNOWABLE: Final = frozenset(
         "x-envoy-decorator-operation",
     }
 )
+_FAULT: Final = ir.Fault(abort_status=418, abort_fraction=1_000_000)
 _BACKEND: Final = "outbound|80||echo.default.svc.cluster.local"
 
 
@@ -167,7 +168,7 @@ class _Maker:
         return ir.Forward(
             destinations=(
                 ir.Destination(
-                    cluster=_BACKEND,
+                    cluster=_BACKEND if self.some(0.9) else "outbound|1||nowhere",
                     request_headers=self.edits(),
                     response_headers=self.edits(),
                     host_rewrite=self.chance.choice((None, None, "own.example.com")),
@@ -177,6 +178,8 @@ class _Maker:
             rewrite=rewrite,
             host_rewrite=self.chance.choice((None, "rewritten.example.com")),
             append_forwarded_host=self.some(0.5),
+            websocket=self.some(0.8),
+            missing_status=self.chance.choice((None, 404, 500)),
         )
 
     def cors(self) -> ir.Cors | None:
@@ -213,6 +216,9 @@ class _Maker:
                         request_headers=self.edits(),
                         response_headers=self.edits(),
                         cors=self.cors(),
+                        fault=ir.Fault(abort_status=418, abort_fraction=1_000_000)
+                        if self.some(0.06)
+                        else None,
                     )
                 )
             hosts.append(
@@ -240,6 +246,9 @@ class _Maker:
             headers["x-forwarded-proto"] = ["https"]
         if self.some(0.1):
             headers["x-forwarded-for"] = ["9.9.9.9, 8.8.8.8"]
+        if self.some(0.05):
+            headers["upgrade"] = [self.chance.choice(("h2c", "other"))]
+            headers["connection"] = [self.chance.choice(("Upgrade", "keep-alive"))]
         if self.some(0.1):
             headers["x-envoy-retry-on"] = ["5xx"]
             headers["x-envoy-decorator-operation"] = ["x"]
@@ -304,10 +313,11 @@ def _explained(running: Configuration, port: int, request: dict[str, Any]) -> _O
         if name not in _UNKNOWABLE
     )
     preflight = any(step.detail.startswith("a preflight is answered") for step in answer.steps)
+    shown = answer.status == 200 and not preflight  # the body has the route's name
     return _Outcome(
         status=answer.status,
         location=answer.redirect["location"] if answer.redirect else None,
-        route=answer.route_name if answer.action == "direct" and not preflight else None,
+        route=answer.route_name if answer.action == "direct" and shown else None,
         path=_single_slash(sent["path"]) if sent else None,
         host=sent["host"] if sent else None,
         request=tuple(sorted(headers)),

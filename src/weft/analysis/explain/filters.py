@@ -138,7 +138,7 @@ def _cors(passage: Passage, base: Any, overrides: list[Any]) -> Reply | None:
         detail=f"a preflight is answered: the origin {origin} is {word}",
         step="cors",
         headers=tuple(made.items()),
-        grpc=False,
+        local=False,
     )
 
 

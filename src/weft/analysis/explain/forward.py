@@ -48,6 +48,14 @@ def edit_response(passage: Passage, values: Values, target: Any = None) -> None:
         edit(values, level.response_headers_to_remove, level.response_headers_to_add, passage.scene)
 
 
+def only_part(passage: Passage) -> Any:
+    """The weighted cluster that gets all requests of a route, if there is just one."""
+    if not passage.forwards or passage.route is None:
+        return None
+    parts = passage.route.route.weighted_clusters.clusters
+    return parts[0] if len(parts) == 1 else None
+
+
 def respond(passage: Passage, route: route_v3.Route) -> Reply:
     """An answer of the route's own, or a redirect."""
     if route.HasField("redirect"):
@@ -172,6 +180,7 @@ def send(passage: Passage, route: route_v3.Route) -> Reply | None:
         cause = passage.cause or passage.upstreams.declared(str(target.cluster))
         answer.say("cluster", f"{target.cluster}{share}{gone}", cause)
     if not ready:
+        answer.request = None
         failure = targets[0].failure if targets and targets[0].failure else Failure.NO_CLUSTER
         status = (targets[0].status if targets else None) or 503
         return Reply(

@@ -15,7 +15,7 @@ from weft.analysis.explain.filters import run
 from weft.analysis.explain.origins import Cause, Origins
 from weft.analysis.explain.passage import Passage, Reply
 from weft.analysis.explain.request import Request
-from weft.analysis.explain.routing import Refusal, find, receive
+from weft.analysis.explain.routing import Refusal, find, receive, upgrade_of
 from weft.analysis.explain.upstream import Upstreams
 from weft.analysis.match import MILLION, Scene, Values
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # From an HTTP status of the proxy's own to what a gRPC client sees (Grpc::Utility::httpToGrpcStatus).
 _GRPC: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 _UNKNOWN: Final = 2
+_NOT_FOUND: Final = 404
 
 
 def headers_of(question: Request, address: str) -> Values:
@@ -95,7 +96,6 @@ def serve(
     if refusal is not None:
         _refuse(refusal, answer, question)
         return
-    upgrade = scene.first("upgrade").lower()
     table = _table(hcm, upstreams)
     if table is None:
         answer.route_config = hcm.rds.route_config_name or None
@@ -114,8 +114,13 @@ def serve(
     passage = _passage(question, scene, answer, upstreams, origins)
     passage.table = table.config
     reply = _route(table, passage)
-    if upgrade and not _upgradable(hcm, upgrade):
-        reply = Reply(status=403, detail=f"upgrades to {upgrade} are off", step="upgrade", action=Action.DENY)
+    wanted = upgrade_of(scene)
+    lost = reply is not None and reply.status == _NOT_FOUND
+    if wanted and not lost and not _upgradable(hcm, passage.route, wanted):
+        answer.redirect = None
+        refused = f"an upgrade to {wanted} is not agreed to"
+        _finish(passage, Reply(status=403, detail=refused, step="upgrade", action=Action.DENY))
+        return
     _finish(passage, run(list(hcm.http_filters), passage) or reply or _act(passage))
     if passage.others and passage.answer.targets:
         _divide(passage)
@@ -151,10 +156,13 @@ def _table(hcm: hcm_v3.HttpConnectionManager, upstreams: Upstreams) -> Table | N
     return upstreams.running.decoded.table(hcm.route_config)
 
 
-def _upgradable(hcm: hcm_v3.HttpConnectionManager, upgrade: str) -> bool:
-    rows = [row for row in hcm.upgrade_configs if row.upgrade_type.lower() == upgrade]
-    # Without a row Envoy takes the header for nothing special and sends it on without the upgrade.
-    return not rows or not rows[0].HasField("enabled") or rows[0].enabled.value
+def _upgradable(hcm: hcm_v3.HttpConnectionManager, route: route_v3.Route | None, wanted: str) -> bool:
+    """Whether an upgrade is on: the route's word goes before the connection manager's."""
+    own = route.route.upgrade_configs if route is not None and route.HasField("route") else ()
+    for row in (*own, *hcm.upgrade_configs):
+        if row.upgrade_type.lower() == wanted:
+            return not row.HasField("enabled") or bool(row.enabled.value)
+    return False
 
 
 def _route(table: Table, passage: Passage) -> Reply | None:
@@ -285,10 +293,11 @@ def _finish(passage: Passage, reply: Reply | None) -> None:
         after = {name: [value] for name, value in reply.headers}
         answer.action, answer.status = reply.action, reply.status
         answer.error = reply.failure.value if reply.failure else None
-        own = reply.step in {"route", "virtualHost"} and not reply.failure
+        # Whoever answers, a forwarding route's changes are made; other routes change their own answers only.
+        own = reply.local if passage.forwards else reply.step == "route" and not reply.failure
         if own and passage.route is not None:
-            forward.edit_response(passage, after)
-        if question.is_grpc and reply.grpc:
+            forward.edit_response(passage, after, forward.only_part(passage))
+        if question.is_grpc and reply.local:
             code = reply.grpc_status
             answer.status = 200
             answer.grpc_status = _GRPC.get(reply.status, _UNKNOWN) if code is None else code

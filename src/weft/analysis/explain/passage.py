@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer that the proxy gives itself, whatever lies behind it."""
+    """An answer that the proxy gives itself, whatever lies behind it.
+
+    ``local``: one of Envoy's local replies, which are changed as the route says, and told to gRPC clients
+    in their own way; a preflight's answer is none.
+    """
 
     status: int
     detail: str
@@ -28,7 +32,7 @@ class Reply:
     action: Action = Action.DIRECT
     failure: Failure | None = None
     headers: tuple[tuple[str, str], ...] = ()
-    grpc: bool = True
+    local: bool = True
     grpc_status: int | None = None
 
 

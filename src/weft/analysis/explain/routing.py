@@ -44,10 +44,23 @@ class Refusal:
     location: str = ""
 
 
+_HOP_BY_HOP: Final = ("keep-alive", "proxy-connection", "transfer-encoding")
+
+
+def upgrade_of(scene: Scene) -> str:
+    """What the client wants to change to, as ``websocket``; empty when nothing. h2c is never agreed to."""
+    wanted = scene.first("upgrade").lower()
+    connection = ",".join(scene.headers.get("connection", ())).lower()
+    asked = "upgrade" in (token.strip() for token in connection.split(","))
+    return wanted if asked and wanted != "h2c" else ""
+
+
 def receive(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> Refusal | None:
     """Change the request as the connection manager does before it looks for a route."""
     if not scene.first(":authority"):
         return Refusal(400, "the request names no host")
+    for name in _HOP_BY_HOP if upgrade_of(scene) else (*_HOP_BY_HOP, "connection", "upgrade"):
+        scene.headers.pop(name, None)
     _forwarded(hcm, scene)
     refusal = _path(hcm, scene)
     if refusal is not None:
