@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 _LABEL: Final = r"[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?"
@@ -148,6 +148,20 @@ def overlap(one: str, other: str) -> bool:
     if one.startswith("*") and other.startswith("*"):
         return one[1:].endswith(other[1:]) or other[1:].endswith(one[1:])
     return covers(one, other) or covers(other, one)
+
+
+def shared(hosts: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The positions of hosts that have names in common with one further to the front, and that one."""
+    seen: set[str] = set()
+    for number, host in enumerate(hosts):
+        if host.startswith("*"):
+            before = next((other for other in hosts[:number] if overlap(other, host)), None)
+        else:
+            meant = (host, *(f"*{host[start:]}" for start in range(len(host) + 1)))
+            before = next((other for other in meant if other in seen), None)
+        if before is not None:
+            yield number, before
+        seen.add(host)
 
 
 def covers(wide: str, narrow: str) -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 UNREACHABLE: Final = "IST0130"
 INEFFECTIVE: Final = "IST0131"
+# Advice is not worth more than a moment, whatever was written.
+_COMPARISONS: Final = 200_000
 
 _Path = tuple[str | int, ...]
 
@@ -84,14 +86,19 @@ class _Prefix:
 def overlapped(routes: Sequence[HTTPRoute]) -> Iterator[Flaw]:
     """Warnings for matches of a path whose beginning an earlier match takes, all else being the same."""
     earlier: dict[str, list[_Prefix]] = {}
+    left = _COMPARISONS
     for one in _prefixes(routes):
         for end in range(1, len(one.prefix)):
-            for other in earlier.get(one.prefix[:end], ()):
-                if _covered(other, one):
-                    number, place = other.path[1], other.path[3]
-                    message = f"http[{number}].match[{place}] takes {other.prefix!r}: this one is never used"
-                    hint = f"put it above http[{number}].match[{place}]"
-                    yield Flaw(one.path, message, hint, warns=True, code=INEFFECTIVE)
+            others = earlier.get(one.prefix[:end], ())
+            left -= len(others)
+            if left < 0:
+                return
+            if (other := next((other for other in others if _covered(other, one)), None)) is not None:
+                number, place = other.path[1], other.path[3]
+                message = f"http[{number}].match[{place}] takes {other.prefix!r}: this one is never used"
+                hint = f"put it above http[{number}].match[{place}]"
+                yield Flaw(one.path, message, hint, warns=True, code=INEFFECTIVE)
+                break
         earlier.setdefault(one.prefix, []).append(one)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from weft.model import headers
 from weft.model.base import Flaw, Shape, inside, twice
 from weft.model.gateway_names import gateways
-from weft.model.hosts import covers, is_address, overlap, server_name, wildcard
+from weft.model.hosts import covers, is_address, server_name, shared, wildcard
 from weft.model.http_action import (
     CorsPolicy,
     HeaderOperations,
@@ -273,11 +273,9 @@ class VirtualServiceSpec(Shape):
             if wrong and not is_address(host):
                 broken = True
                 yield Flaw(("hosts", number), wrong)
-        for number, host in enumerate(hosts) if not broken else ():
-            before = next((other for other in hosts[:number] if overlap(other, host)), None)
-            if before is not None:
-                same = "is there twice" if before == host else f"and {before!r} have names in common"
-                yield Flaw(("hosts", number), f"the host {host!r} {same}", "keep one of them")
+        for number, before in shared(hosts) if not broken else ():
+            same = "is there twice" if before == hosts[number] else f"and {before!r} have names in common"
+            yield Flaw(("hosts", number), f"the host {hosts[number]!r} {same}", "keep one of them")
 
     def _server_names(self) -> Iterator[Flaw]:
         for number, rule in enumerate(self.tls or ()):
