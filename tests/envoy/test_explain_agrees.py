@@ -247,6 +247,8 @@ class _Maker:
         if self.some(0.1):
             headers["x-forwarded-for"] = ["9.9.9.9, 8.8.8.8"]
         if self.some(0.05):
+            headers["content-type"] = [self.chance.choice(("application/grpc", "application/grpc+json"))]
+        if self.some(0.05):
             headers["upgrade"] = [self.chance.choice(("h2c", "other"))]
             headers["connection"] = [self.chance.choice(("Upgrade", "keep-alive"))]
         if self.some(0.1):
@@ -267,6 +269,7 @@ class _Outcome:
     status: int
     location: str | None = None
     route: str | None = None
+    grpc: str | None = None
     path: str | None = None
     host: str | None = None
     request: tuple[tuple[str, str], ...] = ()
@@ -313,11 +316,13 @@ def _explained(running: Configuration, port: int, request: dict[str, Any]) -> _O
         if name not in _UNKNOWABLE
     )
     preflight = any(step.detail.startswith("a preflight is answered") for step in answer.steps)
-    shown = answer.status == 200 and not preflight  # the body has the route's name
+    # The body has the route's name, but for gRPC, which has no bodies of Envoy's own.
+    shown = answer.status == 200 and answer.grpc_status is None and not preflight
     return _Outcome(
         status=answer.status,
         location=answer.redirect["location"] if answer.redirect else None,
         route=answer.route_name if answer.action == "direct" and shown else None,
+        grpc=None if sent or answer.grpc_status is None else str(answer.grpc_status),
         path=_single_slash(sent["path"]) if sent else None,
         host=sent["host"] if sent else None,
         request=tuple(sorted(headers)),
@@ -344,6 +349,7 @@ def _asked(connection: http.client.HTTPConnection, request: dict[str, Any]) -> _
         status=reply.status,
         location=dict(pairs).get("location"),
         route=body if seen is None and reply.status == 200 and body else None,
+        grpc=dict(pairs).get("grpc-status"),
         path=_single_slash(seen["path"]) if seen else None,
         host=dict(seen["fields"]).get("host") if seen else None,
         request=tuple(sorted(sent)),
