@@ -97,11 +97,12 @@ def run_compiled(
     *,
     faulty: bool = False,
     kept_stats: tuple[str, ...] = (),
-    replicas: Sequence[str] = (),
+    replicas: Sequence[str | ir.Endpoint] = (),
 ) -> Iterator[Envoy]:
     """The proxy of an identity, as the world has it.
 
-    ``faulty``: something cannot be honoured, on purpose. ``replicas``: where it and its like are.
+    ``faulty``: something cannot be honoured, on purpose. ``replicas``: where it and its like are, as
+    addresses, or with their places.
     """
     proxy, problems = compile_proxy(world, identity)
     assert bool(problems) == faulty, [str(problem) for problem in problems]
@@ -110,10 +111,14 @@ def run_compiled(
         for cluster in proxy.clusters
         if cluster.discovery is ir.Discovery.EDS
     ]
-    peers = tuple(ir.Endpoint(address=address, port=1) for address in replicas)
+    peers = tuple(
+        ir.Endpoint(address=replica, port=1) if isinstance(replica, str) else replica for replica in replicas
+    )
     endpoints.append(ir.EndpointSet(cluster=LOCAL_CLUSTER, endpoints=peers))
     metadata = {"LABELS": dict(identity.labels)}
-    settings = Settings(name=identity.name, metadata=metadata, kept_stats=kept_stats)
+    at = proxy.identity.locality
+    place = (at.region, at.zone, at.subzone)
+    settings = Settings(name=identity.name, metadata=metadata, kept_stats=kept_stats, locality=place)
     with short_directory("weft-yaml-") as directory:
         authority.write_identity(directory, spiffe(identity.service_account))
         bootstrap = static_bootstrap(emit(proxy), endpoints, settings, None, proxy)

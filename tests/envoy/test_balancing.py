@@ -135,6 +135,10 @@ class Mesh:
         wait_until(set_aside, 30, f"an endpoint of {host} to be set aside")
 
 
+def _replica(zone: str) -> ir.Endpoint:
+    return ir.Endpoint(address="192.0.2.1", port=1, locality=ir.Locality(region="eu", zone=zone))
+
+
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     base = f"127.{random.randint(16, 250)}.{random.randint(0, 250)}"
@@ -169,6 +173,11 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
                 "shared",
                 three,
                 "{loadBalancer: {localityLbSetting: {distribute: [{from: eu/*, to: {us/*: 100}}]}}}",
+            ),
+            entry(
+                "zoned",
+                {near: "eu/a", at["slow"]: "eu/b", far: "us/a"},
+                "{loadBalancer: {zoneAwareLbSetting: {minClusterSize: 1}}, outlierDetection: {}}",
             ),
             entry("close", three, "{loadBalancer: {simple: ROUND_ROBIN}}", distribution="PreferClose"),
             entry(
@@ -216,7 +225,13 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         stack.enter_context(serving(TcpBackend(near, LINES, "lines")))
         stack.enter_context(serving(Proxy((near, TUNNEL), _Connect)))
         envoy = stack.enter_context(
-            run_compiled(World.build(resources), identity, TestAuthority(), kept_stats=("cluster.outbound",))
+            run_compiled(
+                World.build(resources),
+                identity,
+                TestAuthority(),
+                kept_stats=("cluster.outbound",),
+                replicas=[_replica("a"), _replica("b")],
+            )
         )
         yield Mesh(Client(Running(envoy, ("127.0.0.1", outbound))), backends)
 
@@ -273,6 +288,10 @@ def test_another_region_takes_over_when_the_own_one_fails(mesh: Mesh) -> None:
 
 def test_shares_go_by_place(mesh: Mesh) -> None:
     assert mesh.answered("shared.example", 20) == {"far": 20}
+
+
+def test_envoy_keeps_to_its_zone_where_each_zone_serves_itself(mesh: Mesh) -> None:
+    assert mesh.answered("zoned.example", 20) == {"near": 20}
 
 
 def test_near_endpoints_are_preferred_where_a_service_says_so(mesh: Mesh) -> None:
