@@ -34,8 +34,8 @@ class Capture(StrEnum):
 class Attachment:
     """Where a sidecar's own ports are and where its application listens.
 
-    Of a gateway only two count: its listeners are at ``inbound_address``; with ``shared_ports`` others have the
-    same ports at other addresses.
+    Of a gateway only two count: its listeners are at ``inbound_address``, and by ``shared_ports`` others have
+    the same ports at other addresses.
 
     ``outbound_address`` is where captured connections arrive (loopback on a shared host). ``app_address``
     is where inbound traffic is sent: empty means the original destination. ``inbound_ports`` maps an
