@@ -22,6 +22,7 @@ from weft.compile.proxy import compile_proxy
 from weft.compile.secrets import asked_for
 from weft.compile.settings import Settings
 from weft.compile.world import Host, World
+from weft.control.delivery import Deliveries
 from weft.control.entry import ENTRY_KIND
 from weft.control.lanes import Lanes, Place
 from weft.control.proxies import Proxies
@@ -45,6 +46,7 @@ _SLICE_SECONDS: Final = 0.02
 _PART: Final = 500
 _CHUNK: Final = 50
 _VIPS: Final = "vips"
+_LEARNED: Final = "learned-clusters"
 
 _decode: Final = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -105,6 +107,7 @@ class Pipeline:
         self._proxies = proxies
         self._status = status
         self._lanes = Lanes(config)
+        self._deliveries = Deliveries(store.private(_LEARNED))
         self._on_world = on_world
         self._identity = identity or (lambda connection: connection.peer.identity)
         self._quiet, self._cap = quiet, cap
@@ -118,15 +121,18 @@ class Pipeline:
         self._breath = 0.0
         self._vips: dict[Host, str] = {}
         proxies.listen(self._proxy_changed)
+        status.listen(self._deliveries.progressed)
 
     async def run(self, ready: Callable[[], None] | None = None) -> None:
         """Load the store, then follow it; ``ready`` is called once everything in it is published."""
+        await self._deliveries.load()
         since = await self._load()
         if ready is not None:
             ready()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(since), name="pipeline: follow")
             group.create_task(self._work(), name="pipeline: work")
+            group.create_task(self._deliveries.keep(), name="pipeline: learned clusters")
 
     # In: the store, and proxies that come and go
 
@@ -177,6 +183,7 @@ class Pipeline:
             self._newcomers.pop(proxy, None)
             self._config.forget(proxy)
             self._lanes.forget(proxy)
+            self._deliveries.forget(proxy)
             self._made.pop(proxy, None)
             self.problems.pop(proxy, None)
 
@@ -296,7 +303,9 @@ class Pipeline:
         """Publish what one proxy shall have."""
         proxy_id = connection.proxy
         try:
-            proxy, problems = compile_proxy(self.world, self._identity(connection))
+            whole, problems = compile_proxy(self.world, self._identity(connection))
+            delivered = self._deliveries.deliver(connection, whole, self.world.settings, self.world.memo)
+            proxy = delivered.proxy
             made = self._made.get(proxy_id)
             # Units that did not change are the same objects, so that this costs next to nothing.
             same = made is not None and made.proxy == proxy
@@ -316,7 +325,14 @@ class Pipeline:
                 _log.warning("%s: %s", proxy_id, problem)
         self.problems[proxy_id] = (*problems, *withheld)
         self._status.awaiting(proxy_id, self.revision, since)
-        self._config.publish(proxy_id, made.bundle, self.revision, lane=made.place)
+        self._config.publish(
+            proxy_id,
+            made.bundle,
+            self.revision,
+            lane=made.place,
+            lazy=delivered.lazy,
+            ahead=delivered.ahead,
+        )
 
     def _endpoints(self, cluster: str) -> ir.EndpointSet:
         return endpoint_set(self.world, cluster)

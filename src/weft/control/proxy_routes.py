@@ -23,7 +23,9 @@ from weft.emit.packed import Packed
 from weft.names import CLUSTER_TYPE
 from weft.units import parse_duration
 from weft.xds.connection import Connection
+from weft.xds.messages import Snapshot
 from weft.xds.store import ConfigStore
+from weft.xds.table import Resource
 
 Ask = Callable[[str, str, str], Awaitable[tuple[int, bytes]]]
 """Asks the Envoy of a workload (``namespace/name``, method, path) through the session of its node.
@@ -152,7 +154,7 @@ class ProxyRoutes:
         if snapshot is None:
             return _status(404, f"nothing has been made for {proxy} yet")
         table = self._config.endpoints_of(proxy)
-        bundle = Bundle(cast("Mapping[str, Mapping[str, Packed]]", snapshot.resources))
+        bundle = Bundle(cast("Mapping[str, Mapping[str, Packed]]", _asked(snapshot, found)))
         endpoints = [cast("Packed", table[one]) for one in bundle.resources[CLUSTER_TYPE] if one in table]
         # Reading a large one takes a while.
         return JSONResponse(await asyncio.to_thread(config_dump, bundle, endpoints, None))
@@ -161,6 +163,19 @@ class ProxyRoutes:
         if (no := _refusal(request, "get")) is not None:
             return no
         return Response(self._status.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def _asked(snapshot: Snapshot, connection: Connection) -> Mapping[str, Mapping[str, Resource]]:
+    """The resources without the clusters that the proxy gets when it asks, and did not ask for."""
+    if not snapshot.lazy:
+        return snapshot.resources
+    names = connection.stream.subscribed(CLUSTER_TYPE)
+    clusters = {
+        name: resource
+        for name, resource in snapshot.of(CLUSTER_TYPE).items()
+        if name in names or not snapshot.is_lazy(name)
+    }
+    return {**snapshot.resources, CLUSTER_TYPE: clusters}
 
 
 def _refusal(request: Request, verb: str) -> Response | None:

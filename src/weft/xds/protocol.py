@@ -447,6 +447,14 @@ class Stream:
         kind = self._kinds.get(type_url)
         return kind.names if kind is not None else NO_NAMES
 
+    def held(self, type_url: str) -> Iterator[str]:
+        """Names of what the proxy has, or said at the beginning that it has."""
+        kind = self._kinds.get(type_url)
+        if kind is not None:
+            for name in {*kind.base, *kind.marks}:
+                if self._holds(kind, name) is not None:
+                    yield name
+
     def open_types(self) -> tuple[str, ...]:
         """Types with a response that is not acknowledged."""
         return tuple(type_url for type_url, kind in self._kinds.items() if kind.flight is not None)
