@@ -72,7 +72,7 @@ def walk(question: Request, dialled: Dialled, upstreams: Upstreams, origins: Ori
         )
         return
     answer.filter_chain = chain.name or None
-    cause = origins.cause(chain.metadata, section="tls" if connection.server_name else "tcp")
+    cause = origins.cause(chain.metadata, section=_section(chain))
     answer.say("filterChain", f"{chain.name or 'the only one'} takes {_words(connection)}", cause)
     http = _manager(chain, running.decoded.open)
     peer = _handshake(chain, question, running.decoded.open, answer, http is not None)
@@ -100,7 +100,7 @@ def walk(question: Request, dialled: Dialled, upstreams: Upstreams, origins: Ori
                 serve(config, question, scene, answer, upstreams, origins)
                 return
             case "tcp_proxy.v3.TcpProxy":
-                _stream(config, answer, upstreams, origins, chain, connection)
+                _stream(config, answer, upstreams, origins, chain)
                 if answer.error is None and answer.action is not Action.BLACKHOLE:
                     _answered(question, chain, answer)
                 return
@@ -276,11 +276,9 @@ def _stream(
     upstreams: Upstreams,
     origins: Origins,
     chain: listener_v3.FilterChain,
-    connection: Connection,
 ) -> None:
     """Bytes to one of some clusters."""
-    section = "tls" if connection.server_name else "tcp"
-    answer.route = origins.cause(chain.metadata, section=section)
+    answer.route = origins.cause(chain.metadata, section=_section(chain))
     if config.WhichOneof("cluster_specifier") == "weighted_clusters":
         parts = [(part.name, part.weight) for part in config.weighted_clusters.clusters if part.weight]
     else:
@@ -294,6 +292,11 @@ def _answered(question: Request, chain: listener_v3.FilterChain, answer: Answer)
     if question.is_http and (ended or question.tls is ClientTls.NONE):
         answer.status = question.answer_status
         answer.response_headers = {name: list(values) for name, values in question.answer_headers.items()}
+
+
+def _section(chain: listener_v3.FilterChain) -> str:
+    """Which rules of a VirtualService a chain is named after: ``tls`` or ``tcp``."""
+    return "tls" if "/tls-" in chain.name else "tcp"
 
 
 def _towards(parts: list[tuple[str, int]], answer: Answer, upstreams: Upstreams) -> None:
