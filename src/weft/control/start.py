@@ -9,17 +9,20 @@ from typing import Final, TypeVar
 
 from weft.compile.istio.envoy_filter import patches_of
 from weft.compile.istio.proxy_config import annotated, start_of
+from weft.compile.istio.service_entry import locality
 from weft.compile.mesh import said
+from weft.compile.whereabouts import labelled
 from weft.control.entry import GROUP_KIND
 from weft.emit.patches.bootstrap import fragments_of
 from weft.instance import Instance
+from weft.ir import NOWHERE
 from weft.model.core import ConfigMap
 from weft.model.envoy_filter import EnvoyFilter
 from weft.model.mesh_config import MeshConfig
 from weft.model.parse import parse_object
 from weft.model.proxy_config import ProxyConfig
 from weft.model.resource import Key, Resource
-from weft.names import ROOT_NAMESPACE, WORKLOAD_LABEL
+from weft.names import LOCALITY_LABEL, ROOT_NAMESPACE, WORKLOAD_LABEL
 from weft.start import Json, ProxyStart
 from weft.store.interface import Store
 
@@ -47,12 +50,23 @@ async def proxy_start(store: Store, root: str, instance: Instance) -> ProxyStart
     defaults = mesh.default_config if mesh else None
     own = annotated(annotations)
     start = start_of(defaults, configs, instance.namespace, instance.labels, root, own)
-    start = replace(start, probe=_probe(group))
+    start = replace(start, probe=_probe(group), bootstrap=_place(instance))
     if not filters:
         return start
     labels = tuple(sorted(instance.labels.items()))
     table = {one.key: one for one in filters}
-    return replace(start, bootstrap=fragments_of(patches_of(table, instance.namespace, labels, (), root)))
+    patches = fragments_of(patches_of(table, instance.namespace, labels, (), root))
+    return replace(start, bootstrap=(*start.bootstrap, *patches))
+
+
+def _place(instance: Instance) -> tuple[Json, ...]:
+    """Where it is, for Envoy's balancing over zones: its node does not know of its group and its labels."""
+    place = NOWHERE if LOCALITY_LABEL in instance.labels else locality(instance.locality)
+    if place == NOWHERE:
+        place = labelled(instance.labels)
+    if place == NOWHERE:
+        return ()
+    return ({"node": {"locality": {"region": place.region, "zone": place.zone, "sub_zone": place.subzone}}},)
 
 
 def _probe(group: Json) -> Json | None:

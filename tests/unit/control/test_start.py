@@ -71,3 +71,20 @@ async def test_the_probe_of_its_group_unless_it_runs_a_command(tmp_path: Path) -
         assert await told("asked") == probe
         for group in ("runs", "silent", "gone", None):
             assert await told(group) is None
+
+
+async def test_envoy_is_told_where_it_is(tmp_path: Path) -> None:
+    def at(region: str, zone: str, subzone: str = "") -> tuple[dict[str, Any], ...]:
+        return ({"node": {"locality": {"region": region, "zone": zone, "sub_zone": subzone}}},)
+
+    cases: list[tuple[str, dict[str, str], tuple[dict[str, Any], ...]]] = [
+        ("", {}, ()),
+        ("eu/a/1", {}, at("eu", "a", "1")),
+        ("eu/a", {"istio-locality": "us.b"}, at("us", "b")),
+        ("eu/a", {"topology.kubernetes.io/region": "us"}, at("eu", "a")),
+        ("", {"topology.kubernetes.io/region": "us", "topology.kubernetes.io/zone": "b"}, at("us", "b")),
+    ]
+    async with SqliteStore.open(tmp_path / "store") as store:
+        for place, labels, wanted in cases:
+            one = replace(instance(None), locality=place, labels=labels)
+            assert (await proxy_start(store, "istio-system", one)).bootstrap == wanted
