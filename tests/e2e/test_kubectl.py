@@ -88,6 +88,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "weft.dev/Workload": {"spec": {"command": ["/bin/true"]}},
     "weft.dev/MeshConfig": {"spec": {}},
+    "weft.dev/RateLimit": {"spec": {"limits": [{"name": "all", "requests": 10}]}},
 }  # fmt: skip
 
 
