@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
 from weft.model.base import Flaw, Shape, twice
 from weft.model.hosts import labels
 from weft.model.scalars import (
+    LABEL,
     QUALIFIED,
     SUBDOMAIN,
     Annotations,
     AnyText,
     Bool,
-    DnsLabel,
     Form,
     Int,
     Json,
@@ -25,6 +26,16 @@ from weft.model.scalars import (
     Time,
 )
 
+_PREFIX: Final = re.compile(rf"{SUBDOMAIN}-*")
+_FINALIZER: Final = re.compile(rf"(?:{SUBDOMAIN}/)?{QUALIFIED}")
+_MOST: Final = 256 << 10
+
+NamespaceName = Annotated[
+    Text,
+    Form(
+        f"(?:{LABEL})?", "a namespace: lower-case letters, digits and '-', as 'shop'", longest=63, shortest=0
+    ),
+]
 ResourceName = Annotated[
     Text,
     Form(
@@ -65,7 +76,7 @@ class Metadata(Shape):
     """Unique among the resources of its kind and namespace."""
     generate_name: Text | None = None
     """A prefix: the API appends what makes the name unique."""
-    namespace: DnsLabel = ""
+    namespace: NamespaceName = ""
     """Where it belongs; ``default`` when none is given."""
     labels: Labels | None = None
     """What selectors look at."""
@@ -75,7 +86,7 @@ class Metadata(Shape):
     """Given by the API."""
     resource_version: Text | None = None
     """Given by the API: changes with each write."""
-    generation: Int | None = None
+    generation: Annotated[Int, Field(ge=0)] | None = None
     """Given by the API: counts the changes of the spec."""
     creation_timestamp: Time | None = None
     """Given by the API."""
@@ -90,6 +101,28 @@ class Metadata(Shape):
     """Who wrote which field."""
     self_link: Text | None = None
     """Kept for old clients."""
+
+    def flaws(self) -> Iterator[Flaw]:
+        """What Kubernetes asks of all objects (apimachinery, ValidateObjectMeta)."""
+        if self.generate_name and not _PREFIX.fullmatch(self.generate_name):
+            hint = "lower-case letters, digits, '-' and '.'"
+            yield Flaw(("generateName",), f"{self.generate_name!r} cannot begin a name", hint)
+        size = sum(
+            len(key) + len(text.encode(errors="replace")) for key, text in (self.annotations or {}).items()
+        )
+        if size > _MOST:
+            yield Flaw(("annotations",), "annotations hold 256 KiB together", "keep less")
+        for number, name in enumerate(self.finalizers or ()):
+            if not _FINALIZER.fullmatch(name):
+                yield Flaw(("finalizers", number), f"{name!r} is not a finalizer", "as 'example.com/name'")
+        if {"orphan", "foregroundDeletion"} <= set(self.finalizers or ()):
+            yield Flaw(("finalizers",), "orphan and foregroundDeletion exclude each other", "keep one")
+        owners = self.owner_references or ()
+        for number, owner in enumerate(owners):
+            if not owner.uid:
+                yield Flaw(("ownerReferences", number, "uid"), "the uid is missing", "add it")
+        if sum(owner.controller is True for owner in owners) > 1:
+            yield Flaw(("ownerReferences",), "only one owner is the controller", "keep one")
 
 
 class Resource(Shape):

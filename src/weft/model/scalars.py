@@ -249,7 +249,16 @@ def plain_text(value: object) -> str:
 LabelKey = Annotated[str, BeforeValidator(_qualified), WithJsonSchema({"type": "string"})]
 LabelValue = Annotated[str, BeforeValidator(_label_value), WithJsonSchema({"type": "string"})]
 Labels = dict[LabelKey, LabelValue]
-Annotations = dict[LabelKey, Annotated[str, BeforeValidator(plain_text)]]
+
+
+def _in_any_case(value: str) -> str:
+    """The key of an annotation, which Kubernetes looks at without case."""
+    _qualified(value.lower())
+    return value
+
+
+AnnotationKey = Annotated[str, BeforeValidator(_in_any_case), WithJsonSchema({"type": "string"})]
+Annotations = dict[AnnotationKey, Annotated[str, BeforeValidator(plain_text)]]
 
 
 class Duration(timedelta):
