@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from weft.compile.service import Labels
 from weft.model.catalog import GATEWAY_API
 from weft.model.istio import PolicyTargetReference
+from weft.model.resource import Resource
 from weft.names import GATEWAY_NAME_LABEL
+
+R = TypeVar("R", bound=Resource)
+
+Bounds = tuple[Mapping[str, str] | None, Iterable[PolicyTargetReference] | None]
+"""Of a policy: the labels that its selector asks for, and what it is attached to."""
+
+
+def attached(
+    policies: Iterable[R], bounds: Callable[[R], Bounds], namespace: str, labels: Labels, root: str
+) -> list[R]:
+    """The policies for a proxy: of its own namespace, or of the root namespace."""
+    found = []
+    for policy in policies:
+        home = policy.metadata.namespace
+        if home in {namespace, root} and attaches(home, *bounds(policy), namespace, labels):
+            found.append(policy)
+    return found
 
 
 def attaches(

@@ -10,7 +10,7 @@ from typing import Final
 
 from weft import ir
 from weft.compile.age import age
-from weft.compile.attachment import attaches
+from weft.compile.attachment import Bounds, attached
 from weft.compile.istio.request_match import text_match
 from weft.compile.memo import Memo
 from weft.compile.service import Labels
@@ -29,20 +29,14 @@ def limits_of(
     resources: Mapping[Key, RateLimit], namespace: str, labels: Labels, root: str, domain: str
 ) -> tuple[ir.RateLimit, ...]:
     """The limits of a proxy: those of the root namespace, then its namespace's, the oldest first."""
-    found = [
-        resource
-        for resource in resources.values()
-        if resource.metadata.namespace in {namespace, root}
-        and attaches(
-            resource.metadata.namespace,
-            resource.spec.selector.match_labels if resource.spec.selector else None,
-            resource.spec.target_refs,
-            namespace,
-            labels,
-        )
-    ]
+    found = attached(resources.values(), _bounds, namespace, labels, root)
     found.sort(key=lambda one: (one.metadata.namespace != root, age(one.metadata)))
     return tuple(_limit(resource, domain) for resource in found)
+
+
+def _bounds(resource: RateLimit) -> Bounds:
+    selector = resource.spec.selector
+    return selector.match_labels if selector else None, resource.spec.target_refs
 
 
 def shared(resources: Mapping[Key, RateLimit]) -> bool:

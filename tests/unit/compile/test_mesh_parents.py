@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from tests.support.compiled import compile_proxy, host, identity, proxy, service, table, world
+from tests.support.compiled import host, identity, proxy, service, table, world
 
 from weft import ir
 from weft.compile.gatewayapi.rivals import settled
+from weft.compile.proxy import compile_proxy
 from weft.compile.world import World
 from weft.model.resource import Key
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from weft import ir
 from weft.compile.age import age
-from weft.compile.attachment import attaches
+from weft.compile.attachment import Bounds, attached
 from weft.compile.service import Labels
 from weft.model.envoy_filter import (
     EnvoyConfigObjectMatch,
@@ -42,23 +42,17 @@ def patches_of(
 
     ``metadata``: what the proxy says of itself, for patches that ask for it.
     """
-    found = [
-        resource
-        for resource in filters.values()
-        if resource.metadata.namespace in {namespace, root}
-        and attaches(
-            resource.metadata.namespace,
-            resource.spec.workload_selector.labels if resource.spec.workload_selector else None,
-            resource.spec.target_refs,
-            namespace,
-            labels,
-        )
-    ]
+    found = attached(filters.values(), _bounds, namespace, labels, root)
     found.sort(key=lambda one: (one.spec.priority or 0, one.metadata.namespace != root, _by_age(one)))
     known = dict(metadata)
     return tuple(
         patch for resource in found for patch, match in _patches(resource) if _for_proxy(match, known)
     )
+
+
+def _bounds(resource: EnvoyFilter) -> Bounds:
+    selector = resource.spec.workload_selector
+    return selector.labels if selector else None, resource.spec.target_refs
 
 
 def wants_metadata(filters: Mapping[Key, EnvoyFilter]) -> bool:
