@@ -233,6 +233,22 @@ def test_a_session_at_one_backend() -> None:
     assert by_header.session == ir.SessionPersistence(name="x-at", place=ir.SessionIn.HEADER)
 
 
+def test_a_service_asks_for_sessions_where_no_rule_does() -> None:
+    kept = service("kept", 80).replace(
+        "{name: kept,", "{name: kept, labels: {istio.io/persistent-session: k},", 1
+    )
+    to_kept = "backendRefs: [{name: kept, port: 80}]"
+    own, said = made(
+        kept,
+        route(f"""
+  - {{matches: [{{path: {{value: /said}}}}], {to_kept}}}
+  - {{sessionPersistence: {{sessionName: c}}, {to_kept}}}
+"""),
+    )
+    assert own.session == ir.SessionPersistence(name="k", path="/")
+    assert said.session == ir.SessionPersistence(name="c", path="/")
+
+
 def test_a_session_stays_at_its_backend_whatever_the_weights() -> None:
     at_web, at_api, new = routes("""
   - sessionPersistence: {cookie: {name: c}}

@@ -30,7 +30,8 @@ Target = tuple[str, str, str, str, int | None]
 class Backend:
     """``reason`` is that of the condition ResolvedRefs; ``cluster`` is ``UNKNOWN`` unless it is resolved.
 
-    ``host`` and ``port`` are the service's that is called, ``protocol`` is what that port speaks.
+    ``host`` and ``port`` are those of the service, ``protocol`` is what the port speaks; ``session``:
+    the service itself asks for sessions.
     """
 
     cluster: str = UNKNOWN
@@ -39,6 +40,7 @@ class Backend:
     host: str = ""
     port: int = 0
     protocol: Protocol | None = None
+    session: ir.SessionPersistence | None = None
 
 
 def target_of(ref: BackendObjectReference, owner: str) -> Target:
@@ -75,7 +77,9 @@ def backend_of(
         return Backend(reason="UnsupportedProtocol", message=f"port {port} of {what} speaks UDP")
     host = found.alias_of if found.resolution is Resolution.ALIAS else found.host
     cluster = outbound_cluster(host, served.number)
-    return Backend(cluster=cluster, host=host, port=served.number, protocol=served.protocol)
+    return Backend(
+        cluster=cluster, host=host, port=served.number, protocol=served.protocol, session=found.session
+    )
 
 
 def _named(host: str, owner: str, facts: Facts) -> Service | None:
@@ -84,18 +88,28 @@ def _named(host: str, owner: str, facts: Facts) -> Service | None:
     return min(found, key=lambda service: (service.namespace != owner, service.order), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The cluster, ``UNKNOWN`` where there is none; the hash that rules ask for, the service its sessions."""
+
+    cluster: str = UNKNOWN
+    hash_on: ir.HashOn | None = None
+    session: ir.SessionPersistence | None = None
+
+
+NOWHERE: Final = Reached()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Backends:
-    """Clusters of all that a route refers to, with the hash that rules ask for; the same object while they
-    are the same.
-    """
+    """What all that a route refers to leads to; the same object while that is the same."""
 
-    clusters: tuple[tuple[Target, str, ir.HashOn | None], ...]
+    known: tuple[tuple[Target, Reached], ...]
 
-    def find(self, ref: BackendObjectReference, owner: str) -> tuple[str, ir.HashOn | None]:
-        """The cluster of a reference, ``UNKNOWN`` where there is none."""
+    def find(self, ref: BackendObjectReference, owner: str) -> Reached:
+        """What a reference leads to."""
         wanted = target_of(ref, owner)
-        return next(((name, on) for target, name, on in self.clusters if target == wanted), (UNKNOWN, None))
+        return next((reached for target, reached in self.known if target == wanted), NOWHERE)
 
 
 def references(route: HTTPRoute | GRPCRoute) -> tuple[tuple[str, BackendObjectReference], ...]:
@@ -124,12 +138,12 @@ def backends_of(
 
 
 def _backends(route: HTTPRoute | GRPCRoute, ground: Facts, rules: Rules, memo: Memo, mesh: bool) -> Backends:
-    found: dict[Target, tuple[str, ir.HashOn | None]] = {}
+    found: dict[Target, Reached] = {}
     for _, target, backend in memo(resolved, route, ground, mesh):
         if target not in found:
             policy = rules.of(backend.host).default.policy(backend.port)
-            found[target] = backend.cluster, policy.hash_on
-    return memo(Backends, tuple((target, cluster, on) for target, (cluster, on) in found.items()))
+            found[target] = Reached(backend.cluster, policy.hash_on, backend.session)
+    return memo(Backends, tuple(found.items()))
 
 
 def resolved(

@@ -76,6 +76,7 @@ class _Part:
     weight: int
     own: Filters
     hash_on: ir.HashOn | None
+    session: ir.SessionPersistence | None
 
 
 def shares_of(unit: Rule, path: ir.PathMatch, backends: Backends) -> tuple[Share, ...]:
@@ -117,12 +118,13 @@ def shares_of(unit: Rule, path: ir.PathMatch, backends: Backends) -> tuple[Share
 
 def _part(ref: RouteBackend, owner: str, backends: Backends) -> _Part:
     own = filters_of(ref.filters)
-    cluster, hash_on = backends.find(ref, owner)
+    reached = backends.find(ref, owner)
     return _Part(
-        cluster=UNKNOWN if own.unknown else cluster,
+        cluster=UNKNOWN if own.unknown else reached.cluster,
         weight=1 if ref.weight is None else ref.weight,
         own=own,
-        hash_on=hash_on,
+        hash_on=reached.hash_on,
+        session=reached.session,
     )
 
 
@@ -178,7 +180,7 @@ def _share(
         request=request,
         response=response,
         cors=cors_of(only.cors or common.cors),
-        session=session,
+        session=session or next((part.session for part in parts if part.session is not None), None),
     )
 
 
@@ -186,7 +188,7 @@ def _mirrors(
     filters: tuple[HTTPRequestMirrorFilter, ...], owner: str, backends: Backends
 ) -> tuple[ir.Mirror, ...]:
     """Copies to what there is; a share of zero means none."""
-    found = ((backends.find(item.backend_ref, owner)[0], mirror_fraction(item)) for item in filters)
+    found = ((backends.find(item.backend_ref, owner).cluster, mirror_fraction(item)) for item in filters)
     return tuple(
         ir.Mirror(cluster=cluster, fraction=fraction)
         for cluster, fraction in found
