@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -28,23 +28,36 @@ def endpoint_set(world: World, cluster: str) -> ir.EndpointSet:
     The same object as long as none of them differs.
     """
     name = ClusterName.parse(cluster)
-    candidates = world.services.by_host.get(name.host, ()) if name is not None else ()
+    sealed = name is not None and name.sealed
     found: dict[str, ir.EndpointSet] = {}
-    for service in candidates:
-        port = service.port(name.port) if name is not None else None
-        if name is None or port is None or service.resolution in _ELSEWHERE or service.namespace in found:
-            continue
-        labels = subset_labels(world, service, name.subset)
+    for service, port, labels in _meant(world, name) if name is not None else ():
         members = world.backends(service)
-        if labels is None or not members:
+        if service.namespace in found or not members:
             continue
         rules, root = world.all(PeerAuthentication), world.settings.root_namespace
         refusing = world.memo(_refusing, members, port, rules, root, world.memo)
         networks = world.networks
         found[service.namespace] = world.memo(
-            _endpoint_set, cluster, members, service, port, labels, refusing, name.sealed, networks
+            _endpoint_set, cluster, members, service, port, labels, refusing, sealed, networks
         )
     return world.memo(_together, cluster, tuple(found.values()))
+
+
+def has_endpoints(world: World, cluster: str) -> bool:
+    """Whether a cluster is one of endpoints, be there none now: its service, port and subset exist."""
+    name = ClusterName.parse(cluster)
+    return name is not None and next(_meant(world, name), None) is not None
+
+
+def _meant(world: World, name: ClusterName) -> Iterator[tuple[Service, Port, Labels]]:
+    """The services that a cluster's name may mean, each with the port and the labels of the subset."""
+    for service in world.services.by_host.get(name.host, ()):
+        port = service.port(name.port, udp=name.udp)
+        if port is None or service.resolution in _ELSEWHERE:
+            continue
+        labels = subset_labels(world, service, name.subset)
+        if labels is not None:
+            yield service, port, labels
 
 
 _ELSEWHERE: Final = {Resolution.ALIAS, Resolution.DNS, Resolution.DNS_ROUND_ROBIN, Resolution.NAMED}

@@ -125,11 +125,15 @@ class Lanes:
         """The one copy of these names that all proxies hold."""
         return self._names.setdefault(names, names)
 
-    async def refresh(self, endpoints: Endpoints, breathe: Breathe, *, strangers: bool) -> bool:
+    async def refresh(
+        self, endpoints: Endpoints, breathe: Breathe, *, ahead: Callable[[str], bool] | None = None
+    ) -> bool:
         """Publish what changed; whether something was left out. Awaits ``breathe`` every now and then.
 
-        With ``strangers`` False, endpoints that bring an identity which their cluster did not have are left
-        out: a proxy has to hear of the identity (in the cluster) before it connects to its bearer.
+        With ``ahead`` proxies have not heard of the change yet. Then endpoints that bring an identity which
+        their cluster did not have are left out: a proxy has to hear of the identity (in the cluster) before
+        it connects to its bearer. So are those of clusters that are none of endpoints any more, which
+        ``ahead`` tells: until their routes have moved they carry traffic.
         """
         left = False
         for place, lane in tuple(self._lanes.items()):
@@ -140,12 +144,15 @@ class Lanes:
                 old, new = lane.sets[name], self._of(name, endpoints)
                 if new is old or new == old:
                     continue
-                if strangers or not _identities(new) - _identities(old):
+                if ahead is None or (not _identities(new) - _identities(old) and self._stays(name, ahead)):
                     changed.append(name)
                 else:
                     left = True
             self._publish(place, lane, changed, endpoints)
         return left
+
+    def _stays(self, name: str, ahead: Callable[[str], bool]) -> bool:
+        return name in self._replicas or ahead(name)
 
     def _publish(self, place: Place, lane: _Lane, names: Iterable[str], endpoints: Endpoints) -> None:
         put: dict[str, Packed] = {}

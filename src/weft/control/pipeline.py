@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from weft import ir
-from weft.compile.endpoints import endpoint_set
+from weft.compile.endpoints import endpoint_set, has_endpoints
 from weft.compile.proxy import compile_proxy
 from weft.compile.secrets import asked_for
 from weft.compile.settings import Settings
@@ -273,16 +273,17 @@ class Pipeline:
                 connection.end("denied", f"{name.namespace}/{name.name} is not registered any more")
 
     async def _publish(self, batch: _Batch) -> None:
-        left = await self._lanes.refresh(self._endpoints, self._breathe, strangers=False)
+        left = await self._lanes.refresh(self._endpoints, self._breathe, ahead=self._has_endpoints)
         self._config.flush()
         for connection in list(self._proxies.connections()):
             if connection.proxy in self._newcomers:
                 continue
             self._compile(connection, batch.since)
             await self._breathe()
-        if left:
-            await self._lanes.refresh(self._endpoints, self._breathe, strangers=True)
+        # What no proxy has any more is taken away, rather than emptied while routes may still lead there.
         self._lanes.sweep()
+        if left:
+            await self._lanes.refresh(self._endpoints, self._breathe)
 
     def _serve_newcomers(self) -> None:
         """Proxies that wait for their first answer go before everything else."""
@@ -336,6 +337,9 @@ class Pipeline:
 
     def _endpoints(self, cluster: str) -> ir.EndpointSet:
         return endpoint_set(self.world, cluster)
+
+    def _has_endpoints(self, cluster: str) -> bool:
+        return has_endpoints(self.world, cluster)
 
     def _parse(self, stored: Stored) -> Resource | None:
         wire = _decode(stored.body)

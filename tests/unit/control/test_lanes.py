@@ -84,7 +84,7 @@ async def test_a_change_reaches_every_lane_and_unused_ones_are_dropped() -> None
     async def breathe() -> None:
         pass
 
-    assert not await shown.lanes.refresh(shown.sets.__getitem__, breathe, strangers=True)
+    assert not await shown.lanes.refresh(shown.sets.__getitem__, breathe)
     assert shown.ranks(near) == {"10.0.0.1": 0, "10.0.0.3": 0, "10.0.0.2": 1}
     assert shown.ranks(far) == {"10.0.0.2": 0, "10.0.0.1": 1, "10.0.0.3": 1}
     shown.lanes.forget("b")

@@ -189,6 +189,39 @@ async def test_a_removed_service_leaves_no_cluster_and_no_route(mesh: Mesh) -> N
         assert "outbound|80||other.shop.svc.cluster.local" in proxy.held[CLUSTER_TYPE]
 
 
+@pytest.mark.parametrize("changed", ["subset", "port"])
+async def test_a_cluster_on_its_way_out_keeps_its_endpoints(mesh: Mesh, changed: str) -> None:
+    def resources(new: bool) -> list[dict[str, Any]]:
+        rule = {
+            "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {"host": "web.example.com", "subsets": [{"name": "b" if new else "a", "labels": {}}]},
+        }  # fmt: skip
+        outside: dict[str, Any] = {
+            "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "spec": {
+                "hosts": ["web.example.com"], "resolution": "STATIC", "endpoints": [{"address": "10.0.0.1"}],
+                "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+            },
+        }  # fmt: skip
+        if new and changed == "port":
+            outside["spec"]["ports"][0]["number"] = 81
+        return [outside, rule] if changed == "subset" else [outside]
+
+    cluster = f"outbound|80|{'a' if changed == 'subset' else ''}|web.example.com"
+    await mesh.apply(*resources(new=False))
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(mesh.store.revision)
+        assert proxy.addresses(cluster) == ["10.0.0.1"]
+        proxy.log.clear()
+        await mesh.converged(await mesh.apply(*resources(new=True)))
+        told = [one for one in proxy.log if one.type_url == ENDPOINT_TYPE]
+        assert cluster not in {resource.name for one in told for resource in one.resources}
+        assert cluster not in proxy.held[CLUSTER_TYPE]
+
+
 async def test_virtual_addresses_survive_a_restart(mesh: Mesh) -> None:
     await mesh.apply(service(), service("other"))
     async with mesh.running():
