@@ -115,6 +115,11 @@ def outbound_cluster(host: str, port: int, subset: str = "") -> str:
     return f"outbound|{port}|{subset}|{host}"
 
 
+def outbound_udp_cluster(host: str, port: int) -> str:
+    """``outbound_udp|53||dns.default.svc.cluster.local``: the same port may be there for TCP, too."""
+    return f"outbound_udp|{port}||{host}"
+
+
 def inbound_cluster(port: int) -> str:
     """``inbound|9080||``."""
     return f"inbound|{port}||"
@@ -126,27 +131,37 @@ def outbound_sni(host: str, port: int, subset: str = "") -> str:
 
 
 _CLUSTER: Final = re.compile(
-    r"(?P<direction>outbound|inbound)\|(?P<port>\d+)\|(?P<subset>[^|]*)\|(?P<host>.*)"
+    r"(?P<direction>outbound|inbound)(?P<udp>_udp)?\|(?P<port>\d+)\|(?P<subset>[^|]*)\|(?P<host>.*)"
 )
 _SNI: Final = re.compile(r"outbound_\.(?P<port>\d+)_\.(?P<subset>[^_]*)_\.(?P<host>.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterName:
-    """The parts of a cluster's name. ``sealed``: the form of an SNI, where TLS of the mesh passes through."""
+    """The parts of a cluster's name. ``sealed``: the form of an SNI, where TLS of the mesh passes through.
+
+    ``udp``: datagrams go there.
+    """
 
     direction: str
     port: int
     subset: str
     host: str
     sealed: bool = False
+    udp: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """The parts, or None for a name of another form, as ``PassthroughCluster``."""
         match = _CLUSTER.fullmatch(text)
         if match is not None:
-            return cls(match["direction"], int(match["port"]), match["subset"], match["host"])
+            return cls(
+                match["direction"],
+                int(match["port"]),
+                match["subset"],
+                match["host"],
+                udp=match["udp"] is not None,
+            )
         match = _SNI.fullmatch(text)
         if match is None:
             return None

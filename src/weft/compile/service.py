@@ -107,9 +107,12 @@ class Service:
     contested: bool = False
     source: Key
 
-    def port(self, number: int) -> Port | None:
-        """The port with this number."""
-        return next((port for port in self.ports if port.number == number), None)
+    def port(self, number: int, *, udp: bool = False) -> Port | None:
+        """The port with this number; of two, for TCP and UDP, the one that is asked for."""
+        found = [port for port in self.ports if port.number == number]
+        return next(
+            (port for port in found if (port.protocol is Protocol.UDP) is udp), found[0] if found else None
+        )
 
     @property
     def address(self) -> str:

@@ -8,9 +8,10 @@ import json
 
 import pytest
 from tests.support.certificates import TestAuthority
-from tests.support.compiled import listener, proxy, service, table, world
+from tests.support.compiled import instance, listener, proxy, service, table, world
 
 from weft import ir
+from weft.compile.endpoints import endpoint_set
 from weft.compile.gatewayapi.binding import Parent, parents_of
 from weft.compile.gatewayapi.listeners import Listener, listeners_of
 from weft.compile.proxy import compile_proxy
@@ -245,7 +246,7 @@ metadata: {name: web}
 spec: {selector: {app: web}, ports: [{name: dns, port: 80, protocol: UDP}]}
 """
     of = world(gateway("[{name: udp, port: 80, protocol: UDP}]"), route("UDPRoute"), dns)
-    name = "outbound|80||web.default.svc.cluster.local"
+    name = "outbound_udp|80||web.default.svc.cluster.local"
     made = proxy(of, NODE, labels=LABELS)
     (cluster,) = (unit for unit in made.clusters if unit.name == name)
     assert cluster.tls is None
@@ -256,6 +257,32 @@ spec: {selector: {app: web}, ports: [{name: dns, port: 80, protocol: UDP}]}
     assert name not in {
         unit.name for unit in proxy(of, "router~10.0.0.4~other.default", labels={"a": "b"}).clusters
     }
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_port_of_tcp_and_udp_leads_each_to_its_own(order: tuple[int, int]) -> None:
+    ports = (
+        "{name: tcp, port: 80, targetPort: 5353}",
+        "{name: dns, port: 80, targetPort: 5300, protocol: UDP}",
+    )
+    dns = f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: web}}
+spec: {{selector: {{app: web}}, ports: [{", ".join(ports[number] for number in order)}]}}
+"""
+    listeners = "[{name: udp, port: 80, protocol: UDP}, {name: tcp, port: 80, protocol: TCP}]"
+    of = world(
+        gateway(listeners), route("UDPRoute"), route("TCPRoute"), dns, instance("web-1", "web", "10.0.0.9")
+    )
+    made = proxy(of, NODE, labels=LABELS)
+    (chain,) = listener(made, "0.0.0.0_80").chains
+    datagrams = listener(made, "udp_0.0.0.0_80").udp
+    assert isinstance(chain.handler, ir.TcpHandler)
+    assert datagrams is not None
+    for (destination,), port in ((chain.handler.destinations, 5353), (datagrams.destinations, 5300)):
+        (endpoint,) = endpoint_set(of, destination.cluster).endpoints
+        assert endpoint.port == port
 
 
 HTTPS = "{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]%s}}"

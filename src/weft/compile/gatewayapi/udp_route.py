@@ -17,7 +17,7 @@ from weft.compile.service import Port, Resolution, Service
 from weft.compile.sources import source
 from weft.model.route import BackendRef
 from weft.model.udp_route import UDPRoute
-from weft.names import outbound_cluster
+from weft.names import outbound_udp_cluster
 
 _PLAIN = ClientTls(mode=ClientTlsMode.DISABLE)
 
@@ -33,7 +33,7 @@ def handler(route: UDPRoute, facts: Facts) -> ir.UdpHandler:
 
 def _cluster(ref: BackendRef, route: UDPRoute, facts: Facts) -> str:
     found = target(ref, route, facts)
-    return UNKNOWN if found is None else outbound_cluster(found[0].host, found[1].number)
+    return UNKNOWN if found is None else outbound_udp_cluster(found[0].host, found[1].number)
 
 
 def target(ref: BackendRef, route: UDPRoute, facts: Facts) -> tuple[Service, Port] | None:
@@ -62,5 +62,6 @@ def clusters(
         policy = replace(rule.policy(port.number), tls=_PLAIN)
         known = peers.get((service.namespace, service.host), Peers())
         cluster = service_cluster(service, port, rule, policy, known, facts.settings, True, "")
-        made[cluster.name] = cluster
+        name = outbound_udp_cluster(service.host, port.number)
+        made[name] = replace(cluster, name=name)
     return tuple(made.values())
