@@ -442,6 +442,23 @@ def test_every_golden_mesh_can_be_asked(path: Path) -> None:
             assert not [step for step in found["trace"] if "not evaluated" in step["detail"]]
 
 
+@pytest.mark.parametrize(
+    ("question", "kind"),
+    [
+        ({"protocol": "udp", "port": 53}, "UDPRoute"),
+        ({"protocol": "tcp", "port": 5432}, "TCPRoute"),
+        ({"protocol": "tcp", "port": 6443, "tls": "tls", "sni": "a.example.com"}, "TLSRoute"),
+        ({"protocol": "tcp", "port": 6443, "tls": "tls", "sni": "x.org"}, None),
+    ],
+)
+def test_streams_and_datagrams_at_a_gateway(question: dict[str, Any], kind: str | None) -> None:
+    path = next(path for path in GOLDEN if path.parent.name == "gateway-layer4")
+    found = mesh(path.read_text()).explain({"from": EDGE, **question})
+    assert found["route"]["kind"] == kind
+    assert found["status"] is None
+    assert found["action"] == ("forward" if kind else "error")
+
+
 def test_a_question_that_cannot_be_read_gets_its_answer() -> None:
     found = mesh(SHOP).explain({"id": "x", "from": {}})
     assert (found["id"], found["action"]) == ("x", "error")

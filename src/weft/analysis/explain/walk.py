@@ -57,8 +57,10 @@ def walk(question: Request, dialled: Dialled, upstreams: Upstreams, origins: Ori
         )
         return
     answer.listener = listener.name
-    answer.say("listener", listener.name, origins.cause(listener.metadata))
+    source = origins.cause(listener.metadata)
+    answer.say("listener", listener.name, source)
     if is_udp(listener):
+        answer.route = source if source is not None and source.kind == "UDPRoute" else None
         _datagram(listener, question, upstreams, answer)
         return
     connection = _connection(listener, question, dialled, address)
