@@ -166,7 +166,7 @@ class LocalityLoadBalancerSetting(Shape):
 class WarmupConfiguration(Shape):
     """Gives new endpoints their share little by little."""
 
-    aggression: Annotated[Float, Field(ge=1)] | None = None
+    aggression: Annotated[Float, Field(gt=0)] | None = None
     duration: PositiveDuration
     minimum_percent: Annotated[Float, Field(ge=0, le=100)] | None = None
 
