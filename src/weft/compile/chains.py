@@ -19,7 +19,8 @@ def apart(chains: Iterable[ir.FilterChain]) -> tuple[ir.FilterChain, ...]:
     names: set[str] = set()
     kept: list[ir.FilterChain] = []
     for chain in chains:
-        match = _left(_once(chain.match), taken)
+        once = _once(chain.match)
+        match = _left(once, taken) if once is not None else None
         if match is None:
             continue
         taken.update(_points(match))
@@ -33,12 +34,15 @@ def apart(chains: Iterable[ir.FilterChain]) -> tuple[ir.FilterChain, ...]:
     return tuple(kept)
 
 
-def _once(match: ir.ChainMatch) -> ir.ChainMatch:
-    """The match with each value named once."""
+def _once(match: ir.ChainMatch) -> ir.ChainMatch | None:
+    """The match with each value named once; None when it asks for addresses and names none that are."""
+    addresses, sources = _blocks(match.addresses), _blocks(match.source_addresses)
+    if (match.addresses and not addresses) or (match.source_addresses and not sources):
+        return None
     return replace(
         match,
-        addresses=_blocks(match.addresses),
-        source_addresses=_blocks(match.source_addresses),
+        addresses=addresses,
+        source_addresses=sources,
         server_names=tuple(dict.fromkeys(match.server_names)),
         application_protocols=tuple(dict.fromkeys(match.application_protocols)),
     )
@@ -47,7 +51,8 @@ def _once(match: ir.ChainMatch) -> ir.ChainMatch:
 def _blocks(texts: tuple[str, ...]) -> tuple[str, ...]:
     found: dict[str, str] = {}
     for text in texts:
-        found.setdefault(_block(text), text)
+        if is_block(text):
+            found.setdefault(_block(text), text)
     return tuple(found.values())
 
 
@@ -93,7 +98,14 @@ def _points(match: ir.ChainMatch) -> Iterable[tuple[object, ...]]:
 
 def _block(text: str) -> str:
     """``10.1.2.3/8`` and ``10.0.0.0/8`` are the same addresses."""
+    return str(ip_network(text, strict=False))
+
+
+def is_block(text: str) -> bool:
+    """Whether it is an address, or a block of them: Envoy reads nothing else."""
     try:
-        return str(ip_network(text, strict=False))
+        ip_network(text, strict=False)
     except ValueError:
-        return text
+        return False
+    address, _, bits = text.partition("/")
+    return "%" not in address and (bits.isdigit() or not bits)

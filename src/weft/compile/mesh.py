@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from weft import ir
 from weft.compile.age import age
 from weft.compile.istio import traffic_policy as policies
-from weft.compile.istio.gateway import VERSIONS, known_ciphers
+from weft.compile.istio.gateway import VERSIONS, known_ciphers, known_groups
 from weft.compile.istio.http_action import inbound_retry_of, retry_of
 from weft.compile.settings import NO_LIMITS, Delivery, Settings
 from weft.model.core import ConfigMap
@@ -122,7 +122,7 @@ def tls_limits(defaults: TLSConfig | None) -> ir.TlsLimits:
     return ir.TlsLimits(
         minimum=VERSIONS.get(str(defaults.min_protocol_version)),
         cipher_suites=known_ciphers(defaults.cipher_suites or ()),
-        groups=tuple(defaults.ecdh_curves or ()),
+        groups=known_groups(defaults.ecdh_curves or ()),
     )
 
 

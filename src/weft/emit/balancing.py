@@ -21,6 +21,9 @@ from weft.protos.wire import pack
 _BY_LOAD: Final = "envoy.load_balancing_policies.client_side_weighted_round_robin"
 _PLACES: Final = "envoy.load_balancing_policies.wrr_locality"
 
+# Envoy's own largest ring; it refuses a cluster that asks for more.
+_RING_MAX: Final = 8_388_608
+
 
 def balance(made: cluster_v3.Cluster, rule: LoadBalancing) -> None:
     """Say it in the cluster ``made``, whose name is set."""
@@ -39,7 +42,7 @@ def balance(made: cluster_v3.Cluster, rule: LoadBalancing) -> None:
         case Algorithm.RING_HASH:
             made.lb_policy = policy.RING_HASH
             if rule.ring_minimum is not None:
-                made.ring_hash_lb_config.minimum_ring_size.value = rule.ring_minimum
+                made.ring_hash_lb_config.minimum_ring_size.value = min(rule.ring_minimum, _RING_MAX)
         case Algorithm.MAGLEV:
             made.lb_policy = policy.MAGLEV
             if rule.table_size is not None:

@@ -23,6 +23,7 @@ from weft import ir
 from weft.compile.endpoints import endpoint_set
 from weft.compile.proxy import compile_proxy
 
+HASH, SPKI = "ab" * 32, "a" * 43 + "="
 HTTP = "{port: {number: 80, name: http, protocol: HTTP}, hosts: [%s]}"
 TCP = "{port: {number: 80, name: tcp, protocol: TCP}, hosts: [%s]}"
 HTTPS = (
@@ -205,15 +206,16 @@ def test_modes_of_tls() -> None:
     assert simple.trust is None
     assert simple.alpn == ("h2", "http/1.1")
     mutual = ended(
-        "mode: MUTUAL, credentialName: c, subjectAltNames: [x], verifyCertificateHash: [h], verifyCertificateSpki: [s]"
+        f"mode: MUTUAL, credentialName: c, subjectAltNames: [x], verifyCertificateHash: [{HASH}], "
+        f"verifyCertificateSpki: [{SPKI}]"
     )
     assert mutual.trust is not None
     assert mutual.trust.name == f"{SECRET}c-cacert"
     assert mutual.require_client_certificate
     assert (mutual.peer_names[0].value, mutual.peer_certificate_hashes, mutual.peer_certificate_spkis) == (
         "x",
-        ("h",),
-        ("s",),
+        (HASH,),
+        (SPKI,),
     )
     optional = ended(
         "mode: OPTIONAL_MUTUAL, credentialName: c, caCertCredentialName: ca, insecureSkipVerify: true"

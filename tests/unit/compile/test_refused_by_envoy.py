@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.support.compiled import instance, proxy, service, world
 
 from weft import ir
 from weft.compile.chains import apart
 from weft.compile.endpoints import endpoint_set
+from weft.compile.istio.gateway import is_cipher
 from weft.compile.problems import problems_of
 
 ROUTER = "router~10.9.9.9~edge.default"
@@ -87,3 +89,28 @@ def test_a_name_that_a_match_says_twice() -> None:
     (chain,) = apart([ir.FilterChain(name="a", match=match, handler=handler)])
     assert chain.match.server_names == ("a.com", "b.com")
     assert chain.match.addresses == ("10.0.0.0/8", "10.0.0.0/16")
+
+
+def test_blocks_that_are_none_match_nothing() -> None:
+    handler = ir.TcpHandler(stat_prefix="a", destinations=(ir.Destination(cluster="a"),))
+    none = ir.ChainMatch(source_addresses=("10.0.0.0/255.0.0.0", "fe80::1%eth0", "outbound|80||a"))
+    some = ir.ChainMatch(addresses=("10.0.0.0/33", "10.1.0.0/16"))
+    (chain,) = apart([ir.FilterChain(name=name, match=match, handler=handler) for name, match in
+                      (("none", none), ("some", some))])  # fmt: skip
+    assert chain.match.addresses == ("10.1.0.0/16",)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("ECDHE-RSA-AES128-GCM-SHA256", True),
+        ("-ECDHE-RSA-AES128-GCM-SHA256", True),
+        ("[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]", True),
+        ("!RSA", True),
+        ("(a{900}){30}", False),
+        ("-FOO", False),
+        ("[", False),
+    ],
+)
+def test_ciphers_that_envoy_knows(name: str, known: bool) -> None:
+    assert is_cipher(name) is known

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from weft.compile.age import precedence
+from weft.compile.chains import is_block
 from weft.compile.hosts import is_named
 from weft.compile.istio import gateway as istio_gateway
 from weft.compile.istio.delegate import MESH, full_gateway
@@ -69,7 +70,16 @@ def _servers(key: Key, gateway: Gateway) -> Iterator[Problem]:
 
 
 def _pinned(key: Key, tls: ServerTLSSettings, path: str) -> Iterator[Problem]:
-    """Hashes that no certificate has."""
+    """Hashes that no certificate has, curves and ciphers that Envoy does not know."""
+    for index, name in enumerate(tls.ecdh_curves or ()):
+        if not istio_gateway.known_groups((name,)):
+            hint = f"write {', '.join(sorted(istio_gateway.GROUPS))}"
+            message = f"{name[:64]!r} is no curve of Envoy: it is left out"
+            yield _problem(UNHEEDED, key, message, f"{path}.ecdhCurves[{index}]", hint)
+    for index, name in enumerate(tls.cipher_suites or ()):
+        if not istio_gateway.is_cipher(name):
+            message = f"{name[:64]!r} is no cipher of Envoy: it is left out"
+            yield _problem(UNHEEDED, key, message, f"{path}.cipherSuites[{index}]", "remove it")
     for field, texts, good, what in (
         ("verifyCertificateHash", tls.verify_certificate_hash, istio_gateway.is_hash, "in hex"),
         ("verifyCertificateSpki", tls.verify_certificate_spki, istio_gateway.is_spki, "in base64"),
@@ -90,6 +100,11 @@ _ONLY_MESH: Final = (
 def virtual_service_problems(resource: VirtualService) -> Iterator[Problem]:
     """What gateways do not look at, and redirects that no client would follow."""
     for path, match in _streams(resource):
+        if (subnet := getattr(match, "source_subnet", None)) and not is_block(subnet):
+            message = f"{subnet!r} is no address and no block of them: the match never holds"
+            yield _problem(
+                UNHEEDED, resource.key, message, f"{path}.sourceSubnet", "write it like 10.0.0.0/8"
+            )
         for field, wire in _ONLY_MESH if _at_gateways(match, resource) else ():
             if getattr(match, field):
                 message = f"gateways do not look at {wire}: the match holds whatever it says"

@@ -102,7 +102,7 @@ def server_tls(
         minimum=VERSIONS.get(str(tls.min_protocol_version), defaults.minimum or ir.TlsVersion.V1_2),
         maximum=VERSIONS.get(str(tls.max_protocol_version)),
         cipher_suites=known_ciphers(tls.cipher_suites or ()) or defaults.cipher_suites,
-        groups=tuple(tls.ecdh_curves or defaults.groups),
+        groups=known_groups(tls.ecdh_curves or ()) or defaults.groups,
     )
     verified = mode in {"MUTUAL", "OPTIONAL_MUTUAL"}
     return ir.DownstreamTls(
@@ -118,6 +118,14 @@ def server_tls(
     )
 
 
+_ALIASES: Final = frozenset(
+    {"ALL", "HIGH", "FIPS", "kRSA", "kECDHE", "kEECDH", "kPSK", "aRSA", "aECDSA", "aPSK", "ECDHE", "EECDH"}
+    | {"RSA", "PSK", "AES128", "AES256", "AES", "AESGCM", "CHACHA20", "SHA", "SHA1"}
+)
+GROUPS: Final = frozenset(
+    {"P-256", "P-384", "P-521", "X25519", "X25519MLKEM768", "MLKEM1024"}
+    | {"prime256v1", "secp384r1", "secp521r1", "x25519"}
+)
 NO_HASH: Final = "0" * 64
 NO_SPKI: Final = "A" * 43 + "="
 _HASH: Final = re.compile("[0-9a-fA-F]{64}|[0-9a-fA-F]{2}(?::[0-9a-fA-F]{2}){31}")
@@ -146,8 +154,16 @@ def known_ciphers(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_cipher(name: str) -> bool:
-    """Whether Envoy may know a cipher suite; expressions of OpenSSL (``-ALL``) are not looked into."""
-    return name in CIPHERS or name in {"", "ALL"} or not name[:1].isalnum()
+    """Whether Envoy knows a cipher suite, or an expression for some: ``!RSA``, ``[A|B]``, ``@STRENGTH``."""
+    if name in CIPHERS or name in {"", "ALL", "@STRENGTH"}:
+        return True
+    inner = name[1:-1].split("|") if name[:1] == "[" and name[-1:] == "]" else [name[1:]]
+    return name[:1] in {"[", "-", "+", "!"} and all(part in CIPHERS or part in _ALIASES for part in inner)
+
+
+def known_groups(names: Iterable[str]) -> tuple[str, ...]:
+    """The groups (curves) that Envoy knows, each once: it would refuse the listener for any other."""
+    return tuple(dict.fromkeys(name for name in names if name in GROUPS))
 
 
 def _certificates(tls: ServerTLSSettings, namespace: str) -> tuple[ir.SecretRef, ...]:
