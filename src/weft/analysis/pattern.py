@@ -55,7 +55,7 @@ def _expanded(substitution: str, found: Any) -> str:
     escaped = False
     for character in substitution:
         if escaped:
-            number = int(character) if character.isdigit() else -1
+            number = int(character) if character in "0123456789" else -1
             if 0 <= number <= found.re.groups:
                 out.append(found.group(number) or "")
             elif character == "\\":

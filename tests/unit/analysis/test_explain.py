@@ -464,4 +464,6 @@ def test_a_question_that_cannot_be_read_gets_its_answer() -> None:
     assert (found["id"], found["action"]) == ("x", "error")
     assert found["error"].startswith("from:")
     assert mesh(SHOP).explain("nonsense")["action"] == "error"
+    for host in ("reviews:²", "[::1]:80", "[", "reviews:99999", "\x00"):
+        assert explain(WEB, http={"host": host, "path": "/%"})["action"] in set(Action)
     assert set(found) == set(get("/"))

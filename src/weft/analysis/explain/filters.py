@@ -208,10 +208,15 @@ def _decision(config: Any, prefix: str, passage: Passage) -> tuple[bool, str]:
 
 _ALLOW: Final = 0  # config.rbac.v3.RBAC.Action
 _HTTP: Final = "envoy.extensions.filters.http"
+def _discovery(passage: Passage, base: Any, overrides: list[Any]) -> None:
+    passage.asks = (overrides[-1] if overrides else base).HasField("odcds")
+
+
 FILTERS: Final[dict[str, Filter]] = {
     f"{_HTTP}.fault.v3.HTTPFault": _fault,
     f"{_HTTP}.cors.v3.Cors": _cors,
     f"{_HTTP}.local_ratelimit.v3.LocalRateLimit": _local_limit,
+    f"{_HTTP}.on_demand.v3.OnDemand": _discovery,
     f"{_HTTP}.ratelimit.v3.RateLimit": _remote_limit,
     f"{_HTTP}.rbac.v3.RBAC": _rbac,
 }
@@ -221,7 +226,6 @@ _HARMLESS: Final = frozenset(
         f"{_HTTP}.dynamic_forward_proxy.v3.FilterConfig",
         f"{_HTTP}.grpc_stats.v3.FilterConfig",
         f"{_HTTP}.grpc_web.v3.GrpcWeb",
-        f"{_HTTP}.on_demand.v3.OnDemand",
         f"{_HTTP}.set_filter_state.v3.Config",
         f"{_HTTP}.stateful_session.v3.StatefulSession",
         f"{_HTTP}.upstream_codec.v3.UpstreamCodec",

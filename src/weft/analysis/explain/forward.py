@@ -160,7 +160,8 @@ def send(passage: Passage, route: route_v3.Route) -> Reply | None:
     targets: list[Target] = []
     weighted: dict[str, Any] = {}
     for name, weight, part in chosen:
-        target = passage.upstreams.target(name, weight, int(action.cluster_not_found_response_code))
+        missing = int(action.cluster_not_found_response_code)
+        target = passage.upstreams.target(name, weight, missing, asked=passage.asks)
         if part is not None and _has_edits(part):
             values = _request(passage, route, part)
             target = replace(target, request=_shown(before, values))

@@ -285,7 +285,7 @@ def _finish(passage: Passage, reply: Reply | None) -> None:
         answer.status = question.answer_status
         if question.is_grpc:
             said = question.answer_headers.get("grpc-status", ("0",))[0]
-            answer.grpc_status = int(said) if said.isdigit() else _UNKNOWN
+            answer.grpc_status = int(said) if said.isdecimal() else _UNKNOWN
         after = {name: list(values) for name, values in before.items()}
         answer.say("outcome", f"the upstream's {question.answer_status} goes back")
     else:

@@ -49,7 +49,7 @@ class Running:
     def _dialled(self, question: Request, answer: Answer) -> Dialled:
         usual = 80 if question.tls is ClientTls.NONE else 443
         host, _, written = question.host.rpartition(":")
-        apart = bool(host) and written.isdigit()
+        apart = bool(host) and written.isdecimal()
         port = question.port or (int(written) if apart and not question.address else usual)
         own = self.name.address if self.name else NOWHERE
         if question.sender.role is not Role.WORKLOAD:

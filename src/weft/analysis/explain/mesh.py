@@ -161,7 +161,7 @@ class Mesh:
         role, own = question.sender.role, proxy.identity.name
         host, _, written = question.host.rpartition(":")
         port = question.port
-        if port is None and not question.address and host and written.isdigit() and "]" not in written:
+        if port is None and not question.address and host and written.isdecimal() and "]" not in written:
             port = int(written)
         usual = 80 if question.tls is ClientTls.NONE else 443
         if role is Role.GATEWAY and question.protocol != "udp":
@@ -173,7 +173,7 @@ class Mesh:
         if role is Role.GATEWAY:
             ip = question.address if parse_ip(question.address) else own.address
             return Dialled(addresses=(ip,), port=port, source_ip=question.source_ip)
-        name = question.address or (host if host and written.isdigit() else question.host)
+        name = question.address or (host if host and written.isdecimal() else question.host)
         addresses = self.resolve(name.strip("[]"), own.namespace)
         if not addresses:
             known = any(

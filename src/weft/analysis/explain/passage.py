@@ -41,6 +41,7 @@ class Passage:
     """``route`` is None when no route was found; ``on_answer`` change the answer on its way back.
 
     ``others`` are routes that take a share of such requests, in millionths, as ``share`` is this one's.
+    ``asks``: clusters that are not there are asked for, and come.
     """
 
     question: Request
@@ -54,6 +55,7 @@ class Passage:
     cause: Cause | None = None
     share: int = MILLION
     others: tuple[tuple[route_v3.Route, int], ...] = ()
+    asks: bool = False
     on_answer: list[Callable[[Values], None]] = field(default_factory=list)
 
     @property

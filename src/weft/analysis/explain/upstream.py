@@ -33,11 +33,15 @@ class Upstreams:
     is_meshed: Callable[[str], bool]
     declared: Callable[[str], Cause | None] = lambda cluster: None
 
-    def target(self, name: str, weight: int = 1, missing: int = 0) -> Target:
-        """A cluster as a destination. ``missing`` says what is answered when there is no such cluster."""
+    def target(self, name: str, weight: int = 1, missing: int = 0, *, asked: bool = False) -> Target:
+        """A cluster as a destination. ``missing`` says what is answered when there is no such cluster.
+
+        ``asked``: the proxy asks for it then, and nothing more is known of it.
+        """
         cluster = self.running.cluster(name)
         service, namespace, port, subset = self._named(name, cluster)
-        failure, status = self._state(cluster, name, missing)
+        comes = cluster is None and asked
+        failure, status = (None, None) if comes else self._state(cluster, name, missing)
         return Target(
             cluster=name,
             service=service,

@@ -187,7 +187,7 @@ def _connection(
 def _server_name(question: Request) -> str:
     if question.sni or question.sender.role is Role.INBOUND:
         return question.sni
-    name = question.host.rpartition(":")[0] if question.host.rpartition(":")[2].isdigit() else question.host
+    name = question.host.rpartition(":")[0] if question.host.rpartition(":")[2].isdecimal() else question.host
     name = name or question.address
     return "" if parse_ip(name.strip("[]")) else name.lower().rstrip(".")
 
@@ -285,7 +285,7 @@ def _stream(
         parts = [(part.name, part.weight) for part in config.weighted_clusters.clusters if part.weight]
     else:
         parts = [(config.cluster, 1)]
-    _towards(parts, answer, upstreams)
+    _towards(parts, answer, upstreams, asked=config.HasField("on_demand"))
 
 
 def _answered(question: Request, chain: listener_v3.FilterChain, answer: Answer) -> None:
@@ -301,8 +301,10 @@ def _section(chain: listener_v3.FilterChain) -> str:
     return "tls" if "/tls-" in chain.name else "tcp"
 
 
-def _towards(parts: list[tuple[str, int]], answer: Answer, upstreams: Upstreams) -> None:
-    answer.targets = [upstreams.target(name, weight) for name, weight in parts]
+def _towards(
+    parts: list[tuple[str, int]], answer: Answer, upstreams: Upstreams, *, asked: bool = False
+) -> None:
+    answer.targets = [upstreams.target(name, weight, asked=asked) for name, weight in parts]
     for target in answer.targets:
         cause = answer.route or upstreams.declared(str(target.cluster))
         answer.say("cluster", str(target.cluster), cause)
