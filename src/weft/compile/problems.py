@@ -13,6 +13,7 @@ from weft.compile.istio.request_match import claim_path
 from weft.compile.istio.virtual_service import MESH, bound_to
 from weft.compile.memo import Memo
 from weft.compile.mesh_routes import targets_of
+from weft.compile.rate_limit import problems as limit_problems
 from weft.compile.rules import Rules
 from weft.compile.settings import Settings
 from weft.compile.view import View, exported
@@ -22,6 +23,7 @@ from weft.model.destination_rule import DestinationRule
 from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
 from weft.model.mesh_config import MeshConfig
+from weft.model.rate_limit import RateLimit
 from weft.model.resource import Key
 from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import VirtualService
@@ -44,6 +46,7 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(flaws.service_problems, world.services)
     refused += memo(flaws.entry_problems, world.all(WorkloadEntry), world.services)
     refused += memo(rule_flaws.rule_problems, world.all(DestinationRule), world.services, settings)
+    refused += memo(limit_problems, world.all(RateLimit), world.services, settings.domain)
     facts = world.gateway_facts
     refused += memo(gateway_flaws.problems, facts)
     refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)

@@ -13,12 +13,15 @@ from weft.compile.age import age
 from weft.compile.attachment import Bounds, attached
 from weft.compile.istio.request_match import text_match
 from weft.compile.memo import Memo
+from weft.compile.registry import Services
 from weft.compile.service import Labels
+from weft.errors import Problem, Severity
 from weft.model.rate_limit import Limit, LimitKey, LimitMatch, RateLimit, RateLimitService
 from weft.model.request_match import StringMatch
 from weft.model.resource import Key
 from weft.names import expand_host, outbound_cluster
 
+UNHEEDED: Final = "WEFT0102"
 _SECOND: Final = timedelta(seconds=1)
 _TIMEOUT: Final = timedelta(milliseconds=20)
 # A path is compared as people write it; what Envoy compares has the query behind it.
@@ -42,6 +45,35 @@ def _bounds(resource: RateLimit) -> Bounds:
 def shared(resources: Mapping[Key, RateLimit]) -> bool:
     """Whether some limit is divided among replicas, who must be known then."""
     return any(one.spec.service is None and one.spec.scope != "PROXY" for one in resources.values())
+
+
+def problems(resources: Mapping[Key, RateLimit], services: Services, domain: str) -> tuple[Problem, ...]:
+    """Services that shall count and are not there."""
+    found: list[Problem] = []
+    for key, resource in sorted(resources.items()):
+        service = resource.spec.service
+        if service is None:
+            continue
+        host = expand_host(service.host, key.namespace, domain)
+        known = services.by_host.get(host, ())
+        if not any(one.port(service.port) for one in known):
+            message = f"there is no service {host!r} with port {service.port}: {_without(service)}"
+            hint = "apply it, or a ServiceEntry for it"
+            found.append(
+                Problem(
+                    UNHEEDED,
+                    message,
+                    hint=hint,
+                    path="spec.service",
+                    severity=Severity.WARNING,
+                    resource=str(key),
+                )
+            )
+    return tuple(found)
+
+
+def _without(service: RateLimitService) -> str:
+    return "every request is refused" if service.fail_open is False else "nothing is limited"
 
 
 def limited(
