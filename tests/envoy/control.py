@@ -134,13 +134,13 @@ class ControlPlane:
 
     @contextmanager
     def sidecar(
-        self, name: str, address: str, weft: dict[str, Any], mode: str = "SECCOMP"
+        self, name: str, address: str, weft: dict[str, Any], mode: str = "SECCOMP", account: str = "default"
     ) -> Iterator[Envoy]:
         """A sidecar in ``default``, ready. ``weft``: its attachment, as a node tells it."""
         settings = Settings(
             name=ProxyName("sidecar", address, name, "default"),
             metadata={
-                "SERVICE_ACCOUNT": "default",
+                "SERVICE_ACCOUNT": account,
                 "LABELS": {"app": name},
                 "INTERCEPTION_MODE": mode,
                 "WEFT": weft,
@@ -149,6 +149,6 @@ class ControlPlane:
             control_plane=(_SERVER,),
         )
         with short_directory(f"weft-{name}-") as directory:
-            self.authority.write_identity(directory, "spiffe://cluster.local/ns/default/sa/default")
-            with running_envoy(directory, bootstrap(settings), environment(settings)) as envoy:
+            self.authority.write_identity(directory, f"spiffe://cluster.local/ns/default/sa/{account}")
+            with running_envoy(directory, bootstrap(settings), environment(settings), _SECONDS) as envoy:
                 yield envoy

@@ -91,9 +91,9 @@ class Envoy:
         except OSError:
             return False
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, seconds: float = 10.0) -> None:
         """Until it serves; an Envoy that ends instead raises RuntimeError with its log."""
-        wait_until(self._ready, what="Envoy to be ready")
+        wait_until(self._ready, seconds, "Envoy to be ready")
 
     @property
     def log(self) -> str:
@@ -142,7 +142,10 @@ def validate(bootstrap: Mapping[str, Any], directory: Path) -> None:
 
 @contextmanager
 def running_envoy(
-    directory: Path, bootstrap: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    directory: Path,
+    bootstrap: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    seconds: float = 10.0,
 ) -> Iterator[Envoy]:
     """An Envoy started in ``directory`` with ``bootstrap``, ready; ended at the end."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -158,7 +161,7 @@ def running_envoy(
         )
     envoy = Envoy(directory, process)
     try:
-        envoy.wait_ready()
+        envoy.wait_ready(seconds)
         yield envoy
     finally:
         process.send_signal(signal.SIGTERM)

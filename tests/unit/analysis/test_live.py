@@ -10,12 +10,14 @@ from tests.support import compiled
 
 from weft.analysis.explain.hops import describe, hops_of
 from weft.analysis.explain.live import Running
+from weft.compile.delivery import on_demand
 from weft.compile.endpoints import endpoint_set
 from weft.emit.bootstrap import Settings, bootstrap
-from weft.emit.bundle import emit
+from weft.emit.bundle import Bundle, emit
 from weft.emit.dump import config_dump
 from weft.emit.static import assignments
 from weft.ir import Discovery
+from weft.names import CLUSTER_TYPE
 
 VIRTUAL_SERVICE = """
     apiVersion: networking.istio.io/v1
@@ -69,6 +71,37 @@ def test_bytes_and_what_is_unknown(running: Running) -> None:
     assert ask(running, http=1)["error"].startswith("http:")
     inbound = running.explain({"from": {"inbound": "default/client"}, "port": 7000, "protocol": "tcp"})
     assert inbound["action"] == "passthrough"
+
+
+def test_clusters_that_come_when_they_are_needed() -> None:
+    lost = """
+        apiVersion: networking.istio.io/v1
+        kind: VirtualService
+        metadata: {name: lost}
+        spec:
+          hosts: [reviews]
+          http:
+          - match: [{uri: {prefix: /lost}}]
+            route: [{destination: {host: gone, port: {number: 80}}}]
+          - route: [{destination: {host: reviews}}]
+        """
+    world = compiled.world(
+        compiled.service("reviews", 9080), compiled.service("db", 5432, port_name="tcp"), lost
+    )
+    made = on_demand(compiled.proxy(world), world.memo)
+    bundle = emit(made.proxy)
+    clusters = {name: one for name, one in bundle.resources[CLUSTER_TYPE].items() if name not in made.lazy}
+    shown = Bundle({**bundle.resources, CLUSTER_TYPE: clusters})
+    dump = config_dump(shown, (), bootstrap(Settings(name=made.proxy.identity.name)))
+    running = Running(json.loads(json.dumps(dump)))
+    found = ask(running, http={"host": "reviews:9080", "path": "/"})
+    assert (found["action"], found["upstream"]["destinations"][0]["service"]) == (
+        "forward",
+        "reviews.default.svc.cluster.local",
+    )
+    assert ask(running, protocol="tcp", address="db", port=5432)["action"] == "forward"
+    nowhere = ask(running, http={"host": "reviews:9080", "path": "/lost"})
+    assert (nowhere["action"], nowhere["status"]) == ("error", 503)
 
 
 @pytest.mark.parametrize(
