@@ -70,9 +70,7 @@ def test_those_of_the_mesh_come_first_and_others_are_chosen_by_labels() -> None:
 )
 def test_replicas_are_known_where_a_limit_is_divided_among_them(spec: str, peers: str) -> None:
     found = world(WEB, limit("web", spec))
-    proxy, problems = compile_proxy(
-        found, identity("sidecar~10.0.0.1~web-0.default", labels=(("app", "web"),))
-    )
+    proxy, problems = compile_proxy(found, identity("sidecar~10.0.0.1~web-0.default", labels={"app": "web"}))
     assert (proxy.peers, problems) == (peers, ())
 
 
