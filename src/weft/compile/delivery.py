@@ -20,11 +20,34 @@ _IN_TEXT: Final = re.compile(r'outbound\|\d+\|[^|"\s]*\|[\w.*-]+')
 
 
 @dataclass(frozen=True, slots=True)
+class _Clusters:
+    """Names of a proxy's clusters: those of services, those of them that may wait, and all others."""
+
+    services: frozenset[str]
+    patient: frozenset[str]
+    others: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Listeners:
+    """Listeners that ask, and the clusters that they cannot ask for."""
+
+    asking: tuple[ir.Listener, ...]
+    needed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class OnDemand:
-    """``proxy`` asks for clusters that it has not got; ``lazy`` are those that it gets only then."""
+    """``proxy`` asks for clusters that it has not got; ``lazy`` are those that it gets only then.
+
+    ``source`` is the proxy that it was made of.
+    """
 
     proxy: ir.Proxy
     lazy: frozenset[str]
+    source: ir.Proxy
+    clusters: _Clusters
+    listeners: _Listeners
 
 
 def is_many(proxy: ir.Proxy, settings: Settings) -> bool:
@@ -34,39 +57,58 @@ def is_many(proxy: ir.Proxy, settings: Settings) -> bool:
     return settings.delivery is Delivery.ON_DEMAND or sum(map(_may_wait, proxy.clusters)) > MANY
 
 
-def on_demand(proxy: ir.Proxy, memo: Memo) -> OnDemand:
+def on_demand(proxy: ir.Proxy, memo: Memo, before: OnDemand | None = None) -> OnDemand:
     """The same proxy, and its clusters the same, but for those that asks and those that wait.
 
     What nothing can ask for does not wait: copies of requests (mirrors), datagrams, services that filters
-    and telemetry call, and what an EnvoyFilter names.
+    and telemetry call, and what an EnvoyFilter names. ``before`` is the last result for this proxy: what did
+    not change since is not looked at again. Proxies that see the same share the names.
     """
-    known = frozenset(cluster.name for cluster in proxy.clusters)
-    needed: set[str] = set(memo(_named_in, proxy.patches))
+    if before is not None and before.source.clusters is proxy.clusters:
+        clusters = before.clusters
+    else:
+        clusters = _clusters(proxy.clusters, memo)
+    if before is not None and before.source.listeners == proxy.listeners:
+        listeners = before.listeners
+    else:
+        listeners = _listeners(proxy.listeners, memo)
+    needed: set[str] = {*listeners.needed, *memo(_named_in, proxy.patches)}
     tables: list[ir.RouteTable] = []
     for table in proxy.routes:
         uses = memo(_uses, table, memo)
         needed |= uses.mirrors
-        if not uses.leads_to <= known:
-            table, served = memo(_stranded, table, uses.leads_to - known)
+        if unknown := memo(_less, uses.leads_to, clusters.services) - clusters.others:
+            table, served = memo(_stranded, table, unknown)
             needed |= served
         tables.append(table)
-    for listener in proxy.listeners:
-        needed |= memo(_needed, listener)
     if proxy.telemetry.tracing_cluster:
         needed.add(proxy.telemetry.tracing_cluster)
     return OnDemand(
-        replace(
-            proxy,
-            listeners=tuple(memo(_asking, listener) for listener in proxy.listeners),
-            routes=tuple(tables),
-        ),
-        frozenset(cluster.name for cluster in proxy.clusters if _may_wait(cluster)) - needed,
+        replace(proxy, listeners=listeners.asking, routes=tuple(tables)),
+        memo(_less, clusters.patient, frozenset(needed) & clusters.patient),
+        proxy,
+        clusters,
+        listeners,
     )
 
 
 def _may_wait(cluster: ir.Cluster) -> bool:
     """Clusters of services; those whose host is looked up belong to a filter that has to know them."""
     return cluster.name.startswith(_OUTBOUND) and cluster.discovery is not ir.Discovery.NAMED
+
+
+def _clusters(clusters: tuple[ir.Cluster, ...], memo: Memo) -> _Clusters:
+    names = [cluster.name for cluster in clusters]
+    services = frozenset(name for name in names if name.startswith(_OUTBOUND))
+    return _Clusters(
+        memo.same(services),
+        memo.same(frozenset(cluster.name for cluster in clusters if _may_wait(cluster))),
+        frozenset(names) - services,
+    )
+
+
+def _less(names: frozenset[str], others: frozenset[str]) -> frozenset[str]:
+    return names - others
 
 
 # Routes
@@ -119,6 +161,13 @@ def _destinations(route: ir.Route) -> tuple[ir.Destination, ...]:
 
 
 # Listeners
+
+
+def _listeners(listeners: tuple[ir.Listener, ...], memo: Memo) -> _Listeners:
+    return _Listeners(
+        tuple(memo(_asking, listener) for listener in listeners),
+        frozenset().union(*(memo(_needed, listener) for listener in listeners)),
+    )
 
 
 def _handlers(listener: ir.Listener) -> Iterator[ir.HttpHandler | ir.TcpHandler]:

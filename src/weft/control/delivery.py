@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
-from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -47,7 +46,6 @@ class _Settled:
 
     on_demand: bool
     ahead: frozenset[str]
-    source: ir.Proxy | None = None
     made: OnDemand | None = None
     names: frozenset[str] = _NOTHING
 
@@ -65,8 +63,6 @@ class Deliveries:
         self._settled: dict[str, _Settled] = {}
         self._changed: set[Account] = set()
         self._wake = asyncio.Event()
-        # Proxies that see the same hold one copy of ten thousand names.
-        self._sets: WeakValueDictionary[frozenset[str], frozenset[str]] = WeakValueDictionary()
 
     async def load(self) -> None:
         """Read what was learned before."""
@@ -91,10 +87,8 @@ class Deliveries:
             settled.on_demand = False
         if not settled.on_demand:
             return Delivered(proxy)
-        if settled.made is None or settled.source != proxy:
-            made = on_demand(proxy, memo)
-            lazy = self._sets.setdefault(made.lazy, made.lazy)
-            settled.source, settled.made = proxy, OnDemand(made.proxy, lazy)
+        if settled.made is None or settled.made.source != proxy:
+            settled.made = on_demand(proxy, memo, settled.made)
         return Delivered(settled.made.proxy, settled.made.lazy, settled.ahead)
 
     def _settle(self, connection: Connection, proxy: ir.Proxy, settings: Settings, memo: Memo) -> _Settled:
@@ -111,7 +105,7 @@ class Deliveries:
         known = self._learned.get(_account(proxy.identity), {})
         # What it has it keeps: somebody may use it.
         ahead = frozenset(known) | frozenset(name for name in held if name.startswith("outbound|"))
-        return _Settled(True, self._sets.setdefault(ahead, ahead))
+        return _Settled(True, ahead)
 
     def forget(self, proxy: str) -> None:
         """A proxy is gone."""

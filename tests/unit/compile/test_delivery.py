@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.support.compiled import identity, listener, proxy, service, table, world
+from tests.support.compiled import identity, listener, proxy, resources, service, table, world
 
 from weft import ir
 from weft.compile.delivery import MANY, is_many, on_demand
@@ -59,8 +59,28 @@ def test_every_way_out_asks_and_no_way_in_does() -> None:
     assert all(route.on_demand for host in table(asking, "80").virtual_hosts for route in host.routes)
 
 
+def test_what_changes_is_looked_at_again() -> None:
+    """The result for a proxy does not depend on what it was before."""
+    before = world(*SERVICES)
+    made = on_demand(proxy(before), before.memo)
+    mirror = routes("{route: [{destination: {host: web}}], mirrors: [{destination: {host: copy}}]}")
+    for added in (mirror, routes("{route: [{destination: {host: gone}}]}"), service("more", 81)):
+        whole = proxy(before.replace(resources(added)))
+        again = on_demand(whole, before.memo, made)
+        assert (again.proxy, again.lazy) == (
+            (fresh := on_demand(whole, before.memo)).proxy,
+            fresh.lazy,
+        )
+        assert (again.proxy, again.lazy) != (made.proxy, made.lazy)
+
+
 def test_units_are_found_again() -> None:
     of = world(*SERVICES)
+    first, second = (
+        on_demand(proxy(of, f"sidecar~10.9.9.{number}~client-{number}.default"), of.memo)
+        for number in range(2)
+    )
+    assert first.lazy is second.lazy
     first, second = (on_demand(proxy(of), of.memo) for _ in range(2))
     assert all(a is b for a, b in zip(first.proxy.listeners, second.proxy.listeners, strict=True))
     assert all(a is b for a, b in zip(first.proxy.routes, proxy(of).routes, strict=True))
