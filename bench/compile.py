@@ -1,7 +1,8 @@
 """First compile, and the compile after one change, at 1,000 services of 10 endpoints. Prints JSON.
 
-``python bench/compile.py [services] [endpoints]``: all times in milliseconds, one process; CPU and wall
-differ by what else runs on the machine. Changes are medians of 20.
+``python bench/compile.py [services] [endpoints]``: one VirtualService for ten services; ``ruled`` is the
+first compile with one for each, and what a sidecar is sent then, in bytes. All times are in milliseconds, in
+one process; CPU and wall differ by what else runs on the machine. Changes are medians of 20.
 """
 
 from __future__ import annotations
@@ -120,12 +121,22 @@ def main() -> None:
         return {"cpu": round(statistics.median(cpus), 2), "wall": round(statistics.median(walls), 2)}
 
     wall, cpu = measured(first)
+    ruled = [*resources, *(virtual_service(n, 3) for n in range(services))]
+    sizes: dict[str, int] = {}
+
+    def every() -> None:
+        bundle = emit(compile_proxy(World.build(ruled), identity)[0])
+        for url, units in bundle.resources.items():
+            sizes[url.rpartition(".")[2]] = sum(len(unit.body) for unit in units.values())
+
+    ruled_wall, ruled_cpu = measured(every)
     print(
         json.dumps(
             {
                 "services": services,
                 "endpoints": endpoints,
                 "first": {"wall": round(wall), "cpu": round(cpu)},
+                "ruled": {"wall": round(ruled_wall), "cpu": round(ruled_cpu), "bytes": sizes},
                 "virtualService": after(lambda turn: virtual_service(10, 10 + turn)),
                 "workloadEntry": after(lambda turn: entry(7, 100 + turn)),
                 "service": after(lambda turn: service(7, turn)),
