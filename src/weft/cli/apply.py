@@ -126,13 +126,21 @@ def _print(answer: dict[str, Any], output: str | None, *, dry_run: bool) -> None
             click.echo(f"{name} {result['action']}{' (server dry run)' if dry_run else ''}")
 
 
+def made_of(sources: Sequence[str] | None) -> str:
+    """The resources that a refused piece of configuration comes from, in parentheses."""
+    return f" (from {', '.join(sources)})" if sources else ""
+
+
 def _report(report: dict[str, Any], timeout: str) -> None:
     total = int(report.get("total", 0))
     if report.get("converged"):
         click.echo(f"live on {total} prox{'y' if total == 1 else 'ies'}", err=True)
         return
     if rejected := report.get("rejected"):
-        lines = [f"{one['proxy']} refuses {one['name']}: {one['error']}" for one in rejected]
+        lines = [
+            f"{one['proxy']} refuses {one['name']}{made_of(one.get('sources'))}: {one['error']}"
+            for one in rejected
+        ]
         raise WeftError(
             "refused by a proxy:\n  " + "\n  ".join(lines),
             hint="the rest of the change is live; correct what it came from, see weft proxy status",

@@ -11,6 +11,7 @@ from typing import Any, Final
 from weft.control.convergence import Convergence, Rejected, TypeStatus
 from weft.control.metrics import Metrics
 from weft.control.proxies import Proxies
+from weft.ir.route import Source
 from weft.names import (
     CLUSTER_TYPE,
     ENDPOINT_TYPE,
@@ -313,11 +314,11 @@ def sources(resource: object) -> tuple[str, ...]:
         item = pending.pop()
         if item is None:
             continue
-        source = getattr(item, "source", None)
+        source = item if isinstance(item, Source) else getattr(item, "source", None)
         path = getattr(source, "path", None)
         if isinstance(path, str):
             found[path] = None
-        for part in ("hosts", "virtual_hosts", "routes", "chains", "handler", "default_chain"):
+        for part in ("made_of", "hosts", "virtual_hosts", "routes", "chains", "handler", "default_chain"):
             value = getattr(item, part, None)
             if isinstance(value, tuple):
                 pending += value

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 WRITE_SECONDS: Final = 30.0
 # Envoy itself stops waiting for the endpoints of a warming cluster after 15 s (initial_fetch_timeout).
 WARMING_SECONDS: Final = 15.0
+_DUMPED: Final = "goo.gle/debug"
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +265,13 @@ def parse(message: bytes) -> discovery_v3.DeltaDiscoveryRequest:
         raise StreamError("invalid", "the message is no DeltaDiscoveryRequest") from None
 
 
+def brief(error: str) -> str:
+    """Envoy's words without the whole message that it prints between them."""
+    head, _, rest = error.partition(_DUMPED)
+    _, found, tail = rest.rpartition("\n: ")
+    return (f"{head.rstrip(' :')}: {tail}" if found else error).strip()
+
+
 def request(message: discovery_v3.DeltaDiscoveryRequest) -> Request:
     """A request in the protocol's own terms."""
     return Request(
@@ -272,7 +280,7 @@ def request(message: discovery_v3.DeltaDiscoveryRequest) -> Request:
         unsubscribe=tuple(message.resource_names_unsubscribe),
         initial_versions=dict(message.initial_resource_versions),
         nonce=message.response_nonce,
-        error=message.error_detail.message if message.HasField("error_detail") else None,
+        error=brief(message.error_detail.message) if message.HasField("error_detail") else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -11,9 +12,10 @@ from weft.emit.packed import Packed, pack
 from weft.emit.patches.clusters import added, patch_cluster
 from weft.emit.patches.listeners import patch_listener
 from weft.emit.patches.routes import patch_routes
-from weft.emit.patches.sorted import Patches
+from weft.emit.patches.sorted import Patches, hands
 from weft.ir.listener import Direction
 from weft.ir.patch import Context, Patch, Target
+from weft.ir.route import Source
 from weft.names import CLUSTER_TYPE, EXTENSION_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from weft.protos.wire import from_any
 
@@ -30,6 +32,13 @@ _CONTEXTS: Final = {
     Direction.GATEWAY: Context.GATEWAY,
 }
 _INBOUND: Final = ("inbound|", "InboundPassthroughCluster")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MadeOf:
+    """Whose fault a patched resource may be: its own unit, and the EnvoyFilters that had a hand in it."""
+
+    made_of: tuple[object, ...]
 
 
 class _Patched:
@@ -126,15 +135,24 @@ def _patch(
         known = _known.get(key)
         if known is None:
             message = from_any(unit.body)
-            kept = apply(message, patches, where)
-            known = _known[key] = _Patched((unit, patches), pack(name, message) if kept else None)
+            with hands() as origins:
+                kept = apply(message, patches, where)
+            made_of = MadeOf((unit.unit, *map(_source, origins)))
+            made = pack(name, message, made_of) if kept else None
+            known = _known[key] = _Patched((unit, patches), made)
         found.append(known)
     return _Table(found)
 
 
-def _add(units: Mapping[str, Packed], messages: Iterable[Message]) -> None:
+def _add(units: Mapping[str, Packed], messages: Iterable[tuple[Message, str]]) -> None:
     """What is generated keeps its name."""
     assert isinstance(units, dict)
-    for message in messages:
+    for message, origin in messages:
         name = str(message.name)  # type: ignore[attr-defined]
-        units.setdefault(name, pack(name, message))
+        units.setdefault(name, pack(name, message, MadeOf((_source(origin),))))
+
+
+def _source(origin: str) -> Source:
+    """An EnvoyFilter (``namespace/name``) in Istio's form."""
+    namespace, _, name = origin.partition("/")
+    return Source(path=f"/apis/networking.istio.io/v1alpha3/namespaces/{namespace}/envoy-filter/{name}")

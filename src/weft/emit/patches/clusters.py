@@ -30,8 +30,11 @@ def patch_cluster(cluster: cluster_v3.Cluster, patches: Patches, context: Contex
     return True
 
 
-def added(patches: Patches, target: Target, contexts: tuple[Context, ...]) -> Iterator[Message]:
-    """Whole new clusters or listeners. Without a context they belong to the outbound side of a sidecar."""
+def added(patches: Patches, target: Target, contexts: tuple[Context, ...]) -> Iterator[tuple[Message, str]]:
+    """Whole new clusters or listeners, each with its EnvoyFilter.
+
+    Without a context they belong to the outbound side of a sidecar.
+    """
     for context in contexts:
         for patch in patches.of(target, context):
             if patch.operation is not Operation.ADD:
@@ -43,7 +46,7 @@ def added(patches: Patches, target: Target, contexts: tuple[Context, ...]) -> It
             except PatchError:
                 continue  # told when it was written
             if value is not None and value.name:  # type: ignore[attr-defined]
-                yield value
+                yield value, patch.origin
 
 
 def _merge(cluster: cluster_v3.Cluster, patch: Patch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, ParamSpec
 
 from weft.emit.patches.value import PatchError
@@ -34,6 +36,20 @@ class Patches:
         return self._of.get((target, context), _NONE)
 
 
+_hands: Final[ContextVar[dict[str, None] | None]] = ContextVar("hands", default=None)
+
+
+@contextmanager
+def hands() -> Iterator[dict[str, None]]:
+    """The EnvoyFilters (``namespace/name``) whose patches are ``applied`` meanwhile."""
+    found: dict[str, None] = {}
+    token = _hands.set(found)
+    try:
+        yield found
+    finally:
+        _hands.reset(token)
+
+
 def applied(patch: Patch, apply: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
     """Apply a patch; one that cannot be applied costs nothing but itself.
 
@@ -41,5 +57,7 @@ def applied(patch: Patch, apply: Callable[P, None], *args: P.args, **kwargs: P.k
     """
     try:
         apply(*args, **kwargs)
+        if (found := _hands.get()) is not None:
+            found[patch.origin] = None
     except PatchError as error:
         _log.warning("EnvoyFilter %s: patch %d is left out: %s", patch.origin, patch.index, error)
