@@ -77,6 +77,9 @@ def service_cluster(
     ``namespace`` is the client's, where its Secrets are; empty when the policy names none.
     """
     discovery = _discovery(service, policy, router)
+    listed = _listed(service, port, subset, peers) if discovery in _LISTED else ()
+    if discovery is ir.Discovery.LOGICAL_DNS and len(listed) != 1:
+        discovery = ir.Discovery.STRICT_DNS  # the other is for a single name
     tls, mutual = _tls(service, port, subset.name, policy, peers, settings, discovery, router, namespace)
     protocol = _protocol(
         port.protocol, policy, peers, settings, mesh_tls=mutual is not None and tls is not None, router=router
@@ -88,7 +91,7 @@ def service_cluster(
         protocol=protocol,
         service=ir.ServiceRef(host=service.host, name=service.name, namespace=service.namespace),
         subset=subset.name,
-        endpoints=() if discovery not in _LISTED else _listed(service, port, subset, peers),
+        endpoints=listed,
         balancing=_balancing(policy, placed, discovery, keeps_draining=service.session is not None),
         placement=placed.placement,
         races=discovery is ir.Discovery.LOGICAL_DNS and service.races,

@@ -85,14 +85,18 @@ def _distinct(
     sending: tuple[ir.Listener, ...], receiving: tuple[ir.Listener, ...]
 ) -> tuple[ir.Listener, ...]:
     """One listener for an address and port, as Envoy takes no second: the sidecar's own, the application's,
-    those of services.
+    those of services. A Unix socket has no port.
     """
+
+    def place(listener: ir.Listener) -> tuple[str, int]:
+        return listener.address, 0 if listener.address.startswith("unix:") else listener.port
+
     held: dict[tuple[str, int], ir.Listener] = {}
     listeners = (*sending, *receiving)
     own = (listener for listener in listeners if listener.name in {VIRTUAL_OUTBOUND, VIRTUAL_INBOUND})
     for listener in (*own, *receiving, *sending):
-        held.setdefault((listener.address, listener.port), listener)
-    return tuple(item for item in listeners if held[item.address, item.port] is item)
+        held.setdefault(place(listener), listener)
+    return tuple(item for item in listeners if held[place(item)] is item)
 
 
 def _settings(settings: Settings, outbound_any: bool | None, elsewhere: str) -> Settings:

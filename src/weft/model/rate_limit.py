@@ -92,6 +92,12 @@ class RateLimitService(Shape):
     """Whether requests are taken when it does not answer; so unless false."""
 
 
+# envoy.type.v3.StatusCode, from 400 on.
+_STATUSES: Final = frozenset(
+    {*range(400, 418), *range(421, 425), 426, 428, 429, 431, *range(500, 509), 510, 511}
+)
+
+
 class RateLimitSpec(Shape):
     """How many requests workloads or a gateway take."""
 
@@ -119,6 +125,9 @@ class RateLimitSpec(Shape):
             yield Flaw(("limits", position, "name"), "is there already", "give each limit a name of its own")
         if self.service is not None and self.scope is not None:
             yield Flaw(("scope",), "a service that counts knows all proxies", "remove it")
+        if self.status is not None and self.status not in _STATUSES:
+            message = f"no proxy limits requests with the status {self.status}"
+            yield Flaw(("status",), message, "write 429, 503 or another one that is registered")
 
 
 class RateLimit(Resource):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.compiled import instance, proxy, service, world
+from tests.support.compiled import cluster, instance, proxy, service, world
 
 from weft import ir
 from weft.compile.chains import apart
@@ -114,3 +114,61 @@ def test_blocks_that_are_none_match_nothing() -> None:
 )
 def test_ciphers_that_envoy_knows(name: str, known: bool) -> None:
     assert is_cipher(name) is known
+
+
+def test_a_name_is_asked_for_in_turn_only_where_it_is_the_only_one() -> None:
+    entry = """
+        apiVersion: networking.istio.io/v1
+        kind: ServiceEntry
+        metadata: {name: web}
+        spec:
+          hosts: [web.example.com]
+          resolution: DNS_ROUND_ROBIN
+          workloadSelector: {labels: {app: web}}
+          ports: [{number: 80, name: http, protocol: HTTP}]
+        """
+    members = [instance(f"web-{number}", "web", f"{number}.example.com") for number in range(2)]
+    name = "outbound|80||web.example.com"
+    for count, discovery in ((0, "strict_dns"), (1, "logical_dns"), (2, "strict_dns")):
+        found = cluster(proxy(world(entry, *members[:count])), name)
+        assert (found.discovery.value, len(found.endpoints)) == (discovery, count)
+
+
+def test_a_sidecar_is_not_bound_to_a_name() -> None:
+    made = world(
+        service("web"),
+        """
+        apiVersion: networking.istio.io/v1
+        kind: Sidecar
+        metadata: {name: all}
+        spec: {egress: [{bind: "*.com", hosts: ["./*"]}]}
+        """,
+    )
+    assert "0.0.0.0_80" in {listener.name for listener in proxy(made).listeners}
+    (problem,) = problems_of(made, "default")
+    assert problem.path == "spec.egress[0].bind"
+
+
+def test_sockets_are_one_place_each() -> None:
+    made = world(
+        service("web"),
+        service("more", 81),
+        """
+        apiVersion: networking.istio.io/v1
+        kind: Sidecar
+        metadata: {name: all}
+        spec: {egress: [{bind: "unix:///tmp/web", hosts: ["./*"]}]}
+        """,
+    )
+    assert [item.address for item in proxy(made).listeners].count("unix:///tmp/web") == 1
+
+
+def test_a_limit_answers_with_a_status_that_envoy_has() -> None:
+    limit = """
+        apiVersion: weft.dev/v1alpha1
+        kind: RateLimit
+        metadata: {name: web}
+        spec: {limits: [{name: all, requests: 1}], status: 517}
+        """
+    with pytest.raises(AssertionError, match=r"spec\.status"):
+        world(limit)

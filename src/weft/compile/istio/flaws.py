@@ -137,6 +137,10 @@ def sidecar_problems(sidecars: Mapping[Key, Sidecar]) -> tuple[Problem, ...]:
     found: list[Problem] = []
     for key, sidecar in sorted(sidecars.items()):
         for index, part in enumerate(sidecar.spec.egress or ()):
+            if is_named(part.bind or ""):
+                message = f"{part.bind!r} is no IP address: it is not bound to"
+                path = f"spec.egress[{index}].bind"
+                found.append(_problem(UNHEEDED, key, message, path, "write an IP address, or remove it"))
             protocol = parse_protocol((part.port.protocol if part.port else None) or "")
             if (part.bind or "").startswith(UNIX) and not protocol.may_be_http:
                 message = "a Unix socket is opened for HTTP only: others say no host, and it has no port"

@@ -8,6 +8,7 @@ from typing import Final
 
 from weft import ir
 from weft.compile.age import precedence
+from weft.compile.hosts import is_named
 from weft.compile.istio.gateway import server_tls
 from weft.compile.istio.traffic_policy import connections
 from weft.compile.protocol import Protocol, parse_protocol
@@ -121,6 +122,8 @@ def _selector(resource: Sidecar) -> Mapping[str, str]:
 
 def _egress(part: IstioEgressListener, namespace: str) -> Egress:
     bind = part.bind or ""
+    if is_named(bind):  # without a port nobody has looked at it: nothing can listen there
+        bind = ""
     protocol = (part.port.protocol if part.port else None) or ""
     return Egress(
         limits=tuple(sorted({_limit(host, namespace) for host in part.hosts})),
