@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,16 @@ _ECHO_METHOD = "/gateway_api_conformance.echo_basic.grpcecho.GrpcEcho/Echo"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request with its expectation. ``manifests`` are files; ``test`` is the suite's name."""
+    """One request with its expectation. ``manifests`` are files; ``test`` is the suite's name.
+
+    ``weights``: the shares of the backends that answer, where many such requests are sent.
+    """
 
     test: str
     number: int
     manifests: tuple[Path, ...]
     case: Json
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -86,11 +90,12 @@ def samples(root: Path = SHARED) -> list[Sample]:
         base = root / "manifests" / ("mesh" if test["suite"] == "mesh" else "base") / "manifests.yaml"
         own = (root / "manifests" / path.removeprefix("conformance/") for path in test["manifests"])
         manifests = (base, *own)
+        weights = next((said["weights"] for said in test["status"] if said["op"] == "weights"), {})
         gateway: Json = {}
         for number, case in enumerate(test["cases"]):
             # The suite looks at an answer a second time: the request went where the one before did.
             gateway = {key: case[key] for key in ("gateway", "port") if key in case} or gateway
-            found.append(Sample(test["test"], number, manifests, {**gateway, **case}))
+            found.append(Sample(test["test"], number, manifests, {**gateway, **case}, weights))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import threading
 import uuid
 from collections import Counter
@@ -35,10 +36,10 @@ from weft.names import ProxyName, service_host
 from weft.yaml import load
 
 Json = dict[str, Any]
-# Layer 4 has tests of its own; here it is requests.
-SAMPLES = [sample for sample in samples() if sample.case["kind"] != "tcp"]
+SAMPLES = samples()
 TESTS = {name: tuple(group) for name, group in groupby(SAMPLES, key=lambda sample: sample.test)}
 _TLS = {443, 8443}
+_MANY = 600
 _LOG = """
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
@@ -180,13 +181,11 @@ class Senders:
         case = sample.case
         if case["kind"] == "grpc":
             return self._call(sample)
+        if case["kind"] == "tcp":
+            return self._connect(sample)
         asked = case["request"]
         path = asked["path"].replace("{uuid}", uuid.uuid4().hex) or "/"
-        if "client" in case:
-            connection = self._dial(case["client"]["namespace"], asked["host"])
-        else:
-            _, ports = self.gateway(case["gateway"]["gateway"])
-            connection = Connection(("127.0.0.1", ports[case["port"]]))
+        connection = self._open(case)
         headers = {**(asked["headers"] or {}), **({"host": asked["host"]} if asked["host"] else {})}
         before = {key: backend.seen[urlsplit(path).path] for key, backend in self._site.backends.items()}
         connection.request(asked["method"], path, headers=headers)
@@ -196,6 +195,35 @@ class Senders:
         if case["expect"].get("mirroredTo"):
             found["mirrors"] = self._copies(urlsplit(path).path, before, found)
         return found
+
+    def shares(self, sample: Sample) -> dict[str, float]:
+        """Who answers many requests like this one, by service, in parts of the whole."""
+        asked, connection = sample.case["request"], self._open(sample.case)
+        found: Counter[str] = Counter()
+        for _ in range(_MANY):
+            connection.request(asked["method"], asked["path"], headers={"host": asked["host"] or "localhost"})
+            found[yaml.safe_load(connection.getresponse().read())["service"]] += 1
+        connection.close()
+        return {name: number / _MANY for name, number in found.items()}
+
+    def _open(self, case: Json) -> Connection:
+        if "client" in case:
+            return self._dial(case["client"]["namespace"], case["request"]["host"])
+        _, ports = self.gateway(case["gateway"]["gateway"])
+        return Connection(("127.0.0.1", ports[case["port"]]))
+
+    def _connect(self, sample: Sample) -> Json:
+        """A connection inside TLS, on which the backend is asked who it is."""
+        asked = sample.request
+        _, ports = self.gateway(asked["from"]["gateway"])
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # the backend made its own
+        connection = Connection(("127.0.0.1", ports[asked["port"]]), tls=context, sni=asked["sni"])
+        said = connection.ask().body
+        connection.close()
+        assert ("tls" in said) is bool(sample.case["expected"].get("BackendIsTLS"))
+        assert said["tls"]["serverName"] == asked["sni"]
+        return {"upstream": {"destinations": [said]}}
 
     def _copies(self, path: str, before: Mapping[tuple[str, str], int], found: Json) -> list[Json]:
         """Whoever got the request, too."""
@@ -286,4 +314,8 @@ def test_samples(name: str) -> None:
             # What the backend did with the query is in the answer already.
             plain = {**sample.case, "request": {**sample.case.get("request", {}), "path": "/"}}
             wrong += (f"{sample.id}: {text}" for text in replace(sample, case=plain).differences(got))
-    assert wrong == []
+        assert wrong == []
+        if weights := group[0].weights:
+            shares = senders.shares(group[0])
+            # Five sigma of the most uneven count: wide enough to be never wrong, and 0.7 is not 0.5.
+            assert shares == pytest.approx({name: share for name, share in weights.items() if share}, abs=0.1)
