@@ -90,7 +90,9 @@ def samples(root: Path = SHARED) -> list[Sample]:
         base = root / "manifests" / ("mesh" if test["suite"] == "mesh" else "base") / "manifests.yaml"
         own = (root / "manifests" / path.removeprefix("conformance/") for path in test["manifests"])
         manifests = (base, *own)
-        weights = next((said["weights"] for said in test["status"] if said["op"] == "weights"), {})
+        weights: Mapping[str, float] = next(
+            (said["weights"] for said in test["status"] if said["op"] == "weights"), {}
+        )
         gateway: Json = {}
         for number, case in enumerate(test["cases"]):
             # The suite looks at an answer a second time: the request went where the one before did.
