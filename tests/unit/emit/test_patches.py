@@ -414,6 +414,35 @@ def test_what_is_new_belongs_to_a_side(kind: str, context: Context, there: bool)
         assert list(found.get(of_type, {})) == (["new"] if there else [])
 
 
+def test_durations_may_be_written_as_go_does() -> None:
+    protocols = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    value = {
+        "connect_timeout": "500ms",
+        "dnsRefreshRate": "1m30s",
+        "outlier_detection": {"interval": "3.5s"},
+        "typed_extension_protocol_options": {
+            "x": {"@type": protocols, "common_http_protocol_options": {"idle_timeout": "1h"}}
+        },
+        "metadata": {"filter_metadata": {"mine": {"lifetime": "1h"}}},
+    }
+    wanted = patch(Target.CLUSTER, Operation.MERGE, value)
+    assert flaws_of((wanted,)) == ()
+    made = cluster_v3.Cluster(name="x")
+    assert patch_cluster(made, Patches((wanted,)), OUT)
+    assert to_dict(made) == {
+        "name": "x",
+        "connect_timeout": "0.500s",
+        "dns_refresh_rate": "90s",
+        "outlier_detection": {"interval": "3.500s"},
+        "typed_extension_protocol_options": {
+            "x": {"@type": protocols, "common_http_protocol_options": {"idle_timeout": "3600s"}}
+        },
+        "metadata": {"filter_metadata": {"mine": {"lifetime": "1h"}}},
+    }
+    broken = patch(Target.CLUSTER, Operation.MERGE, {"connect_timeout": "soon"})
+    assert [one.severity for one in flaws_of((broken,))] == [Severity.ERROR]
+
+
 def test_what_cannot_be_read_is_told_with_its_path() -> None:
     patches = (
         patch(Target.CLUSTER, Operation.ADD, {"name": 7}, index=0),

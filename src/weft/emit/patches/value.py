@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.json_format import ParseError
 
+from weft.emit.patches.durations import in_seconds
 from weft.ir.patch import Patch, Target
+from weft.protos.pool import message_class
 from weft.protos.wire import from_dict
 
 if TYPE_CHECKING:
@@ -47,9 +49,14 @@ def value_of(patch: Patch) -> Message | None:
 @functools.lru_cache(maxsize=512)
 def _parsed(target: Target, text: str) -> Message:
     try:
-        return from_dict(json.loads(text), MESSAGES[target], lenient=True)
+        return from_dict(_read(target, text), MESSAGES[target], lenient=True)
     except (ParseError, TypeError, ValueError, RecursionError) as error:
         raise PatchError(_said(str(error))) from error
+
+
+def _read(target: Target, text: str) -> dict[str, Any]:
+    value: dict[str, Any] = in_seconds(json.loads(text), message_class(MESSAGES[target]).DESCRIPTOR)
+    return value
 
 
 def unknown_fields(patch: Patch) -> str:
@@ -57,7 +64,7 @@ def unknown_fields(patch: Patch) -> str:
     if not patch.value:
         return ""
     try:
-        from_dict(json.loads(patch.value), MESSAGES[patch.target])
+        from_dict(_read(patch.target, patch.value), MESSAGES[patch.target])
     except (ParseError, TypeError, ValueError, RecursionError) as error:
         return _said(str(error))
     return ""
