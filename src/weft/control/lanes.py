@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +16,8 @@ from weft.ir.placement import ANYWHERE, Placement, Standpoint, seen
 from weft.ir.proxy import Proxy
 from weft.names import local_endpoints
 from weft.xds.store import ConfigStore
+
+_log = logging.getLogger(__name__)
 
 Ranked = frozenset[tuple[str, Placement, Standpoint]]
 """Clusters whose endpoints depend on where the client is: how, and what of the client matters."""
@@ -141,7 +144,12 @@ class Lanes:
             for number, name in enumerate(tuple(lane.sets)):
                 if number % _CHUNK == _CHUNK - 1:
                     await breathe()
-                old, new = lane.sets[name], self._of(name, endpoints)
+                old = lane.sets[name]
+                try:
+                    new = self._of(name, endpoints)
+                except Exception:
+                    _log.exception("the endpoints of %s cannot be told; they stay as they are", name)
+                    continue
                 if new is old or new == old:
                     continue
                 if ahead is None or (not _identities(new) - _identities(old) and self._stays(name, ahead)):
@@ -157,8 +165,14 @@ class Lanes:
     def _publish(self, place: Place, lane: _Lane, names: Iterable[str], endpoints: Endpoints) -> None:
         put: dict[str, Packed] = {}
         for name in names:
-            lane.sets[name] = found = self._of(name, endpoints)
-            packed = pack(found, *lane.how.get(name, (ANYWHERE, Standpoint(network=place.network))))
+            try:
+                found = self._of(name, endpoints)
+                packed = pack(found, *lane.how.get(name, (ANYWHERE, Standpoint(network=place.network))))
+            except Exception:
+                # Whatever is wrong with one cluster's endpoints must not keep the others from theirs.
+                _log.exception("the endpoints of %s cannot be told; they stay as they are", name)
+                continue
+            lane.sets[name] = found
             if lane.packed.get(name) is not packed:
                 put[name] = lane.packed[name] = packed
         if put:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from weft.emit.networks import reachable
 from weft.emit.packed import Packed, packed_once
 from weft.emit.placement import groups
-from weft.emit.scalars import address, struct, uint32
+from weft.emit.scalars import address, shares, struct, uint32
 from weft.ir.endpoint import Endpoint, EndpointSet, Health, Locality
 from weft.ir.placement import ANYWHERE, UNPLACED, Placement, Standpoint, seen
 from weft.names import canonical_name, canonical_revision
@@ -92,8 +93,16 @@ def load_assignment(
 def _assignment(
     unit: EndpointSet, placement: Placement, client: Standpoint
 ) -> endpoint_v3.ClusterLoadAssignment:
-    endpoints = reachable(unit.endpoints, unit.gateways, client.network)
+    endpoints = tuple(reachable(unit.endpoints, unit.gateways, client.network))
+    weights = [max(1, endpoint.weight) for endpoint in endpoints]
+    smaller = shares(weights)
+    if smaller is not weights:
+        endpoints = tuple(map(_weighing, endpoints, smaller))
     return load_assignment(unit.cluster, endpoints, placement, client)
+
+
+def _weighing(endpoint: Endpoint, weight: int) -> Endpoint:
+    return replace(endpoint, weight=weight)
 
 
 def pack(unit: EndpointSet, placement: Placement = ANYWHERE, client: Standpoint = UNPLACED) -> Packed:

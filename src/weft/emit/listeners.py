@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Final
 from weft.emit.filters.cluster_discovery import WAIT
 from weft.emit.filters.forward_proxy import name_cache
 from weft.emit.http import connection_manager
-from weft.emit.scalars import address, boolean, cidr, duration, maybe_duration, source_metadata, uint32
+from weft.emit.scalars import (
+    address,
+    boolean,
+    cidr,
+    duration,
+    maybe_duration,
+    shares,
+    source_metadata,
+    uint32,
+)
 from weft.emit.telemetry import refused_log, tcp_logs
 from weft.emit.tls import ads_source, downstream, quic
 from weft.emit.udp import socket, udp_proxy
@@ -104,8 +113,9 @@ def _tcp_proxy(
         case (only,):
             made.cluster = only.cluster
         case several:
-            for target in several:
-                made.weighted_clusters.clusters.add(name=target.cluster, weight=target.weight)
+            weights = shares([target.weight for target in several])
+            for target, weight in zip(several, weights, strict=True):
+                made.weighted_clusters.clusters.add(name=target.cluster, weight=weight)
     return listener_v3.Filter(name=_TCP_PROXY, typed_config=pack(made))
 
 

@@ -16,6 +16,7 @@ from weft.emit.scalars import (
     headers_to_add,
     maybe_duration,
     regex,
+    shares,
     source_metadata,
     text,
     uint32,
@@ -171,10 +172,10 @@ def _retry(retry: Retry) -> route_v3.RetryPolicy:
     return made
 
 
-def _weighted(target: Destination) -> route_v3.WeightedCluster.ClusterWeight:
+def _weighted(target: Destination, weight: int) -> route_v3.WeightedCluster.ClusterWeight:
     made = route_v3.WeightedCluster.ClusterWeight(
         name=target.cluster,
-        weight=uint32(target.weight),
+        weight=uint32(weight),
         request_headers_to_add=headers_to_add(target.request_headers),
         request_headers_to_remove=target.request_headers.remove,
         response_headers_to_add=headers_to_add(target.response_headers),
@@ -227,7 +228,8 @@ def _forward(action: Forward, path: PathMatch) -> route_v3.RouteAction:
         ) if request == NO_EDIT and response == NO_EDIT:
             made.cluster = only.cluster
         case several:
-            made.weighted_clusters.clusters.extend(_weighted(target) for target in several)
+            weights = shares([target.weight for target in several])
+            made.weighted_clusters.clusters.extend(map(_weighted, several, weights))
     if action.retry is not None:
         made.retry_policy.CopyFrom(_retry(action.retry))
     if action.rewrite is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _MICROSECOND: Final = timedelta(microseconds=1)
 # Envoy counts nanoseconds in 64 bits and refuses what comes near the end of them, in 292 years.
 _LONGEST: Final = timedelta(seconds=2**63 // 10**9 - 1)
+_UINT32_MAX: Final = 2**32 - 1
 _UNIX: Final = "unix://"
 
 
@@ -32,6 +33,15 @@ def maybe_duration(value: timedelta | None) -> well_known.Duration | None:
 def uint32(value: int) -> well_known.UInt32Value:
     """A number that may be absent."""
     return well_known.UInt32Value(value=value)
+
+
+def shares(weights: Sequence[int]) -> Sequence[int]:
+    """The same weights, or smaller ones in proportion: Envoy wants their sum to fit into 32 bits."""
+    total = sum(weights)
+    if total <= _UINT32_MAX:
+        return weights
+    room = _UINT32_MAX - len(weights)
+    return [max(1, weight * room // total) if weight else 0 for weight in weights]
 
 
 def maybe_uint32(value: int | None) -> well_known.UInt32Value | None:

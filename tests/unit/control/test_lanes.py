@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from weft import ir
+from weft.control import lanes
 from weft.control.lanes import Lanes
+from weft.emit.endpoints import pack
+from weft.emit.packed import Packed
 from weft.names import ProxyName
 from weft.protos.wire import from_any, to_dict
 from weft.xds.store import ConfigStore
@@ -91,3 +96,26 @@ async def test_a_change_reaches_every_lane_and_unused_ones_are_dropped() -> None
     shown.lanes.sweep()
     assert "c" not in shown.config.endpoints(far)
     assert shown.ranks(near)
+
+
+async def test_endpoints_that_weft_fails_on_cost_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Shown()
+    other = replace(CLUSTER, name="d")
+    shown.sets["d"] = endpoints("d")
+    place = shown.require("a", proxy(NEAR, CLUSTER, other))
+    shown.sets = {"c": endpoints("c", more=True), "d": endpoints("d", more=True)}
+
+    def broken(found: ir.EndpointSet, *more: Any) -> Packed:
+        if found.cluster == "d":
+            raise ValueError("no such thing")
+        return pack(found, *more)
+
+    async def breathe() -> None:
+        pass
+
+    monkeypatch.setattr(lanes, "pack", broken)
+    await shown.lanes.refresh(shown.sets.__getitem__, breathe)
+    assert len(shown.ranks(place)) == 3
+    assert (
+        len(to_dict(from_any(shown.config.endpoints(place)["d"].body))["endpoints"][0]["lb_endpoints"]) == 1
+    )

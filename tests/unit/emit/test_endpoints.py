@@ -56,6 +56,15 @@ def test_health_and_weight() -> None:
     assert [host["health_status"] for host in place["lb_endpoints"]] == ["HEALTHY", "DRAINING"]
 
 
+def test_weights_beyond_what_envoy_can_add_up() -> None:
+    (place,) = _shown(
+        pack(_set(_endpoint("10.0.0.1", weight=2**32 - 1), _endpoint("10.0.0.2", weight=2**32 - 1))).body
+    )
+    assert place["load_balancing_weight"] <= 2**32 - 1
+    first, second = (host["load_balancing_weight"] for host in place["lb_endpoints"])
+    assert first == second
+
+
 def _at(place: ir.Locality = ir.NOWHERE, **more: Any) -> ir.Standpoint:
     return ir.Standpoint(locality=place, **more)
 
