@@ -55,6 +55,8 @@ HOST_BLOCK_SIZE: Final = 8
 # Whose resources these are, for EnvoyFilters that ask for a version of Istio's proxy.
 ISTIO_VERSION: Final = "1.31.0"
 GATEWAY_CONTROLLER: Final = "weft.dev/gateway-controller"
+# Where gateways of one host are that have the same ports.
+GATEWAY_ADDRESSES: Final = "127.192.0.0/10"
 GATEWAY_NAME_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
 HTTP3_ANNOTATION: Final = "weft.dev/http3"
 WORKLOAD_LABEL: Final = "weft.dev/workload"

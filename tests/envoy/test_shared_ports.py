@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 from contextlib import ExitStack
+
+import pytest
 
 from tests.envoy.mesh import run_compiled
 from tests.support.certificates import TestAuthority
@@ -41,6 +44,9 @@ def test_the_nearest_address_answers() -> None:
                 port_map=((80, port),),
             )
             stack.enter_context(run_compiled(of, identity, TestAuthority()))
+        # What the other does not open at its address is not answered by who has the port everywhere.
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+            Connection(("127.200.0.2", port)).ask()
         # Many connections: a kernel that would spread them over both would be found out.
         for address, name in (("127.0.0.1", "every"), ("127.200.0.1", "own")):
             for _ in range(20):

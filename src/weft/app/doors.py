@@ -46,6 +46,7 @@ class Doors:
         self._ports: dict[str, dict[int, int]] = {}
         self._drawn: dict[str, str] = {}
         self._everywhere: set[str] = set()
+        self._ours: set[int] = set()
 
     def keep(self, edges: Collection[str]) -> None:
         """Forget what others than these had."""
@@ -59,8 +60,10 @@ class Doors:
         held = {port for name in self._everywhere - {edge.id} for port in self._ports.get(name, {}).values()}
         ports = self._ports.setdefault(edge.id, {})
         new = [port for port in edge.ports if port not in ports]
-        free = {port: port in held or self._free(port, "0.0.0.0") for port in new}
+        # What one of ours has, or has not quite given back, is in nobody's way: ours share ports.
+        free = {port: port in self._ours or self._free(port, "0.0.0.0") for port in new}
         ports.update(place_ports(new, self._wanted, lowest=self._lowest, free=free))
+        self._ours.update(ports.values())
         asked = next((address for address in edge.addresses if self._free(0, address)), None)
         if asked is None and edge.id not in self._drawn and not held.isdisjoint(ports.values()):
             self._drawn[edge.id] = _draw(f"{self._mesh}/{edge.id}", self._drawn.values())

@@ -26,6 +26,7 @@ from weft.model.istio_gateway import Gateway
 from weft.model.resource import Key
 from weft.model.service import Service
 from weft.model.service_entry import ServiceEntry
+from weft.names import BLACKHOLE_CLUSTER, GATEWAY_ADDRESSES
 
 # A Service with this label does not move ports of Gateways (istio pilot/pkg/model/gateway.go).
 UNMOVED: Final = "experimental.istio.io/disable-gateway-port-translation"
@@ -77,7 +78,16 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
 def _opened(listener: ir.Listener, attachment: ir.Attachment) -> ir.Listener:
     """A listener where the gateway's are, which may be an address of its own."""
     address = attachment.inbound_address if listener.address == ANYWHERE else listener.address
-    return replace(listener, address=address, shared_port=attachment.shared_ports)
+    opened = replace(listener, address=address, shared_port=attachment.shared_ports)
+    if not attachment.shared_ports or address != ANYWHERE or listener.udp is not None or listener.quic:
+        return opened
+    # What another gateway does not open at its address must not be answered here.
+    match = ir.ChainMatch(addresses=(GATEWAY_ADDRESSES,))
+    refuse = ir.TcpHandler(
+        stat_prefix=BLACKHOLE_CLUSTER, destinations=(ir.Destination(cluster=BLACKHOLE_CLUSTER),)
+    )
+    chain = ir.FilterChain(name="another-gateway", match=match, handler=refuse)
+    return replace(opened, chains=(*listener.chains, chain))
 
 
 def _with_http3(servers: tuple[Server, ...], gateways: Mapping[Key, Gateway]) -> frozenset[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from ipaddress import ip_address, ip_network
 
 from weft.app.doors import Doors, place_ports
 from weft.app.gateways import EdgeProxy
+from weft.names import GATEWAY_ADDRESSES
 
 
 def edge(name: str, *ports: int, addresses: tuple[str, ...] = ()) -> EdgeProxy:
@@ -35,7 +37,7 @@ def test_gateways_with_the_same_port_have_it_at_addresses_of_their_own() -> None
     addresses = [door.address for door in given]
     assert addresses[0] is None
     assert len({*addresses}) == 3
-    assert all(str(address).startswith("127.") for address in addresses[1:])
+    assert all(ip_address(str(address)) in ip_network(GATEWAY_ADDRESSES) for address in addresses[1:])
 
 
 def test_gateways_with_other_ports_share_every_address() -> None:
@@ -82,6 +84,15 @@ def test_ports_that_a_stranger_has_move_up_for_every_gateway() -> None:
     assert (first.ports, first.address) == ({80: 10080}, None)
     assert second.ports == {80: 10080}
     assert second.address is not None
+
+
+def test_a_port_that_one_of_ours_has_not_yet_given_back_is_free() -> None:
+    opened: set[int] = set()
+    found = Doors("test", {}, lowest=0, free=lambda port, _: port not in opened)
+    found.give(edge("a", 80))
+    opened.add(80)
+    found.keep(set())
+    assert found.give(edge("b", 80)).ports == {80: 80}
 
 
 def test_reasons_for_another_port() -> None:

@@ -9,6 +9,7 @@ from tests.support.compiled import host, listener, proxy, service, table, world
 from tests.unit.compile.test_virtual_service import virtual_service
 
 from weft import ir
+from weft.names import GATEWAY_ADDRESSES
 
 NODE, LABELS = "router~10.0.0.3~gw-1.istio-system", {"istio": "ingressgateway"}
 WEB = service("web")
@@ -134,3 +135,12 @@ def test_a_gateway_with_an_address_of_its_own_is_open_there_alone() -> None:
     made = proxy(world(WEB, gateway(HTTP)), NODE, labels=LABELS, attachment=attachment)
     (opened,) = made.listeners
     assert (opened.name, opened.address, opened.shared_port) == ("0.0.0.0_80", "127.200.0.1", True)
+    assert len(opened.chains) == 1
+
+
+def test_a_gateway_at_every_address_leaves_those_of_others_alone() -> None:
+    attachment = ir.Attachment(capture=ir.Capture.NONE, shared_ports=True)
+    made = proxy(world(WEB, gateway(HTTP)), NODE, labels=LABELS, attachment=attachment)
+    refusing = made.listeners[0].chains[-1]
+    assert refusing.match == ir.ChainMatch(addresses=(GATEWAY_ADDRESSES,))
+    assert isinstance(refusing.handler, ir.TcpHandler)
