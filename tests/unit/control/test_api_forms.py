@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from weft.compile.world import World
+from weft.control.api.discovery import groups
 from weft.control.api.negotiate import discovery_form, form_of
 from weft.control.api.resources import warning_value
 from weft.control.api.selectors import field_selector, label_selector
@@ -93,6 +94,14 @@ def test_discovery_form() -> None:
     assert discovery_form(both.format("v2beta1")) == "v2beta1"
     assert discovery_form(both.format("v3")) is None
     assert discovery_form("application/json") is None
+
+
+def test_groups_are_in_the_order_of_an_api_server() -> None:
+    """The first group that knows a word has it: ``kubectl get gateway`` means the Gateway API's."""
+    names = list(groups())
+    assert names[:3] == ["authentication.k8s.io", "authorization.k8s.io", "discovery.k8s.io"]
+    assert names[3:] == sorted(names[3:])
+    assert names.index("gateway.networking.k8s.io") < names.index("networking.istio.io")
 
 
 # k8s.io/apimachinery/pkg/util/duration: HumanDuration.

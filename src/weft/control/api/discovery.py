@@ -22,6 +22,7 @@ _REVIEWS: Final = {
     "authentication.k8s.io": ("SelfSubjectReview",),
     "authorization.k8s.io": ("SelfSubjectAccessReview", "SelfSubjectRulesReview"),
 }
+_BUILT_IN: Final = frozenset({*_REVIEWS, "discovery.k8s.io"})
 
 
 def _review(kind: str) -> dict[str, Any]:
@@ -47,13 +48,18 @@ def version() -> dict[str, str]:
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """Named groups with their versions, the preferred first, in the catalog's order."""
+    """Named groups with their versions, the preferred first.
+
+    In the order that an API server lists them: its own, then the others by name. Clients take a word that
+    two groups know, as ``gateway``, to mean the first one's.
+    """
     found: dict[str, list[str]] = {}
     for row in KINDS:
         if row.group:
             found.setdefault(row.group, []).extend(row.versions)
     named = {group: tuple(dict.fromkeys(versions)) for group, versions in found.items()}
-    return named | dict.fromkeys(_REVIEWS, ("v1",))
+    every = named | dict.fromkeys(_REVIEWS, ("v1",))
+    return dict(sorted(every.items(), key=lambda item: (item[0] not in _BUILT_IN, item[0])))
 
 
 def rows(group: str, group_version: str) -> tuple[KindRow, ...]:
