@@ -15,6 +15,8 @@ MANY: Final = 300
 """More visible clusters than that are delivered on demand, if nobody says otherwise."""
 
 _OUTBOUND: Final = "outbound|"
+# As long as one cluster is not ready, Envoy asks for no other. These are ready at once.
+_PROMPT: Final = frozenset({ir.Discovery.EDS, ir.Discovery.STATIC, ir.Discovery.ORIGINAL_DST})
 # Clusters in what people add themselves: nothing is known of how it is used.
 _IN_TEXT: Final = re.compile(r'outbound\|\d+\|[^|"\s]*\|[\w.*-]+')
 
@@ -61,8 +63,9 @@ def on_demand(proxy: ir.Proxy, memo: Memo, before: OnDemand | None = None) -> On
     """The same proxy, and its clusters the same, but for those that asks and those that wait.
 
     What nothing can ask for does not wait: copies of requests (mirrors), datagrams, services that filters
-    and telemetry call, and what an EnvoyFilter names. ``before`` is the last result for this proxy: what did
-    not change since is not looked at again. Proxies that see the same share the names.
+    and telemetry call, and what an EnvoyFilter names; nor do clusters that are not ready at once. ``before``
+    is the last result for this proxy: what did not change since is not looked at again. Proxies that see the
+    same share the names.
     """
     if before is not None and before.source.clusters is proxy.clusters:
         clusters = before.clusters
@@ -93,8 +96,13 @@ def on_demand(proxy: ir.Proxy, memo: Memo, before: OnDemand | None = None) -> On
 
 
 def _may_wait(cluster: ir.Cluster) -> bool:
-    """Clusters of services; those whose host is looked up belong to a filter that has to know them."""
-    return cluster.name.startswith(_OUTBOUND) and cluster.discovery is not ir.Discovery.NAMED
+    """Clusters of services, but for those that wait themselves: for DNS, for a Secret that may be missing."""
+    if not cluster.name.startswith(_OUTBOUND) or cluster.discovery not in _PROMPT:
+        return False
+    tls = cluster.tls
+    return tls is None or not any(
+        secret is not None and secret.source is ir.SecretFrom.ADS for secret in (tls.certificate, tls.trust)
+    )
 
 
 def _clusters(clusters: tuple[ir.Cluster, ...], memo: Memo) -> _Clusters:

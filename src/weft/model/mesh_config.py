@@ -160,6 +160,8 @@ class MeshConfigSpec(Shape):
     """Istio's MeshConfig: what holds for the whole mesh. ``clusterDelivery`` is our own."""
 
     cluster_delivery: Literal["auto", "eager", "onDemand"] | None = None
+    """Whether sidecars get all clusters, or each when it is needed; auto: by their number, above 300."""
+
 
     proxy_listen_port: ProtoInt | None = None
     proxy_inbound_listen_port: ProtoInt | None = None

@@ -136,19 +136,44 @@ def test_what_an_envoy_filter_names_cannot_wait() -> None:
     assert lazy(world(*SERVICES, patch)) == {WEB, DATA}
 
 
-def test_names_that_are_looked_up_cannot_wait() -> None:
-    entry = """
+@pytest.mark.parametrize(
+    ("host", "resolution", "discovery"),
+    [
+        ("*.example.com", "DYNAMIC_DNS", ir.Discovery.NAMED),
+        ("example.com", "DNS", ir.Discovery.STRICT_DNS),
+        ("example.com", "DNS_ROUND_ROBIN", ir.Discovery.LOGICAL_DNS),
+    ],
+)
+def test_names_that_are_looked_up_cannot_wait(host: str, resolution: str, discovery: ir.Discovery) -> None:
+    """A name server that does not answer must hold up nobody else."""
+    entry = f"""
         apiVersion: networking.istio.io/v1
         kind: ServiceEntry
-        metadata: {name: all, namespace: default}
+        metadata: {{name: all, namespace: default}}
         spec:
-          hosts: ["*.example.com"]
-          ports: [{number: 80, name: http, protocol: HTTP}]
-          resolution: DYNAMIC_DNS
+          hosts: ["{host}"]
+          ports: [{{number: 80, name: http, protocol: HTTP}}]
+          resolution: {resolution}
         """
     of = world(*SERVICES, entry)
-    assert any(cluster.discovery is ir.Discovery.NAMED for cluster in proxy(of).clusters)
+    assert any(cluster.discovery is discovery for cluster in proxy(of).clusters)
     assert lazy(of) == {WEB, COPY, DATA}
+
+
+def test_what_needs_a_secret_cannot_wait() -> None:
+    """It may be missing, and Envoy waits for it a while."""
+    rule = """
+        apiVersion: networking.istio.io/v1
+        kind: DestinationRule
+        metadata: {name: web, namespace: default}
+        spec:
+          host: web
+          workloadSelector: {matchLabels: {app: client}}
+          trafficPolicy: {tls: {mode: MUTUAL, credentialName: missing}}
+        """
+    of = world(*SERVICES, rule)
+    assert lazy(of) == {WEB, COPY, DATA}
+    assert lazy(of, labels={"app": "client"}) == {COPY, DATA}
 
 
 def test_nothing_is_asked_for_on_routes_to_what_does_not_exist() -> None:

@@ -15,8 +15,9 @@ from weft.ir.route import Route
 from weft.protos import on_demand_v3
 
 NAME: Final = "envoy.filters.http.on_demand"
-# Longer than a control plane takes to start again.
-WAIT: Final = timedelta(seconds=10)
+# Longer than a control plane takes to start again, and than Envoy waits for what another cluster misses
+# (15 s): as long as one is not ready it asks for none.
+WAIT: Final = timedelta(seconds=20)
 
 
 def base() -> on_demand_v3.OnDemand:
