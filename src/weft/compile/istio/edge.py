@@ -306,7 +306,7 @@ def shared_hosts(server: Server, owner: VirtualService, settings: Settings) -> t
 
 def table_of(name: str, servers: tuple[Server, ...], owners: Owners, scene: Scene) -> ir.RouteTable:
     """The table of one plain port, or of one HTTPS server."""
-    routes: dict[str, list[ir.Route]] = {}
+    routes: dict[str, dict[ir.Route, None]] = {}
     redirected: set[str] = set()
     port = servers[0].port
     for server in servers:
@@ -316,13 +316,12 @@ def table_of(name: str, servers: tuple[Server, ...], owners: Owners, scene: Scen
             hosts = shared_hosts(server, owner, scene.settings)
             made = _routes(server, owner, port, scene) if hosts else ()
             for host in hosts if made else ():
-                known = routes.setdefault(host, [])
-                known += (route for route in made if route not in known)
+                routes.setdefault(host, {}).update(dict.fromkeys(made))
                 if server.redirect:
                     redirected.add(host)
         if server.redirect:
             for _, host in server.hosts:
-                routes.setdefault(host, [])
+                routes.setdefault(host, {})
                 redirected.add(host)
     nothing = ir.VirtualHost(name=with_port("blackhole", port), domains=("*",), routes=())
     return ir.RouteTable(name=name, virtual_hosts=_hosts(routes, redirected, port) or (nothing,))
@@ -343,7 +342,7 @@ def _routes(server: Server, owner: VirtualService, port: int, scene: Scene) -> t
 
 
 def _hosts(
-    routes: Mapping[str, list[ir.Route]], redirected: set[str], port: int
+    routes: Mapping[str, Mapping[ir.Route, None]], redirected: set[str], port: int
 ) -> tuple[ir.VirtualHost, ...]:
     """Hosts with the same routes share a virtual host, named after the first of them (Istio's collapse)."""
     groups: dict[tuple[bool, tuple[int, ...]], list[str]] = {}
@@ -361,6 +360,6 @@ def _hosts(
     return tuple(sorted(made, key=lambda host: host.name))
 
 
-def _sorted(routes: list[ir.Route]) -> tuple[ir.Route, ...]:
+def _sorted(routes: Iterable[ir.Route]) -> tuple[ir.Route, ...]:
     """Routes that take everything go last: another VirtualService of the same host may follow."""
     return tuple(sorted(routes, key=lambda route: matches_everything(route.match)))
