@@ -1,13 +1,15 @@
 """What the control plane weighs and how quick it is at 1,000 services, with 1,000 proxies connected.
 
     python bench/control_plane.py [--services 1000] [--endpoints 10] [--streams 1000] [--rounds 15]
+        [--delivery eager]
 
 The real ``weft control-plane``, filled through its API. The proxies are simulated by grpc.aio in a second
 process: each has a connection of its own with mutual TLS and a registered workload's node id, subscribes to
 clusters, endpoints, listeners and routes as a sidecar does, and acknowledges what it gets. Changes go through
 ``POST /weft/v1/apply?wait=converged``: times and CPU include API, store, compilation, sending and waiting.
 ``stall_ms``: the slowest of the requests to ``/readyz`` that were made all the time while it was being
-filled: the event loop was not held for longer.
+filled: the event loop was not held for longer. ``--delivery onDemand``: each proxy asks for ten clusters
+instead of getting all.
 """
 
 from __future__ import annotations
@@ -31,7 +33,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from host import Host, cpu_seconds, host, memory, objects
 
 from weft.client import ApiClient
-from weft.names import CLUSTER_TYPE, CONTROL_PLANE_HOST, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from weft.names import (
+    CLUSTER_TYPE,
+    CONTROL_PLANE_HOST,
+    ENDPOINT_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    outbound_cluster,
+    service_host,
+)
 from weft.node.enrolment import join
 from weft.node.keys import make_key, request_for
 from weft.node.remote import call, trusting_context
@@ -121,6 +131,13 @@ async def simulate(folder: Path, endpoints: int) -> None:
             if not names:  # all see the same
                 known = [row.name for row in clusters.resources]
                 names[ENDPOINT_TYPE] = [name for name in known if name.startswith("outbound|")]
+                if not names[ENDPOINT_TYPE]:
+                    names[CLUSTER_TYPE] = names[ENDPOINT_TYPE] = [
+                        outbound_cluster(service_host(f"service-{n}", "default"), 8000 + n) for n in range(10)
+                    ]
+            if CLUSTER_TYPE in names:
+                await send(type_url=CLUSTER_TYPE, resource_names_subscribe=names[CLUSTER_TYPE])
+                await answer()
             await send(type_url=ENDPOINT_TYPE, resource_names_subscribe=names[ENDPOINT_TYPE])
             await answer()
             await send(type_url=LISTENER_TYPE)
@@ -158,9 +175,10 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
             "services": given.services,
             "endpoints": given.endpoints,
             "streams": given.streams,
+            "delivery": given.delivery,
             "empty": memory(control),
         }
-        everything = objects(given.services, given.endpoints)
+        everything = [_mesh_config(given.delivery), *objects(given.services, given.endpoints)]
         slowest: list[float] = []
         probing = asyncio.create_task(probe(client, slowest))
         cpu, began = cpu_seconds(control), time.monotonic()
@@ -214,6 +232,15 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
         return result
 
 
+def _mesh_config(delivery: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "weft.dev/v1alpha1",
+        "kind": "MeshConfig",
+        "metadata": {"name": "default", "namespace": "istio-system"},
+        "spec": {"clusterDelivery": delivery},
+    }
+
+
 def _endpoint(turn: int) -> dict[str, Any]:
     entry = objects(1, 1, first=7)[1]
     entry["spec"]["address"] = f"10.200.0.{turn + 1}"
@@ -236,6 +263,7 @@ def main() -> None:
     parser.add_argument("--endpoints", type=int, default=10)
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--delivery", choices=("eager", "onDemand"), default="eager")
     parser.add_argument("--proxies", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.proxies:
