@@ -47,6 +47,20 @@ metadata: {{name: echo, namespace: shop}}
 spec:
   parentRefs: [{{name: edge}}]
   rules: [{{backendRefs: [{{name: echo, port: 8080}}]}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: twin, namespace: shop}}
+spec:
+  gatewayClassName: weft
+  listeners: [{{name: http, port: 80, protocol: HTTP}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: elsewhere, namespace: shop}}
+spec:
+  parentRefs: [{{name: twin}}]
+  rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{hostname: elsewhere.example}}}}]}}]
 """
 
 
@@ -75,6 +89,15 @@ def test_what_programmed_promises_holds(mesh: Mesh) -> None:
     with socket.create_connection((rows["edge"]["ADDRESS"], mesh.gateway_port), timeout=5) as client:
         client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
         assert client.recv(12) == b"HTTP/1.1 200"
+
+
+def test_gateways_have_the_same_port_at_addresses_of_their_own(mesh: Mesh) -> None:
+    wait_for(mesh, "Programmed", "gateways.gateway.networking.k8s.io/twin")
+    rows = columns(mesh.kubectl("get", "gateways.gateway.networking.k8s.io", "-n", "shop"))
+    for name, status in (("edge", "200"), ("twin", "302")):
+        with socket.create_connection((rows[name]["ADDRESS"], mesh.gateway_port), timeout=5) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            assert client.recv(12).decode() == f"HTTP/1.1 {status}"
 
 
 def test_a_new_listener_is_programmed_again(mesh: Mesh) -> None:
