@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,7 +42,7 @@ def describe(
     from weft.cli.analyze import read
 
     if target.lower() in WORDS:  # as istioctl has it: describe pod NAME
-        if not paths or Path(paths[0]).exists():
+        if not paths or os.path.exists(paths[0]):  # noqa: PTH110  (a target may be no name of a file)
             raise UsageError(f"say which {target}", hint=f"as: weft describe {target}/NAME")
         target, paths = f"{target}/{paths[0]}", paths[1:]
     running = live or not paths

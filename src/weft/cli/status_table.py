@@ -100,7 +100,9 @@ def _notes(said: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _name(item: Mapping[str, Any]) -> str:
-    metadata = item.get("metadata") or {}
+    metadata = item.get("metadata")
+    if not isinstance(metadata, dict):  # the document is broken, and told so
+        metadata = {}
     space = metadata.get("namespace")
     return f"{item.get('kind')} {f'{space}/' if space else ''}{metadata.get('name')}"
 

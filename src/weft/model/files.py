@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -56,7 +57,7 @@ def decode(data: bytes, file: str) -> str | Problem:
 def _files(paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         place = Path(path)
-        if path == STDIN or not place.is_dir():
+        if path == STDIN or not os.path.isdir(path):  # noqa: PTH112  (Path's raises for a name too long)
             yield path
             continue
         found = sorted(item for item in place.rglob("*") if item.suffix in SUFFIXES and item.is_file())
@@ -74,8 +75,9 @@ def _bytes(file: str) -> bytes:
         try:
             with Path(file).open("rb") as source:
                 data = source.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise UsageError(f"cannot read {file}: {error.strerror}", hint="check the path") from error
+        except (OSError, ValueError) as error:  # a name that no file can have
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise UsageError(f"cannot read {file}: {why}", hint="check the path") from error
     if len(data) > MAX_BYTES:
         raise UsageError(f"{file} is larger than {MAX_BYTES >> 20} MiB", hint="divide it")
     return data

@@ -15,7 +15,7 @@ def key_set(text: str) -> str:
     """A complaint, or the empty text for a set of keys or one key."""
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"this is not JSON: {error}"
     if not isinstance(found, dict):
         return 'a key set is a JSON object, {"keys": […]}'
