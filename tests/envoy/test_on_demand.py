@@ -197,6 +197,18 @@ def test_the_first_calls_succeed(application: Application) -> None:
     assert application.clusters() - before == {"s1", "s2", "s3", "s4", "t1"}
 
 
+def test_a_request_that_goes_on_for_longer_than_its_cluster_takes(application: Application) -> None:
+    connection = application.connect("s5")
+    connection.putrequest("POST", "/", skip_host=True)
+    connection.putheader("host", "s5")
+    connection.putheader("content-length", "3")
+    connection.endheaders()
+    wait_until(lambda: "s5" in application.clusters(), what="the cluster")
+    connection.send(b"abc")
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["received"]) == (200, 3)
+
+
 def test_each_request_counts_once(application: Application) -> None:
     assert application.get("s10").status == 200
 

@@ -160,7 +160,11 @@ async def test_config_prints_what_envoy_runs(tmp_path: Path) -> None:
 
 
 async def test_the_control_plane_shows_what_it_made(tmp_path: Path) -> None:
+    """But for what the proxy would only get if it asked."""
     async with mesh(tmp_path) as running, ApiClient(Server(socket_path=running.socket)) as client:
+        both = bundle(cluster(NAME), cluster("later"), listener("in", running.port, "r"), routes("r", NAME))
+        running.control.store.publish(PROXY, both, 2, lazy=frozenset({"later"}))
+        await running.settled(2)
         dump = await client.raw("GET", "/debug/config_dump?proxyID=app.default")
         parts = {part["@type"].rpartition(".")[2]: part for part in dump["configs"]}
         (made,) = parts["ClustersConfigDump"]["dynamic_active_clusters"]
