@@ -50,6 +50,14 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
     },
 }
 
+# What people type who know istioctl.
+_ELSEWHERE: Final = {
+    "proxy-status": "weft proxy status",
+    "proxy-config": "weft proxy config",
+    "pc": "weft proxy config",
+    "install": "weft up",
+}
+
 
 class Commands(click.Group):
     """Looks commands up in ``SECTIONS`` and imports the one that is asked for."""
@@ -76,7 +84,9 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            hint = did_you_mean(args[0], self.list_commands(ctx)) if args else ""
+            name = args[0] if args else ""
+            known = _ELSEWHERE.get(name)
+            hint = f"here it is {known}" if known else did_you_mean(name, self.list_commands(ctx))
             if not hint:
                 raise
             raise click.UsageError(f"{error.message.rstrip('.')}: {hint}", ctx) from error

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _ROLES: Final = ("gateway", "workload", "inbound")
+# What may stand before a name in place of a role, as kubectl and istioctl write it: pod/web-0.
+_WORDS: Final = {
+    **dict.fromkeys(("gateway", "gw", "gtw"), "gateway"),
+    **dict.fromkeys(("workload", "wl", "workloadentry", "we", "pod", "po"), "workload"),
+    **dict.fromkeys(
+        ("deployment", "deploy", "statefulset", "sts", "daemonset", "ds", "workloadgroup", "wg"), "workload"
+    ),
+}
 _SCHEMES: Final = {
     "http": ("http", "none"),
     "https": ("http", "tls"),
@@ -37,8 +45,12 @@ _SCHEMES: Final = {
 @click.argument("arguments", nargs=-1, metavar="PATH… [[METHOD] URL] | REQUEST-ID")
 @click.option("--requests", metavar="FILE", help="One request a line, as JSON; - for standard input.")
 @click.option(
-    "--from", "sender", metavar="ROLE:NS/NAME", help="Who asks: gateway:…, workload:… or inbound:…."
+    "--from",
+    "sender",
+    metavar="ROLE:NS/NAME",
+    help="Who asks: gateway:…, workload:… (or NAME.NS), inbound:….",
 )
+@click.option("-X", "--request", "method", default="", metavar="METHOD", help="As METHOD before the URL.")
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME: VALUE", help="A header.")
 @click.option("--address", default="", help="What is dialled, an IP or a name; default: the URL's host.")
 @click.option("--port", type=click.IntRange(1, 65535), help="The port dialled; default: the URL's.")
@@ -54,13 +66,16 @@ _SCHEMES: Final = {
 @click.option("--service-account", default="", help="Its service account.")
 @click.option("--live", is_flag=True, help="Ask the proxy that runs, instead of files.")
 @click.option("--server", metavar="URL|SOCKET", help="--live: the control plane; default: this machine's.")
-@click.option("-n", "--namespace", default="default", show_default=True, help="Of documents without one.")
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="Of names and documents without one."
+)
 @click.option("--controller-name", default="", help="Serve GatewayClasses of this controller as well.")
 @click.option("-o", "output", type=click.Choice(["text", "json", "yaml"]), help="How to print.")
 def explain(
     arguments: tuple[str, ...],
     requests: str | None,
     sender: str | None,
+    method: str,
     live: bool,
     server: str | None,
     namespace: str,
@@ -92,8 +107,10 @@ def explain(
         questions = _lines(requests)
         shown = output or "json"
     else:
-        paths, method, url = _divided(arguments)
-        questions = [_question(sender, method, url, said)]
+        paths, said_method, url = _divided(arguments)
+        questions = [
+            _question(proxy_asked(sender or "", namespace), said_method or method.upper(), url, said)
+        ]
         shown = on_terminal
     ask = _asking(paths, namespace, controller_name, server, live=live)
     _print(map(ask, questions), shown, many=requests is not None)
@@ -136,7 +153,7 @@ def _divided(arguments: tuple[str, ...]) -> tuple[tuple[str, ...], str, str]:
     if not arguments:
         raise UsageError("there is nothing to explain", hint="weft explain FILE… --from workload:NS/NAME URL")
     *paths, url = arguments
-    if "://" not in url and (url == "-" or Path(url).exists()):
+    if "://" not in url and (url == "-" or os.path.exists(url)):  # noqa: PTH110  (Path's raises if too long)
         raise UsageError("there is no URL", hint="write it after the files: weft explain FILE --from … URL")
     method = ""
     if paths and paths[-1] in _METHODS and not Path(paths[-1]).exists():
@@ -144,14 +161,30 @@ def _divided(arguments: tuple[str, ...]) -> tuple[tuple[str, ...], str, str]:
     return tuple(paths), method, url
 
 
-def _question(sender: str | None, method: str, url: str, said: dict[str, Any]) -> dict[str, Any]:
-    """The request of the command line, in the form that ``--requests`` has."""
-    role, found, name = (sender or "").partition(":")
-    if not found or role not in _ROLES or not name:
+def proxy_asked(text: str, namespace: str) -> tuple[str, str]:
+    """Role and ``namespace/name`` of ``--from``.
+
+    Without a role a workload is meant: NAME.NAMESPACE as in other commands, NAMESPACE/NAME, or pod/NAME.
+    """
+    role, colon, name = text.partition(":")
+    if not colon:
+        word, slash, rest = text.partition("/")
+        known = _WORDS.get(word.lower()) if slash else None
+        role, name = (known, rest) if known else ("workload", text)
+    if role not in _ROLES or not name:
         raise UsageError(
-            "say which proxy is asked",
+            f"--from {text}: this is no proxy" if text else "say which proxy is asked",
             hint="write --from gateway:NS/NAME, workload:NS/NAME or inbound:NS/NAME",
         )
+    if "/" in name:
+        return role, name
+    short, dot, space = name.rpartition(".")
+    return role, f"{space}/{short}" if dot else f"{namespace}/{name}"
+
+
+def _question(sender: tuple[str, str], method: str, url: str, said: dict[str, Any]) -> dict[str, Any]:
+    """The request of the command line, in the form that ``--requests`` has."""
+    role, name = sender
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
@@ -210,7 +243,7 @@ def _token(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--jwt is no JSON: {error}", hint="""write --jwt '{"iss": "…"}'""") from error
 
 
@@ -224,7 +257,7 @@ def _lines(path: str) -> Iterator[object]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 yield line
 
 

@@ -14,6 +14,7 @@ from weft.errors import WeftError
 
 if TYPE_CHECKING:
     from weft.analysis.explain.live import Running
+    from weft.client import ApiClient
 
 _DUMP: Final = "/config_dump?include_eds"
 _LOGS: Final = ("stdout.log", "stdout.log.1", "access.log", "access.log.1")
@@ -49,14 +50,40 @@ class Asking:
     def _running(self, role: str, name: str) -> Running:
         """The proxy of that name, or the first replica of it, or that of a Gateway."""
         suffixes = [f"-{part}" for part in _CLASSES] if role == "gateway" else ["-0"]
-        for suffix in ("", *suffixes):
+        failures = []
+        for workload in (name, *(name + suffix for suffix in suffixes)):
             try:
-                return running(name + suffix, self._server)
+                return running(workload, self._server)
             except WeftError as error:
-                last = error
+                failures.append(error.message)
+        for workload in _serving(name, self._server) if role == "gateway" else ():
+            try:
+                return running(workload, self._server)
+            except WeftError as error:
+                failures.append(error.message)
         raise WeftError(
-            f"no proxy {name} can be asked: {last.message}", hint="weft proxy status lists those that run"
+            f"{name} cannot be asked: {failures[0]}", hint="weft proxy status lists those that run"
         )
+
+
+def _serving(gateway: str, server: str | None) -> list[str]:
+    """Workloads that the selector of an Istio Gateway chooses, as ``namespace/name``."""
+    from weft.cli.server import connect, find_resource
+
+    async def fetch(client: ApiClient) -> list[str]:
+        kinds = await client.resources()
+        namespace, _, name = gateway.partition("/")
+        gateways = await client.list(find_resource(kinds, "gateways.networking.istio.io"), namespace)
+        selectors = [
+            one["spec"].get("selector") for one in gateways["items"] if one["metadata"]["name"] == name
+        ]
+        if not any(selectors):
+            return []
+        chosen = ",".join(f"{key}={value}" for key, value in selectors[0].items())
+        entries = await client.list(find_resource(kinds, "workloadentries"), selector=chosen)
+        return [f"{one['metadata']['namespace']}/{one['metadata']['name']}" for one in entries["items"]]
+
+    return connect(server, fetch)
 
 
 def running(workload: str, server: str | None) -> Running:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from weft.client.locate import SERVER_VARIABLE
 from weft.errors import UsageError, WeftError
 from weft.names import ProxyName
 
@@ -180,7 +182,8 @@ def ask_admin(workload: str, method: str, path: str, server: str | None) -> str:
     Raises:
         WeftError: when neither knows the workload, or Envoy refuses.
     """
-    reply = None if server else asyncio.run(_ask_node(workload, method, path))
+    named = server or os.environ.get(SERVER_VARIABLE)  # several meshes of a host may know the name
+    reply = None if named else asyncio.run(_ask_node(workload, method, path))
     if reply is None:
         body = {"method": method, "path": path}
         reply = asyncio.run(ask_control_plane("POST", f"/weft/v1/proxies/{workload}/admin", server, body))
@@ -191,8 +194,6 @@ def ask_admin(workload: str, method: str, path: str, server: str | None) -> str:
 
 async def _ask_node(workload: str, method: str, path: str) -> dict[str, Any] | None:
     """The answer by way of a node on this machine; None when none of them runs the workload."""
-    import os
-
     from weft.client.locate import runtime_directories
 
     request = json.dumps({"op": "admin", "id": workload, "method": method, "path": path}) + "\n"

@@ -223,6 +223,8 @@ spec: {address: 10.0.0.1, labels: {app: reviews, version: v1, weft.dev/workload:
         ("db.example.com", "ServiceEntry", "database"),
         ("serviceentry/database", "ServiceEntry", "database"),
         ("pod/batch-1", "Pod", "batch-1"),
+        ("pod/reviews-v2-0.default", "WorkloadEntry", "reviews-v2-0"),
+        ("deploy/reviews-v1", "Workload", "reviews-v1"),
     ],
 )
 def test_names(shop: str, target: str, kind: str, name: str) -> None:
@@ -242,7 +244,8 @@ def test_two_words_as_istioctl_has_them(shop: str) -> None:
     [
         ("revews", "did you mean 'reviews'?"),
         ("strict", "one is in team: add -n team"),
-        ("svc/reviews-v1", "default"),
+        ("svc/reviews-v1", "there is a Workload of that name"),
+        ("vs/reviews", "what can be described: service/NAME"),
     ],
 )
 def test_nothing_of_that_name(shop: str, target: str, hint: str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from weft.cli.explain import proxy_asked
+
 FILE = Path(__file__).parents[2] / "golden" / "virtual-service" / "in.yaml"
 
 
@@ -69,6 +71,26 @@ def test_one_request_for_people_and_for_machines(mesh: str) -> None:
     sent = answer["upstream"]["request"]
     assert (sent["method"], sent["path"], sent["headers"]["x-a"]) == ("POST", "/x", ["1", "2"])
     assert yaml.safe_load(_run(mesh, *ask, "-o", "yaml").stdout) == answer
+    as_curl = [word for word in ask if word != "POST"]
+    assert json.loads(_run(mesh, *as_curl, "-X", "POST").stdout) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "who"),
+    [
+        ("workload:shop/web", ("workload", "shop/web")),
+        ("inbound:web", ("inbound", "team/web")),
+        ("gateway:door.edge", ("gateway", "edge/door")),
+        ("web", ("workload", "team/web")),
+        ("web.shop", ("workload", "shop/web")),
+        ("shop/web", ("workload", "shop/web")),
+        ("pod/web-0.shop", ("workload", "shop/web-0")),
+        ("Deploy/web", ("workload", "team/web")),
+        ("gtw/door", ("gateway", "team/door")),
+    ],
+)
+def test_names_of_the_proxy_that_is_asked(text: str, who: tuple[str, str]) -> None:
+    assert proxy_asked(text, "team") == who
 
 
 @pytest.mark.parametrize(
@@ -78,7 +100,7 @@ def test_one_request_for_people_and_for_machines(mesh: str) -> None:
         (("MESH",), "there is no URL"),
         (("MESH", "http://web"), "say which proxy is asked"),
         (("--from", "workload:a/b", "http://web"), "there are no files"),
-        (("MESH", "--from", "web", "http://web"), "say which proxy is asked"),
+        (("MESH", "--from", "pilot:web", "http://web"), "--from pilot:web: this is no proxy"),
         (("MESH", "--from", "workload:a/b", "gopher://web"), "is no URL"),
         (("MESH", "--from", "workload:a/b", "http://web:x"), "is no URL"),
         (("MESH", "--from", "workload:a/b", "http://web", "-H", "x"), "is no header"),

@@ -25,12 +25,15 @@ ENTRY: Final = "networking.istio.io/ServiceEntry"
 
 _SERVICE_WORDS: Final = frozenset({"service", "services", "svc"})
 _ENTRY_WORDS: Final = frozenset({"serviceentry", "serviceentries", "se"})
+# In a mesh without Kubernetes a replica is a WorkloadEntry, and a Workload is what a Deployment would be.
+_POD: Final = ("/Pod", "networking.istio.io/WorkloadEntry")
+_DEPLOYMENT: Final = ("apps/Deployment", "weft.dev/Workload")
 _WORKLOAD_WORDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "pod": ("/Pod",),
-    "pods": ("/Pod",),
-    "po": ("/Pod",),
-    "deployment": ("apps/Deployment",),
-    "deploy": ("apps/Deployment",),
+    "pod": _POD,
+    "pods": _POD,
+    "po": _POD,
+    "deployment": _DEPLOYMENT,
+    "deploy": _DEPLOYMENT,
     "statefulset": ("apps/StatefulSet",),
     "sts": ("apps/StatefulSet",),
     "daemonset": ("apps/DaemonSet",),
@@ -123,9 +126,16 @@ class Picture:
 
     def _hint(self, asked: Asked) -> str:
         known = [*self.scene.of(SERVICE), *self.scene.of(ENTRY), *(pod.owner for pod in self.scene.pods)]
-        spaces = sorted({item.namespace for item in known if item.name == asked.name})
+        named = [item for item in known if item.name == asked.name]
+        for item in named:
+            if item.namespace == asked.namespace:
+                return f"there is a {item.kind.rpartition('/')[2]} of that name"
+        spaces = sorted({item.namespace for item in named})
         if spaces:
             return f"one is in {', '.join(spaces)}: add -n {spaces[0]}"
+        space, slash, _ = asked.name.partition("/")
+        if slash and all(item.namespace != space for item in known):
+            return "what can be described: service/NAME, workload/NAME, pod/NAME, or a name alone"
         here = {item.name for item in known if item.namespace == asked.namespace and not item.assumed}
         return did_you_mean(asked.name, here) or "-n says where to look; weft analyze -A looks at everything"
 
