@@ -44,7 +44,8 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(flaws.gateway_problems, world.all(Gateway), settings)
     refused += memo(flaws.sidecar_problems, world.all(Sidecar))
     refused += memo(flaws.service_problems, world.services)
-    refused += memo(flaws.entry_problems, world.all(WorkloadEntry), world.services)
+    named = memo(flaws.named_entries, world.all(WorkloadEntry))
+    refused += memo(flaws.entry_problems, named, world.services) if named else ()
     refused += memo(rule_flaws.rule_problems, world.all(DestinationRule), world.services, settings)
     refused += memo(limit_problems, world.all(RateLimit), world.services, settings.domain)
     facts = world.gateway_facts

@@ -173,11 +173,17 @@ def _own_ports(service: Service) -> Iterator[Problem]:
             yield _problem(UNHEEDED, service.source, message, path, "give the service another port")
 
 
-def entry_problems(entries: Mapping[Key, WorkloadEntry], services: Services) -> tuple[Problem, ...]:
-    """Workloads that are named by a host, behind services whose endpoints are asked for by address."""
-    # All entries are looked at whenever one changes: names are rare, so that only they are sorted.
+Named = tuple[tuple[Key, WorkloadEntry], ...]
+
+
+def named_entries(entries: Mapping[Key, WorkloadEntry]) -> Named:
+    """Workloads that are named by a host. All are looked at whenever one changes; those are rare."""
     named = [(key, entry) for key, entry in entries.items() if is_named(entry.spec.address or "")]
-    named.sort(key=lambda one: one[0])
+    return tuple(sorted(named, key=lambda one: one[0]))
+
+
+def entry_problems(named: Named, services: Services) -> tuple[Problem, ...]:
+    """Named workloads behind services whose endpoints are asked for by address."""
     selecting = [
         (service, set(service.selector))
         for group in (services.by_host.values() if named else ())
