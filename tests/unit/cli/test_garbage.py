@@ -1,4 +1,4 @@
-"""Whatever is in files and arguments: findings or a refusal, no traceback, nothing that weft itself fails on."""
+"""Whatever is in files and arguments: findings or a refusal, no traceback, nothing weft itself fails on."""
 
 from __future__ import annotations
 
