@@ -326,14 +326,8 @@ class Pipeline:
                 _log.warning("%s: %s", proxy_id, problem)
         self.problems[proxy_id] = (*problems, *withheld)
         self._status.awaiting(proxy_id, self.revision, since)
-        self._config.publish(
-            proxy_id,
-            made.bundle,
-            self.revision,
-            lane=made.place,
-            lazy=delivered.lazy,
-            ahead=delivered.ahead,
-        )
+        on_demand = {"lazy": delivered.lazy, "ahead": delivered.ahead}
+        self._config.publish(proxy_id, made.bundle, self.revision, lane=made.place, **on_demand)
 
     def _endpoints(self, cluster: str) -> ir.EndpointSet:
         return endpoint_set(self.world, cluster)
