@@ -6,9 +6,12 @@ import hashlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from weft.app.gateways import EdgeProxy
 from weft.node.capture.loopback import GATEWAYS
+
+_USUAL: Final = (80, 443)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +19,14 @@ class Door:
     """``ports``: of the Gateway -> of the host. ``address`` None: every address of this host.
 
     ``new`` are the ports that were not there the last time, each with the reason why it is not where the
-    Gateway says, or an empty text.
+    Gateway says, or an empty text. ``moved`` are those that are elsewhere on the host, with ports that may
+    still come: a proxy is told of them when it starts, and must be started again to be told of more.
     """
 
     ports: Mapping[int, int]
     address: str | None
     new: Mapping[int, str]
+    moved: Mapping[int, int]
 
 
 class Doors:
@@ -47,12 +52,14 @@ class Doors:
         self._drawn: dict[str, str] = {}
         self._everywhere: set[str] = set()
         self._ours: set[int] = set()
+        self._ahead: dict[str, dict[int, int]] = {}
 
     def keep(self, edges: Collection[str]) -> None:
         """Forget what others than these had."""
         for gone in self._ports.keys() - set(edges):
             del self._ports[gone]
             self._drawn.pop(gone, None)
+            self._ahead.pop(gone, None)
             self._everywhere.discard(gone)
 
     def give(self, edge: EdgeProxy) -> Door:
@@ -62,7 +69,11 @@ class Doors:
         new = [port for port in edge.ports if port not in ports]
         # What one of ours has, or has not quite given back, is in nobody's way: ours share ports.
         free = {port: port in self._ours or self._free(port, "0.0.0.0") for port in new}
-        ports.update(place_ports(new, self._wanted, lowest=self._lowest, free=free))
+        if edge.id not in self._ahead:
+            self._ahead[edge.id] = self._expected()
+        ahead = self._ahead[edge.id]
+        placed = place_ports(new, self._wanted, lowest=self._lowest, free=free)
+        ports.update({port: ahead.get(port, to) for port, to in placed.items()})
         self._ours.update(ports.values())
         asked = next((address for address in edge.addresses if self._free(0, address)), None)
         if asked is None and edge.id not in self._drawn and not held.isdisjoint(ports.values()):
@@ -73,7 +84,19 @@ class Doors:
         else:
             self._everywhere.discard(edge.id)
         said = {port: self._reason(port, ports[port], free=free[port]) for port in new}
-        return Door({port: ports[port] for port in edge.ports}, address, said)
+        here = {port: ports[port] for port in edge.ports}
+        moved = {**ahead, **{port: to for port, to in here.items() if to != port}}
+        return Door(here, address, said, moved)
+
+    def _expected(self) -> dict[int, int]:
+        """Ports that a Gateway is likely to ask for one day, and that would not be where it says."""
+        likely = [*_USUAL, *self._wanted]
+        free = {port: port in self._ours or self._free(port, "0.0.0.0") for port in likely}
+        placed = place_ports(likely, self._wanted, lowest=self._lowest, free=free)
+        return {
+            port: to for port, to in placed.items()
+            if to != port and (to in self._ours or self._free(to, "0.0.0.0"))
+        }  # fmt: skip
 
     def _reason(self, port: int, placed: int, *, free: bool) -> str:
         if placed == port:

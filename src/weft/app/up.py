@@ -285,7 +285,7 @@ class Up:
             if why:
                 self._view.say(f"gateway port {port} is open on {door.ports[port]} ({why})")
             self._view.say(f"gateway {edge.id}: {self.urls[edge.id, port]}")
-        moved = {str(port): to for port, to in door.ports.items() if to != port}
+        moved = {str(port): to for port, to in door.moved.items()}
         request = {
             "name": edge.name,
             "namespace": edge.namespace,

@@ -54,6 +54,14 @@ def test_a_place_is_kept_and_only_what_is_new_is_told() -> None:
     assert again.new == {81: ""}
 
 
+def test_ports_that_may_come_are_told_from_the_start() -> None:
+    found = doors({8081: 9000, 8082: 9001}, lowest=1024, taken=9001)
+    first = found.give(edge("a", 80))
+    assert dict(first.moved) == {80: 10080, 443: 10443, 8081: 9000}
+    assert found.give(edge("a", 80, 443, 8081)).moved == first.moved
+    assert doors().give(edge("a", 80)).moved == {}
+
+
 def test_what_a_gateway_had_that_is_gone_is_free_again() -> None:
     found = doors()
     found.give(edge("a", 80))
