@@ -60,6 +60,8 @@ GATEWAY_ADDRESSES: Final = "127.192.0.0/10"
 GATEWAY_NAME_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
 HTTP3_ANNOTATION: Final = "weft.dev/http3"
 WORKLOAD_LABEL: Final = "weft.dev/workload"
+# What a replica has behind its Workload's name.
+REPLICA: Final = re.compile(r"-\d+$")
 NODE_LABEL: Final = "weft.dev/node"
 # Where something runs (Kubernetes' and Istio's labels); Istio's own goes before all: region.zone.subzone.
 LOCALITY_LABEL: Final = "istio-locality"

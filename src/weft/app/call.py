@@ -22,7 +22,6 @@ from weft.app.nodesocket import NodeSocket
 from weft.errors import UsageError, WeftError, did_you_mean
 from weft.node.capture.cgroup import Hierarchy
 from weft.node.capture.seccomp_policy import Address, proxy_header
-from weft.node.run_node import socket_paths
 
 _CLONE_NEWNET: Final = 0x40000000
 _TIMEOUT_S: Final = 30.0
@@ -129,14 +128,13 @@ class Workload:
         self._names: dict[str, str] = {}
 
     @classmethod
-    async def find(cls, name: str, mesh: str) -> Workload:
-        """By ``NAME``, ``NAMESPACE/NAME`` or ``NAME.NAMESPACE``, among those of this host's node.
+    async def find(cls, name: str, socket: Path) -> Workload:
+        """By ``NAME``, ``NAMESPACE/NAME`` or ``NAME.NAMESPACE``, among those of the node at a socket.
 
         Raises:
             WeftError: no node, no such workload, several, or its sidecar does not answer.
         """
-        paths = socket_paths(mesh, os.environ)
-        node = NodeSocket(Path(next((path for path in paths if Path(path).exists()), paths[0])))
+        node = NodeSocket(socket)
         rows = (await node.ask({"op": "list"}, "workloads"))["workloads"]
         found = [row for row in rows if name in {row["id"], row["name"], f"{row['name']}.{row['namespace']}"}]
         # A service with one replica is called by the service's name, too.

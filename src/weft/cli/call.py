@@ -37,9 +37,10 @@ def call(
     Exits 1 when a request got no answer at all; a status like 503 is an answer.
     """
     from weft.app.call import Caller, Request, Workload, summary
+    from weft.cli.nodes import find_socket
 
     request = Request.of(url, method, headers, data)
-    workload = asyncio.run(Workload.find(source, mesh))
+    workload = asyncio.run(Workload.find(source, find_socket(mesh)))
     workload.enter()
     caller = Caller(workload, request, insecure=insecure)
     replies = []

@@ -14,9 +14,10 @@ from weft.errors import UsageError
 from weft.names import ProxyName
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from weft import ir
+    from weft.model.resource import Resource
 
 KINDS = ("lds", "rds", "cds", "eds", "secrets", "bootstrap")
 
@@ -48,6 +49,28 @@ def _identity(name: ProxyName, labels: tuple[tuple[str, str], ...], account: str
     )
 
 
+def _declared(identity: ir.ProxyIdentity, resources: Iterable[Resource]) -> ir.ProxyIdentity:
+    """With the labels and the account of the Workload that it is a replica of: web-0 is one of web."""
+    from weft.model.workload import Workload
+    from weft.names import REPLICA
+
+    own = identity.name
+    names = (own.name, REPLICA.sub("", own.name))
+    declared = {
+        one.metadata.name: one
+        for one in resources
+        if isinstance(one, Workload) and one.metadata.namespace == own.namespace
+    }
+    for name in names:
+        if one := declared.get(name):
+            labels = {**(one.metadata.labels or {}), **dict(identity.labels)}
+            account = identity.service_account
+            if account == "default":
+                account = one.spec.service_account or account
+            return replace(identity, labels=tuple(sorted(labels.items())), service_account=account)
+    return identity
+
+
 def configuration(
     paths: Sequence[str],
     identity: ir.ProxyIdentity,
@@ -77,6 +100,7 @@ def configuration(
     resources, problems = read_resources(paths, namespace)
     for problem in refuse_errors(problems):
         click.echo(f"{problem.severity.lower()}: {problem}", err=True)
+    identity = _declared(identity, resources)
     world = World.build(resources)
     if controller:
         known = world.settings.controllers | {controller}

@@ -29,10 +29,19 @@ class NodeError(Exception):
 
 
 def socket_paths(mesh: str, environ: Mapping[str, str]) -> list[str]:
-    """Where a node may listen: the one that was named, the user's own, the host's (as ``node/layout.py``)."""
+    """Where a node may listen: the one that was named, the user's own, the host's (as ``node/layout.py``).
+
+    Before the default mesh's comes the one beside the control plane that WEFT_SERVER names.
+    """
     if environ.get("WEFT_NODE_SOCKET"):
         return [environ["WEFT_NODE_SOCKET"]]
     paths = []
+    server = environ.get("WEFT_SERVER", "").removeprefix("unix://")
+    if (mesh or _DEFAULT_MESH) == _DEFAULT_MESH and server.startswith("/"):
+        folder = server if os.path.isdir(server) else os.path.dirname(server)  # noqa: PTH112, PTH120
+        beside = f"{folder}/node.sock"
+        if os.path.exists(beside):  # noqa: PTH110
+            return [beside]
     if os.getuid():
         runtime = environ.get("XDG_RUNTIME_DIR")
         base = f"{runtime}/weft" if runtime else f"{environ.get('TMPDIR') or '/tmp'}/weft-{os.getuid()}"  # noqa: S108

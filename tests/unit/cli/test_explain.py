@@ -118,6 +118,20 @@ def test_what_is_no_question_exits_2(mesh: str, arguments: tuple[str, ...], word
     assert "Traceback" not in done.stderr
 
 
+def test_a_replica_of_a_workload(tmp_path: Path) -> None:
+    workload = """
+---
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: front, labels: {app: front}}
+spec: {command: [front]}
+"""
+    path = tmp_path / "mesh.yaml"
+    path.write_text(SIMPLE + workload)
+    answer = json.loads(_run(str(path), "--from", "front-0", "http://web/").stdout)
+    assert answer["trace"][0]["detail"] == "the sidecar of Workload default/front"
+
+
 def test_a_golden_mesh() -> None:
     done = _run(str(FILE), "--from", "workload:default/web", "http://reviews:9080/")
     assert done.returncode == 0, done.stderr

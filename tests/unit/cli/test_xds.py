@@ -107,6 +107,30 @@ def test_a_folder_and_standard_input_are_read(tmp_path: Path) -> None:
     assert from_folder == _dump("-", "--proxy", PROXY, "--type", "rds", stdin=GOOD.read_text())
 
 
+DECLARED = """
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {name: web, labels: {app: web}}
+spec: {serviceAccount: shop, command: [web]}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: web}
+spec:
+  workloadSelector: {labels: {app: web}}
+  ingress:
+    - {port: {number: 7000, protocol: HTTP, name: http}, defaultEndpoint: "127.0.0.1:7000"}
+"""
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("web-0", True), ("web", True), ("web-x", False)])
+def test_a_replica_has_the_labels_of_its_workload(name: str, chosen: bool) -> None:
+    done = _run("-", "--proxy", f"sidecar~10.0.0.1~{name}.default", stdin=DECLARED)
+    assert done.returncode == 0, done.stderr
+    assert ("inbound|7000" in done.stdout) is chosen
+    assert ('"SERVICE_ACCOUNT": "shop"' in done.stdout) is chosen
+
+
 def test_errors_are_named_by_file_and_line(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports: [{prot: 80}]\n")

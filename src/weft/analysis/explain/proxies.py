@@ -14,7 +14,7 @@ from weft.model.istio_gateway import Gateway as IstioGateway
 from weft.model.parse import Part
 from weft.model.resource import Key
 from weft.model.workload_entry import WorkloadEntry
-from weft.names import GATEWAY_NAME_LABEL, ROOT_NAMESPACE, ProxyName
+from weft.names import GATEWAY_NAME_LABEL, REPLICA, ROOT_NAMESPACE, ProxyName
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -159,17 +159,23 @@ def _ports(value: object, field: str) -> tuple[tuple[str, int], ...]:
 
 def asked(sender: Sender, world: World, known: Mapping[tuple[str, str], Bearer]) -> Asked:
     """The proxy that a question means."""
-    bearer = known.get((sender.namespace, sender.name))
+    bearer = known.get((sender.namespace, sender.name)) or _of_replica(sender, known)
     if sender.role is Role.GATEWAY:
         return _gateway(sender, world, bearer, known)
     identity = _identity("sidecar", sender, bearer)
     if bearer is not None:
-        note = f"the sidecar of {bearer.kind} {sender.namespace}/{sender.name}"
+        note = f"the sidecar of {bearer.kind} {bearer.namespace}/{bearer.name}"
     elif sender.labels or sender.ip or sender.account:
         note = f"a sidecar in {sender.namespace}, as the question describes it"
     else:
         note = f"no document describes {sender.namespace}/{sender.name}: a sidecar without labels there"
     return Asked(identity=identity, bearer=bearer, note=note)
+
+
+def _of_replica(sender: Sender, known: Mapping[tuple[str, str], Bearer]) -> Bearer | None:
+    """The Workload ``web`` of a replica ``web-0``."""
+    found = known.get((sender.namespace, REPLICA.sub("", sender.name)))
+    return found if found is not None and found.kind == "Workload" else None
 
 
 def _identity(
