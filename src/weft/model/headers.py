@@ -9,6 +9,7 @@ from typing import Final
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PLAIN_NAME: Final = re.compile(r"[-_A-Za-z0-9]+")
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+_ENDS: Final = frozenset("\0\r\n")
 _PSEUDO: Final = frozenset({":method", ":scheme", ":authority", ":path", ":status"})
 _CLAIM: Final = re.compile(r"@request\.auth\.claims(?:\..+|\[.+\])", re.IGNORECASE | re.DOTALL)
 # Envoy's variables: %NAME%, %NAME(text)% and %NAME(["text", …])%; %% is a percent sign. For each state what
@@ -58,7 +59,7 @@ def written(name: str) -> str:
         return "a header's name must not be empty"
     if name.startswith(":") and not is_authority(name):
         return f"{name!r} is a pseudo-header: it cannot be written"
-    return ""
+    return broken(name)
 
 
 def removed(name: str) -> str:
@@ -67,7 +68,12 @@ def removed(name: str) -> str:
         return "a header's name must not be empty"
     if name.lower() == "host" or name.startswith(":"):
         return f"{name!r} cannot be changed here"
-    return ""
+    return broken(name)
+
+
+def broken(text: str) -> str:
+    """What of a text would end a line of HTTP; Envoy refuses it."""
+    return "" if _ENDS.isdisjoint(text) else f"{text!r} has a line's end or a zero byte in it"
 
 
 def is_authority(name: str) -> bool:

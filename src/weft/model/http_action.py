@@ -9,7 +9,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from weft.model import headers
-from weft.model.base import Flaw, Shape, at_most_one, each, given
+from weft.model.base import Flaw, Shape, at_most_one, each, given, wire_name
 from weft.model.patterns import pattern
 from weft.model.request_match import StringMatch
 from weft.model.scalars import Base64, Bool, Float, PositiveDuration, ProtoInt, Text, UInt
@@ -242,6 +242,8 @@ class HTTPRedirect(Shape):
 
     def flaws(self) -> Iterator[Flaw]:
         """One way to find the port; a status that redirects."""
+        for name in ("authority", "uri", "prefix_rewrite"):
+            yield from each((wire_name(self, name),), [headers.broken(getattr(self, name) or "")])
         yield from at_most_one(self, "port", "derive_port")
         if self.uri and self.prefix_rewrite:
             yield Flaw(("prefixRewrite",), "uri is there too", "keep one of them")
@@ -314,6 +316,8 @@ class HTTPRewrite(Shape):
 
     def flaws(self) -> Iterator[Flaw]:
         """One way to rewrite the path, or a new host."""
+        for name in ("authority", "uri"):
+            yield from each((name,), [headers.broken(getattr(self, name) or "")])
         found = self.uri_regex_rewrite
         if self.uri and found is not None:
             yield Flaw(("uriRegexRewrite",), "uri is there too", "keep one of them")
