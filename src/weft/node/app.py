@@ -318,7 +318,7 @@ class Node:
             spec = WorkloadSpec.from_record(record["spec"]).running(record.get("told") or {})
             choice = choose(str(record["placement"]["mode"]), self.host, own_network=spec.own_network)
             placement = Placement.from_record(record["placement"], choice)
-            self.places.adopt(spec.id, placement)
+            self.places.adopt(spec, placement)
             workload = self._workload(spec, placement, lambda reason: None)
             workload.wrapper = Process.parse(record.get("wrapper"))
             self.workloads[spec.id] = workload

@@ -173,9 +173,11 @@ class Places:
         """This mesh's cgroup, below which each workload has two."""
         return self._hierarchy.mount / f"weft-{self.layout.mesh}" if self._hierarchy else None
 
-    def adopt(self, workload: str, placement: Placement) -> None:
+    def adopt(self, spec: WorkloadSpec, placement: Placement) -> None:
         """A placement that an earlier agent made."""
-        self._live[workload] = placement
+        self._live[spec.id] = placement
+        if spec.shared_ports:
+            self._shared_ports[spec.id] = frozenset(spec.port_map.values())
 
     async def take(
         self, spec: WorkloadSpec, choice: Choice, *, pid: int | None, proxy_uid: int | None

@@ -137,9 +137,13 @@ def test_a_gateway_is_at_every_address_or_at_one_of_its_own(tmp_path: Path) -> N
         spec = replace(edge, name=name, address=address, shared_ports=True)
         return asyncio.run(where.take(spec, choice, pid=None, proxy_uid=None))
 
-    taken("a", None)
+    first = taken("a", None)
     with socket.socket() as held:  # as the first's Envoy has it
         held.bind(("0.0.0.0", port))
         apart = taken("b", "127.200.0.1")
+        again = places(tmp_path)  # an agent that was started again
+        again.adopt(replace(edge, name="a", shared_ports=True), first)
+        spec = replace(edge, name="c", address="127.200.0.2", shared_ports=True)
+        asyncio.run(again.take(spec, choice, pid=None, proxy_uid=None))
     assert (apart.address, apart.attachment.inbound_address) == ("127.200.0.1", "127.200.0.1")
     assert apart.attachment.shared_ports
