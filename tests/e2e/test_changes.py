@@ -1,0 +1,209 @@
+"""A running mesh under load, and every kind of change one after another: no request fails by any of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.support.load import Load, load
+from tests.support.mesh import Mesh, up
+from tests.support.ports import free_port
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.getuid() != 0 or shutil.which("nft") is None, reason="needs root and nft"),
+]
+
+
+def _workload(name: str, app: str, version: str) -> str:
+    return f"""
+apiVersion: weft.dev/v1alpha1
+kind: Workload
+metadata: {{name: {name}, labels: {{app: {app}, version: {version}}}}}
+spec:
+  serviceAccount: {app}
+  command: [{sys.executable}, -m, weft, echo]
+  ports: [{{name: http, port: 8080}}]
+  readinessProbe: {{tcpSocket: {{port: http}}}}
+---"""
+
+
+def _service(more: str = "", name: str = "http") -> str:
+    return f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: web}}
+spec: {{selector: {{app: web}}, ports: [{{name: {name}, port: 8080}}{more}]}}
+---"""
+
+
+def _gateway(more: str = "") -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: edge}}
+spec:
+  selector: {{istio: ingressgateway}}
+  servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*"]}}{more}]
+---"""
+
+
+def _rules(http: str, name: str = "web", hosts: str = "hosts: [web], ") -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec: {{{hosts}http: {http}}}
+---"""
+
+
+def _subsets(one: str, two: str, more: str = "") -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: web}}
+spec:
+  host: web{more}
+  subsets: [{{name: {one}, labels: {{version: v1}}}}, {{name: {two}, labels: {{version: v2}}}}]
+---"""
+
+
+def _weights(one: str, share: int, two: str) -> str:
+    parts = ((one, share), (two, 100 - share))
+    route = ", ".join(f"{{destination: {{host: web, subset: {to}}}, weight: {part}}}" for to, part in parts)
+    return _rules(f"[{{route: [{route}]}}]")
+
+
+def _peers(mode: str) -> str:
+    return f"""
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: web}}
+spec: {{selector: {{matchLabels: {{app: web}}}}, mtls: {{mode: {mode}}}}}
+---"""
+
+
+def _scope(hosts: str) -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: client}}
+spec: {{workloadSelector: {{labels: {{app: client}}}}, egress: [{{hosts: [{hosts}]}}]}}
+---"""
+
+
+BASE = (
+    _workload("web-v1", "web", "v1") + _workload("web-v2", "web", "v2") + _workload("client", "client", "v1")
+)
+EDGE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge}
+spec: {hosts: ["*"], gateways: [edge], http: [{route: [{destination: {host: web, port: {number: 8080}}}]}]}
+---"""
+LUA = """
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: lua}
+spec:
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match: {listener: {filterChain: {filter: {name: envoy.filters.network.http_connection_manager,
+      subFilter: {name: envoy.filters.http.router}}}}}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: envoy.filters.http.lua
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+          default_source_code: {inline_string: "function envoy_on_response(h) h:headers():add('x', '1') end"}
+---"""
+LIMIT = """
+apiVersion: weft.dev/v1alpha1
+kind: RateLimit
+metadata: {name: web}
+spec: {selector: {matchLabels: {app: web}}, limits: [{name: all, requests: 1000000}]}
+---"""
+ROUTE = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web, port: 8080}]
+  rules: [{backendRefs: [{name: web, port: 8080}]}]
+---"""
+HTTPS = ", {port: {number: 443, name: s, protocol: HTTPS}, hosts: [a.com], tls: {mode: PASSTHROUGH}}"
+# What is applied, or the words of what is deleted.
+CHANGES: dict[str, str | tuple[str, ...]] = {
+    "subsets and weights": _subsets("a", "b") + _weights("a", 50, "b"),
+    "a weight of zero": _weights("a", 0, "b"),
+    "and back": _weights("a", 100, "b"),
+    "renamed subsets": _subsets("c", "d") + _weights("c", 50, "d"),
+    "a delegate": _rules("[{route: [{destination: {host: web, subset: c}}]}]", "leaf", "")
+    + _rules("[{delegate: {name: leaf}}]"),
+    "another delegate": _rules("[{route: [{destination: {host: web, subset: d}}]}]", "other", "")
+    + _rules("[{delegate: {name: other}}]"),
+    "no rules": ("virtualservice", "web"),
+    "the rule of a connection": _subsets("c", "d", "\n  trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}"),
+    "no subsets": ("destinationrule", "web"),
+    "a route of the other API": ROUTE,
+    "none again": ("httproute", "web"),
+    # From HTTP to TCP listeners are exchanged for others, and Envoy removes the old before the new are warm.
+    "another port": _service(", {name: tcp-x, port: 9999, targetPort: 8080}", "http2"),
+    "one port again": _service(),
+    "mutual TLS": _peers("STRICT"),
+    "none": _peers("DISABLE"),
+    "as it comes": ("peerauthentication", "web"),
+    "a filter and a limit": LUA + LIMIT,
+    "no filter": ("envoyfilter", "lua"),
+    "no limit": ("ratelimit", "web"),
+    "a narrow view": _scope("./web.default.svc.cluster.local"),
+    "the whole view": ("sidecar", "client"),
+    "more ports at the gateway": _gateway(HTTPS),
+    "one port at the gateway": _gateway(),
+}
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    file = tmp_path_factory.mktemp("mesh") / "mesh.yaml"
+    file.write_text(BASE + _service() + _gateway() + EDGE)
+    with up(file, "--port-map", f"443={free_port()}") as running:
+        yield running
+
+
+def _address(netns: Path) -> str:
+    command = ["nsenter", f"--net={netns}", "getent", "ahostsv4", "web"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+
+
+def test_no_change_fails_a_request(mesh: Mesh) -> None:
+    netns = mesh.netns("default/client-0")
+    host = _address(netns)
+    failed: dict[str, list[str]] = {}
+    with ExitStack() as stack:
+        streams: list[Load] = [
+            stack.enter_context(load(*to, netns=inside, keep_alive=kept, threads=1, pause_s=0.01))
+            for to, inside in ((("127.0.0.1", mesh.gateway_port), None), ((host, 8080), netns))
+            for kept in (True, False)
+        ]
+        for name, change in CHANGES.items():
+            before = [(len(stream.failures), stream.answers.copy()) for stream in streams]
+            if isinstance(change, str):
+                mesh.weft("apply", "--wait", "-", stdin=change)
+            else:
+                mesh.weft("delete", *change)
+            for stream in streams:
+                stream.wait_for(5)
+            for stream, (count, answers) in zip(streams, before, strict=True):
+                if stream.failures[count:] or set(stream.answers - answers) != {200}:
+                    failed.setdefault(name, []).append(
+                        f"{stream.answers - answers}, {stream.failures[count : count + 3]}"
+                    )
+    assert failed == {}
