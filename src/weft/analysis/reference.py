@@ -32,8 +32,8 @@ The same codes stand in what `weft validate`, `weft apply` and the API answer.
 _ANALYZERS = """
 ## Analyzers
 
-For `--analyzer`, by Istio's names; those that begin with `weft.` are weft's own. `schema.ValidationAnalyzer.KIND` checks one of Istio's kinds against its
-schema and its rules.
+For `--analyzer`, by Istio's names; those that begin with `weft.` are weft's own.
+`schema.ValidationAnalyzer.KIND` checks one of Istio's kinds against its schema and its rules.
 
 | analyzer | finds |
 |---|---|

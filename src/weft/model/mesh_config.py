@@ -162,7 +162,6 @@ class MeshConfigSpec(Shape):
     cluster_delivery: Literal["auto", "eager", "onDemand"] | None = None
     """Whether sidecars get all clusters, or each when it is needed; auto: by their number, above 300."""
 
-
     proxy_listen_port: ProtoInt | None = None
     proxy_inbound_listen_port: ProtoInt | None = None
     proxy_http_port: ProtoInt | None = None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 
 from weft import cli
 from weft.cli import weft
+from weft.errors import WeftError
 
 GARBAGE = {
     "not utf-8": b"a: 'b\xed\xa0\x80'\n",
@@ -53,11 +55,11 @@ def run(argv: tuple[str, ...], file: Path, capsys: pytest.CaptureFixture[str]) -
     """The exit code, as ``main`` gives it; an exception is weft's own failure."""
     try:
         code = weft.main([str(file) if part == "FILE" else part for part in argv], standalone_mode=False)
-    except cli.click.exceptions.Exit as done:
+    except click.exceptions.Exit as done:
         code = done.exit_code
-    except cli.click.ClickException:
+    except click.ClickException:
         code = 2
-    except cli.WeftError as error:
+    except WeftError as error:
         cli.report(error)
         code = error.exit_code
     said = capsys.readouterr()

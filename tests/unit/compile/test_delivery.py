@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from tests.support.compiled import identity, listener, proxy, resources, service, table, world
@@ -21,7 +22,7 @@ WEB, COPY, DATA = (
 SERVICES = (service("web"), service("copy"), service("data", 5432, port_name="tcp"))
 
 
-def lazy(of: World, **more: object) -> frozenset[str]:
+def lazy(of: World, **more: Any) -> frozenset[str]:
     return on_demand(proxy(of, **more), of.memo).lazy
 
 
