@@ -229,7 +229,7 @@ class Up:
             wanted.insert(0, STRICT)
             self._view.say(f"mutual TLS: STRICT (PeerAuthentication {ROOT_NAMESPACE}/default)")
         if first and not any(_is_mesh_config(one) for one in wanted):
-            wanted.insert(0, ACCESS_LOG)
+            await log_access(client)
         try:
             answer = await client.apply(wanted, namespace=self._options.namespace, strict=True)
         except RefusedError as refusal:
@@ -390,6 +390,20 @@ async def _answered(ask: Callable[[], Awaitable[_T]]) -> _T:
             raise
         except WeftError:
             await asyncio.sleep(_AWAY_S)
+
+
+async def log_access(client: ApiClient) -> None:
+    """Give a mesh without MeshConfig an access log.
+
+    It is created, not applied: a MeshConfig that is applied later adds to it, and the access log stays.
+    """
+    known = {(one.group, one.kind): one for one in await client.resources()}
+    path = known[WEFT, "MeshConfig"].path(ROOT_NAMESPACE)
+    try:
+        await client.raw("POST", path, ACCESS_LOG)
+    except RefusedError as refusal:
+        if refusal.code != 409:
+            raise
 
 
 async def _nothing() -> None:

@@ -18,6 +18,12 @@ from weft.names import ProxyName
 _TYPES: Final = ("cds", "lds", "eds", "rds", "sds")
 _LEVELS: Final = ("trace", "debug", "info", "warning", "error", "critical", "off")
 _KINDS: Final = ("bootstrap", "cluster", "endpoint", "listener", "route", "secret", "all")
+# istioctl's short words and plurals for them.
+_SHORT: Final = {
+    "a": "all", "b": "bootstrap", "c": "cluster", "clusters": "cluster", "ep": "endpoint",
+    "endpoints": "endpoint", "l": "listener", "listeners": "listener", "r": "route", "routes": "route",
+    "s": "secret", "secrets": "secret",
+}  # fmt: skip
 _LINE_BYTES: Final = 256 * 1024 * 1024
 _DUMP: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -86,8 +92,15 @@ def _age(seconds: float | None) -> str:
     return f"{int(seconds)}s"
 
 
+class _Kind(click.Choice[str]):
+    """A kind of configuration, by istioctl's other words for it, too."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(_SHORT.get(value, value), param, ctx)
+
+
 @proxy.command()
-@click.argument("kind", metavar="TYPE", type=click.Choice(_KINDS))
+@click.argument("kind", metavar="TYPE", type=_Kind(_KINDS))
 @click.argument("name", required=False)
 @click.option("-f", "--file", type=_DUMP, help="A saved config dump, instead of NAME.")
 @click.option("--fqdn", default="", help="cluster: a part of the service's host.")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from weft.control.convergence import Convergence, Rejected, TypeStatus
+from weft.control.convergence import Convergence, Phase, Rejected, TypeStatus
 from weft.control.metrics import Metrics
 from weft.control.proxies import Proxies
 from weft.ir.route import Source
@@ -271,7 +271,7 @@ class Status:
         for url, short in SHORT.items():
             status = known.types.get(url, TypeStatus())
             types[short] = {
-                "status": str(status.phase()),
+                "status": str(_phase(status, connection, url)),
                 "sent": status.sent,
                 "acknowledged": status.acknowledged,
                 "sentAt": status.sent_at or None,
@@ -325,3 +325,9 @@ def sources(resource: object) -> tuple[str, ...]:
             elif value is not None and not isinstance(value, str):
                 pending.append(value)
     return tuple(found)
+
+
+def _phase(status: TypeStatus, connection: Connection, type_url: str) -> Phase:
+    """A proxy that came back with what it should have is in step, though it was sent nothing."""
+    phase = status.phase()
+    return Phase.SYNCED if phase is Phase.NOT_SENT and connection.stream.resumed(type_url) else phase

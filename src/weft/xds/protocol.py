@@ -236,6 +236,13 @@ class Stream:
                 return None
         return None
 
+    def resumed(self, type_url: str) -> bool:
+        """Whether the proxy came with resources of this type, and has all that it should have."""
+        kind = self._kinds.get(type_url)
+        if kind is None or kind.flight is not None or self.revision < 0:
+            return False
+        return bool(kind.base) or any(mark is not None for mark in kind.marks.values())
+
     def waits(self) -> bool:
         """Whether something other than endpoints is sent and not acknowledged, so that more may be due."""
         return any(

@@ -46,6 +46,12 @@ def test_the_mesh_of_the_server(runtime: Path, monkeypatch: pytest.MonkeyPatch) 
     assert find_socket("default") == blue
 
 
+@pytest.mark.parametrize("word", ["clusters", "ep", "routes", "s"])
+def test_kinds_of_configuration_by_istioctls_words(word: str) -> None:
+    done = CliRunner().invoke(weft, ["proxy", "config", word], standalone_mode=False)
+    assert "say which proxy" in getattr(done.exception, "message", ""), done.exception
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [

@@ -105,6 +105,21 @@ async def test_a_type_goes_from_not_sent_over_stale_to_synced(mesh: Mesh) -> Non
     assert mesh.cell("lds") == Phase.NOT_SENT
 
 
+async def test_a_proxy_that_comes_back_with_everything_is_in_step(mesh: Mesh) -> None:
+    before, web = mesh.connect("before"), mesh.connect()
+    mesh.publish(1, a="1")
+    before.stream.receive(Request(CLUSTER_TYPE))
+    response = before.stream.send()
+    assert response is not None
+    held = {resource.name: resource.version for resource in response.resources}
+    assert held
+    web.stream.receive(Request(CLUSTER_TYPE, initial_versions=held))
+    assert mesh.cell("cds") == Phase.NOT_SENT
+    assert web.stream.send() is None
+    assert mesh.cell("cds") == Phase.SYNCED
+    assert mesh.cell("lds") == Phase.NOT_SENT
+
+
 async def test_a_refusal_is_kept_with_its_words_until_it_is_mended(mesh: Mesh) -> None:
     web = mesh.connect()
     mesh.publish(1, a="1")
