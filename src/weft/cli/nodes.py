@@ -34,11 +34,11 @@ def find_socket(mesh: str) -> Path:
     running = _running()
     if mesh == DEFAULT_MESH and len(running) == 1:
         return running[0]
-    message = f"no node runs for mesh {mesh!r}"
-    if running:
-        meshes = ", ".join(path.parent.name for path in running)
+    message, start = f"no node runs for mesh {mesh!r}", "start one: weft up FILE…, or weft node"
+    meshes = ", ".join(path.parent.name for path in running)
+    if running and mesh == DEFAULT_MESH:
         raise UsageError(message, hint=f"these run here: {meshes}; choose with --mesh")
-    raise WeftError(message, hint="start one: weft up FILE…, or weft node")
+    raise WeftError(message, hint=f"these run here: {meshes}; or {start}" if running else start)
 
 
 def _running() -> list[Path]:
