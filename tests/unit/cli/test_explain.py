@@ -118,6 +118,15 @@ def test_what_is_no_question_exits_2(mesh: str, arguments: tuple[str, ...], word
     assert "Traceback" not in done.stderr
 
 
+def test_a_port_that_the_service_does_not_have(mesh: str) -> None:
+    details = [
+        next(step["detail"] for step in json.loads(answer.stdout)["trace"] if step["step"] == "address")
+        for answer in (_run(mesh, "--from", "a", url) for url in ("http://web/", "http://web:81/"))
+    ]
+    assert not details[0].endswith("only 80")
+    assert details[1].endswith(", which has no port 81, only 80")
+
+
 def test_a_replica_of_a_workload(tmp_path: Path) -> None:
     workload = """
 ---

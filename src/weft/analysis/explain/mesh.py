@@ -183,7 +183,9 @@ class Mesh:
             answer.say("address", f"{name or 'nothing'} is {word}")
             addresses = (NOWHERE,)
         elif parse_ip(name) is None:
-            answer.say("address", f"{name} is {addresses[0]}")
+            ports = self._ports(name.lower(), own.namespace)
+            lacks = f", which has no port {port}, only {', '.join(map(str, ports))}"
+            answer.say("address", f"{name} is {addresses[0]}{lacks if ports and port not in ports else ''}")
         source = question.source_ip or (own.address if own.address != NOWHERE else "")
         return Dialled(addresses=addresses, port=port, source_ip=source)
 
@@ -231,6 +233,13 @@ class Mesh:
                 if found:
                     return found
         return ()
+
+    def _ports(self, name: str, namespace: str) -> list[int]:
+        """The ports of the service that a name means; none when nobody declares it."""
+        for candidate in self._names(name, namespace):
+            if services := self.world.services.by_host.get(candidate):
+                return sorted({port.number for service in services for port in service.ports})
+        return []
 
     def _names(self, name: str, namespace: str) -> tuple[str, ...]:
         """The name itself, then with the parts that a resolver's search list adds."""
