@@ -199,7 +199,20 @@ class Pipeline:
                 async with self._lock:
                     batch, self._batch = self._batch, None
                     if batch is not None:
-                        await self._apply(batch)
+                        await self._try(batch)
+
+    async def _try(self, batch: _Batch) -> None:
+        """Proxies keep what they have if weft fails; what changed is taken in with the next change."""
+        try:
+            await self._apply(batch)
+        except Exception:
+            _log.exception("revision %d cannot be taken in", batch.revision)
+            self._status.metrics.errors.add()
+            if self._batch is None:
+                self._batch = batch
+            else:
+                self._batch.changes = {**batch.changes, **self._batch.changes}
+                self._batch.since = min(batch.since, self._batch.since)
 
     async def _settle(self) -> None:
         """Until no change came for a moment: a burst is one piece of work."""

@@ -33,9 +33,13 @@ def test_a_mesh_that_nobody_runs(runtime: Path) -> None:
         find_socket("other-mesh")
     assert "weft up" in refused.value.hint
     _node(runtime, "blue")
-    with pytest.raises(UsageError) as refused:
+    _node(runtime, "green")
+    with pytest.raises(WeftError) as refused:
         find_socket("other-mesh")
-    assert refused.value.hint == "these run here: blue; choose with --mesh"
+    assert refused.value.hint.startswith("these run here: blue, green; or start one: weft up")
+    with pytest.raises(UsageError) as unclear:
+        find_socket("default")
+    assert unclear.value.hint == "these run here: blue, green; choose with --mesh"
 
 
 def test_the_mesh_of_the_server(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:

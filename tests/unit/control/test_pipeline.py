@@ -273,6 +273,29 @@ async def test_an_object_that_weft_fails_on_costs_nobody_else(
         assert "a fault of ours" in mesh.pipeline.invalid[key(service("poison"))][0].message
 
 
+async def test_a_fault_of_ours_costs_one_turn_and_no_change(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mesh.apply(service())
+    async with mesh.running():
+        proxy = mesh.connect("api")
+        await mesh.converged(mesh.store.revision)
+        failed = asyncio.Event()
+
+        async def fail(*_: object) -> None:
+            failed.set()
+            raise RuntimeError("a fault of ours")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(mesh.pipeline, "_publish", fail)
+            await mesh.apply(service("first"))
+            async with asyncio.timeout(20):
+                await failed.wait()
+        await mesh.converged(await mesh.apply(service("second")))
+        for name in ("first", "second"):
+            assert f"outbound|80||{name}.shop.svc.cluster.local" in proxy.held[CLUSTER_TYPE]
+
+
 async def test_a_newcomer_does_not_wait_for_the_others(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     await mesh.apply(service(), entry("web-0", "10.0.0.1"))
     order: list[str] = []
