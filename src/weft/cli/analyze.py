@@ -14,6 +14,7 @@ from weft.errors import Severity, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from weft.analysis.analyze import Input
     from weft.analysis.finding import Finding
     from weft.client import ApiClient
     from weft.errors import Problem
@@ -147,6 +148,8 @@ def analyze(
     found = run(given, wanted)
     shown = worst(found, _level(output_threshold))
     _show(shown, output, len(parts) or len(given.live))
+    if wanted.namespace and wanted.namespace not in _namespaces(given):
+        click.echo(f"note: nothing here is in the namespace {wanted.namespace}", err=True)
     return 1 if worst(found, _level(failure_threshold)) else 0
 
 
@@ -225,6 +228,18 @@ def _settings(path: str) -> dict[str, Any]:
         raise UsageError(f"the settings cannot be read: {flaw}")
     data = documents[0].data
     return table(data, "spec") if "apiVersion" in data else data
+
+
+def _namespaces(given: Input) -> set[str]:
+    """Those that objects are in, or that are declared."""
+    objects = [*(part.data for part in given.parts), *given.live]
+    found = {""}
+    for one in objects:
+        metadata = one.get("metadata")
+        if isinstance(metadata, dict):
+            name = "name" if one.get("kind") == "Namespace" else "namespace"
+            found.add(str(metadata.get(name) or given.namespace))
+    return found
 
 
 def _objects(server: str | None) -> list[dict[str, Any]]:

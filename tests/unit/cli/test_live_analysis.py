@@ -93,3 +93,12 @@ def test_a_service_of_the_mesh(server: str) -> None:
         ["v1"],
     )
     assert found["findings"] == []
+
+
+def test_a_namespace_with_nothing_in_it(server: str) -> None:
+    said = {
+        name: CliRunner().invoke(analyze, ["--server", server, "-n", name], standalone_mode=False).output
+        for name in ("default", "defualt")
+    }
+    assert "nothing here is in the namespace" not in said["default"]
+    assert "note: nothing here is in the namespace defualt" in said["defualt"]

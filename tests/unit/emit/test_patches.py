@@ -443,6 +443,16 @@ def test_durations_may_be_written_as_go_does() -> None:
     assert [one.severity for one in flaws_of((broken,))] == [Severity.ERROR]
 
 
+def test_a_field_that_is_not_there_is_told_with_the_one_that_was_meant() -> None:
+    value = {"name": "x", "connect_time_out": "1s"}
+    (found,) = flaws_of((patch(Target.CLUSTER, Operation.ADD, value),))
+    assert found.severity is Severity.WARNING
+    assert "\n" not in found.message
+    assert found.message == (
+        "envoy.config.cluster.v3.Cluster has no field 'connect_time_out' (did you mean 'connect_timeout'?)"
+    )
+
+
 def test_what_cannot_be_read_is_told_with_its_path() -> None:
     patches = (
         patch(Target.CLUSTER, Operation.ADD, {"name": 7}, index=0),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.json_format import ParseError
 
 from weft.emit.patches.durations import in_seconds
+from weft.errors import did_you_mean
 from weft.ir.patch import Patch, Target
 from weft.protos.pool import message_class
 from weft.protos.wire import from_dict
@@ -29,6 +31,11 @@ MESSAGES: Final = {
     Target.EXTENSION_CONFIG: "envoy.config.core.v3.TypedExtensionConfig",
     Target.BOOTSTRAP: "envoy.config.bootstrap.v3.Bootstrap",
 }
+
+
+_NO_FIELD: Final = re.compile(
+    r'Message type "(?P<type>[^"]+)" has no field named "(?P<field>[^"]+)"[^\n]*\n[^\[]*\[(?P<known>[^\]]*)'
+)
 
 
 class PatchError(ValueError):
@@ -71,5 +78,12 @@ def unknown_fields(patch: Patch) -> str:
 
 
 def _said(text: str) -> str:
-    """protobuf's words without its own frame."""
+    """protobuf's words without its own frame, and a name that is not there with the one that was meant."""
+    if unknown := _NO_FIELD.search(text):
+        field = unknown["field"]
+        known = re.findall(r"\w+", unknown["known"])
+        if "_" in field:
+            known = [re.sub("[A-Z]", lambda upper: f"_{upper[0].lower()}", name) for name in known]
+        meant = did_you_mean(field, known)
+        return f"{unknown['type']} has no field '{field}'{f' ({meant})' if meant else ''}"
     return text.removeprefix("Failed to parse ").rstrip(".")
