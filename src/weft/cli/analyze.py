@@ -232,13 +232,13 @@ def _settings(path: str) -> dict[str, Any]:
 
 def _namespaces(given: Input) -> set[str]:
     """Those that objects are in, or that are declared."""
-    objects = [*(part.data for part in given.parts), *given.live]
-    found = {""}
-    for one in objects:
+    files = ((part.data, given.namespace) for part in given.parts)
+    found = set()
+    for one, usual in (*files, *((one, "") for one in given.live)):
         metadata = one.get("metadata")
         if isinstance(metadata, dict):
             name = "name" if one.get("kind") == "Namespace" else "namespace"
-            found.add(str(metadata.get(name) or given.namespace))
+            found.add(str(metadata.get(name) or usual))
     return found
 
 
