@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.support.ports import free_ports
 
 SERVICES = Path(__file__).parents[2] / "examples" / "shop" / "services"
@@ -143,3 +144,24 @@ def test_quotes_in_text_stay_text(shop: dict[str, str]) -> None:
     assert ask(shop["notifications"] + "/messages", {"to": "o'neill@example.com", "text": text})[0] == 200
     newest = ask(shop["notifications"] + "/messages")[1][0]
     assert (newest["recipient"], newest["text"]) == ("o'neill@example.com", text)
+
+
+def test_both_front_doors_lead_to_the_same_services() -> None:
+    istio, standard = (
+        list(yaml.safe_load_all((SERVICES.parent / name).read_text()))[-1]["spec"]
+        for name in ("gateway.yaml", "gateway-api.yaml")
+    )
+    by_istio = {
+        (rule["match"][0]["uri"]["prefix"], rule["rewrite"]["uri"], rule["route"][0]["destination"]["host"])
+        for rule in istio["http"][:-1]
+    }
+    by_standard = {
+        (
+            rule["matches"][0]["path"]["value"],
+            rule["filters"][0]["urlRewrite"]["path"]["replacePrefixMatch"],
+            rule["backendRefs"][0]["name"],
+        )
+        for rule in standard["rules"][:-1]
+    }
+    assert by_istio == by_standard
+    assert len(by_istio) == 4
