@@ -55,14 +55,15 @@ class Asking:
             try:
                 return running(workload, self._server)
             except WeftError as error:
-                failures.append(error.message)
+                failures.append(error)
         for workload in _serving(name, self._server) if role == "gateway" else ():
             try:
                 return running(workload, self._server)
             except WeftError as error:
-                failures.append(error.message)
+                failures.append(error)
         raise WeftError(
-            f"{name} cannot be asked: {failures[0]}", hint="weft proxy status lists those that run"
+            f"{name} cannot be asked: {failures[0].message}",
+            hint=failures[0].hint or "weft proxy status lists those that run",
         )
 
 
