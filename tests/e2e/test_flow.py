@@ -303,3 +303,7 @@ def test_explain_follows_a_request_and_says_where_the_next_one_would_go(shop: Me
     assert (target["cluster"], target["service"], told["upstream"]["tls"]) == (
         asked["cluster"], "payments", "mtls",
     )  # fmt: skip
+
+    door = "http://localhost/api/orders"  # asked by the Gateway, answered by the proxy that it selects
+    told = json.loads(shop.weft("explain", "--live", "--from", "gateway:shop/shop", door))
+    assert (told["action"], told["route"]["name"]) == ("forward", "shop"), told
