@@ -208,6 +208,8 @@ def _decision(config: Any, prefix: str, passage: Passage) -> tuple[bool, str]:
 
 _ALLOW: Final = 0  # config.rbac.v3.RBAC.Action
 _HTTP: Final = "envoy.extensions.filters.http"
+
+
 def _discovery(passage: Passage, base: Any, overrides: list[Any]) -> None:
     passage.asks = (overrides[-1] if overrides else base).HasField("odcds")
 
