@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,33 +13,29 @@ from xml.etree import ElementTree
 ALLOWED_SKIP = "sample cases are not here"
 
 
-def main(paths: list[str]) -> int:
+def main(folder: str, *runs: str) -> int:
     """Print the line; 1 when something failed, nothing ran, or CI met a skip that is not allowed.
 
-    The last path is where what failed in the one before it was tried again; the same path: nothing was.
+    Each run left ``FOLDER/RUN.xml``. Where something failed, ``FOLDER/RUN-again.xml`` is the report of the
+    second try, and what failed in that has failed.
     """
-    *paths, again = paths
     count: Counter[str] = Counter()
     seconds = 0.0
     forbidden: list[str] = []
-    for path in paths:
-        if not Path(path).exists():
-            count["errors"] += 1
-            continue
-        for suite in ElementTree.parse(path).getroot().iter("testsuite"):  # noqa: S314 (our own file)
-            seconds += float(suite.get("time", "0"))
-            for key in ("tests", "failures", "errors", "skipped"):
-                count[key] += int(suite.get(key, "0"))
-            for case in suite.iter("testcase"):
-                forbidden += [
-                    f"{case.get('classname')}::{case.get('name')}: {skip.get('message')}"
-                    for skip in case.iter("skipped")
-                    if ALLOWED_SKIP not in (skip.get("message") or "")
-                ]
-    if again != paths[-1]:
-        count["failures"], count["errors"] = broken(paths[:-1]) + broken([again]), 0
-    failed = count["failures"] + count["errors"]
-    passed = count["tests"] - failed - count["skipped"]
+    for name in runs:
+        first, again = Path(folder) / f"{name}.xml", Path(folder) / f"{name}-again.xml"
+        seconds += sum(float(suite.get("time", "0")) for suite in suites(first, again))
+        count["tests"] += sum(int(suite.get("tests", "0")) for suite in suites(first))
+        count["skipped"] += sum(int(suite.get("skipped", "0")) for suite in suites(first))
+        count["failed"] += broken(again if again.exists() else first)
+        forbidden += [
+            f"{case.get('classname')}::{case.get('name')}: {skip.get('message')}"
+            for suite in suites(first)
+            for case in suite.iter("testcase")
+            for skip in case.iter("skipped")
+            if ALLOWED_SKIP not in (skip.get("message") or "")
+        ]
+    failed, passed = count["failed"], count["tests"] - count["failed"] - count["skipped"]
     parts = [f"{failed} failed"] if failed else []
     parts.append(f"{passed} passed")
     if count["skipped"]:
@@ -50,17 +47,19 @@ def main(paths: list[str]) -> int:
     return 1 if failed or not passed or strict else 0
 
 
-def broken(paths: list[str]) -> int:
-    """How many tests failed or could not run; a report that is missing counts as one."""
-    found = 0
+def suites(*paths: Path) -> Iterator[ElementTree.Element]:
+    """What is in the reports that are there."""
     for path in paths:
-        if not Path(path).exists():
-            found += 1
-            continue
-        for suite in ElementTree.parse(path).getroot().iter("testsuite"):  # noqa: S314 (our own file)
-            found += int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
-    return found
+        if path.exists():
+            yield from ElementTree.parse(path).getroot().iter("testsuite")  # noqa: S314 (our own file)
+
+
+def broken(path: Path) -> int:
+    """How many tests failed or could not run; a report that is missing or empty counts as one."""
+    found = [int(suite.get("failures", "0")) + int(suite.get("errors", "0")) for suite in suites(path)]
+    ran = sum(int(suite.get("tests", "0")) for suite in suites(path))
+    return sum(found) if ran else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))
