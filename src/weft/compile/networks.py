@@ -46,8 +46,14 @@ class Networks:
 def networks_of(maps: Mapping[Key, ConfigMap], services: Mapping[Key, Service], domain: str) -> Networks:
     """What ``meshNetworks`` says, and Services that are gateways of a network."""
     said = _said(maps)
+    by_name = any(
+        gateway.registry_service_name
+        for network in (said.networks or {}).values()
+        for gateway in network.gateways or ()
+    )
     outside = {
-        service_host(key.name, key.namespace, domain): _outside(service) for key, service in services.items()
+        service_host(key.name, key.namespace, domain): _outside(service)
+        for key, service in (services.items() if by_name else ())
     }
     gateways = set(_labelled(services))
     blocks: list[tuple[Block, str]] = []

@@ -65,6 +65,8 @@ class RuleIndex:
 
         In each the most specific host counts alone, whether or not its rules are for this client.
         """
+        if not self._local and not self._exported and not self._private_root:
+            return ()
         root = settings.root_namespace
         local = self._private_root if client == root else self._local.get(client, {})
         found = _most_specific(local, host)
