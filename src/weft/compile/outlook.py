@@ -44,10 +44,10 @@ def outlooks_of(
     memo: Memo,
 ) -> Outlooks:
     """``besides``: hosts that rules other than VirtualServices lead to, under a listener's limits."""
-    rules = [memo(mesh_virtual_services, resources, namespace, part.limits, settings) for part in egress]
     if egress == (WHOLE,):
-        reach = memo(View.of, namespace, memo(visible_services, services, namespace, None, frozenset()))
-        return memo(_outlooks, (memo(Outlook, WHOLE, reach, rules[0]),), reach)
+        # By few inputs first: a key of every service is dear, and most sidecars ask for the same.
+        return memo(_unlimited, services, resources, namespace, settings, memo)
+    rules = [memo(mesh_virtual_services, resources, namespace, part.limits, settings) for part in egress]
     shown = [memo(_shown, services, namespace, part.limits, part.only, memo) for part in egress]
     led: frozenset[str] = frozenset()
     for part, obeyed in zip(egress, rules, strict=True):
@@ -60,6 +60,19 @@ def outlooks_of(
         for part, listed, obeyed in zip(egress, shown, rules, strict=True)
     )
     return memo(_outlooks, made, reach)
+
+
+def _unlimited(
+    services: Services,
+    resources: Mapping[Key, VirtualService],
+    namespace: str,
+    settings: Settings,
+    memo: Memo,
+) -> Outlooks:
+    """Where no Sidecar says anything: all that is exported to the namespace."""
+    rules = memo(mesh_virtual_services, resources, namespace, WHOLE.limits, settings)
+    reach = memo(View.of, namespace, memo(visible_services, services, namespace, None, frozenset()))
+    return memo(_outlooks, (memo(Outlook, WHOLE, reach, rules),), reach)
 
 
 def _outlooks(made: tuple[Outlook, ...], reach: View) -> Outlooks:

@@ -20,11 +20,14 @@ from weft.model.resource import Key
 from weft.names import outbound_cluster
 
 
-def peers_of(world: World, own: Instance) -> str:
-    """The cluster whose endpoints they are: that of its oldest Service; empty where nobody asks for them."""
+def needs_peers(world: World) -> bool:
+    """Whether anything in the mesh counts on knowing them."""
     zones = world.memo(_zone_aware, world.all(DestinationRule), world.settings)
-    if not zones and not world.memo(shared, world.all(RateLimit)):
-        return ""
+    return zones or world.memo(shared, world.all(RateLimit))
+
+
+def peers_of(world: World, own: Instance) -> str:
+    """The cluster whose endpoints they are: that of its oldest Service; empty where it has none."""
     for service in world.memo(selecting, world.services, own):
         for port in service.ports:
             if port.protocol is not Protocol.UDP:

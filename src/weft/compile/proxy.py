@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from weft import ir
 from weft.compile.istio.envoy_filter import patches_of, wants_metadata
-from weft.compile.peers import peers_of
+from weft.compile.peers import needs_peers, peers_of
 from weft.compile.problems import problems_of
 from weft.compile.rate_limit import limited, limits_of
 from weft.compile.router import router
@@ -32,8 +32,8 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
         limits = memo(limits_of, resources, namespace, own.labels, settings.root_namespace, settings.domain)
         if limits:
             proxy = replace(proxy, listeners=limited(proxy.listeners, limits, memo))
-    if peers := peers_of(world, itself(world, identity)):
-        proxy = replace(proxy, peers=peers)
+    if needs_peers(world):
+        proxy = replace(proxy, peers=peers_of(world, itself(world, identity)))
     if filters := world.all(EnvoyFilter):
         metadata = identity.metadata if world.memo(wants_metadata, filters) else ()
         namespace, labels = identity.name.namespace, itself(world, identity).labels
