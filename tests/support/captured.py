@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -157,7 +158,8 @@ class Node:
 
     @staticmethod
     def _say(connection: socket.socket, event: dict[str, Any]) -> None:
-        connection.sendall(json.dumps(event).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # who asked may be gone already
+            connection.sendall(json.dumps(event).encode() + b"\n")
 
     def _ready(self) -> dict[str, Any]:
         return {
