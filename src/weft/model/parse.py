@@ -225,6 +225,8 @@ def _problems(
             message = f"there is no field {word!r} here"
             yield Problem(UNKNOWN_FIELD, message, place(path), hint, join(path))
             continue
+        if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
+            continue  # enough were given: those that are no good are told by themselves
         message, hint = _explain(detail)
         if detail["type"].startswith("model_") and len(known := _fields_at(model, path)) == 1:
             hint = f"write {{{next(iter(known))}: {detail['input']}}}"

@@ -119,6 +119,21 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
     ]
 
 
+def test_a_list_of_bad_items_is_not_said_to_be_empty() -> None:
+    limits = """
+        apiVersion: weft.dev/v1alpha1
+        kind: RateLimit
+        metadata: {name: x}
+        spec:
+          limits: %s
+    """
+    assert findings(limits % "[{name: a, requests: 0}]") == [
+        "6:22: spec.limits[0].requests: 0 is too small: at least 1"
+    ]
+    (empty,) = findings(limits % "[]")
+    assert "at least 1 needed" in empty
+
+
 def test_all_errors_at_once_in_the_order_of_the_file() -> None:
     assert findings(
         """
