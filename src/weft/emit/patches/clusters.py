@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from weft.emit.patches.merge import merge, merged_any
+from weft.emit.patches.merge import MERGES, merge_value, merged_any
 from weft.emit.patches.sorted import Patches, applied
 from weft.emit.patches.value import PatchError, value_of
 from weft.ir.patch import Context, Operation, Patch, Target
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from weft.protos import cluster_v3
 
-_MERGES: Final = (Operation.MERGE, Operation.MERGE_AND_REPLACE_LIST)
-
 
 def patch_cluster(cluster: cluster_v3.Cluster, patches: Patches, context: Context) -> bool:
     """Apply to a cluster what is for it, in place. False when it is to be removed."""
@@ -25,7 +23,7 @@ def patch_cluster(cluster: cluster_v3.Cluster, patches: Patches, context: Contex
             continue
         if patch.operation is Operation.REMOVE:
             return False
-        if patch.operation in _MERGES:
+        if patch.operation in MERGES:
             applied(patch, _merge, cluster, patch)
     return True
 
@@ -56,7 +54,7 @@ def _merge(cluster: cluster_v3.Cluster, patch: Patch) -> None:
     if value.HasField("transport_socket"):
         _merge_socket(cluster, value)
     else:
-        merge(cluster, value, replace_lists=patch.operation is Operation.MERGE_AND_REPLACE_LIST)
+        merge_value(cluster, patch)
 
 
 def _merge_socket(cluster: cluster_v3.Cluster, value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 
 from weft.emit.patches.lists import keep, patch_list
-from weft.emit.patches.merge import merge, merged_any
+from weft.emit.patches.merge import MERGES, merge_value, merged_any
 from weft.emit.patches.routes import patch_routes
 from weft.emit.patches.sorted import Patches, applied
 from weft.emit.patches.value import value_of
@@ -21,7 +21,6 @@ from weft.protos.wire import pack, type_url
 if TYPE_CHECKING:
     from weft.protos import listener_v3
 
-_MERGES: Final = (Operation.MERGE, Operation.MERGE_AND_REPLACE_LIST)
 _VIRTUAL: Final = frozenset({VIRTUAL_INBOUND, VIRTUAL_OUTBOUND})
 _MANAGER: Final = type_url(hcm_v3.HttpConnectionManager())
 
@@ -33,8 +32,8 @@ def patch_listener(listener: listener_v3.Listener, patches: Patches, context: Co
             continue
         if patch.operation is Operation.REMOVE:
             return False
-        if patch.operation in _MERGES:
-            applied(patch, _merge, listener, patch)
+        if patch.operation in MERGES:
+            applied(patch, merge_value, listener, patch)
     for patch in patches.of(Target.LISTENER_FILTER, context):
         if _is_listener(listener, patch):
             _patch_listener_filters(listener, patch)
@@ -55,12 +54,6 @@ class _Scene:
             for patch in self.patches.of(target, self.context)
             if _is_listener(self.listener, patch) and _is_chain(self.listener, chain, patch)
         ]
-
-
-def _merge(into: Any, patch: Patch) -> None:
-    value = value_of(patch)
-    if value is not None:
-        merge(into, value, replace_lists=patch.operation is Operation.MERGE_AND_REPLACE_LIST)
 
 
 def _merge_filter(into: Any, patch: Patch) -> None:
@@ -105,7 +98,7 @@ def _patch_chain(scene: _Scene, chain: listener_v3.FilterChain) -> None:
         if patch.operation is Operation.REMOVE:
             chain.ClearField("filters")
             return
-        if patch.operation in _MERGES:
+        if patch.operation in MERGES:
             applied(patch, _merge_chain, chain, patch)
     filters = scene.of(Target.NETWORK_FILTER, chain)
     for patch in filters:
@@ -133,7 +126,7 @@ def _merge_chain(chain: listener_v3.FilterChain, patch: Patch) -> None:
         if own.HasField("typed_config") and wanted.HasField("typed_config"):
             own.typed_config.CopyFrom(merged_any(own.typed_config, wanted.typed_config))
         return
-    _merge(chain, patch)
+    merge_value(chain, patch)
 
 
 def _patch_manager(scene: _Scene, chain: listener_v3.FilterChain, part: listener_v3.Filter) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.message import DecodeError, Message
 
-from weft.emit.patches.value import PatchError
+from weft.emit.patches.value import PatchError, value_of
+from weft.ir.patch import Operation, Patch
 from weft.protos import well_known
 from weft.protos.wire import from_any, pack
 
@@ -22,6 +23,20 @@ _WHOLE: Final = frozenset(
         "Int64Value", "FloatValue", "DoubleValue",
     )
 )  # fmt: skip
+
+
+MERGES: Final = (Operation.MERGE, Operation.MERGE_AND_REPLACE_LIST)
+
+
+def merge_value(into: Message, patch: Patch) -> None:
+    """Merge the value of a patch, if it has one, into a message.
+
+    Raises:
+        PatchError: the value cannot be read, or is of another type.
+    """
+    value = value_of(patch)
+    if value is not None:
+        merge(into, value, replace_lists=patch.operation is Operation.MERGE_AND_REPLACE_LIST)
 
 
 def merge(into: Message, other: Message, *, replace_lists: bool = False) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from weft.emit.patches.lists import keep, patch_list
-from weft.emit.patches.merge import merge
+from weft.emit.patches.merge import MERGES, merge_value
 from weft.emit.patches.sorted import Patches, applied
 from weft.emit.patches.value import value_of
 from weft.ir.patch import Context, Operation, Patch, Target
@@ -14,7 +14,6 @@ from weft.ir.patch import Context, Operation, Patch, Target
 if TYPE_CHECKING:
     from weft.protos import route_v3
 
-_MERGES: Final = (Operation.MERGE, Operation.MERGE_AND_REPLACE_LIST)
 _ACTIONS: Final = {"route": "ROUTE", "redirect": "REDIRECT", "direct_response": "DIRECT_RESPONSE"}
 
 
@@ -24,8 +23,8 @@ def patch_routes(table: route_v3.RouteConfiguration, patches: Patches, context: 
         patch for patch in patches.of(Target.ROUTE_CONFIGURATION, context) if _is_about(table.name, patch)
     ]
     for patch in here:
-        if patch.operation in _MERGES:
-            applied(patch, _merge, table, patch)
+        if patch.operation in MERGES:
+            applied(patch, merge_value, table, patch)
     hosts = [patch for patch in patches.of(Target.VIRTUAL_HOST, context) if _is_about(table.name, patch)]
     routes = [patch for patch in patches.of(Target.HTTP_ROUTE, context) if _is_about(table.name, patch)]
     if not hosts and not routes:
@@ -44,8 +43,8 @@ def _patch_host(host: route_v3.VirtualHost, hosts: Sequence[Patch], routes: Sequ
             continue
         if patch.operation is Operation.REMOVE:
             return False
-        if patch.operation in _MERGES:
-            applied(patch, _merge, host, patch)
+        if patch.operation in MERGES:
+            applied(patch, merge_value, host, patch)
         elif patch.operation is Operation.REPLACE:
             applied(patch, _replace, host, patch)
     _patch_each(host, [patch for patch in routes if _is_host(host, patch)])
@@ -61,12 +60,12 @@ def _patch_each(host: route_v3.VirtualHost, patches: Sequence[Patch]) -> None:
             if patch.operation is Operation.REMOVE:
                 removed.add(index)
                 break
-            if patch.operation in _MERGES:
-                applied(patch, _merge, route, patch)
+            if patch.operation in MERGES:
+                applied(patch, merge_value, route, patch)
     for index in sorted(removed, reverse=True):
         del host.routes[index]
     for patch in patches:
-        if patch.operation in _MERGES or patch.operation is Operation.REMOVE:
+        if patch.operation in MERGES or patch.operation is Operation.REMOVE:
             continue
         matches = _matcher(patch) if patch.match.by_route else None
         if patch.operation is Operation.INSERT_FIRST and matches and not any(map(matches, host.routes)):
@@ -76,12 +75,6 @@ def _patch_each(host: route_v3.VirtualHost, patches: Sequence[Patch]) -> None:
 
 def _matcher(patch: Patch) -> Any:
     return lambda route: _is_route(route, patch)
-
-
-def _merge(into: Any, patch: Patch) -> None:
-    value = value_of(patch)
-    if value is not None:
-        merge(into, value, replace_lists=patch.operation is Operation.MERGE_AND_REPLACE_LIST)
 
 
 def _replace(into: Any, patch: Patch) -> None:
