@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from weakref import WeakValueDictionary
 
+from weft.protos import listener_v3
 from weft.protos.wire import any_of
 
 if TYPE_CHECKING:
@@ -18,12 +19,16 @@ _VERSION_BYTES: Final = 8
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Packed:
-    """``body`` is a serialised ``google.protobuf.Any``; ``version`` is a hash of it, in hex."""
+    """``body`` is a serialised ``google.protobuf.Any``; ``version`` is a hash of it, in hex.
+
+    ``bound``: a listener with a socket of its own, so that its port is free only when it is gone.
+    """
 
     name: str
     version: str
     body: bytes = field(repr=False)
     unit: object = field(default=None, repr=False, compare=False)
+    bound: bool = False
 
 
 # By content: equal bytes are held once, however they came about.
@@ -36,7 +41,15 @@ def pack(name: str, message: Message, unit: object = None) -> Packed:
     """``message`` as a shared resource; equal messages give the very same object."""
     body = any_of(message)
     version = hashlib.blake2b(body, digest_size=_VERSION_BYTES).hexdigest()
-    return _by_content.setdefault((name, version), Packed(name, version, body, unit))
+    bound = isinstance(message, listener_v3.Listener) and _is_bound(message)
+    return _by_content.setdefault((name, version), Packed(name, version, body, unit, bound))
+
+
+def _is_bound(listener: listener_v3.Listener) -> bool:
+    """Envoy binds unless it is told not to; one without an address is reached from inside alone."""
+    return listener.HasField("address") and (
+        listener.bind_to_port.value if listener.HasField("bind_to_port") else True
+    )
 
 
 def packed_once(unit: object, name: str, build: Callable[..., Message], *context: Hashable) -> Packed:

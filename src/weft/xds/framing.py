@@ -46,6 +46,7 @@ class Answer:
     version: str
     body: bytes
     aliases: tuple[str, ...] = ()
+    bound: bool = False
 
 
 def varint(number: int) -> bytes:

@@ -5,10 +5,11 @@ A ``Stream`` is told what the proxy says (``receive``) and what it shall have (`
 against a real Envoy:
 
 - One un-acknowledged response for each type. Whatever changes meanwhile goes into the next one.
-- Make before break: clusters, the endpoints of every cluster just sent, listeners, routes; clusters that are
-  gone are taken away last (one that was asked for by name is made empty instead), and not while a listener or
-  a route that may still use them was refused. A stream works on one snapshot until the proxy has it whole,
-  then takes the newest.
+- Make before break: clusters, the endpoints of every cluster just sent, listeners, routes. Listeners that are
+  gone stay until the routes are there, for others may take over what they served; those that hold a port make
+  room at once. Clusters that are gone go last (one that was asked for by name is made empty instead), and not
+  while a listener or a route that may still use them was refused. A stream works on one snapshot until the
+  proxy has it whole, then takes the newest.
 - An acknowledged cluster is a warm one. A cluster that changed warms anew and wants its endpoints again.
 - After a refusal (NACK) nothing is known of that response's resources, so they are sent again in halves until
   the culprits stand alone. A culprit is not sent again until it changes; everything else goes on.
@@ -74,7 +75,7 @@ class _Kind:
     The proxy holds ``base`` as far as it asked for it, but for ``marks``: a version is what it holds of that
     name, None says that it must be told of that name. Both are brought up to date when a response is made; a
     refusal takes that back. ``lazy`` are the names in ``base`` that it has only if it asked for them, or if
-    they were sent ``ahead``.
+    they were sent ``ahead``. ``leaving`` are those that are taken away later.
     """
 
     __slots__ = (
@@ -83,6 +84,7 @@ class _Kind:
         "flight",
         "greet",
         "lazy",
+        "leaving",
         "marks",
         "names",
         "rejected",
@@ -96,6 +98,7 @@ class _Kind:
         self.base: Mapping[str, Resource] = _NONE
         self.lazy: frozenset[str] = NO_NAMES
         self.ahead: frozenset[str] = NO_NAMES
+        self.leaving: frozenset[str] = NO_NAMES
         self.marks: dict[str, str | None] = {}
         self.flight: _Flight | None = None
         self.suspects: list[tuple[str, ...]] = []
@@ -302,12 +305,17 @@ class Stream:
             if kind is None:
                 continue
             if kind.flight is None:
-                response = self._push(type_url, kind)
+                response = self._push(type_url, kind, removals=type_url != LISTENER_TYPE)
                 if response is not None:
                     return response
             elif not self._overdue:
                 return None
             refused = refused or bool(kind.rejected) or kind.flight is not None
+        listeners = kinds.get(LISTENER_TYPE)
+        if listeners is not None and listeners.flight is None:
+            response = self._push(LISTENER_TYPE, listeners, removals=True)
+            if response is not None:
+                return response
         if clusters is not None and clusters.flight is None and not refused:
             return self._push(CLUSTER_TYPE, clusters, removals=True)
         return None
@@ -339,7 +347,7 @@ class Stream:
         if kind.marks:
             names = sorted({*changed, *kind.marks}) if changed else sorted(kind.marks)
         keys, resources, removed, later = self._due(type_url, kind, want, names, removals=removals)
-        kind.base, kind.marks = want, later
+        kind.base, kind.marks, kind.leaving = want, later, frozenset(later)
         self._note(type_url, kind)
         if not keys and not removed and not kind.greet:
             return None
@@ -396,7 +404,7 @@ class Stream:
                     resources.append(resource)
             elif not kind.whole or (name not in kind.marks and self._holds(kind, name) is None):
                 continue
-            elif removals:
+            elif removals or (type_url == LISTENER_TYPE and self._is_bound(kind, name)):
                 removed.append(name)
             else:
                 later[name] = self._holds(kind, name)
@@ -410,6 +418,11 @@ class Stream:
             return None
         held = kind.base.get(name)
         return held.version if held is not None else None
+
+    def _is_bound(self, kind: _Kind, name: str) -> bool:
+        """Whether a listener that the proxy holds may have a port that another needs."""
+        held = kind.base.get(name)
+        return held.bound if held is not None else name not in kind.leaving
 
     def _wanted(self, type_url: str) -> Mapping[str, Resource]:
         if type_url == ENDPOINT_TYPE:

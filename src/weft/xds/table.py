@@ -28,6 +28,10 @@ class Resource(Protocol):
     def body(self) -> bytes:
         """The bytes that all streams share."""
 
+    @property
+    def bound(self) -> bool:
+        """Whether it is a listener that holds a port, which no other can have meanwhile."""
+
 
 R = TypeVar("R", bound=Resource, covariant=True)
 

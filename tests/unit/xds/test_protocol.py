@@ -34,7 +34,11 @@ BAD = 2  # versions that Envoy refuses
 
 
 def make(kind: str, data: dict[str, object]) -> dict[str, Packed]:
-    return {name: Packed(name, f"{name}@{kind}@{value}", b"\n\x01x") for name, value in data.items()}
+    """``l0`` has a port of its own, which another listener may need."""
+    return {
+        name: Packed(name, f"{name}@{kind}@{value}", b"\n\x01x", bound=name == "l0")
+        for name, value in data.items()
+    }
 
 
 def is_made(version: str) -> bool:
@@ -366,6 +370,31 @@ def test_a_cluster_that_was_asked_for_is_emptied_after_routes_left_it() -> None:
     assert [answer(), answer()] == [(CLUSTER_TYPE, ["c"]), (ROUTE_TYPE, ["r"])]
     stream.update(Snapshot(2, {CLUSTER_TYPE: {}, ROUTE_TYPE: routes("2")}))
     assert [answer(), answer()] == [(ROUTE_TYPE, ["r"]), (CLUSTER_TYPE, ["c"])]
+    assert stream.send() is None
+    assert stream.revision == 2
+
+
+def test_listeners_that_hold_a_port_make_room_and_others_wait_for_the_routes() -> None:
+    stream = Stream(Shared())
+
+    def listeners(*names: str) -> dict[str, Packed]:
+        return {name: Packed(name, "1", b"\n\x01x", bound=name.startswith("bound")) for name in names}
+
+    def answer() -> tuple[str, list[str], tuple[str, ...]]:
+        response = stream.send()
+        assert response is not None
+        stream.receive(Request(response.type_url, nonce=response.nonce))
+        return response.type_url, [resource.name for resource in response.resources], response.removed
+
+    stream.receive(Request(LISTENER_TYPE, subscribe=("*",)))
+    stream.receive(Request(ROUTE_TYPE, subscribe=("80",)))
+    old = {LISTENER_TYPE: listeners("bound", "10.0.0.1_80"), ROUTE_TYPE: make("r", {"80": 0})}
+    stream.update(Snapshot(1, old))
+    assert [answer()[0], answer()[0]] == [LISTENER_TYPE, ROUTE_TYPE]
+    stream.update(Snapshot(2, {LISTENER_TYPE: listeners("bound-too"), ROUTE_TYPE: make("r", {"80": 1})}))
+    assert answer() == (LISTENER_TYPE, ["bound-too"], ("bound",))
+    assert answer() == (ROUTE_TYPE, ["80"], ())
+    assert answer() == (LISTENER_TYPE, [], ("10.0.0.1_80",))
     assert stream.send() is None
     assert stream.revision == 2
 
