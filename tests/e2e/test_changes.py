@@ -154,7 +154,9 @@ CHANGES: dict[str, str | tuple[str, ...]] = {
     "no subsets": ("destinationrule", "web"),
     "a route of the other API": ROUTE,
     "none again": ("httproute", "web"),
-    # From HTTP to TCP listeners are exchanged for others, and Envoy removes the old before the new are warm.
+    # Listeners are exchanged for others: by host name and port for HTTP, by address for TCP.
+    "bytes instead of requests": _service(name="tcp"),
+    "requests again": _service(),
     "another port": _service(", {name: tcp-x, port: 9999, targetPort: 8080}", "http2"),
     "one port again": _service(),
     "mutual TLS": _peers("STRICT"),
