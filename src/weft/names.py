@@ -23,6 +23,8 @@ LOOKUP_CLUSTER: Final = "AllowAnyDynamicDNSCluster"
 BLACKHOLE_CLUSTER: Final = "BlackHoleCluster"
 INBOUND_PASSTHROUGH_CLUSTER: Final = "InboundPassthroughCluster"
 XDS_CLUSTER: Final = "xds-grpc"
+# Where spans, logs and metrics go: a process and a port beside the control plane's.
+TELEMETRY_CLUSTER: Final = "weft-telemetry"
 # The proxy's own replicas, which Envoy must know from its start (cluster_manager.local_cluster_name).
 LOCAL_CLUSTER: Final = "local"
 LOCAL_ENDPOINTS: Final = "local|"
@@ -39,6 +41,7 @@ ALLOW_ANY_LOOKUP: Final = "allow_any_dynamic_dns"
 OUTBOUND_PORT: Final = 15001
 INBOUND_PORT: Final = 15006
 XDS_PORT: Final = 15012
+TELEMETRY_PORT: Final = 15013
 MONITORING_PORT: Final = 15014
 API_PORT: Final = 15017
 HEALTH_PORT: Final = 15021

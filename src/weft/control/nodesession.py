@@ -20,7 +20,7 @@ from weft.errors import WeftError
 from weft.identity.nodes import Node
 from weft.identity.server import Issuer, Refused
 from weft.instance import Instance
-from weft.names import CLUSTER_DOMAIN
+from weft.names import CLUSTER_DOMAIN, TELEMETRY_PORT
 from weft.spiffe import NodeId
 from weft.start import ProxyStart
 
@@ -39,11 +39,15 @@ CLOSE_SILENT: Final = 4008
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """What nodes are told of the control plane. ``xds`` is ``host:port``, ``api`` a URL."""
+    """What nodes are told of the control plane. ``xds`` is ``host:port``, ``api`` a URL.
+
+    ``telemetry_port`` is of the same host as ``xds``.
+    """
 
     xds: str
     api: str
     domain: str = CLUSTER_DOMAIN
+    telemetry_port: int = TELEMETRY_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,7 @@ class Session:
                 "trustDomain": authority.trust_domain,
                 "domain": where.domain,
                 "xds": where.xds,
+                "telemetryPort": where.telemetry_port,
             }
         )
         self.send({"type": "bundle", "pem": authority.bundle})

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from weft.names import (
     LOCAL_CLUSTER,
+    TELEMETRY_CLUSTER,
+    TELEMETRY_PORT,
     WORKLOAD_CERTIFICATE,
     WORKLOAD_CERTIFICATE_FILE,
     WORKLOAD_TRUST_BUNDLE,
@@ -30,6 +32,8 @@ _TYPE: Final = "type.googleapis.com/"
 _UNKNOWN: Final = "unknown"  # Istio's word in metrics
 _ADMIN_CLUSTER: Final = "agent"
 _SOCKET_MODE: Final = 0o600
+# Batches of telemetry under way: what is more is lost at once, so that a slow store costs little memory.
+_FEW: Final = {"max_connections": 4, "max_pending_requests": 32, "max_requests": 64}
 # Istio's limit for regular expressions (RE2 program size).
 _RE2_SIZE: Final = 32768
 # Idle istio_* series vanish after this; a whole number of flushes (5 s).
@@ -44,6 +48,7 @@ _KEPT_PREFIXES: Final = (
     "server.",
     "control_plane.",
     f"cluster.{XDS_CLUSTER}.",
+    f"cluster.{TELEMETRY_CLUSTER}.",
     # Not for show: Envoy divides limits by this very gauge.
     f"cluster.{LOCAL_CLUSTER}.membership_",
     "istio_",
@@ -76,7 +81,7 @@ class Settings:
 
     ``metadata`` is the node's (``NAMESPACE``, ``LABELS``, ``WEFT`` …); ``control_plane`` lists the names
     that its certificate may bear (``spiffe://…`` or DNS), none means any that the trust bundle signed.
-    ``kept_stats``: further prefixes of statistics to make.
+    ``kept_stats``: further prefixes of statistics to make. ``telemetry_port``: of the same host.
     """
 
     name: ProxyName
@@ -84,6 +89,7 @@ class Settings:
     admin_socket: str = "admin.sock"
     xds_host: str = "127.0.0.1"
     xds_port: int = XDS_PORT
+    telemetry_port: int = TELEMETRY_PORT
     control_plane: tuple[str, ...] = ()
     health: Place | None = None
     prometheus: Place | None = None
@@ -201,11 +207,13 @@ def _cluster(name: str, address: Json, **fields: Any) -> Json:
     }
 
 
-def _control_plane(settings: Settings) -> Json:
+def _control_plane(settings: Settings, name: str, port: int, **fields: Any) -> Json:
+    """A port of the control plane's host, which shows the control plane's certificate."""
     keepalive = {"interval": "30s", "timeout": "10s"}
     return _cluster(
-        XDS_CLUSTER,
-        {"socket_address": {"address": settings.xds_host, "port_value": settings.xds_port}},
+        name,
+        {"socket_address": {"address": settings.xds_host, "port_value": port}},
+        **fields,
         type="STATIC" if _is_address(settings.xds_host) else "STRICT_DNS",
         typed_extension_protocol_options={
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": _typed(
@@ -293,7 +301,10 @@ def _static(settings: Settings) -> Json:
         ],
         "clusters": [
             _cluster(_ADMIN_CLUSTER, admin, type="STATIC"),
-            _control_plane(settings),
+            _control_plane(settings, XDS_CLUSTER, settings.xds_port),
+            _control_plane(
+                settings, TELEMETRY_CLUSTER, settings.telemetry_port, circuit_breakers={"thresholds": [_FEW]}
+            ),
             _replicas(settings.name),
         ],
     }

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from weft.names import TELEMETRY_PORT
 from weft.node.inquiry import Ask
 from weft.start import ProxyStart
 
@@ -16,11 +17,15 @@ Instance = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where sidecars fetch their configuration, and which names its certificate may bear."""
+    """Where sidecars fetch their configuration, and which names its certificate may bear.
+
+    ``telemetry_port``: where they send what they saw, of the same host.
+    """
 
     host: str
     port: int
     names: tuple[str, ...] = ()
+    telemetry_port: int = TELEMETRY_PORT
 
 
 class Link(Protocol):

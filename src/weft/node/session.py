@@ -18,7 +18,7 @@ import aiohttp
 from weft import __version__
 from weft.errors import WeftError
 from weft.instance import Instance
-from weft.names import CLUSTER_DOMAIN, CONTROL_PLANE_HOST
+from weft.names import CLUSTER_DOMAIN, CONTROL_PLANE_HOST, TELEMETRY_PORT
 from weft.node.certificates import Certificates, trust
 from weft.node.enrolment import Membership
 from weft.node.inquiry import Ask, reply_to
@@ -68,6 +68,7 @@ class Session:
         self._clock = clock
         self._domain = CLUSTER_DOMAIN
         self._xds = membership.xds
+        self._telemetry_port = TELEMETRY_PORT
         self._registrations = Registrations()
         self._answers: dict[str, asyncio.Future[ProxyStart]] = {}
         self._drains: dict[str, asyncio.Future[bool]] = {}
@@ -100,7 +101,12 @@ class Session:
     def xds(self) -> Endpoint:
         """Where Envoys connect to."""
         host, _, port = self._xds.rpartition(":")
-        return Endpoint(host=host.strip("[]"), port=int(port), names=(CONTROL_PLANE_HOST,))
+        return Endpoint(
+            host=host.strip("[]"),
+            port=int(port),
+            names=(CONTROL_PLANE_HOST,),
+            telemetry_port=self._telemetry_port,
+        )
 
     @property
     def domain(self) -> str:
@@ -348,6 +354,7 @@ class Session:
                 self._lease_s = float(message["lease"])
                 self._domain = str(message["domain"])
                 self._xds = str(message.get("xds") or self._xds)
+                self._telemetry_port = int(message.get("telemetryPort") or self._telemetry_port)
                 self.error = None
                 self._connected.set()
                 log.info("session with the control plane at %s", self._membership.api)

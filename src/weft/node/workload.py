@@ -381,6 +381,7 @@ class Workload:
             admin_socket=str(self.paths.admin_socket),
             xds_host=where.gateway if where.gateway and _is_loopback(xds.host) else xds.host,
             xds_port=xds.port,
+            telemetry_port=xds.telemetry_port,
             control_plane=xds.names,
             health=health,
             prometheus=prometheus,
