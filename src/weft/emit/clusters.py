@@ -8,6 +8,7 @@ from typing import Final
 from weft.emit.balancing import balance
 from weft.emit.endpoints import load_assignment
 from weft.emit.filters.forward_proxy import name_cache
+from weft.emit.header_case import keep_case
 from weft.emit.scalars import (
     duration,
     maybe_uint32,
@@ -90,6 +91,8 @@ def _outlier(rule: OutlierDetection) -> cluster_v3.OutlierDetection:
 def _http_options(cluster: Cluster) -> http_protocols_v3.HttpProtocolOptions:
     limits = cluster.connections
     http1 = core_v3.Http1ProtocolOptions()
+    if cluster.keep_case:
+        keep_case(http1)
     http2 = core_v3.Http2ProtocolOptions(max_concurrent_streams=maybe_uint32(limits.max_concurrent_streams))
     if limits.ping is not None:
         http2.connection_keepalive.CopyFrom(
@@ -249,6 +252,10 @@ def cluster(unit: Cluster) -> cluster_v3.Cluster:
         circuit_breakers=_thresholds(limits),
         metadata=_metadata(unit),
     )
+    if unit.stat_name:
+        made.alt_stat_name = unit.stat_name
+    if unit.buffer_limit is not None:
+        made.per_connection_buffer_limit_bytes.CopyFrom(uint32(unit.buffer_limit))
     _discover(made, unit)
     balance(made, unit.balancing)
     if unit.outlier is not None:

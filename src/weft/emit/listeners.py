@@ -218,6 +218,8 @@ def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
         made.bind_to_port.CopyFrom(boolean(False))
     if unit.hand_over:
         made.use_original_dst.CopyFrom(boolean(True))
+    if unit.buffer_limit is not None:
+        made.per_connection_buffer_limit_bytes.CopyFrom(uint32(unit.buffer_limit))
     if made.listener_filters:
         made.listener_filters_timeout.CopyFrom(duration(unit.inspect_timeout))
         made.continue_on_listener_filters_timeout = unit.continue_on_inspect_timeout

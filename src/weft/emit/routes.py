@@ -313,7 +313,7 @@ def _virtual_host(unit: VirtualHost) -> route_v3.VirtualHost:
         response_headers_to_add=headers_to_add(unit.response_headers),
         response_headers_to_remove=unit.response_headers.remove,
         require_tls=tls.ALL if unit.require_tls else tls.NONE,
-        include_request_attempt_count=True,
+        include_request_attempt_count=unit.count_attempts,
     )
 
 

@@ -194,6 +194,8 @@ class Cluster:
     ``placement`` orders the endpoints: those of EDS clusters when they are packed for a client, others for
     the ``client`` that the cluster is for. ``races``: addresses of both families are tried at once, and the
     first that answers is taken, instead of an IPv4 one; with LOGICAL_DNS.
+    ``stat_name``: what statistics call it; empty: by its name. ``keep_case``: names of HTTP/1 headers stay as
+    they were written. ``buffer_limit``: as a listener's.
     """
 
     name: str
@@ -217,3 +219,6 @@ class Cluster:
     original_port: int | None = None
     source: Source | None = None
     metadata: tuple[tuple[str, str], ...] = field(default=())
+    stat_name: str = ""
+    keep_case: bool = False
+    buffer_limit: int | None = None

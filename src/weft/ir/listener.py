@@ -51,6 +51,74 @@ class PathNormalization(StrEnum):
     DECODE_AND_MERGE_SLASHES = "decode_and_merge_slashes"
 
 
+class Underscores(StrEnum):
+    """What becomes of headers with ``_`` in their name: they may pass for others with ``-``."""
+
+    ALLOW = "allow"
+    REJECT = "reject"
+    DROP = "drop"
+
+
+class EscapedSlashes(StrEnum):
+    """What becomes of ``%2F`` and ``%5C`` in a path. ``REDIRECT``: the client is sent to the plain one."""
+
+    KEEP = "keep"
+    REJECT = "reject"
+    REDIRECT = "redirect"
+    FORWARD = "forward"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpLimits:
+    """How long and how much of a client's connections and requests a proxy takes; None: its default.
+
+    ``request_timeout``: until all of a request is there; ``headers_timeout``: until its headers are.
+    ``drain_timeout``: between the announcement that an HTTP/2 connection ends and its end. Windows in bytes.
+    ``merge_slashes`` and ``escaped_slashes`` go before ``HttpHandler.path_normalization``.
+    """
+
+    idle_timeout: timedelta | None = None
+    stream_idle_timeout: timedelta | None = None
+    request_timeout: timedelta | None = None
+    headers_timeout: timedelta | None = None
+    drain_timeout: timedelta | None = None
+    max_connection_duration: timedelta | None = None
+    max_stream_duration: timedelta | None = None
+    max_concurrent_streams: int | None = None
+    stream_window: int | None = None
+    connection_window: int | None = None
+    underscores: Underscores | None = None
+    merge_slashes: bool | None = None
+    escaped_slashes: EscapedSlashes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateParts:
+    """What ``x-forwarded-client-cert`` says of a caller's certificate beside its hash."""
+
+    subject: bool = True
+    uri: bool = True
+    dns: bool = True
+    certificate: bool = False
+    chain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnHeaders:
+    """Headers that a proxy makes. ``keep_server``: what the answer's ``server`` says stays.
+
+    ``debug``: ``x-envoy-*`` headers are there. ``forwarded_port``: requests say the port that the client
+    connected to. ``keep_case``: names of HTTP/1 headers stay as they were written.
+    """
+
+    keep_server: bool = False
+    request_id: bool = True
+    debug: bool = True
+    forwarded_port: bool = False
+    keep_case: bool = False
+    certificate: CertificateParts = CertificateParts()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpHandler:
     """An HTTP connection manager.
@@ -71,9 +139,8 @@ class HttpHandler:
     looks_up: bool = False
     trusted_hops: int = 0
     server_name: str = ""
-    idle_timeout: timedelta | None = None
-    stream_idle_timeout: timedelta | None = None
-    max_connection_duration: timedelta | None = None
+    headers: OwnHeaders = OwnHeaders()
+    limits: HttpLimits = HttpLimits()
     preserve_external_request_id: bool = False
     path_normalization: PathNormalization = PathNormalization.BASE
     source: Source | None = None
@@ -171,6 +238,7 @@ class Listener:
     ``inspect_timeout`` zero waits for the client without a limit (Istio's default).
     ``shared_port``: somebody else may have the port at an address that this one covers or that covers it.
     ``udp``: datagrams instead of connections, so no chains. ``quic``: the chains are those of QUIC, over UDP.
+    ``buffer_limit``: how many bytes a connection keeps in each direction, about; None: Envoy's 1 MiB.
     """
 
     name: str
@@ -191,4 +259,5 @@ class Listener:
     shared_port: bool = False
     udp: UdpHandler | None = None
     quic: bool = False
+    buffer_limit: int | None = None
     source: Source | None = None

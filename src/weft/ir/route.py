@@ -221,7 +221,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualHost:
-    """Routes of some domains. ``require_tls`` answers plain requests with a redirect (301)."""
+    """Routes of some domains. ``require_tls`` answers plain requests with a redirect (301).
+
+    ``count_attempts``: requests say which attempt they are (``x-envoy-attempt-count``).
+    """
 
     name: str
     domains: tuple[str, ...]
@@ -229,6 +232,7 @@ class VirtualHost:
     request_headers: HeaderEdit = NO_EDIT
     response_headers: HeaderEdit = NO_EDIT
     require_tls: bool = False
+    count_attempts: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

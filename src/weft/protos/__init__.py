@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from weft_stubs import cors_v3 as cors_v3
     from weft_stubs import discovery_v3 as discovery_v3
     from weft_stubs import endpoint_v3 as endpoint_v3
+    from weft_stubs import ext_authz_network_v3 as ext_authz_network_v3
+    from weft_stubs import ext_authz_v3 as ext_authz_v3
+    from weft_stubs import external_auth_v3 as external_auth_v3
     from weft_stubs import fault_common_v3 as fault_common_v3
     from weft_stubs import fault_v3 as fault_v3
     from weft_stubs import file_log_v3 as file_log_v3
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from weft_stubs import otlp_resource_v1 as otlp_resource_v1
     from weft_stubs import otlp_trace_service_v1 as otlp_trace_service_v1
     from weft_stubs import otlp_trace_v1 as otlp_trace_v1
+    from weft_stubs import preserve_case_v3 as preserve_case_v3
     from weft_stubs import previous_hosts_v3 as previous_hosts_v3
     from weft_stubs import previous_priorities_v3 as previous_priorities_v3
     from weft_stubs import proxy_header_v3 as proxy_header_v3

@@ -96,6 +96,9 @@ def _clusters() -> tuple[ir.Cluster, ...]:
             protocol=ir.UpstreamProtocol.HTTP2,
             service=service,
             subset="v1",
+            stat_name="a.http",
+            keep_case=True,
+            buffer_limit=32768,
             connections=limits,
             outlier=outlier,
             tls=mesh,
@@ -281,7 +284,7 @@ def _routes() -> ir.RouteTable:
             response_headers=EDITS,
             require_tls=True,
         ),
-        ir.VirtualHost(name="allow_any", domains=("*",), routes=(routes[1], tunnel)),
+        ir.VirtualHost(name="allow_any", domains=("*",), routes=(routes[1], tunnel), count_attempts=False),
     )
     return ir.RouteTable(
         name="80", virtual_hosts=hosts, internal_only_headers=("x-internal",), response_headers=EDITS
@@ -304,7 +307,8 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         peer_certificate_hashes=("ab" * 32,),
         alpn=("h2", "http/1.1"),
     )
-    named = ir.HttpHandler(stat_prefix="outbound", routes="80", on_demand=True)
+    kept = ir.OwnHeaders(keep_server=True)
+    named = ir.HttpHandler(stat_prefix="outbound", routes="80", on_demand=True, headers=kept)
     explicit = ir.HttpHandler(stat_prefix="outbound", routes="80", explicit_proxy=True)
     inline = ir.HttpHandler(
         stat_prefix="inbound",
@@ -312,9 +316,30 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         version=ir.HttpVersion.HTTP2,
         client_certificate=ir.ClientCertificate.APPEND_FORWARD,
         server_name="istio-envoy",
-        idle_timeout=SECOND,
-        stream_idle_timeout=SECOND,
-        max_connection_duration=SECOND,
+        headers=ir.OwnHeaders(
+            request_id=False,
+            debug=False,
+            forwarded_port=True,
+            keep_case=True,
+            certificate=ir.CertificateParts(
+                subject=False, uri=False, dns=False, certificate=True, chain=True
+            ),
+        ),
+        limits=ir.HttpLimits(
+            idle_timeout=SECOND,
+            stream_idle_timeout=SECOND,
+            request_timeout=SECOND,
+            headers_timeout=SECOND,
+            drain_timeout=SECOND,
+            max_connection_duration=SECOND,
+            max_stream_duration=SECOND,
+            max_concurrent_streams=100,
+            stream_window=1 << 16,
+            connection_window=1 << 20,
+            underscores=ir.Underscores.REJECT,
+            merge_slashes=False,
+            escaped_slashes=ir.EscapedSlashes.REDIRECT,
+        ),
         path_normalization=ir.PathNormalization.DECODE_AND_MERGE_SLASHES,
     )
     everybody = ir.Bucket(name="all", tokens=5, interval=SECOND, burst=10)
@@ -396,6 +421,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
             inspect_timeout=timedelta(0),
             additional_addresses=("::",),
             shared_port=True,
+            buffer_limit=32768,
             source=ir.Source(path="/apis/x"),
         ),
         ir.Listener(

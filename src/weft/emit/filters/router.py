@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from weft.protos import router_v3
+
+if TYPE_CHECKING:
+    from weft.ir.listener import HttpHandler
 
 NAME: Final = "envoy.filters.http.router"
 
 
-def base() -> router_v3.Router:
-    """Envoy's defaults."""
-    return router_v3.Router()
+def each(unit: HttpHandler) -> Iterable[router_v3.Router]:
+    """The one that there is: Envoy's defaults, but that it may add no headers of its own."""
+    yield router_v3.Router(suppress_envoy_headers=not unit.headers.debug)

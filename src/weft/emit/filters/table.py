@@ -75,7 +75,7 @@ FILTERS: Final = (
     HttpFilter(session.NAME, _CLIENT_SIDE, session.base, session.per_route, on_demand=True),
     # Names are looked up for what was not answered before.
     HttpFilter(forward_proxy.NAME, _CLIENT_SIDE, forward_proxy.base, wanted=forward_proxy.wanted),
-    HttpFilter(router.NAME, _EVERYWHERE, router.base),  # terminal: always last
+    HttpFilter(router.NAME, _EVERYWHERE, None, each=router.each),  # terminal: always last
 )
 
 
