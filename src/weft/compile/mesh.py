@@ -19,6 +19,7 @@ from weft.model.mesh_config import DefaultTrafficPolicy, MeshConfig, MeshConfigS
 from weft.model.proxy_settings import Topology
 from weft.model.resource import Key
 from weft.names import ROOT_NAMESPACE
+from weft.units import millionths
 from weft.yaml import load
 
 CONFIG_MAP: Final = "istio"
@@ -89,6 +90,7 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         retry=retry,
         access_log=spec.access_log_file or None,
         tracing=spec.enable_tracing is not False,
+        flow_share=default.flow_share if spec.flow_sampling is None else millionths(spec.flow_sampling),
         export_services=tuple(spec.default_service_export_to or default.export_services),
         export_virtual_services=tuple(
             spec.default_virtual_service_export_to or default.export_virtual_services

@@ -37,7 +37,8 @@ class Settings:
 
     ``export_*`` are what a resource without ``exportTo`` is exported to. ``trust_domains`` are other
     domains whose identities are accepted as well. ``controllers`` name the GatewayClasses that are ours.
-    ``tracing``: spans are made, and the headers that tie requests together.
+    ``tracing``: spans are made, and the headers that tie requests together. ``flow_share``: of requests that
+    succeed, so many in a million are told to the telemetry store; failures and denials always are.
     ``nearness``: what holds of near and far endpoints; None: nothing. ``default_pool`` and
     ``default_outlier`` are for connections of which no rule says anything.
     ``mesh_limits``: what TLS within the mesh may use; ``tls_limits``: any other, where nobody says more.
@@ -76,6 +77,7 @@ class Settings:
     edge_proxy_protocol: bool = False
     access_log: str | None = None
     tracing: bool = True
+    flow_share: int = 100_000
     export_services: tuple[str, ...] = ("*",)
     export_virtual_services: tuple[str, ...] = ("*",)
     export_destination_rules: tuple[str, ...] = ("*",)

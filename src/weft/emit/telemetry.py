@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from weft.emit.flow_log import http_flows, tcp_flows
 from weft.emit.metrics import http_metrics, tcp_metrics
 from weft.emit.scalars import boolean, duration, fraction
 from weft.ir.listener import Direction
@@ -91,7 +92,7 @@ def http_logs(
     logs = [_file_log(telemetry.access_log, direction)] if telemetry.access_log else []
     if telemetry.metrics:
         logs.extend(http_metrics(_REPORTER[direction], _policy(mutual)))
-    return logs
+    return [*logs, *http_flows(telemetry, direction)]
 
 
 def tcp_logs(
@@ -105,7 +106,7 @@ def tcp_logs(
         logs.append(log)
     if telemetry.metrics:
         logs.extend(tcp_metrics(_REPORTER[direction], _policy(mutual)))
-    return logs
+    return [*logs, *tcp_flows(telemetry, direction)]
 
 
 def refused_log(telemetry: Telemetry, direction: Direction) -> list[accesslog_v3.AccessLog]:

@@ -92,12 +92,15 @@ class Telemetry:
     """``access_log``: path of the JSON log, ``/dev/stdout`` as a rule; None turns it off.
 
     ``sampling``: share of new traces, in millionths; a parent's decision is honoured.
+    ``flows_cluster``: where records of requests go; errors always, of others ``flow_share`` millionths.
     """
 
     access_log: str | None = "/dev/stdout"
     tracing_cluster: str | None = None
     sampling: int = 10_000
     metrics: bool = True
+    flows_cluster: str | None = None
+    flow_share: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

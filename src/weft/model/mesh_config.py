@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from weft.model.extension_provider import ExtensionProvider
 from weft.model.hosts import trust_domain, wildcard
 from weft.model.proxy_settings import ProxySettings
 from weft.model.resource import Condition, LabelSelector, Resource
-from weft.model.scalars import Bool, ProtoDuration, Text
+from weft.model.scalars import Bool, Float, ProtoDuration, Text
 from weft.model.scalars import ProtoJsonInt as ProtoInt
 from weft.model.virtual_service import HTTPRetry
 
@@ -157,10 +157,14 @@ class DefaultRetry(HTTPRetry):
 
 
 class MeshConfigSpec(Shape):
-    """Istio's MeshConfig: what holds for the whole mesh. ``clusterDelivery`` is our own."""
+    """Istio's MeshConfig: what holds for the whole mesh. ``clusterDelivery`` and ``flowSampling`` are our own."""
 
     cluster_delivery: Literal["auto", "eager", "onDemand"] | None = None
     """Whether sidecars get all clusters, or each when it is needed; auto: by their number, above 300."""
+
+    flow_sampling: Annotated[Float, Field(ge=0, le=100)] | None = None
+    """Percentage of successful requests that are kept as evidence for policies (default 10); failures and
+    denials always are."""
 
     proxy_listen_port: ProtoInt | None = None
     proxy_inbound_listen_port: ProtoInt | None = None

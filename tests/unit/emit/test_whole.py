@@ -23,7 +23,13 @@ from weft.emit.static import message, secret_names, static_bootstrap
 from weft.names import CLUSTER_TYPE, LISTENER_TYPE
 from weft.protos.wire import from_dict
 
-TELEMETRY = ir.Telemetry(access_log="access.log", tracing_cluster="traces", sampling=10_000)
+TELEMETRY = ir.Telemetry(
+    access_log="access.log",
+    tracing_cluster="traces",
+    sampling=10_000,
+    flows_cluster="flows",
+    flow_share=500_000,
+)
 MESH = ir.EndpointSet(
     cluster="mesh", endpoints=(ir.Endpoint(address="10.0.0.9", port=80, mesh_tls=True, workload="w"),)
 )
