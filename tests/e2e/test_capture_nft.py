@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -69,7 +70,7 @@ names()
 APP = """
 import socket, sys, threading
 def serve(port):
-    s = socket.create_server(("0.0.0.0", port), backlog=200)
+    s = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=200)
     while True:
         c, _ = s.accept()
         with c: c.sendall(b"app")
@@ -83,6 +84,8 @@ try:
 except ConnectionRefusedError: print("refused")
 except ConnectionResetError: print("reset")
 except TimeoutError: print("timeout")
+except OSError as error:
+    if error.errno != 99: raise  # our own address of that link is not ready yet: says nothing
 """
 ASK = """
 import socket, sys
@@ -256,6 +259,40 @@ async def test_who_reaches_whom(host: Host) -> None:
     }
 
 
+async def test_capture_cannot_be_walked_around(host: Host) -> None:
+    """By whatever address or port: strangers get to the sidecar or nowhere; the application itself may."""
+    shop = host.workloads[1]
+    port, hidden = shop.ports[0], host.hidden
+    other_user = [*enter(None), "setpriv", "--reuid=65534", "--clear-groups"]
+    aliases = ("127.0.0.1", "127.0.0.2", "::ffff:127.0.0.1", host.network.gateway)
+    got = {
+        f"{who}, {address}, {what}": await host.run_python(prefix, CALL, address, number)
+        for who, prefix in (
+            ("a stranger", enter(None)),
+            ("another user", other_user),
+            ("another's sidecar", enter(host.root / "web" / "proxy")),
+            ("itself", enter(host.shop_app)),
+        )
+        for address in (*aliases, "::1")
+        for what, number in (("declared", port), ("undeclared", hidden))
+    }
+    out = f"out {aliases[-1]}:{hidden}"
+    expected = {
+        f"{who}, {address}, {what}": (out if (address, what) == (aliases[-1], "undeclared") else "app")
+        if who == "itself"
+        # The stand-in has no IPv6, and to ports that nobody declared there is no way from this host.
+        else ("in app" if what == "declared" and address != "::1" else "refused")
+        for who in ("a stranger", "another user", "another's sidecar", "itself")
+        for address in (*aliases, "::1")
+        for what in ("declared", "undeclared")
+    }
+    assert got == expected
+    # The sidecar's own ports lead to no application, whoever asks.
+    for group in (None, host.web_app, host.shop_app):
+        assert await host.call(group, "127.0.0.1", shop.inbound_port) == "to itself"
+    assert await host.call(host.web_app, "127.0.0.1", shop.outbound_port) == "refused"
+
+
 async def test_a_call_between_workloads_by_the_hosts_address_goes_out_first(host: Host) -> None:
     port = host.web.ports[0]
     assert await host.call(host.shop_app, host.network.gateway, port) == f"out {host.network.gateway}:{port}"
@@ -272,6 +309,7 @@ async def test_without_the_nat_table_the_mesh_is_closed(host: Host) -> None:
     assert await host.call(host.shop_app, "127.0.0.1", port) == "refused"
     assert await host.call_remotely(port) == "refused"
     assert await host.call(host.web_app, "127.0.0.1", port) == "app"
+    assert await host.call_remotely(host.hidden) == "refused"
 
 
 async def test_reloading_the_rules_breaks_no_connection(host: Host) -> None:
@@ -297,6 +335,14 @@ async def test_reloading_the_rules_breaks_no_connection(host: Host) -> None:
     assert failed == 0
 
 
+async def link_local(namespace: netns.Namespace) -> str:
+    """The IPv6 address that every link has, as another replica dials it."""
+    enter_it = ("nsenter", f"--net={namespace.path}")
+    rows = json.loads(await run(*enter_it, "ip", "-j", "-6", "addr", "show", "dev", "eth0", "scope", "link"))
+    (address,) = [row["local"] for row in rows[0]["addr_info"]]
+    return f"{address}%eth0"
+
+
 async def test_a_replicas_own_network(host: Host) -> None:
     """Outbound and inbound are redirected, but for the sidecar's uid and the node's probes."""
     address = netns.free_address(host.network, (host.remote.address,))
@@ -309,19 +355,29 @@ async def test_a_replicas_own_network(host: Host) -> None:
         drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
         ports = ("15001", "15006", "15053", INBOUND_SOURCE)
         start(children, [*inside, *drop], SIDECAR, *ports)
-        start(children, inside, APP, 80)
+        start(children, inside, APP, 80, 81)
+        other = ["setpriv", "--reuid=65534", "--clear-groups"]
         deadline = time.monotonic() + 10
         while await host.run_python(inside, CALL, "240.240.0.9", 80) == "refused":
             assert time.monotonic() < deadline
         while await host.run_python(inside, CALL, "127.0.0.1", 80) == "refused":
             assert time.monotonic() < deadline
         remotely = ["nsenter", f"--net={host.remote.path}"]
+        by_link = await link_local(namespace)
+        while not (over_link := await host.run_python(remotely, CALL, by_link, 80)):
+            assert time.monotonic() < deadline, "the link's addresses are never ready"
         got = {
             "out": await host.run_python(inside, CALL, "240.240.0.9", 443),
             "loopback": await host.run_python(inside, CALL, "127.0.0.1", 80),
             "names": await host.run_python(inside, ASK, "203.0.113.53"),
             "from another replica": await host.run_python(remotely, CALL, address, 80),
             "the host": await host.call(None, address, 80),
+            "another user, loopback": await host.run_python([*inside, *other], CALL, "127.0.0.1", 80),
+            "another user, out": await host.run_python([*inside, *other], CALL, "240.240.0.9", 80),
+            "from another replica, undeclared": await host.run_python(remotely, CALL, address, 81),
+            "from another replica, by the link's IPv6 address": over_link,
+            "its sidecar's way out, from outside": await host.run_python(remotely, CALL, address, 15001),
+            "its sidecar's way in, from outside": await host.run_python(remotely, CALL, address, 15006),
             "a probe": await check(
                 Probe(handler=TcpSocket(port=80)), Target(address=address, netns=namespace.path)
             ),
@@ -332,8 +388,22 @@ async def test_a_replicas_own_network(host: Host) -> None:
             "names": "dns who",
             "from another replica": "in app",
             "the host": "in app",
+            "another user, loopback": "app",
+            "another user, out": "out 240.240.0.9:80",
+            "from another replica, undeclared": "in app",
+            "from another replica, by the link's IPv6 address": "refused",
+            "its sidecar's way out, from outside": "closed",
+            "its sidecar's way in, from outside": "to itself",
             "a probe": "",
         }
+        # Without the redirections there is no way in or out but the sidecar's.
+        await run("nsenter", f"--net={namespace.path}", "nft", "delete", "table", "inet", "weft")
+        closed = {
+            "out": await host.run_python(inside, CALL, host.network.gateway, host.workloads[0].ports[0]),
+            "from another replica": await host.run_python(remotely, CALL, address, 80),
+            "loopback": await host.run_python(inside, CALL, "127.0.0.1", 80),
+        }
+        assert closed == {"out": "refused", "from another replica": "refused", "loopback": "app"}
     finally:
         for child in children:
             child.kill()

@@ -24,6 +24,7 @@ _SYN: Final = "tcp flags syn / fin,syn,rst,ack"
 # The node's probes go to applications directly. Only with CAP_NET_ADMIN can a socket be marked.
 PROBE_MARK: Final = 0x77656674
 _PROBE: Final = f"meta mark {PROBE_MARK:#x}"
+_OWN_MARK: Final = 0x77650000
 INBOUND_SOURCE_6: Final = "::6"
 # The resolver of sidecars, which only forwards: a virtual address would lead them back to themselves.
 PROXY_DNS_PORT: Final = DNS_PORT + 1
@@ -148,6 +149,12 @@ def _guard_table(table: str, workloads: Sequence[HostWorkload]) -> str:
     owners = _port_owners(workloads)
     text = f"table inet {table} {{\n chain output {{\n  type filter hook output priority 0; policy accept;\n"
     text += f"  ct state established,related accept\n  {_PROBE} accept\n"
+    # Who listens is seen at the way in only, who calls at the way out only: the connection carries it over.
+    # Others get to no sidecar's way out, so that what it sends is the application's.
+    for workload in workloads:
+        for group in (workload.app, workload.proxy):
+            own = f'socket cgroupv2 level {group.level} "{group.path}"'
+            text += f"  fib daddr type local {_SYN} {own} ct mark set {_mark(workload)}\n"
     # Allow, then reject: '!=' does not match a cgroup that is not as deep.
     for workload in workloads:
         app = f'socket cgroupv2 level {workload.app.level} "{workload.app.path}"'
@@ -161,9 +168,19 @@ def _guard_table(table: str, workloads: Sequence[HostWorkload]) -> str:
     if owners:
         text += f"  fib daddr type local tcp dport {_ports(owners)} counter reject with tcp reset\n"
     text += " }\n chain input {\n  type filter hook input priority 0; policy accept;\n"
+    text += f"  ct state established,related accept\n  {_PROBE} accept\n"
     if owners:
         text += f"  iif != lo tcp dport {_ports(owners)} counter reject with tcp reset\n"
+    # Ports that nobody declared: from afar they are redirected to the sidecar, from this host they cannot be.
+    for workload in workloads:
+        listens = f'socket cgroupv2 level {workload.app.level} "{workload.app.path}"'
+        text += f"  {_SYN} {listens} ct mark != {_mark(workload)} counter reject with tcp reset\n"
     return text + " }\n}\n"
+
+
+def _mark(workload: HostWorkload) -> str:
+    """Of connections that may reach the application itself. The block of ports is the workload's alone."""
+    return f"{_OWN_MARK | workload.outbound_port:#x}"
 
 
 def namespace_rules(
@@ -178,9 +195,9 @@ def namespace_rules(
 
     The node's probes need no rule: their sockets are made inside, so they come from loopback.
     """
-    table = "weft"
+    table, guard = "weft", "weft-guard"
     uid = f"meta skuid {proxy_uid}"
-    text = _gone(table) + f"table inet {table} {{\n"
+    text = _gone(table) + _gone(guard) + f"table inet {table} {{\n"
     text += " chain output {\n  type nat hook output priority -100; policy accept;\n"
     for protocol in ("udp", "tcp"):
         text += f"  {protocol} dport 53 {uid} redirect to :{PROXY_DNS_PORT}\n"
@@ -195,6 +212,12 @@ def namespace_rules(
     text += " chain prerouting {\n  type nat hook prerouting priority -100; policy accept;\n"
     text += f"  iif lo return\n  tcp dport {_ports(open_ports)} return\n"
     text += f"  {_SYN} redirect to :{inbound_port}\n }}\n}}\n"
+    # In a table of its own, so that losing the other closes the workload instead of opening it.
+    text += f"table inet {guard} {{\n chain output {{\n  type filter hook output priority 0; policy accept;\n"
+    text += f"  fib daddr type != local {_SYN} meta skuid != {proxy_uid} counter reject with tcp reset\n }}\n"
+    text += " chain input {\n  type filter hook input priority 0; policy accept;\n"
+    front = _ports((inbound_port, *open_ports))
+    text += f"  iif != lo {_SYN} tcp dport != {front} counter reject with tcp reset\n }}\n}}\n"
     return text
 
 
