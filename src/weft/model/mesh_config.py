@@ -157,7 +157,7 @@ class DefaultRetry(HTTPRetry):
 
 
 class MeshConfigSpec(Shape):
-    """Istio's MeshConfig: what holds for the whole mesh. ``clusterDelivery`` and ``flowSampling`` are our own."""
+    """Istio's MeshConfig: what holds for the whole mesh. Our own: ``clusterDelivery``, ``flowSampling``."""
 
     cluster_delivery: Literal["auto", "eager", "onDemand"] | None = None
     """Whether sidecars get all clusters, or each when it is needed; auto: by their number, above 300."""

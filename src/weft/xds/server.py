@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
@@ -17,6 +16,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from weft.errors import WeftError
+from weft.grpc_tls import Certificates, server_credentials, spiffe_id
 from weft.ir.proxy import ProxyIdentity
 from weft.xds.connection import Authorize, Connection, Node, Observer, Peer, Refusal, StreamError, node, parse
 from weft.xds.shared import Shared
@@ -51,15 +51,6 @@ _CODES: Final = {
     "failed": grpc.StatusCode.INTERNAL,
     "stopping": grpc.StatusCode.UNAVAILABLE,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """What the server shows, and whom it believes. PEM."""
-
-    chain: bytes
-    key: bytes
-    roots: bytes
 
 
 Unary = Callable[[bytes, str | None], Awaitable[bytes]]
@@ -169,34 +160,6 @@ def _unary(serve: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
     return handle
 
 
-def spiffe_id(context: Any) -> str | None:
-    """The SPIFFE ID in the client's certificate; None if it has none, or more than one."""
-    ids = context.auth_context().get("peer_spiffe_id", ())
-    return ids[0].decode() if len(ids) == 1 else None
-
-
-def _credentials(certificates: Callable[[], Certificates]) -> grpc.ServerCredentials:
-    """Ask for the certificate at every handshake, so that the server's own is renewed without a restart."""
-    shown = certificates()
-
-    def configuration(current: Certificates) -> Any:
-        return grpc.ssl_server_certificate_configuration(
-            ((current.key, current.chain),), root_certificates=current.roots
-        )
-
-    def fetch() -> Any:
-        nonlocal shown
-        current = certificates()
-        if current is shown or current == shown:
-            return None  # as before
-        shown = current
-        return configuration(current)
-
-    return grpc.dynamic_ssl_server_credentials(
-        configuration(shown), fetch, require_client_authentication=True
-    )
-
-
 @asynccontextmanager
 async def serve(
     address: str,
@@ -220,7 +183,7 @@ async def serve(
     service = _Service(store, observer, authorize, unary or {})
     server.add_generic_rpc_handlers((service,))
     try:
-        port = server.add_secure_port(address, _credentials(certificates))
+        port = server.add_secure_port(address, server_credentials(certificates))
     except RuntimeError as error:
         raise WeftError(
             f"cannot listen on {address}", hint="is another control plane running? choose another port"

@@ -1,0 +1,49 @@
+"""TLS of the gRPC ports: a client certificate is required, and the server's own is renewed while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What the server shows, and whom it believes. PEM."""
+
+    chain: bytes
+    key: bytes
+    roots: bytes
+
+
+def server_credentials(certificates: Callable[[], Certificates]) -> grpc.ServerCredentials:
+    """Ask for the certificate at every handshake, so that the server's own is renewed without a restart.
+
+    ``certificates`` is called from another thread.
+    """
+    shown = certificates()
+
+    def configuration(current: Certificates) -> Any:
+        return grpc.ssl_server_certificate_configuration(
+            ((current.key, current.chain),), root_certificates=current.roots
+        )
+
+    def fetch() -> Any:
+        nonlocal shown
+        current = certificates()
+        if current is shown or current == shown:
+            return None  # as before
+        shown = current
+        return configuration(current)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(shown), fetch, require_client_authentication=True
+    )
+
+
+def spiffe_id(context: Any) -> str | None:
+    """The SPIFFE ID in the client's certificate; None if it has none, or more than one."""
+    ids = context.auth_context().get("peer_spiffe_id", ())
+    return ids[0].decode() if len(ids) == 1 else None
