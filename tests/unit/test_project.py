@@ -29,6 +29,10 @@ SILENT: Final = frozenset(
         "gateway.networking.k8s.io/GatewayClass",
         "networking.istio.io/ProxyConfig",
         "networking.istio.io/WorkloadGroup",
+        "rbac.authorization.k8s.io/ClusterRole",
+        "rbac.authorization.k8s.io/ClusterRoleBinding",
+        "rbac.authorization.k8s.io/Role",
+        "rbac.authorization.k8s.io/RoleBinding",
         "weft.dev/Workload",
     }
 )

@@ -16,6 +16,7 @@ SECURITY: Final = "security.istio.io"
 TELEMETRY: Final = "telemetry.istio.io"
 GATEWAY_API: Final = "gateway.networking.k8s.io"
 DISCOVERY: Final = "discovery.k8s.io"
+RBAC: Final = "rbac.authorization.k8s.io"
 WEFT: Final = "weft.dev"
 
 
@@ -40,7 +41,7 @@ class KindRow:
     """One kind. ``versions`` are those served, the one that is stored first; ``where`` is "module:class".
 
     ``names`` says what form the names of its objects have: "name" (DNS-1123 subdomain, dots allowed),
-    "label" (without dots) or "service" (that begins with a letter).
+    "label" (without dots), "service" (that begins with a letter) or "path" (whatever one step of a path is).
     """
 
     group: str
@@ -129,6 +130,10 @@ def _row(
 
 
 _CORE: Final = ("v1",)
+_GIVES: Final = (
+    Column("Role", ".roleRef.name"),
+    Column("Subjects", ".subjects[*].name", priority=1),
+)
 _HOSTNAMES: Final = Column("Hostnames", ".spec.hostnames")
 _ACCEPTED: Final = Column("Accepted", '.status.conditions[?(@.type=="Accepted")].status')
 _PROGRAMMED: Final = Column("Programmed", '.status.conditions[?(@.type=="Programmed")].status')
@@ -189,6 +194,12 @@ KINDS: Final[tuple[KindRow, ...]] = (
         Column("Ports", ".ports[*].port"),
         Column("Endpoints", ".endpoints[*].addresses[*]"),
         status=False,
+    ),
+    _row(RBAC, _CORE, "Role", (), "rbac", names="path", status=False),
+    _row(RBAC, _CORE, "ClusterRole", (), "rbac", namespaced=False, names="path", status=False),
+    _row(RBAC, _CORE, "RoleBinding", (), "rbac", *_GIVES, names="path", status=False),
+    _row(
+        RBAC, _CORE, "ClusterRoleBinding", (), "rbac", *_GIVES, namespaced=False, names="path", status=False
     ),
     _row(
         NETWORKING,

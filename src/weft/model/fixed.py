@@ -10,6 +10,8 @@ from weft.yaml import Path
 
 _FIXED: Final[dict[str, tuple[Path, ...]]] = {
     "gateway.networking.k8s.io/GatewayClass": (("spec", "controllerName"),),
+    "rbac.authorization.k8s.io/RoleBinding": (("roleRef", "kind"), ("roleRef", "name")),
+    "rbac.authorization.k8s.io/ClusterRoleBinding": (("roleRef", "kind"), ("roleRef", "name")),
 }
 _SEALED: Final = {"/ConfigMap": ("data", "binaryData"), "/Secret": ("data", "stringData")}
 

@@ -35,6 +35,7 @@ _NAMES: Final = {
         longest=63,
     ),
     "label": Form(LABEL, "a DNS label: lower-case letters, digits and '-'", longest=63),
+    "path": Form(r"[^./%][^/%]*|\.[^./%][^/%]*|\.\.[^/%]+", "a name without '/' and '%'"),
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from weft.control.api.status import bad_request
-from weft.model.catalog import KindRow
+from weft.model.catalog import RBAC, KindRow
 from weft.model.resource import Key
 from weft.names import NODE_LABEL
 from weft.store.interface import Stored
@@ -189,7 +189,7 @@ def _content(wire: Wire) -> Wire:
 
 
 def _counts_generations(row: KindRow) -> bool:
-    return bool(row.group)  # of the core kinds here, none has one in Kubernetes
+    return bool(row.group) and row.group != RBAC  # of Kubernetes' own kinds here, none has one
 
 
 def in_history(row: KindRow, wire: Wire) -> bool:
