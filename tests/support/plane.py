@@ -24,9 +24,10 @@ from weft.control.nodesession import Addresses
 from weft.control.registry import Registry
 from weft.identity.ca import Authority
 from weft.identity.custody import Custody
+from weft.identity.ledger import Issued
 from weft.identity.nodes import Nodes
 from weft.identity.scope import EVERYTHING, Scope
-from weft.identity.server import Issued, Issuer
+from weft.identity.server import Issuer
 from weft.identity.tokens import Tokens
 from weft.model.resource import Key
 from weft.store.sqlite import SqliteStore
@@ -77,7 +78,7 @@ class Plane:
     async def start(self) -> None:
         stack = self._stack = AsyncExitStack()
         self.store = await stack.enter_async_context(SqliteStore.open(self.directory / "store"))
-        self.authority = await Custody(self.store.private("authority"), self.clock).open()
+        self.authority = (await Custody(self.store.private("authority"), self.clock).open()).authority
         self.issuer = Issuer(
             lambda: self.authority,
             Tokens(self.store.private("tokens"), self.clock),

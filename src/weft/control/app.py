@@ -283,7 +283,7 @@ async def _authority(options: ControlOptions, store: SqliteStore) -> Authority:
     given, domain = None, options.trust_domain
     if (own := options.own_authority) is not None:
         given = read_authority(own.key, own.chain, own.roots, now=_now(), trust_domain=domain)
-    return await Custody(store.private("authority"), _now, trust_domain=domain).open(given)
+    return (await Custody(store.private("authority"), _now, trust_domain=domain).open(given)).authority
 
 
 def _asked(connection: HTTPConnection, listen: str) -> str:

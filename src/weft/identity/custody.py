@@ -9,6 +9,7 @@ from typing import Final
 
 from weft.identity.ca import BRING_NEW, Authority
 from weft.identity.pem import AuthorityError
+from weft.identity.rotation import State
 from weft.names import TRUST_DOMAIN
 from weft.store.interface import Private
 
@@ -25,52 +26,63 @@ class Custody:
         self._clock = clock
         self._trust_domain = trust_domain
 
-    async def open(self, given: Authority | None = None) -> Authority:
-        """The authority of the mesh. Of several control planes that make or bring one, the first wins.
+    async def open(self, given: Authority | None = None) -> State:
+        """Who signs, and the rotation that is under way. Of several control planes that make or bring an
+        authority, the first wins.
 
         Args:
             given: an authority that the operator brings. A first one is stored; a new intermediate under the
-                root that signs already takes over at once.
+                root that signs already begins to take over.
 
         Raises:
             AuthorityError: it is damaged or expired, or the given one has another root: the mesh would fall
                 in two.
         """
         while True:
-            body = await self._table.get(_NAME)
+            now, body = self._clock(), await self._table.get(_NAME)
             if body is None:
-                fresh = given or Authority.create(self._clock(), self._trust_domain)
-                if await self._table.swap(_NAME, None, fresh.to_pem()):
-                    return fresh
+                first = State(given or Authority.create(now, self._trust_domain))
+                if await self._table.swap(_NAME, None, first.to_json()):
+                    return first
                 continue
-            stored = Authority.from_pem(body, self._trust_domain)
-            if given is None or given.issuer == stored.issuer:
+            stored = State.from_json(body, self._trust_domain)
+            if given is None or given.issuer in {signer.issuer for signer in stored.signers}:
                 return self._checked(stored)
-            if given.roots[0] != stored.roots[0]:
+            if given.roots[0] != stored.authority.roots[0]:
                 raise AuthorityError(
                     "this mesh has another root already",
-                    hint="start without the given authority, or with an intermediate under the present root",
+                    hint="start without the given authority, or with an intermediate under the present root; "
+                    "another root takes over by 'weft ca rotate'",
                 )
-            renewed = given.trust(*stored.roots)
-            if await self._table.swap(_NAME, body, renewed.to_pem()):
+            if stored.authority.issuer.not_valid_after_utc <= now:
+                renewed = State(given.trust(*stored.authority.roots))
+            elif stored.rotation is not None:
+                return stored
+            else:
+                renewed = stored.begin(given, now)
+            if await self._table.swap(_NAME, body, renewed.to_json()):
                 return renewed
 
-    def _checked(self, authority: Authority) -> Authority:
-        until = authority.issuer.not_valid_after_utc
+    def _checked(self, state: State) -> State:
+        until = state.authority.issuer.not_valid_after_utc
         if until <= self._clock():
             raise AuthorityError(f"the signing certificate expired on {until:%Y-%m-%d} UTC", hint=BRING_NEW)
-        return authority
+        return state
 
-    async def replace(self, authority: Authority, *, expect: Authority | None) -> None:
-        """Store a successor of the authority that was read (None: there is none yet).
+    async def replace(self, state: State, *, expect: State) -> None:
+        """Store the successor of the state that was read.
 
         Raises:
             AuthorityError: when another one is stored by now.
         """
-        if authority.trust_domain != self._trust_domain:
+        if state.authority.trust_domain != self._trust_domain:
             raise AuthorityError(f"the trust domain of this mesh is {self._trust_domain}")
-        old = expect.to_pem() if expect else None
-        if not await self._table.swap(_NAME, old, authority.to_pem()):
+        body = await self._table.get(_NAME)
+        if (
+            body is None
+            or State.from_json(body, self._trust_domain) != expect
+            or not await self._table.swap(_NAME, body, state.to_json())
+        ):
             raise AuthorityError("the authority was changed by somebody else", hint="read it again")
 
 

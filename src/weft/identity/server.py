@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
@@ -12,10 +12,13 @@ from cryptography import x509
 from weft.errors import WeftError
 from weft.identity.ca import NODE_LIFETIME, WORKLOAD_LIFETIME, Authority
 from weft.identity.join import JoinToken, TokenError
+from weft.identity.ledger import Issued
 from weft.identity.nodes import Node, Nodes, check_node_name
 from weft.identity.pem import read_request
 from weft.identity.pin import spki_sha256
+from weft.identity.revocation import issuer_key
 from weft.identity.tokens import Token, Tokens
+from weft.identity.trust import Trust
 from weft.spiffe import AdminId, NodeId, SpiffeId
 
 _ADDRESSES_MAX: Final = 64
@@ -85,35 +88,21 @@ class SignRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signed:
-    """A certificate with its chain, and the bundle to verify others with (both PEM)."""
+    """A certificate with its chain (PEM), and what to verify others by."""
 
     certificate: str
-    bundle: str
+    trust: Trust
     not_after: datetime
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
+        said = self.trust.to_dict()
         return {
             "certificate": self.certificate,
-            "bundle": self.bundle,
+            "bundle": said.pop("pem"),
+            **said,
             "notAfter": self.not_after.isoformat().replace("+00:00", "Z"),
         }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Issued:
-    """One line of the audit log. ``serial`` is hexadecimal, ``key`` the SHA-256 of the public key.
-
-    ``token`` is the id of the join token, for an enrolment.
-    """
-
-    time: datetime
-    identity: str
-    serial: str
-    not_after: datetime
-    key: str
-    node: str
-    token: str = ""
 
 
 class Issuer:
@@ -122,7 +111,8 @@ class Issuer:
     Args:
         authority: gives the authority of this moment; it may be replaced while the issuer lives.
         clock: the time (UTC).
-        audit: is told of every certificate, before it is handed out.
+        audit: is told of every certificate, before it is handed out; then ``record``, which keeps it.
+        trust: what peers are verified by now; the authority's roots if nothing is said.
         lifetime: of workload certificates; ``node_lifetime`` of nodes' own.
     """
 
@@ -134,6 +124,8 @@ class Issuer:
         clock: Callable[[], datetime],
         *,
         audit: Callable[[Issued], None],
+        record: Callable[[Issued], Awaitable[None]] | None = None,
+        trust: Callable[[], Trust] | None = None,
         lifetime: timedelta = WORKLOAD_LIFETIME,
         node_lifetime: timedelta = NODE_LIFETIME,
     ) -> None:
@@ -142,6 +134,8 @@ class Issuer:
         self._authority = authority
         self._clock = clock
         self._audit = audit
+        self._record = record
+        self._trust = trust
         self._lifetime = lifetime
         self._node_lifetime = node_lifetime
 
@@ -149,6 +143,11 @@ class Issuer:
     def authority(self) -> Authority:
         """Who signs now."""
         return self._authority()
+
+    @property
+    def trust(self) -> Trust:
+        """What peers are verified by now."""
+        return self._trust() if self._trust is not None else Trust(pem=self.authority.bundle)
 
     def now(self) -> datetime:
         """The time by which everything here is judged (UTC)."""
@@ -182,7 +181,9 @@ class Issuer:
         while not await self.nodes.replace(known, node):
             known = await self._free(name, key, token)
         identity = NodeId(self.authority.trust_domain, name)
-        return self._sign(request.csr, identity, self._node_lifetime, node=name, key=key, token=token.id)
+        return await self._sign(
+            request.csr, identity, self._node_lifetime, node=name, key=key, token=token.id
+        )
 
     async def sign(self, caller: NodeId, caller_key: str, request: SignRequest) -> Signed:
         """A certificate for one of the identities that the calling node may host, or for the node itself.
@@ -199,9 +200,9 @@ class Issuer:
             fresh = replace(node, keys=(key, caller_key))
             if not await self.nodes.replace(node, fresh):
                 raise Refused(f"node {node.name!r} changed meanwhile", status=409, hint="ask again")
-            return self._sign(request.csr, caller, self._node_lifetime, node=node.name, key=key)
+            return await self._sign(request.csr, caller, self._node_lifetime, node=node.name, key=key)
         identity = self.entitled(node, request.namespace, request.service_account)
-        return self._sign(request.csr, identity, self._lifetime, node=node.name, key=key)
+        return await self._sign(request.csr, identity, self._lifetime, node=node.name, key=key)
 
     async def _free(self, name: str, key: str, token: Token) -> Node | None:
         """The node that bears the name now, if this token or key may take it over."""
@@ -252,7 +253,7 @@ class Issuer:
             )
         return identity
 
-    def _sign(
+    async def _sign(
         self,
         csr: str,
         identity: SpiffeId | NodeId,
@@ -266,18 +267,20 @@ class Issuer:
         chain = authority.sign(csr, identity, now=now, lifetime=lifetime)
         leaf = x509.load_pem_x509_certificate(chain.encode())
         until = leaf.not_valid_after_utc
-        self._audit(
-            Issued(
-                time=now,
-                identity=str(identity),
-                serial=f"{leaf.serial_number:x}",
-                not_after=until,
-                key=key,
-                node=node,
-                token=token,
-            )
+        issued = Issued(
+            time=now,
+            identity=str(identity),
+            serial=f"{leaf.serial_number:x}",
+            not_after=until,
+            key=key,
+            node=node,
+            token=token,
+            issuer=issuer_key(authority),
         )
-        return Signed(certificate=chain, bundle=authority.bundle, not_after=until)
+        self._audit(issued)
+        if self._record is not None:
+            await self._record(issued)
+        return Signed(certificate=chain, trust=self.trust, not_after=until)
 
 
 def caller_of(leaf_der: bytes) -> AdminId | NodeId | SpiffeId | None:

@@ -12,6 +12,7 @@ from cryptography.x509.oid import NameOID
 from weft.identity.ca import Authority
 from weft.identity.custody import Custody, read_authority
 from weft.identity.pem import AuthorityError, write_certificates, write_key
+from weft.identity.rotation import State
 from weft.store.interface import Store
 
 NOW = dt.datetime(2026, 5, 1, 12, 0, tzinfo=dt.UTC)
@@ -49,18 +50,31 @@ async def test_it_is_made_once(store: Store) -> None:
 async def test_a_given_one_is_kept(store: Store, tmp_path: Path) -> None:
     custody = Custody(store.private("authority"), lambda: NOW)
     given = intermediate(Authority.create(NOW), tmp_path)
-    assert await custody.open(given) == given
-    assert await custody.open() == given
-    assert await custody.open(given) == given
+    assert await custody.open(given) == State(given)
+    assert await custody.open() == State(given)
+    assert await custody.open(given) == State(given)
 
 
-async def test_a_new_intermediate_takes_over(store: Store, tmp_path: Path) -> None:
+async def test_a_new_intermediate_begins_to_take_over(store: Store, tmp_path: Path) -> None:
     custody = Custody(store.private("authority"), lambda: NOW)
     root = Authority.create(NOW)
-    await custody.open(intermediate(root, tmp_path))
+    first = intermediate(root, tmp_path)
+    await custody.open(first)
     renewed = intermediate(root, tmp_path)
-    assert (await custody.open(renewed)).issuer == renewed.issuer
-    assert (await custody.open()).issuer == renewed.issuer
+    begun = await custody.open(renewed)
+    assert begun.authority.issuer == first.issuer
+    assert begun.rotation is not None
+    assert begun.rotation.successor == renewed
+    assert await custody.open(renewed) == begun
+    assert await custody.open() == begun
+
+
+async def test_a_new_intermediate_replaces_an_expired_one_at_once(store: Store, tmp_path: Path) -> None:
+    table, root = store.private("authority"), Authority.create(NOW)
+    await Custody(table, lambda: NOW).open(intermediate(root, tmp_path, days=1))
+    renewed = intermediate(root, tmp_path)
+    later = Custody(table, lambda: NOW + dt.timedelta(days=2))
+    assert await later.open(renewed) == State(renewed)
 
 
 async def test_another_root_is_refused(store: Store, tmp_path: Path) -> None:
@@ -81,11 +95,11 @@ async def test_an_expired_one_says_what_to_do(store: Store, tmp_path: Path) -> N
 async def test_replacing_notices_another_hand(store: Store) -> None:
     custody = Custody(store.private("authority"), lambda: NOW)
     made = await custody.open()
-    both = made.trust(*Authority.create(NOW).roots)
-    await custody.replace(both, expect=made)
-    assert await custody.open() == both
+    begun = made.begin(Authority.create(NOW), NOW)
+    await custody.replace(begun, expect=made)
+    assert await custody.open() == begun
     with pytest.raises(AuthorityError, match="somebody else"):
-        await custody.replace(both, expect=made)
+        await custody.replace(begun, expect=made)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
