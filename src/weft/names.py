@@ -32,6 +32,13 @@ LOCAL_ENDPOINTS: Final = "local|"
 # The condition of a WorkloadEntry that, when False, keeps traffic away (Istio, pkg/workloadentry).
 HEALTHY: Final = "Healthy"
 
+# Where the JWT filter leaves the claims of a verified token (Istio, pilot/pkg/xds/filters).
+JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
+JWT_PAYLOAD: Final = "payload"
+# What policies that are tried out come to is told under names that begin so (Istio, authz/model).
+DRY_RUN_ALLOW: Final = "istio_dry_run_allow_"
+DRY_RUN_DENY: Final = "istio_dry_run_deny_"
+
 VIRTUAL_OUTBOUND: Final = "virtualOutbound"
 VIRTUAL_INBOUND: Final = "virtualInbound"
 BLOCK_ALL: Final = "block_all"
@@ -212,6 +219,11 @@ class ProxyName:
 def local_endpoints(namespace: str, name: str) -> str:
     """What the endpoints of a proxy's local cluster are called over EDS: a name of its own for each."""
     return f"{LOCAL_ENDPOINTS}{namespace}|{name}"
+
+
+def authorization_rule(namespace: str, name: str, rule: int) -> str:
+    """What a proxy calls a rule of an AuthorizationPolicy: ``ns[default]-policy[viewers]-rule[0]``."""
+    return f"ns[{namespace}]-policy[{name}]-rule[{rule}]"
 
 
 def canonical_name(labels: Mapping[str, str], workload: str) -> str:

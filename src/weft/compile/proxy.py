@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weft import ir
+from weft.compile.istio.authorization_policy import guard_of, guarded, selected
 from weft.compile.istio.envoy_filter import patches_of, wants_metadata
 from weft.compile.peers import needs_peers, peers_of
 from weft.compile.problems import problems_of
@@ -14,6 +15,7 @@ from weft.compile.sidecar import itself, sidecar
 from weft.compile.whereabouts import located
 from weft.compile.world import World
 from weft.errors import Problem
+from weft.model.authorization_policy import AuthorizationPolicy
 from weft.model.envoy_filter import EnvoyFilter
 from weft.model.rate_limit import RateLimit
 
@@ -32,6 +34,11 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
         limits = memo(limits_of, resources, namespace, own.labels, settings.root_namespace, settings.domain)
         if limits:
             proxy = replace(proxy, listeners=limited(proxy.listeners, limits, memo))
+    if policies := world.all(AuthorizationPolicy):
+        own, root, memo = itself(world, identity), world.settings.root_namespace, world.memo
+        if chosen := selected(policies, identity.name.namespace, own.labels, root, memo):
+            guard = guard_of(chosen, world.settings, memo)
+            proxy = replace(proxy, listeners=guarded(proxy.listeners, guard, memo))
     if needs_peers(world):
         proxy = replace(proxy, peers=peers_of(world, itself(world, identity)))
     if filters := world.all(EnvoyFilter):

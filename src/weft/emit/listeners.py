@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from weft.emit.filters.cluster_discovery import WAIT
 from weft.emit.filters.forward_proxy import name_cache
+from weft.emit.filters.rbac import network as access_rules
 from weft.emit.http import connection_manager
 from weft.emit.scalars import (
     address,
@@ -128,7 +129,7 @@ def _filters(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> l
             alpn = [_alpn(handler.alpn)] if handler.alpn else []
             if handler.look_up_port is not None:
                 alpn.append(_sni_lookup(handler.look_up_port))
-            return [*alpn, _tcp_proxy(handler, direction, telemetry, mutual=mutual)]
+            return [*access_rules(handler), *alpn, _tcp_proxy(handler, direction, telemetry, mutual=mutual)]
 
 
 def _chain(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from weft.ir.authorization import Authorization
 from weft.ir.rate_limit import RateLimit
 from weft.ir.route import Destination, RouteTable, Source
 from weft.ir.tls import DownstreamTls
@@ -128,6 +129,7 @@ class HttpHandler:
     ``explicit_proxy``: clients name the host themselves (``http_proxy``), and may ask for tunnels (CONNECT).
     ``looks_up``: some of its clusters have ``Discovery.NAMED``: the host of a request is looked up for them.
     ``on_demand``: a cluster that a route leads to and that is not there is asked for.
+    ``authorization``: stages that a request passes in this order.
     """
 
     stat_prefix: str
@@ -145,6 +147,7 @@ class HttpHandler:
     path_normalization: PathNormalization = PathNormalization.BASE
     source: Source | None = None
     rate_limits: tuple[RateLimit, ...] = ()
+    authorization: tuple[Authorization, ...] = ()
     on_demand: bool = False
 
 
@@ -174,6 +177,7 @@ class TcpHandler:
     tunnel: Tunnel | None = None
     look_up_port: int | None = None
     source: Source | None = None
+    authorization: tuple[Authorization, ...] = ()
     on_demand: bool = False
 
 

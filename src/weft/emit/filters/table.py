@@ -13,6 +13,7 @@ from weft.emit.filters import (
     forward_proxy,
     local_rate_limit,
     rate_limit_service,
+    rbac,
     router,
     session,
 )
@@ -66,6 +67,8 @@ FILTERS: Final = (
         cluster_discovery.per_route,
         wanted=cluster_discovery.wanted,
     ),
+    # Whoever may not do what is asked for learns nothing else, and costs nothing more.
+    HttpFilter(rbac.NAME, _WAY_IN, None, each=rbac.each),
     HttpFilter(fault.NAME, _CLIENT_SIDE, fault.base, fault.per_route),  # fail first: spend nothing
     HttpFilter(cors.NAME, _CLIENT_SIDE, cors.base, cors.per_route),  # a preflight never reaches a service
     # Before anything costs something: what is too much is turned away by the proxies themselves first.

@@ -1,0 +1,61 @@
+"""Who may do what: Envoy's role-based access control, before requests and before connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from weft.emit.filters.rbac_tests import permission, principal
+from weft.ir.authorization import AccessRules, Authorization, RuleAction
+from weft.ir.listener import HttpHandler, TcpHandler
+from weft.protos import listener_v3, rbac_filter_v3, rbac_network_v3, rbac_v3
+from weft.protos.wire import pack
+
+NAME: Final = "envoy.filters.http.rbac"
+NETWORK: Final = "envoy.filters.network.rbac"
+_STAT_PREFIX: Final = "tcp."
+
+
+def each(unit: HttpHandler) -> Iterator[rbac_filter_v3.RBAC]:
+    """A filter for each stage."""
+    for stage in unit.authorization:
+        yield rbac_filter_v3.RBAC(
+            rules=_rules(stage.enforced),
+            shadow_rules=_rules(stage.shadow),
+            shadow_rules_stat_prefix=stage.shadow_prefix,
+        )
+
+
+def network(unit: TcpHandler) -> list[listener_v3.Filter]:
+    """The same before bytes are handed on."""
+    return [listener_v3.Filter(name=NETWORK, typed_config=pack(_stage(one))) for one in unit.authorization]
+
+
+def _stage(stage: Authorization) -> rbac_network_v3.RBAC:
+    return rbac_network_v3.RBAC(
+        rules=_rules(stage.enforced),
+        stat_prefix=_STAT_PREFIX,
+        shadow_rules=_rules(stage.shadow),
+        shadow_rules_stat_prefix=stage.shadow_prefix,
+    )
+
+
+def _rules(unit: AccessRules | None) -> rbac_v3.RBAC | None:
+    if unit is None:
+        return None
+    made = rbac_v3.RBAC(action=_action(unit.action))
+    for rule in unit.rules:
+        policy = made.policies[rule.name]
+        policy.permissions.extend(permission(test) for test in rule.permissions)
+        policy.principals.extend(principal(test) for test in rule.principals)
+    return made
+
+
+def _action(action: RuleAction) -> rbac_v3.RBAC.Action.ValueType:
+    match action:
+        case RuleAction.ALLOW:
+            return rbac_v3.RBAC.Action.ALLOW
+        case RuleAction.DENY:
+            return rbac_v3.RBAC.Action.DENY
+        case RuleAction.LOG:
+            return rbac_v3.RBAC.Action.LOG
