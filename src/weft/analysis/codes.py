@@ -329,7 +329,7 @@ _WEFT: Final = (
     Code(
         "WEFT0026", ERROR, "Uncompilable", "weft fails to compile the resources: a defect, please report it."
     ),
-    Code("WEFT0101", WARNING, "ClaimsIgnored", "A match by claims of a token has no effect yet."),
+    Code("WEFT0101", WARNING, "ClaimsIgnored", "A match by claims of a token that nobody verifies."),
     Code("WEFT0102", WARNING, "Unheeded", "A value of a field has no effect yet."),
     Code("WEFT0103", WARNING, "SecretUnusable", "A secret that a proxy needs is not there or is not usable."),
     Code("WEFT0104", WARNING, "SecretWithheld", "A proxy may not have a secret.", "the log has it"),
@@ -338,6 +338,7 @@ _WEFT: Final = (
     ),
     Code("WEFT0110", WARNING, "Delegation", "A rule that leads to another VirtualService is left out."),
     Code("WEFT0111", WARNING, "Overruled", "Of resources that contradict each other, another one counts."),
+    Code("WEFT0112", WARNING, "KeysUnknown", "The keys of an issuer of tokens cannot be fetched."),
     Code("WEFT0201", WARNING, "NotInForce", "By the Gateway API's rules, a resource or a part is refused."),
     Code(
         "WEFT0202",

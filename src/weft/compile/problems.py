@@ -9,6 +9,7 @@ from weft.compile.destinations import Targets
 from weft.compile.gatewayapi import gateway_flaws
 from weft.compile.gatewayapi.flaws import all_problems
 from weft.compile.istio import delegate, flaws, rule_flaws
+from weft.compile.istio.request_authentication import key_problems
 from weft.compile.istio.request_match import claim_path
 from weft.compile.istio.virtual_service import MESH, bound_to
 from weft.compile.memo import Memo
@@ -24,6 +25,7 @@ from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
 from weft.model.mesh_config import MeshConfig
 from weft.model.rate_limit import RateLimit
+from weft.model.request_authentication import RequestAuthentication
 from weft.model.resource import Key
 from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import VirtualService
@@ -48,10 +50,13 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(flaws.entry_problems, named, world.services) if named else ()
     refused += memo(rule_flaws.rule_problems, world.all(DestinationRule), world.services, settings)
     refused += memo(limit_problems, world.all(RateLimit), world.services, settings.domain)
+    policies = world.all(RequestAuthentication)
+    refused += memo(key_problems, policies, world.key_sets) if policies else ()
     facts = world.gateway_facts
     refused += memo(gateway_flaws.problems, facts)
     refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)
-    return refused + memo(_all, world.all(VirtualService), view, rules, world.all(Gateway), settings, memo)
+    services, verified = world.all(VirtualService), bool(policies)
+    return refused + memo(_all, services, view, rules, world.all(Gateway), verified, settings, memo)
 
 
 def _all(
@@ -59,6 +64,7 @@ def _all(
     view: View,
     rules: Rules,
     known: Mapping[Key, Gateway],
+    verified: bool,
     settings: Settings,
     memo: Memo,
 ) -> tuple[Problem, ...]:
@@ -69,6 +75,7 @@ def _all(
         if exported(export, resource.metadata.namespace, view.namespace):
             targets = targets_of(resource, view, rules, settings, memo)
             found += memo(_problems, resource, targets, gateways, view, settings)
+            found += memo(_claim_problems, resource, verified)
             found += flaws.virtual_service_problems(resource)
             if any(rule.delegate for rule in resource.spec.http or ()):
                 found += delegate.problems(resource, resources, settings)
@@ -133,14 +140,26 @@ def _problems(
             message = f"{host!r} has no port {destination.port.number}"
             ports = ", ".join(str(port.number) for port in service.ports)
             found.append(_warning(resource, NOT_FOUND, message, f"{path}.port", f"it has {ports}"))
+    return tuple(found)
+
+
+def _claim_problems(resource: VirtualService, verified: bool) -> tuple[Problem, ...]:
+    """Routes by claims where there are none: in sidecars, and where no policy says whose tokens are good."""
+    found: list[Problem] = []
     for index, rule in enumerate(resource.spec.http or ()):
         for place, match in enumerate(rule.match or ()):
-            names = (*(match.headers or ()), *(match.without_headers or ()))
-            if any(claim_path(name) for name in names):
-                message = "no token is verified yet (RequestAuthentication), so that no request has claims"
-                found.append(
-                    _warning(resource, CLAIMS, message, f"spec.http[{index}].match[{place}].headers", "")
-                )
+            names = {"headers": match.headers, "withoutHeaders": match.without_headers}
+            field = next((field for field, said in names.items() if any(map(claim_path, said or ()))), "")
+            if not field:
+                continue
+            path = f"spec.http[{index}].match[{place}].{field}"
+            if not verified:
+                message = "no token is verified, so that no request has claims"
+                hint = "apply a RequestAuthentication for the gateway"
+                found.append(_warning(resource, CLAIMS, message, path, hint))
+            elif MESH in (match.gateways or bound_to(resource)):
+                message = "claims are known to gateways only: sidecars verify no tokens of requests they send"
+                found.append(_warning(resource, CLAIMS, message, path, "bind it to gateways, not to mesh"))
     return tuple(found)
 
 

@@ -18,6 +18,7 @@ from weft.compile.istio import service_entry
 from weft.compile.istio.delegate import rooted
 from weft.compile.istio.peer_authentication import PeerModes, modes_of
 from weft.compile.istio.rule_index import RuleIndex
+from weft.compile.key_sets import KeySets
 from weft.compile.memo import Memo
 from weft.compile.mesh import settings_of
 from weft.compile.nearness import DISTRIBUTION
@@ -72,6 +73,7 @@ class World:
         "_lists",
         "given",
         "instances",
+        "key_sets",
         "memo",
         "services",
         "settings",
@@ -89,6 +91,7 @@ class World:
         services: Services,
         instances: Instances,
         lists: Lists,
+        key_sets: KeySets | None,
         memo: Memo,
     ) -> None:
         self._kinds = kinds
@@ -99,6 +102,7 @@ class World:
         self.vips = vips
         self.services = services
         self.instances = instances
+        self.key_sets = key_sets
         self.memo = memo
 
     @classmethod
@@ -117,7 +121,7 @@ class World:
         ``trust_domain``: that of the authority, whatever a MeshConfig says.
         """
         first = (settings or Settings()).signed_in(trust_domain)
-        empty = cls({}, first, settings, trust_domain, {}, Services(), Instances(), {}, Memo())
+        empty = cls({}, first, settings, trust_domain, {}, Services(), Instances(), {}, None, Memo())
         return empty.replace(resources, (), vips)
 
     def replace(
@@ -125,10 +129,16 @@ class World:
         put: Iterable[Resource] = (),
         removed: Iterable[Key] = (),
         vips: Mapping[Host, str] | None = None,
+        key_sets: KeySets | None = None,
     ) -> World:
-        """The world after a change. A resource that equals the one it replaces is no change."""
+        """The world after a change. A resource that equals the one it replaces is no change.
+
+        ``key_sets``: all that were fetched; None: they are as they were (in a world that was never given any
+        nobody fetches them).
+        """
         changes = _changes(self._kinds, put, removed)
-        if not changes and vips is None:
+        key_sets = self.key_sets if key_sets is None else key_sets
+        if not changes and vips is None and key_sets is self.key_sets:
             return self
         kinds = dict(self._kinds)
         for kind, change in changes.items():
@@ -153,6 +163,7 @@ class World:
             self._services_after(kinds, changes, settings, known, again),
             self._instances_after(changes),
             self._lists_after(changes),
+            key_sets,
             self.memo,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from weft.emit.filters.jwt import unbelieved
 from weft.emit.filters.table import chain
 from weft.emit.header_case import keep_case
 from weft.emit.routes import CONNECT, route_configuration
@@ -174,6 +175,8 @@ def connection_manager(
         made.http3_protocol_options.SetInParent()
     if unit.explicit_proxy:
         made.upgrade_configs.add(upgrade_type=CONNECT)
+    if (taken_away := unbelieved(unit)) is not None:
+        made.early_header_mutation_extensions.append(taken_away)
     _own_headers(made, unit, direction)
     _normalize(made, unit.path_normalization)
     _limit(made, unit.limits)

@@ -25,6 +25,7 @@ from weft.ir.authorization import (
     UrlPathMatch,
     ValueMatch,
 )
+from weft.ir.authentication import JwtHeader, JwtRule, RequestAuthentication
 from weft.ir.cluster import (
     Algorithm,
     Cluster,
@@ -149,6 +150,8 @@ __all__ = [
     "HttpHandler",
     "HttpLimits",
     "HttpVersion",
+    "JwtHeader",
+    "JwtRule",
     "Keepalive",
     "LimitService",
     "ListedMatch",
@@ -181,6 +184,7 @@ __all__ = [
     "Receive",
     "Redirect",
     "ReportedLoad",
+    "RequestAuthentication",
     "RequestMatch",
     "Respond",
     "Retry",

@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from weft.ir.authorization import Authorization
+from weft.ir.authentication import RequestAuthentication
 from weft.ir.rate_limit import RateLimit
 from weft.ir.route import Destination, RouteTable, Source
 from weft.ir.tls import DownstreamTls
@@ -147,6 +148,7 @@ class HttpHandler:
     path_normalization: PathNormalization = PathNormalization.BASE
     source: Source | None = None
     rate_limits: tuple[RateLimit, ...] = ()
+    authentication: RequestAuthentication | None = None
     authorization: tuple[Authorization, ...] = ()
     on_demand: bool = False
 

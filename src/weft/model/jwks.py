@@ -25,6 +25,16 @@ def key_set(text: str) -> str:
     return next((wrong for key in (keys if isinstance(keys, list) else [found]) if (wrong := _key(key))), "")
 
 
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+
+
+def public_part(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key without what only its owner may know. A shared secret (``oct``) has no public part: it stays."""
+    if key.get("kty") == "oct":
+        return dict(key)
+    return {name: value for name, value in key.items() if name not in _PRIVATE}
+
+
 def private_keys(text: str) -> Iterator[int]:
     """The positions of keys that hold more than their public part."""
     if key_set(text):

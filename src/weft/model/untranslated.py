@@ -33,7 +33,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.configPatches[].match.waypoint",
         "spec.configPatches[].patch.filterClass",
     ),
-    "security.istio.io/RequestAuthentication": ("spec",),
     "telemetry.istio.io/Telemetry": ("spec",),
     "gateway.networking.k8s.io/GatewayClass": ("spec.parametersRef",),
     "gateway.networking.k8s.io/Gateway": (

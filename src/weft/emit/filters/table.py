@@ -11,6 +11,7 @@ from weft.emit.filters import (
     cors,
     fault,
     forward_proxy,
+    jwt,
     local_rate_limit,
     rate_limit_service,
     rbac,
@@ -69,6 +70,8 @@ FILTERS: Final = (
     ),
     # Whoever may not do what is asked for learns nothing else, and costs nothing more.
     HttpFilter(rbac.NAME, _WAY_IN, None, each=rbac.each),
+    # Who the user is: routes may depend on it, and so may all that comes after.
+    HttpFilter(jwt.NAME, _WAY_IN, None, each=jwt.each),
     HttpFilter(fault.NAME, _CLIENT_SIDE, fault.base, fault.per_route),  # fail first: spend nothing
     HttpFilter(cors.NAME, _CLIENT_SIDE, cors.base, cors.per_route),  # a preflight never reaches a service
     # Before anything costs something: what is too much is turned away by the proxies themselves first.

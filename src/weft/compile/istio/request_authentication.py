@@ -1,0 +1,140 @@
+"""RequestAuthentication: whose tokens a proxy believes on its way in (istio pilot/pkg/security/authn)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+from weft import ir
+from weft.compile.age import age
+from weft.compile.attachment import Bounds, attached
+from weft.compile.key_sets import KeySets, source_of
+from weft.compile.memo import Memo
+from weft.compile.service import Labels
+from weft.errors import Problem, Severity
+from weft.model.jwks import public_part
+from weft.model.request_authentication import JWTRule, RequestAuthentication
+from weft.model.resource import Key
+
+KEYS: Final = "WEFT0112"
+# Claims that hold a list as text with blanks in it, whatever a rule says.
+_LISTS: Final = ("permission", "scope")
+
+
+def authentication_of(
+    resources: Mapping[Key, RequestAuthentication],
+    namespace: str,
+    labels: Labels,
+    root: str,
+    key_sets: KeySets | None,
+    reroute: bool,
+) -> ir.RequestAuthentication | None:
+    """What a proxy asks of tokens; None when no policy is for it, or they name no issuer.
+
+    The policies of its namespace, then those of the root namespace, the oldest first; issuers by name.
+    """
+    found = attached(resources.values(), _bounds, namespace, labels, root)
+    found.sort(key=lambda one: (one.metadata.namespace != namespace, age(one.metadata)))
+    rules = [rule for policy in found for rule in policy.spec.jwt_rules or ()]
+    rules.sort(key=lambda rule: rule.issuer or "")
+    if not rules:
+        return None
+    return ir.RequestAuthentication(rules=tuple(_rule(rule, key_sets) for rule in rules), reroute=reroute)
+
+
+def _bounds(resource: RequestAuthentication) -> Bounds:
+    spec = resource.spec
+    targets = spec.target_refs or ((spec.target_ref,) if spec.target_ref is not None else None)
+    return spec.selector.match_labels if spec.selector else None, targets
+
+
+def _rule(rule: JWTRule, key_sets: KeySets | None) -> ir.JwtRule:
+    return ir.JwtRule(
+        issuer=rule.issuer or "",
+        keys=_keys(rule, key_sets or {}),
+        audiences=tuple(rule.audiences or ()),
+        headers=tuple(
+            ir.JwtHeader(name=header.name, prefix=header.prefix or "") for header in rule.from_headers or ()
+        ),
+        params=tuple(rule.from_params or ()),
+        cookies=tuple(rule.from_cookies or ()),
+        forward=bool(rule.forward_original_token),
+        payload_header=rule.output_payload_to_header or "",
+        claim_headers=tuple((item.claim, item.header) for item in rule.output_claim_to_headers or ()),
+        space_delimited=tuple(sorted({*_LISTS, *(rule.space_delimited_claims or ())})),
+        required=rule.presence == "REQUIRED",
+    )
+
+
+def _keys(rule: JWTRule, key_sets: KeySets) -> str | None:
+    source = source_of(rule)
+    if source is None:
+        return _for_proxies(rule.jwks or "")
+    known = key_sets.get(source)
+    return known.text if known is not None and known.text else None
+
+
+def _for_proxies(text: str) -> str:
+    """A key set as Envoy reads it; no proxy gets the private part of a key that has a public one."""
+    found = json.loads(text)
+    keys = found.get("keys", [found])
+    public = [public_part(key) for key in keys]
+    return text if "keys" in found and public == keys else json.dumps({"keys": public}, separators=(",", ":"))
+
+
+def authenticated(
+    listeners: tuple[ir.Listener, ...], authentication: ir.RequestAuthentication, memo: Memo
+) -> tuple[ir.Listener, ...]:
+    """Listeners of which those on the way in look at tokens."""
+    same = memo.same(authentication)
+    return tuple(
+        memo(_authenticated, listener, same) if listener.direction is not ir.Direction.OUTBOUND else listener
+        for listener in listeners
+    )
+
+
+def _authenticated(listener: ir.Listener, authentication: ir.RequestAuthentication) -> ir.Listener:
+    last = listener.default_chain
+    return replace(
+        listener,
+        chains=tuple(_chain(chain, authentication) for chain in listener.chains),
+        default_chain=None if last is None else _chain(last, authentication),
+    )
+
+
+def _chain(chain: ir.FilterChain, authentication: ir.RequestAuthentication) -> ir.FilterChain:
+    if not isinstance(chain.handler, ir.HttpHandler):
+        return chain
+    return replace(chain, handler=replace(chain.handler, authentication=authentication))
+
+
+def key_problems(
+    resources: Mapping[Key, RequestAuthentication], key_sets: KeySets | None
+) -> tuple[Problem, ...]:
+    """Issuers whose keys are not known, or may be out of date. ``key_sets`` None: nobody fetches any."""
+    return () if key_sets is None else tuple(_unknown(resources, key_sets))
+
+
+def _unknown(resources: Mapping[Key, RequestAuthentication], key_sets: KeySets) -> Iterator[Problem]:
+    for key, policy in sorted(resources.items()):
+        for index, rule in enumerate(policy.spec.jwt_rules or ()):
+            source = source_of(rule)
+            known = key_sets.get(source) if source is not None else None
+            if source is None or (known is not None and known.text and not known.failure):
+                continue
+            owner = rule.issuer or "the issuer"
+            if known is not None and known.text:
+                message = f"the keys of {owner} may be out of date, they are the last that were fetched"
+            else:
+                message = f"the keys of {owner} are not known, so that its tokens are refused"
+            failure = known.failure if known is not None and known.failure else "they are being fetched"
+            yield Problem(
+                KEYS,
+                f"{message}: {source.uri}: {failure}",
+                hint="",
+                path=f"spec.jwtRules[{index}].{'issuer' if source.discover else 'jwksUri'}",
+                severity=Severity.WARNING,
+                resource=str(key),
+            )
