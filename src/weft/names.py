@@ -69,6 +69,8 @@ GATEWAY_CONTROLLER: Final = "weft.dev/gateway-controller"
 GATEWAY_ADDRESSES: Final = "127.192.0.0/10"
 GATEWAY_NAME_LABEL: Final = "gateway.networking.k8s.io/gateway-name"
 HTTP3_ANNOTATION: Final = "weft.dev/http3"
+# Istio's, on the entry of an instance: the WorkloadGroup by which it was registered.
+GROUP_ANNOTATION: Final = "istio.io/autoRegistrationGroup"
 WORKLOAD_LABEL: Final = "weft.dev/workload"
 # What a replica has behind its Workload's name.
 REPLICA: Final = re.compile(r"-\d+$")

@@ -176,7 +176,14 @@ def _http(port: InboundPort, cluster: str, settings: Settings) -> ir.HttpHandler
     )
     table = ir.RouteTable(
         name=cluster,
-        virtual_hosts=(ir.VirtualHost(name=f"inbound|http|{port.number}", domains=("*",), routes=(route,)),),
+        virtual_hosts=(
+            ir.VirtualHost(
+                name=f"inbound|http|{port.number}",
+                domains=("*",),
+                routes=(route,),
+                count_attempts=False,  # it is the caller's proxy that tries again
+            ),
+        ),
         ignore_port_in_host=False,
     )
     return ir.HttpHandler(

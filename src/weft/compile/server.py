@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from weft import ir
 from weft.compile.settings import Settings
@@ -77,6 +78,10 @@ def edge_receive(settings: Settings) -> ir.Receive:
     return ir.Receive.PROXY_PROTOCOL if settings.edge_proxy_protocol else ir.Receive.BOUND
 
 
+# Istio's gateways pass on the certificate itself, too.
+_SHOWN: Final = ir.OwnHeaders(certificate=ir.CertificateParts(certificate=True))
+
+
 def edge_handler(listener: str, table: str, settings: Settings, *, looks_up: bool = False) -> ir.HttpHandler:
     """HTTP from outside: what clients claim of themselves is not believed."""
     return ir.HttpHandler(
@@ -85,6 +90,7 @@ def edge_handler(listener: str, table: str, settings: Settings, *, looks_up: boo
         client_certificate=settings.edge_certificate,
         trusted_hops=settings.trusted_hops,
         edge=True,
+        headers=_SHOWN,
         looks_up=looks_up,
         path_normalization=settings.path_normalization,
     )

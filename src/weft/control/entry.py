@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from weft.instance import Instance
-from weft.names import HEALTHY, NODE_LABEL
+from weft.names import GROUP_ANNOTATION, HEALTHY, NODE_LABEL
 from weft.store.interface import Stored
 
 Wire = dict[str, Any]
@@ -24,7 +24,6 @@ NAMESPACE_KIND: Final = "/Namespace"
 SERVICE_LABEL: Final = "weft.dev/service"
 # Istio's: there is a sidecar, peers may use mutual TLS (pkg/model: security.istio.io/tlsMode).
 TLS_MODE_LABEL: Final = "security.istio.io/tlsMode"
-GROUP_ANNOTATION: Final = "istio.io/autoRegistrationGroup"
 # On the entry of a gateway: "router". Only such a proxy may ask for a gateway's configuration and secrets.
 PROXY_ANNOTATION: Final = "weft.dev/proxy"
 # Our condition of a WorkloadEntry beside HEALTHY: True, it leaves.

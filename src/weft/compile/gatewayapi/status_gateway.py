@@ -9,6 +9,7 @@ from typing import Final
 from weft.compile.gatewayapi.backend_tls_policy import client_certificate
 from weft.compile.gatewayapi.conditions import Status, condition
 from weft.compile.gatewayapi.facts import Facts, Verdict
+from weft.compile.gatewayapi.infrastructure import parameters_flaw
 from weft.compile.gatewayapi.listeners import RESOLVED, listeners_of
 from weft.compile.gatewayapi.status_addresses import ADDRESS_TYPES, Places, places_of
 from weft.compile.gatewayapi.status_listener_set import attached_count
@@ -68,7 +69,7 @@ def refusal(gateway: Gateway, facts: Facts) -> Verdict | None:
         if str(address.type or "IPAddress") not in ADDRESS_TYPES:
             message = f"an address is an IPAddress or a Hostname, not {address.type}: {address.value}"
             return Verdict(holds=False, reason=_UNSUPPORTED_ADDRESS, message=message)
-    flaw = _parameters_flaw(gateway, facts)
+    flaw = parameters_flaw(gateway, facts.config_maps)
     return Verdict(holds=False, reason="InvalidParameters", message=flaw) if flaw else None
 
 
@@ -77,18 +78,6 @@ def _listeners(gateway: Gateway, bad: list[str]) -> Verdict:
         return Verdict(message="valid")
     holds = len(bad) < len(gateway.spec.listeners or ())
     return Verdict(holds=holds, reason=LISTENERS_NOT_VALID, message=f"not valid: {', '.join(bad)}")
-
-
-def _parameters_flaw(gateway: Gateway, facts: Facts) -> str:
-    infrastructure = gateway.spec.infrastructure
-    ref = infrastructure.parameters_ref if infrastructure is not None else None
-    if ref is None:
-        return ""
-    if (str(ref.group), str(ref.kind)) != ("", "ConfigMap"):
-        return f"parametersRef names a {ref.kind} of group {ref.group!r}, only a ConfigMap may be named"
-    namespace = gateway.metadata.namespace
-    known = facts.config_map(namespace, str(ref.name)) is not None
-    return "" if known else f"there is no ConfigMap {namespace}/{ref.name}"
 
 
 def _programmed(

@@ -49,7 +49,12 @@ def start_of(
 
 def annotated(annotations: Mapping[str, str]) -> ProxySettings | None:
     """What ``proxy.istio.io/config`` says; None when it says nothing, or cannot be read."""
-    documents, _ = load(annotations.get(ANNOTATION, ""), ANNOTATION)
+    return settings_in(annotations.get(ANNOTATION, ""))
+
+
+def settings_in(text: str) -> ProxySettings | None:
+    """The same, of the annotation's text."""
+    documents, _ = load(text, ANNOTATION)
     try:
         return ProxySettings.model_validate(documents[0].data) if documents else None
     except ValidationError:

@@ -211,7 +211,6 @@ def _forward(
             retry=default if rule.retries is None else retry_of(rule.retries, bool(hashes)),
             rewrite=rewrite(rule.rewrite),
             host_rewrite=host_rewrite,
-            append_forwarded_host=rule.rewrite is not None and bool(host_rewrite),
             hash_on=hashes,
             mirrors=_mirrors(rule, lambda destination: cluster(destination)[0]),
         ),
