@@ -90,6 +90,8 @@ WORKLOAD_CERTIFICATE: Final = "default"
 WORKLOAD_CERTIFICATE_FILE: Final = "sds.json"
 WORKLOAD_TRUST_BUNDLE: Final = "ROOTCA"
 WORKLOAD_TRUST_BUNDLE_FILE: Final = "sds-rootca.json"
+# Where SPIFFE's clients look for the Workload API (SPIFFE Workload Endpoint, section 4).
+SPIFFE_SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 
 # xDS type URLs.
 CLUSTER_TYPE: Final = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -139,6 +141,11 @@ def outbound_udp_cluster(host: str, port: int) -> str:
 def inbound_cluster(port: int) -> str:
     """``inbound|9080||``."""
     return f"inbound|{port}||"
+
+
+def authority_of(cluster: str) -> str:
+    """What a gRPC service behind a cluster is called in requests: ``|`` may not stand there."""
+    return cluster.replace("|", "_.")
 
 
 def outbound_sni(host: str, port: int, subset: str = "") -> str:

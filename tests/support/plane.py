@@ -24,6 +24,7 @@ from weft.control.nodesession import Addresses
 from weft.control.registry import Registry
 from weft.identity.ca import Authority
 from weft.identity.custody import Custody
+from weft.identity.jwt_issuer import IssuedJwt, JwtIssuer
 from weft.identity.ledger import Issued
 from weft.identity.nodes import Nodes
 from weft.identity.scope import EVERYTHING, Scope
@@ -54,6 +55,7 @@ class Plane:
     node_lifetime: timedelta = timedelta(days=30)
     port: int = field(default_factory=free_port)
     audit: list[Issued] = field(default_factory=list)
+    jwt_audit: list[IssuedJwt] = field(default_factory=list)
     loaded: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     acknowledged: Callable[[Key, int], Awaitable[None]] | None = None
 
@@ -97,6 +99,7 @@ class Plane:
             self.registry,
             self.names,
             lambda connection: addresses,
+            JwtIssuer(self.issuer, self.store.private("jwt"), audit=self.jwt_audit.append),
             loaded=lambda node, message: self.loaded.append((node, message)),
         )
         self.credentials = Credentials(lambda: self.authority, (), now=self.clock)

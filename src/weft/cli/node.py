@@ -102,6 +102,7 @@ async def _serve(
     from weft.node.serve import serve
     from weft.node.session import Session
     from weft.node.sidecar import proxy_uid
+    from weft.node.workloadapi.serve import serve as serve_identities
     from weft.runtime import notify_ready, stop_on_signals
 
     layout.prepare(proxy_uid=proxy_uid())
@@ -113,7 +114,11 @@ async def _serve(
     try:
         async with stop_on_signals() as stop:
             await session.wait_connected(_CONNECT_S)
-            async with Node(layout, session, options) as agent, serve(agent, claims):
+            async with (
+                Node(layout, session, options) as agent,
+                serve_identities(agent, session),
+                serve(agent, claims),
+            ):
                 choice = choose(options.capture, Host.look(), own_network=False)
                 click.echo(f"node {options.name}: {choice}", err=True)
                 notify_ready()

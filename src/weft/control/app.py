@@ -48,6 +48,7 @@ from weft.control.statuses import Statuses
 from weft.errors import WeftError
 from weft.identity.ca import WORKLOAD_LIFETIME, Authority
 from weft.identity.custody import Custody, read_authority
+from weft.identity.jwt_issuer import JwtIssuer
 from weft.identity.nodes import Nodes
 from weft.identity.server import Issuer
 from weft.identity.tokens import Tokens
@@ -183,7 +184,10 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         async def start(instance: Instance) -> ProxyStart:
             return await proxy_start(store, pipeline.world.settings.root_namespace, instance)
 
-        nodes = NodeService(issuer, registry, table, addresses, start=start)
+        jwts = JwtIssuer(
+            issuer, store.private("jwt"), audit=lambda issued: audit.write("jwt", asdict(issued))
+        )
+        nodes = NodeService(issuer, registry, table, addresses, jwts, start=start)
         proxy_routes = ProxyRoutes(status, config, nodes.ask)
         app = create_app(
             objects,

@@ -20,6 +20,7 @@ from weft.control.nametable import NameTable
 from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, Hub, Message, Session
 from weft.control.registry import Registry
 from weft.errors import WeftError
+from weft.identity.jwt_issuer import JwtIssuer, JwtRequest
 from weft.identity.nodes import check_node_name
 from weft.identity.scope import EVERYTHING, Scope
 from weft.identity.server import EnrollRequest, Issuer, Refused, SignRequest, caller_of, key_of
@@ -30,7 +31,7 @@ from weft.start import ProxyStart
 from weft.units import parse_duration
 
 # Served without an identity: what is public, and what a join token opens.
-OPEN_PATHS: Final = frozenset({"/weft/v1/bundle", "/weft/v1/enroll"})
+OPEN_PATHS: Final = frozenset({"/weft/v1/bundle", "/weft/v1/enroll", "/weft/v1/jwks"})
 _BODY_MAX: Final = 64 * 1024
 
 
@@ -54,6 +55,7 @@ class NodeService:
         registry: Registry,
         names: NameTable,
         addresses: Callable[[HTTPConnection], Addresses],
+        jwts: JwtIssuer,
         *,
         loaded: Callable[[str, Message], None] = lambda node, message: None,
         start: Callable[[Instance], Awaitable[ProxyStart]] = _as_it_likes,
@@ -62,6 +64,7 @@ class NodeService:
         self.registry = registry
         self.names = names
         self.addresses = addresses
+        self.jwts = jwts
         self.loaded = loaded
         self.start = start
         self._sessions: dict[str, Session] = {}
@@ -72,6 +75,8 @@ class NodeService:
             Route("/weft/v1/bundle", _answer(self._bundle), methods=["GET"]),
             Route("/weft/v1/enroll", _answer(self._enroll), methods=["POST"]),
             Route("/weft/v1/certificates", _answer(self._sign), methods=["POST"]),
+            Route("/weft/v1/jwts", _answer(self._sign_jwt), methods=["POST"]),
+            Route("/weft/v1/jwks", _answer(self._jwks), methods=["GET"]),
             Route("/weft/v1/tokens", _answer(self._tokens), methods=["GET", "POST"]),
             Route("/weft/v1/tokens/{id}", _answer(self._revoke), methods=["DELETE"]),
             Route("/weft/v1/nodes", _answer(self._nodes), methods=["GET"]),
@@ -115,6 +120,15 @@ class NodeService:
         caller, key = _caller(request)
         signed = await self.issuer.sign(caller, key, SignRequest.parse(await _body(request)))
         return JSONResponse(signed.to_dict())
+
+    async def _sign_jwt(self, request: Request) -> Response:
+        caller, key = _caller(request)
+        token, until = await self.jwts.sign(caller, key, JwtRequest.parse(await _body(request)))
+        return JSONResponse({"token": token, "notAfter": _when(until)})
+
+    async def _jwks(self, request: Request) -> Response:
+        """Open to all: it is public, and applications verify tokens with it."""
+        return JSONResponse(await self.jwts.jwks())
 
     async def _tokens(self, request: Request) -> Response:
         _require_admin(request)

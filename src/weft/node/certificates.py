@@ -9,18 +9,19 @@ from datetime import datetime
 from pathlib import Path
 
 from weft.errors import WeftError
-from weft.node.keys import Keeper, Signed, read_secrets, write_secrets
+from weft.identity.trust import Trust
+from weft.node.keys import Credential, Keeper, Signed, read_secrets, write_secrets
 from weft.spiffe import SpiffeId
 
 log = logging.getLogger(__name__)
 
 
 class Certificates:
-    """One by directory. ``clock`` gives the time (UTC)."""
+    """One by directory for an Envoy, one by name for an application. ``clock`` gives the time (UTC)."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
-        self._kept: dict[Path, tuple[Keeper, asyncio.Task[None]]] = {}
+        self._kept: dict[Path | str, tuple[Keeper, asyncio.Task[None]]] = {}
 
     async def keep(
         self,
@@ -28,12 +29,12 @@ class Certificates:
         identity: SpiffeId,
         sign: Callable[[str], Awaitable[Signed]],
         *,
-        bundle: str,
+        trust: Trust,
         owner: int | None,
     ) -> datetime:
         """Write the SDS files for an identity into ``directory`` and keep them fresh; when they expire.
 
-        What an earlier agent left there is used as long as it is valid. ``bundle`` is what is trusted now.
+        What an earlier agent left there is used as long as it is valid. ``trust`` is what peers are verified by now.
 
         Raises:
             WeftError: there is none, and ``sign`` fails.
@@ -46,16 +47,37 @@ class Certificates:
             clock=self._clock,
         )
         credential = await keeper.start(read_secrets(directory, str(identity)))
-        if credential.bundle != bundle:
-            keeper.trust(bundle)
-        task = asyncio.create_task(keeper.keep(), name=f"certificate of {keeper.name}")
-        task.add_done_callback(_ended)
-        self._kept[directory] = keeper, task
+        keeper.trust(trust)
+        credential = keeper.credential or credential
+        self._keep(directory, keeper)
         return credential.not_after
 
-    async def forget(self, directory: Path) -> None:
+    async def hold(
+        self,
+        name: str,
+        identity: SpiffeId,
+        sign: Callable[[str], Awaitable[Signed]],
+        deliver: Callable[[Credential], None],
+    ) -> Credential:
+        """A credential in memory under a name, kept fresh: ``deliver`` is given each further one.
+
+        Raises:
+            WeftError: ``sign`` fails.
+        """
+        await self.forget(name)
+        keeper = Keeper(f"{identity} for {name}", sign, deliver, clock=self._clock)
+        credential = await keeper.start()
+        self._keep(name, keeper)
+        return credential
+
+    def _keep(self, where: Path | str, keeper: Keeper) -> None:
+        task = asyncio.create_task(keeper.keep(), name=f"certificate of {keeper.name}")
+        task.add_done_callback(_ended)
+        self._kept[where] = keeper, task
+
+    async def forget(self, where: Path | str) -> None:
         """Stop renewing there."""
-        if found := self._kept.pop(directory, None):
+        if found := self._kept.pop(where, None):
             found[1].cancel()
             await asyncio.gather(found[1], return_exceptions=True)
 
@@ -81,11 +103,11 @@ class Certificates:
             await self.forget(directory)
 
 
-def trust(bundle: str, keepers: Iterable[Keeper]) -> None:
+def trust_all(trust: Trust, keepers: Iterable[Keeper]) -> None:
     """Replace the trust bundle; one that cannot be written keeps nobody else from it."""
     for keeper in keepers:
         try:
-            keeper.trust(bundle)
+            keeper.trust(trust)
         except WeftError as error:
             log.error("the trust bundle of %s was not replaced: %s", keeper.name, error)
 

@@ -108,6 +108,11 @@ class Layout:
         return self.runtime / "node.sock"
 
     @property
+    def workload_socket(self) -> Path:
+        """Where applications fetch their identity: the SPIFFE Workload API."""
+        return self.runtime / "workload.sock"
+
+    @property
     def lock(self) -> Path:
         """Held (flock) by the one node of this runtime directory."""
         return self.runtime / "node.lock"
@@ -188,7 +193,7 @@ class Layout:
             mine.append(self.state)
         for directory in mine:
             shutil.rmtree(directory, ignore_errors=True)
-        for file in (self.node_socket, self.lock):
+        for file in (self.node_socket, self.workload_socket, self.lock):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.runtime.rmdir()

@@ -32,6 +32,7 @@ PLAN_VARIABLE: Final = "WEFT_RUN"
 _SECRET_VARIABLE: Final = "WEFT_ATTACH_SECRET"  # noqa: S105 - its name
 _SOCKET_VARIABLE: Final = "WEFT_NODE_SOCKET"
 _TOKEN_VARIABLE: Final = "WEFT_TOKEN"  # noqa: S105 - its name
+_SPIFFE_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _DRAIN_S: Final = 30.0
 _LEAVE_S: Final = 5.0
@@ -180,6 +181,8 @@ class Wrapper:
             for limit in ready.get("limits") or ():
                 say(f"  not covered: {limit}")
         environ = {**self.environ, **(ready.get("env") or {})}
+        if _SPIFFE_VARIABLE in self.environ:
+            environ[_SPIFFE_VARIABLE] = self.environ[_SPIFFE_VARIABLE]  # another's, and meant to be
         for name in ready.get("unset") or ():
             environ.pop(name, None)
         if seccomp:

@@ -17,13 +17,15 @@ import aiohttp
 
 from weft import __version__
 from weft.errors import WeftError
+from weft.identity.trust import Trust
 from weft.instance import Instance
 from weft.names import CLUSTER_DOMAIN, CONTROL_PLANE_HOST, TELEMETRY_PORT
-from weft.node.certificates import Certificates, trust
+from weft.node.certificates import Certificates, trust_all
 from weft.node.enrolment import Membership
 from weft.node.inquiry import Ask, reply_to
 from weft.node.keys import Credential, Keeper, Signed
 from weft.node.link import Endpoint
+from weft.node.loaded import Loading
 from weft.node.names import HeardNames, Names
 from weft.node.registration import Registrations
 from weft.node.remote import Denied, call, explain, trusting_context
@@ -73,7 +75,9 @@ class Session:
         self._answers: dict[str, asyncio.Future[ProxyStart]] = {}
         self._drains: dict[str, asyncio.Future[bool]] = {}
         self._names = HeardNames()
+        self._bundle_calls: list[Callable[[str], None]] = []
         self._ask: Ask | None = None
+        self._trust = membership.credential.trust
         self._inquiries: set[asyncio.Task[None]] = set()
         self._certificates = Certificates(clock)
         self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16))
@@ -83,6 +87,12 @@ class Session:
         self._heard = 0.0
         self._told: frozenset[str] = frozenset()
         self._lease_s = _LEASE_S
+        self._loading = Loading(
+            lambda: self._membership.credential,
+            lambda: [keeper.credential for keeper in self._certificates.keepers() if keeper.credential],
+            lambda: (self._registrations.ids(), self._ask),
+            self._send,
+        )
         self._keeper = Keeper(
             f"node {membership.node}", lambda csr: self._sign({"csr": csr}), self._renewed, clock=clock
         )
@@ -166,7 +176,7 @@ class Session:
             directory,
             SpiffeId(self._membership.trust_domain, namespace, service_account),
             lambda csr: self._sign({"csr": csr, **asked}),
-            bundle=self._membership.credential.bundle,
+            trust=self._trust,
             owner=owner,
         )
 
@@ -177,6 +187,60 @@ class Session:
     def expiry(self, directory: Path) -> datetime | None:
         """When the certificate there expires, as far as is known."""
         return self._certificates.expiry(directory)
+
+    @property
+    def trust_domain(self) -> str:
+        """Of this mesh."""
+        return self._membership.trust_domain
+
+    @property
+    def bundle(self) -> str:
+        """The roots to trust now, PEM."""
+        return self._membership.credential.bundle
+
+    def on_bundle(self, call: Callable[[str], None]) -> None:
+        """Call back with each further trust bundle (PEM)."""
+        self._bundle_calls.append(call)
+
+    def now(self) -> datetime:
+        """The time by which certificates are judged (UTC)."""
+        return self._clock()
+
+    async def hold(self, name: str, identity: SpiffeId, deliver: Callable[[Credential], None]) -> Credential:
+        """A credential for an application, in memory and kept fresh: ``deliver`` is given each further one.
+
+        Raises:
+            WeftError: the control plane refused, or cannot be reached.
+        """
+        asked = {"namespace": identity.namespace, "serviceAccount": identity.service_account}
+        return await self._certificates.hold(
+            name, identity, lambda csr: self._sign({"csr": csr, **asked}), deliver
+        )
+
+    async def release(self, name: str) -> None:
+        """Renew what is held under this name no more."""
+        await self._certificates.forget(name)
+
+    async def sign_jwt(self, identity: SpiffeId, audience: tuple[str, ...]) -> str:
+        """A new JWT-SVID.
+
+        Raises:
+            WeftError: the control plane refused, or cannot be reached.
+        """
+        asked = {
+            "namespace": identity.namespace,
+            "serviceAccount": identity.service_account,
+            "audience": list(audience),
+        }
+        return str((await self._call("POST", "/weft/v1/jwts", asked))["token"])
+
+    async def read_jwks(self) -> dict[str, Any]:
+        """The keys (a JWK set) that JWT-SVIDs of this mesh are verified with.
+
+        Raises:
+            WeftError: the control plane cannot be reached.
+        """
+        return dict(await self._call("GET", "/weft/v1/jwks"))
 
     async def register(self, instance: Mapping[str, Any]) -> ProxyStart:
         """Make the instance known and hold its lease, over reconnects too; how its proxy is to be started.
@@ -233,14 +297,22 @@ class Session:
         """Tell what the Envoys of this node have loaded (``proxies``); lost when there is no session."""
         await self._send({"type": "proxies", **loaded})
 
+    async def _call(self, method: str, path: str, body: Message | None = None) -> Message:
+        self._membership.check(self._clock())
+        url = f"{self._membership.api}{path}"
+        answer = await call(self._http, method, url, self._context, body)
+        if not isinstance(answer, dict):
+            raise WeftError(f"{url} answers as no control plane does", hint="compare the versions")
+        return answer
+
     async def _sign(self, asked: Message) -> Signed:
         self._membership.check(self._clock())
         url = f"{self._membership.api}/weft/v1/certificates"
         answer = await call(self._http, "POST", url, self._context, asked)
         try:
-            return Signed(answer["certificate"], answer["bundle"])
-        except (KeyError, TypeError) as error:
-            raise WeftError(f"{url} answers as no control plane does") from error
+            return Signed.parse(answer)
+        except WeftError as error:
+            raise WeftError(f"{url} answers as no control plane does", hint=error.hint) from error
 
     def _make_context(self) -> ssl.SSLContext:
         mine = self._membership.credential
@@ -250,6 +322,8 @@ class Session:
         self._membership = self._membership.renewed(credential)
         self._context = self._make_context()
         self._membership.save(self._state)
+        for told in self._bundle_calls:
+            told(credential.bundle)
 
     async def _hold(self) -> None:
         failures = 0
@@ -378,8 +452,10 @@ class Session:
                 self._inquiries.add(task)
                 task.add_done_callback(self._inquiries.discard)
             case "bundle":
+                self._trust = Trust.parse(message)
                 # For the node itself, then for each of its Envoys.
-                trust(str(message["pem"]), (self._keeper, *self._certificates.keepers()))
+                trust_all(self._trust, (self._keeper, *self._certificates.keepers()))
+                self._loading.wake()
 
     def _refused(self, instance_id: str, reason: str, hint: str) -> None:
         self._registrations.refuse(instance_id, reason)

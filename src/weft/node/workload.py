@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from weft.emit.bootstrap import Place, Settings, bootstrap, environment
 from weft.errors import UsageError, WeftError
-from weft.names import HEALTH_PORT, PROMETHEUS_PORT, ProxyName
+from weft.names import HEALTH_PORT, PROMETHEUS_PORT, SPIFFE_SOCKET_VARIABLE, ProxyName
 from weft.node import place
 from weft.node.application import Application
 from weft.node.capture import proxy_env
@@ -218,10 +218,17 @@ class Workload:
         """What the application's environment gets."""
         attachment = self.placement.attachment
         proxy, app = attachment.http_proxy_port, attachment.app_address
-        found = proxy_env.variables(proxy, address=attachment.outbound_address, own=app) if proxy else {}
+        found = {SPIFFE_SOCKET_VARIABLE: f"unix://{self._layout.workload_socket}"}
+        if proxy:
+            found |= proxy_env.variables(proxy, address=attachment.outbound_address, own=app)
         if self.spec.own_network and app and self.placement.mode is not Mode.SECCOMP:
             found |= proxy_env.listen(app, self.spec.ports.values())
         return found
+
+    def processes(self) -> tuple[Process, ...]:
+        """The first ones of its application, as far as is known: its wrapper, and what the node started."""
+        started = self.application.process if self.application else None
+        return tuple(process for process in (self.wrapper, started) if process is not None)
 
     def unset(self) -> tuple[str, ...]:
         """What its environment loses."""
