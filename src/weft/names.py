@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 ROOT_NAMESPACE: Final = "istio-system"
 CLUSTER_DOMAIN: Final = "cluster.local"
@@ -233,6 +233,23 @@ def local_endpoints(namespace: str, name: str) -> str:
 def authorization_rule(namespace: str, name: str, rule: int) -> str:
     """What a proxy calls a rule of an AuthorizationPolicy: ``ns[default]-policy[viewers]-rule[0]``."""
     return f"ns[{namespace}]-policy[{name}]-rule[{rule}]"
+
+
+class AuthorizationRule(NamedTuple):
+    """A rule of an AuthorizationPolicy, from 0."""
+
+    namespace: str
+    name: str
+    rule: int
+
+
+_RULE: Final = re.compile(r"ns\[([^\[\]]*)\]-policy\[([^\[\]]*)\]-rule\[(\d+)\]")
+
+
+def read_authorization_rule(text: str) -> AuthorizationRule | None:
+    """The rule of that name, whatever goes before it; None when it is none."""
+    found = _RULE.search(text)
+    return AuthorizationRule(found[1], found[2], int(found[3])) if found else None
 
 
 def canonical_name(labels: Mapping[str, str], workload: str) -> str:

@@ -128,6 +128,8 @@ class Answer:
     policy_rule: int | None = None
     provider: str | None = None
     dry_run: str | None = None
+    dry_run_policy: str | None = None
+    dry_run_rule: int | None = None
     steps: list[Step] = field(default_factory=list)
 
     def say(self, step: str, detail: str, cause: Cause | None = None) -> None:
@@ -187,6 +189,8 @@ class Answer:
                 "rule": self.policy_rule,
                 "provider": self.provider,
                 "dryRun": self.dry_run,
+                "dryRunPolicy": self.dry_run_policy,
+                "dryRunRule": self.dry_run_rule,
             },
             "trace": [step.json() for step in self.steps],
         }

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from weft.analysis import match, match_tree, rbac
-from weft.analysis.explain import limits
-from weft.analysis.explain.answer import Action
+from weft.analysis import match
+from weft.analysis.explain import authorization, limits
 from weft.analysis.explain.passage import Passage, Reply, duration
 from weft.analysis.match import MILLION, Values, fraction
 
@@ -168,45 +167,6 @@ def _remote_limit(passage: Passage, base: Any, overrides: list[Any]) -> Reply | 
     return None
 
 
-def _rbac(passage: Passage, base: Any, overrides: list[Any]) -> Reply | None:
-    config = base
-    if overrides:
-        if not overrides[-1].HasField("rbac"):
-            return None
-        config = overrides[-1].rbac
-    answer = passage.answer
-    if config.HasField("shadow_rules") or config.HasField("shadow_matcher"):
-        allowed, policy = _decision(config, "shadow_", passage)
-        answer.dry_run = f"{'allow' if allowed else 'deny'}{f' by {policy}' if policy else ''}"
-    if not (config.HasField("rules") or config.HasField("matcher")):
-        return None
-    allowed, policy = _decision(config, "", passage)
-    if policy:
-        answer.policy = policy
-    if allowed:
-        answer.say("authz", f"allowed{f' by {policy}' if policy else ''}")
-        return None
-    answer.decision = "deny"
-    return Reply(
-        status=403,
-        detail=f"denied{f' by {policy}' if policy else ': no policy allows it'}",
-        step="authz",
-        action=Action.DENY,
-    )
-
-
-def _decision(config: Any, prefix: str, passage: Passage) -> tuple[bool, str]:
-    """Whether a request may pass, and by which policy: rules, or a matcher whose actions are policies."""
-    if config.HasField(f"{prefix}rules"):
-        return rbac.decide(getattr(config, f"{prefix}rules"), passage.scene)
-    action = match_tree.decide(getattr(config, f"{prefix}matcher"), passage.scene, passage.open)
-    made = passage.open(action.typed_config) if action is not None else None
-    if made is None:
-        return False, ""
-    return made.action == _ALLOW, made.name
-
-
-_ALLOW: Final = 0  # config.rbac.v3.RBAC.Action
 _HTTP: Final = "envoy.extensions.filters.http"
 
 
@@ -220,7 +180,7 @@ FILTERS: Final[dict[str, Filter]] = {
     f"{_HTTP}.local_ratelimit.v3.LocalRateLimit": _local_limit,
     f"{_HTTP}.on_demand.v3.OnDemand": _discovery,
     f"{_HTTP}.ratelimit.v3.RateLimit": _remote_limit,
-    f"{_HTTP}.rbac.v3.RBAC": _rbac,
+    f"{_HTTP}.rbac.v3.RBAC": authorization.pass_request,
 }
 _HARMLESS: Final = frozenset(
     {

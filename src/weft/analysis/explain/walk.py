@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis import match
 from weft.analysis.connection import Connection, chain_of, inspected, is_udp, listener_at, parse_ip
+from weft.analysis.explain import authorization
 from weft.analysis.explain.answer import Action, Answer, Failure
 from weft.analysis.explain.http import headers_of, serve
 from weft.analysis.explain.origins import Origins
@@ -106,8 +107,12 @@ def walk(question: Request, dialled: Dialled, upstreams: Upstreams, origins: Ori
                 if answer.error is None and answer.action is not Action.BLACKHOLE:
                     _answered(question, chain, answer)
                 return
-            case "rbac.v3.RBAC" if not _permitted(config, scene, answer):
-                return
+            case "rbac.v3.RBAC":
+                opened = running.decoded.open
+                if authorization.judge(config, scene, answer, origins, opened, authorization.NETWORK):
+                    answer.action = Action.DENY
+                    answer.say("outcome", "the connection is closed")
+                    return
     answer.fail(Failure.NO_FILTER_CHAIN, None, "no filter of the chain handles the connection")
 
 
@@ -257,19 +262,6 @@ def _handshake(
         return None
     answer.say("tls", f"TLS ends here; the client is {question.principal or 'known by its certificate'}")
     return question.principal or None
-
-
-def _permitted(config: Any, scene: Scene, answer: Answer) -> bool:
-    from weft.analysis.rbac import decide
-
-    if not config.HasField("rules"):
-        return True
-    allowed, policy = decide(config.rules, scene)
-    answer.policy = policy or answer.policy
-    if not allowed:
-        answer.decision, answer.action = "deny", Action.DENY
-        answer.say("authz", f"denied{f' by {policy}' if policy else ': no policy allows it'}")
-    return allowed
 
 
 def _stream(
