@@ -74,6 +74,10 @@ def _details(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
             on = ", ".join((*retries["on"], *map(str, retries["codes"])))
             each = f", {retries['perTryTimeout']} each" if retries["perTryTimeout"] else ""
             yield "retries", f"{retries['attempts']} on {on}{each}"
+    for check in answer["authz"]["checks"]:
+        body = f", up to {check['bodyBytes']} bytes of body" if check["bodyBytes"] else ""
+        shown = f"{check['method']} {check['host']} {check['path']}{body}"
+        yield "shown", f"to {check['provider']}: {shown}; headers {', '.join(check['headers']) or 'none'}"
     for name, values in answer["response"]["headers"].items():
         yield "response", f"{name}: {', '.join(values)}"
     if answer["response"]["removed"]:

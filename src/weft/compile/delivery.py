@@ -191,6 +191,7 @@ def _needed(listener: ir.Listener) -> frozenset[str]:
     for handler in _handlers(listener):
         if isinstance(handler, ir.HttpHandler):
             found |= {limit.service.cluster for limit in handler.rate_limits if limit.service is not None}
+            found |= {authorizer.cluster for authorizer in handler.authorizers}
             if isinstance(handler.routes, ir.RouteTable):
                 for host in handler.routes.virtual_hosts:
                     uses = _host_uses(host)

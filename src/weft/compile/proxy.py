@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from weft import ir
+from weft.compile.authorizers import asked_for, prepared
+from weft.compile.handling import handled
 from weft.compile.istio.authorization_policy import guard_of, guarded, selected
 from weft.compile.istio.envoy_filter import patches_of, wants_metadata
 from weft.compile.istio.request_authentication import authenticated, authentication_of
+from weft.compile.own_settings import handling
 from weft.compile.peers import needs_peers, peers_of
 from weft.compile.problems import problems_of
 from weft.compile.rate_limit import limited, limits_of
@@ -18,6 +21,7 @@ from weft.compile.world import World
 from weft.errors import Problem
 from weft.model.authorization_policy import AuthorizationPolicy
 from weft.model.envoy_filter import EnvoyFilter
+from weft.model.http_route import HTTPRoute
 from weft.model.rate_limit import RateLimit
 from weft.model.request_authentication import RequestAuthentication
 
@@ -36,19 +40,20 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
         limits = memo(limits_of, resources, namespace, own.labels, settings.root_namespace, settings.domain)
         if limits:
             proxy = replace(proxy, listeners=limited(proxy.listeners, limits, memo))
+    if tokens := world.all(RequestAuthentication):
+        own, root = itself(world, identity), world.settings.root_namespace
+        namespace, gateway = identity.name.namespace, identity.name.kind == "router"
+        believed = world.memo(authentication_of, tokens, namespace, own.labels, root, world.key_sets, gateway)
+        if believed is not None:
+            proxy = replace(proxy, listeners=authenticated(proxy.listeners, believed, world.memo))
     if policies := world.all(AuthorizationPolicy):
         own, root, memo = itself(world, identity), world.settings.root_namespace, world.memo
         if chosen := selected(policies, identity.name.namespace, own.labels, root, memo):
             guard = guard_of(chosen, world.settings, memo)
             proxy = replace(proxy, listeners=guarded(proxy.listeners, guard, memo))
-    if policies := world.all(RequestAuthentication):
-        own, root = itself(world, identity), world.settings.root_namespace
-        namespace, gateway = identity.name.namespace, identity.name.kind == "router"
-        believed = world.memo(
-            authentication_of, policies, namespace, own.labels, root, world.key_sets, gateway
-        )
-        if believed is not None:
-            proxy = replace(proxy, listeners=authenticated(proxy.listeners, believed, world.memo))
+    if world.memo(asked_for, world.all(HTTPRoute)):
+        proxy = prepared(proxy, world.memo)
+    proxy = handled(proxy, handling(world, identity), world.memo)
     if needs_peers(world):
         proxy = replace(proxy, peers=peers_of(world, itself(world, identity)))
     if filters := world.all(EnvoyFilter):

@@ -3,6 +3,7 @@
 ``None`` in a field means that Envoy's own default holds; Istio's defaults are filled in by ``compile``.
 """
 
+from weft.ir.authentication import JwtHeader, JwtRule, RequestAuthentication
 from weft.ir.authorization import (
     AccessRule,
     AccessRules,
@@ -25,7 +26,6 @@ from weft.ir.authorization import (
     UrlPathMatch,
     ValueMatch,
 )
-from weft.ir.authentication import JwtHeader, JwtRule, RequestAuthentication
 from weft.ir.cluster import (
     Algorithm,
     Cluster,
@@ -43,6 +43,7 @@ from weft.ir.cluster import (
     ZoneAware,
 )
 from weft.ir.endpoint import NOWHERE, Endpoint, EndpointSet, Health, Locality, NetworkGateway
+from weft.ir.external_authorization import Authorizer, AuthorizerProtocol, Consultation, ShownBody
 from weft.ir.listener import (
     CertificateParts,
     ChainMatch,
@@ -118,6 +119,8 @@ __all__ = [
     "Anything",
     "Attachment",
     "Authorization",
+    "Authorizer",
+    "AuthorizerProtocol",
     "BackOff",
     "Bucket",
     "CallerBy",
@@ -129,6 +132,7 @@ __all__ = [
     "ClientCertificate",
     "Cluster",
     "Connections",
+    "Consultation",
     "Context",
     "Cors",
     "Destination",
@@ -198,6 +202,7 @@ __all__ = [
     "ServiceRef",
     "SessionIn",
     "SessionPersistence",
+    "ShownBody",
     "Source",
     "Standpoint",
     "Target",

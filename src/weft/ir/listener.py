@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from weft.ir.authorization import Authorization
 from weft.ir.authentication import RequestAuthentication
+from weft.ir.authorization import Authorization
+from weft.ir.external_authorization import Authorizer
 from weft.ir.rate_limit import RateLimit
 from weft.ir.route import Destination, RouteTable, Source
 from weft.ir.tls import DownstreamTls
@@ -148,6 +149,7 @@ class HttpHandler:
     path_normalization: PathNormalization = PathNormalization.BASE
     source: Source | None = None
     rate_limits: tuple[RateLimit, ...] = ()
+    authorizers: tuple[Authorizer, ...] = ()
     authentication: RequestAuthentication | None = None
     authorization: tuple[Authorization, ...] = ()
     on_demand: bool = False

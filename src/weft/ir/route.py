@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from weft.ir.external_authorization import Authorizer
 from weft.ir.match import RequestMatch, TextMatch
 
 
@@ -202,6 +203,7 @@ class SessionPersistence:
 class Route:
     """The first route whose match holds decides. ``stat_prefix``: it has counters of its own by that name.
 
+    ``authorizers``: all of them must let a request pass.
     ``on_demand`` False: none of its clusters is asked for, wherever it is used (``HttpHandler.on_demand``).
     """
 
@@ -213,6 +215,7 @@ class Route:
     fault: Fault | None = None
     cors: Cors | None = None
     session: SessionPersistence | None = None
+    authorizers: tuple[Authorizer, ...] = ()
     operation: str = ""
     stat_prefix: str = ""
     source: Source | None = None

@@ -19,8 +19,6 @@ from weft.yaml import Path, join
 UNTRANSLATED: Final = "WEFT0001"
 
 
-_FILTERS: Final = ("spec.rules[].filters[]", "spec.rules[].backendRefs[].filters[]")
-
 # What these fields say when they say nothing new, as the API server of Kubernetes writes it.
 _SILENT: Final[dict[str, object]] = {
     "spec.allocateLoadBalancerNodePorts": True,
@@ -39,7 +37,6 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
         "spec.infrastructure.annotations",
         "spec.infrastructure.parametersRef",
     ),
-    "gateway.networking.k8s.io/HTTPRoute": (*(f"{place}.externalAuth" for place in _FILTERS),),
     "gateway.networking.k8s.io/BackendTLSPolicy": ("spec.options",),
     "weft.dev/MeshConfig": (
         "spec.accessLogEncoding",

@@ -326,12 +326,37 @@ spec: {host: web, trafficPolicy: {loadBalancer: {consistentHash: {httpHeaderName
     assert not action.retry.avoid_previous_hosts
 
 
-def test_nobody_gets_past_an_authorizer_that_nobody_asks() -> None:
-    ask = "{type: ExternalAuth, externalAuth: {protocol: GRPC, grpc: {}, backendRef: {name: api, port: 80}}}"
-    text = route(f"[{{filters: [{ask}], {TO_WEB}}}]")
+def external(protocol: str, backend: str, more: str = "") -> str:
+    """An ExternalAuth filter."""
+    block = f"protocol: {protocol}, {protocol.lower()}: {{{more}}}, backendRef: {{{backend}}}"
+    return f"{{type: ExternalAuth, externalAuth: {{{block}}}}}"
+
+
+def test_nobody_gets_past_an_authorizer_that_nobody_can_ask() -> None:
+    text = route(f"[{{filters: [{external('GRPC', 'name: gone, port: 80')}], {TO_WEB}}}]")
     (only,) = made(text)
     assert only.action == ir.Respond(status=500)
-    assert set(problems(text)) == {"spec.rules[0].filters[0].externalAuth"}
+    assert set(problems(text)) == {"spec.rules[0].filters[0].externalAuth.backendRef"}
+
+
+def test_equal_authorizers_are_one_and_those_of_a_backend_are_asked_as_well() -> None:
+    asked = external("HTTP", "name: web, port: 80", "path: /check/../ask/")
+    other = external("HTTP", "name: web, port: 80", "allowedHeaders: [x-user]")
+    text = route(
+        f"[{{filters: [{asked}, {asked}], backendRefs: [{{name: web, port: 80, filters: [{other}]}}]}}]"
+    )
+    (only,) = made(text)
+    first, second = only.authorizers
+    assert (first.path_prefix, first.any_upstream_headers, first.headers) == ("/ask", True, ())
+    assert [test.value for test in second.headers] == ["x-user"]
+    assert first.name != second.name
+
+
+def test_an_authorizer_by_grpc_at_a_port_that_may_not_speak_http_2_is_told() -> None:
+    text = route(f"[{{filters: [{external('GRPC', 'name: web, port: 80')}], {TO_WEB}}}]")
+    assert set(problems(text)) == {"spec.rules[0].filters[0].externalAuth.backendRef"}
+    text = route(f"[{{filters: [{external('HTTP', 'name: web, port: 80')}], {TO_WEB}}}]")
+    assert not problems(text)
 
 
 def test_calls_to_a_port_that_speaks_http_1_are_told() -> None:

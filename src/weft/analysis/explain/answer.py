@@ -127,6 +127,7 @@ class Answer:
     policy: str | None = None
     policy_rule: int | None = None
     provider: str | None = None
+    checks: list[dict[str, Any]] = field(default_factory=list)
     dry_run: str | None = None
     dry_run_policy: str | None = None
     dry_run_rule: int | None = None
@@ -188,6 +189,7 @@ class Answer:
                 "policy": self.policy,
                 "rule": self.policy_rule,
                 "provider": self.provider,
+                "checks": self.checks,
                 "dryRun": self.dry_run,
                 "dryRunPolicy": self.dry_run_policy,
                 "dryRunRule": self.dry_run_rule,

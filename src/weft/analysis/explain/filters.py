@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis import match
-from weft.analysis.explain import authorization, limits
+from weft.analysis.explain import authorization, external, limits
 from weft.analysis.explain.passage import Passage, Reply, duration
 from weft.analysis.match import MILLION, Values, fraction
 
@@ -175,6 +175,7 @@ def _discovery(passage: Passage, base: Any, overrides: list[Any]) -> None:
 
 
 FILTERS: Final[dict[str, Filter]] = {
+    f"{_HTTP}.ext_authz.v3.ExtAuthz": external.ask,
     f"{_HTTP}.fault.v3.HTTPFault": _fault,
     f"{_HTTP}.cors.v3.Cors": _cors,
     f"{_HTTP}.local_ratelimit.v3.LocalRateLimit": _local_limit,

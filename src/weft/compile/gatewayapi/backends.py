@@ -12,7 +12,7 @@ from weft.compile.protocol import Protocol
 from weft.compile.rules import Rules
 from weft.compile.service import Resolution, Service
 from weft.model.grpc_route import GRPCRoute
-from weft.model.http_route import HTTPRoute
+from weft.model.http_route import HTTPRoute, HTTPRouteFilter
 from weft.model.route import BackendObjectReference, RouteFilter
 from weft.names import outbound_cluster
 
@@ -113,7 +113,7 @@ class Backends:
 
 
 def references(route: HTTPRoute | GRPCRoute) -> tuple[tuple[str, BackendObjectReference], ...]:
-    """All backends and mirrors of a route in their order, each with its path."""
+    """All backends, mirrors and authorizers of a route in their order, each with its path."""
     found: list[tuple[str, BackendObjectReference]] = []
     for number, rule in enumerate(route.spec.rules or ()):
         place = f"spec.rules[{number}]"
@@ -122,11 +122,12 @@ def references(route: HTTPRoute | GRPCRoute) -> tuple[tuple[str, BackendObjectRe
             found.append((f"{place}.backendRefs[{index}]", ref))
             filtered.append((f"{place}.backendRefs[{index}]", ref.filters))
         for where, filters in filtered:
-            found += [
-                (f"{where}.filters[{index}].requestMirror.backendRef", item.request_mirror.backend_ref)
-                for index, item in enumerate(filters or ())
-                if item.request_mirror is not None
-            ]
+            for index, item in enumerate(filters or ()):
+                path = f"{where}.filters[{index}]"
+                if item.request_mirror is not None:
+                    found.append((f"{path}.requestMirror.backendRef", item.request_mirror.backend_ref))
+                if isinstance(item, HTTPRouteFilter) and item.external_auth is not None:
+                    found.append((f"{path}.externalAuth.backendRef", item.external_auth.backend_ref))
     return tuple(found)
 
 

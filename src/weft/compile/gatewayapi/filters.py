@@ -10,6 +10,7 @@ from typing import Final
 from weft import ir
 from weft.model.http_route import (
     HTTPCORSFilter,
+    HTTPExternalAuthFilter,
     HTTPPathModifier,
     HTTPRequestRedirectFilter,
     HTTPRouteFilter,
@@ -24,7 +25,7 @@ _MAX_AGE: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """The filters of a rule or a backend, at most one of each kind, but for mirrors.
+    """The filters of a rule or a backend, at most one of each kind, but for mirrors and authorizers.
 
     ``host`` is a Host set among the request's headers, which Envoy changes elsewhere. ``unknown``: one that
     is none of ours; whoever meets it must get an error.
@@ -37,13 +38,15 @@ class Filters:
     rewrite: HTTPURLRewriteFilter | None = None
     mirrors: tuple[HTTPRequestMirrorFilter, ...] = ()
     cors: HTTPCORSFilter | None = None
+    external: tuple[HTTPExternalAuthFilter, ...] = ()
     unknown: bool = False
 
     @property
     def beyond_weights(self) -> bool:
         """Whether a backend with these needs a route of its own: its share of a route has headers only."""
         path = self.rewrite is not None and self.rewrite.path is not None
-        return path or bool(self.mirrors) or self.redirect is not None or self.cors is not None
+        answers = self.redirect is not None or self.cors is not None
+        return path or answers or bool(self.mirrors) or bool(self.external)
 
 
 NO_FILTERS: Final = Filters()
@@ -59,6 +62,7 @@ def filters_of(filters: Iterable[RouteFilter] | None) -> Filters:
     rewrite: HTTPURLRewriteFilter | None = None
     mirrors: list[HTTPRequestMirrorFilter] = []
     cors: HTTPCORSFilter | None = None
+    external: list[HTTPExternalAuthFilter] = []
     unknown = False
     for item in filters:
         if item.request_header_modifier is not None:
@@ -75,6 +79,8 @@ def filters_of(filters: Iterable[RouteFilter] | None) -> Filters:
             rewrite = item.url_rewrite
         elif item.cors is not None:
             cors = item.cors
+        elif item.external_auth is not None:
+            external.append(item.external_auth)
         else:
             unknown = True
     return Filters(
@@ -85,6 +91,7 @@ def filters_of(filters: Iterable[RouteFilter] | None) -> Filters:
         rewrite=rewrite,
         mirrors=tuple(mirrors),
         cors=cors,
+        external=tuple(external),
         unknown=unknown,
     )
 

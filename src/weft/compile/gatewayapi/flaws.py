@@ -24,6 +24,7 @@ from weft.model.route import RouteFilter, RouteRule
 NOT_FOUND: Final = "IST0101"
 UNHEEDED: Final = "WEFT0102"
 REFUSED: Final = "WEFT0201"  # the words of the route's status, at their place
+_GRPC_PORT: Final = "name the port grpc, or set its appProtocol to kubernetes.io/h2c"
 _PARENTS: Final = frozenset({f"{GROUP}/Gateway", f"{GROUP}/ListenerSet", SERVICE, SERVICE_ENTRY})
 
 
@@ -74,15 +75,17 @@ def unknown_filters(route: RequestRoute) -> tuple[Flaw, ...]:
     )
 
 
-def _authorizers(route: RequestRoute) -> Iterator[Flaw]:
-    """Nobody gets past an authorizer that nobody asks."""
-    for rule, number in _rules(route):
-        for place, filters in _places(rule, f"spec.rules[{number}]"):
-            for index, item in enumerate(filters):
-                if isinstance(item, HTTPRouteFilter) and item.external_auth is not None:
-                    path = f"{place}.filters[{index}].externalAuth"
-                    message = "weft asks no external authorizer yet: requests that meet this filter get 500"
-                    yield Flaw(path=path, reason="", message=message, hint="remove it")
+def _grpc_authorizers(route: RequestRoute) -> frozenset[str]:
+    """Paths of the references to authorizers that speak gRPC."""
+    return frozenset(
+        f"{place}.filters[{index}].externalAuth.backendRef"
+        for rule, number in _rules(route)
+        for place, filters in _places(rule, f"spec.rules[{number}]")
+        for index, item in enumerate(filters)
+        if isinstance(item, HTTPRouteFilter)
+        and item.external_auth is not None
+        and item.external_auth.protocol == "GRPC"
+    )
 
 
 def _rules(route: RequestRoute) -> Iterator[tuple[RouteRule, int]]:
@@ -142,7 +145,6 @@ def _own_problems(route: RequestRoute) -> tuple[Problem, ...]:
     flaws = (
         *unsound_matches(route),
         *unknown_filters(route),
-        *_authorizers(route),
         *_sessions(route),
         *_backends(route),
     )
@@ -168,6 +170,7 @@ def _parent_problems(route: RequestRoute, parents: tuple[Parent, ...], facts: Fa
 
 def _backend_problems(route: RequestRoute, ground: Facts, mesh: bool) -> tuple[Problem, ...]:
     found: list[Problem] = []
+    grpc = _grpc_authorizers(route)
     for path, _, backend in ground.memo(resolved, route, ground, mesh):
         if backend.reason != "ResolvedRefs":
             code = NOT_FOUND if backend.reason == "BackendNotFound" else REFUSED
@@ -177,8 +180,13 @@ def _backend_problems(route: RequestRoute, ground: Facts, mesh: bool) -> tuple[P
             message = (
                 f"port {backend.port} of {backend.host} is declared to speak HTTP/1.1, and gRPC is HTTP/2"
             )
-            hint = "name the port grpc, or set its appProtocol to kubernetes.io/h2c"
-            found.append(_problem(route.key, UNHEEDED, message, path, hint))
+            found.append(_problem(route.key, UNHEEDED, message, path, _GRPC_PORT))
+        elif path in grpc and backend.protocol is not None and not backend.protocol.is_http2:
+            message = (
+                f"port {backend.port} of {backend.host} is not declared to speak HTTP/2, and gRPC is HTTP/2: "
+                "unless it does all the same, requests are refused"
+            )
+            found.append(_problem(route.key, UNHEEDED, message, path, _GRPC_PORT))
     return tuple(found)
 
 

@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from weft import ir
 from weft.compile.gatewayapi.backends import UNKNOWN, Backends
+from weft.compile.gatewayapi.external_auth import authorizers_of
 from weft.compile.gatewayapi.filters import (
     NO_FILTERS,
     Filters,
@@ -66,6 +67,7 @@ class Share:
     response: ir.HeaderEdit = ir.NO_EDIT
     cors: ir.Cors | None = None
     session: ir.SessionPersistence | None = None
+    authorizers: tuple[ir.Authorizer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +86,12 @@ def shares_of(unit: Rule, path: ir.PathMatch, backends: Backends) -> tuple[Share
     common = filters_of(unit.rule.filters)
     if common.unknown:
         return (Share(action=ir.Respond(status=unit.refusal)),)
+    asked = authorizers_of(common.external, unit.owner, backends)
+    if asked is None:
+        return (Share(action=ir.Respond(status=unit.refusal)),)
     if common.redirect is not None:
         redirect = redirect_of(common.redirect, path, unit.port, unit.tls)
-        return (Share(action=redirect, response=common.response),)
+        return (Share(action=redirect, response=common.response, authorizers=asked),)
     parts = tuple(
         _part(ref, unit.owner, backends)
         for ref in unit.rule.backend_refs or ()
@@ -138,11 +143,13 @@ def _share(
 ) -> Share:
     """All parts by weight; what only one of them wants is possible when it is the only one."""
     only = parts[0].own if len(parts) == 1 else NO_FILTERS
+    asked = authorizers_of((*common.external, *only.external), unit.owner, backends)
     request, response = then(common.request, only.request), then(common.response, only.response)
-    if len(parts) == 1 and parts[0].cluster == UNKNOWN:
+    if asked is None or (len(parts) == 1 and parts[0].cluster == UNKNOWN):
         return Share(action=ir.Respond(status=unit.refusal), response=response)
     if only.redirect is not None:
-        return Share(action=redirect_of(only.redirect, path, unit.port, unit.tls), response=response)
+        redirect = redirect_of(only.redirect, path, unit.port, unit.tls)
+        return Share(action=redirect, response=response, authorizers=asked)
     host = only.host or common.host
     destinations: tuple[ir.Destination, ...] = (ir.Destination(cluster=parts[0].cluster),)
     if len(parts) > 1:
@@ -181,6 +188,7 @@ def _share(
         response=response,
         cors=cors_of(only.cors or common.cors),
         session=session or next((part.session for part in parts if part.session is not None), None),
+        authorizers=asked,
     )
 
 

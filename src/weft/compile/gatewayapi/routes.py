@@ -41,6 +41,7 @@ def routes_of(route: RequestRoute, port: int, tls: bool, backends: Backends, set
                 response_headers=share.response,
                 cors=share.cors,
                 session=share.session,
+                authorizers=share.authorizers,
                 operation=f"{rule.name}{tests.path.value}",
                 source=source(route.key, rule.index, place),
             ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from weft.emit.filters import (
     cluster_discovery,
     cors,
+    external_authorization,
     fault,
     forward_proxy,
     jwt,
@@ -39,7 +40,8 @@ class HttpFilter:
     """One filter: where it runs, what it does everywhere, what a route may add.
 
     ``wanted``: whether a connection manager needs it, unless all do. ``each``: there are as many of it as a
-    connection manager wants. ``on_demand``: it only runs on routes that have a configuration for it.
+    connection manager wants; ``named``: they have names of their own, by which ``per_route_named`` has them.
+    ``on_demand``: it only runs on routes that have a configuration for it.
     """
 
     name: str
@@ -49,14 +51,18 @@ class HttpFilter:
     wanted: Callable[[HttpHandler], bool] | None = None
     on_demand: bool = False
     each: Callable[[HttpHandler], Iterable[Message]] | None = None
+    named: Callable[[HttpHandler], Iterable[tuple[str, Message]]] | None = None
+    per_route_named: Callable[[Route], Iterable[tuple[str, Message]]] | None = None
 
-    def configurations(self, unit: HttpHandler) -> Iterable[Message]:
-        """Of the filters of this kind in a connection manager."""
+    def configurations(self, unit: HttpHandler) -> Iterable[tuple[str, Message]]:
+        """Of the filters of this kind in a connection manager, each with its name."""
+        if self.named is not None:
+            return self.named(unit)
         if self.each is not None:
-            return self.each(unit)
+            return ((self.name, made) for made in self.each(unit))
         if self.base is None or (self.wanted is not None and not self.wanted(unit)):
             return ()
-        return (self.base(),)
+        return ((self.name, self.base()),)
 
 
 FILTERS: Final = (
@@ -68,15 +74,24 @@ FILTERS: Final = (
         cluster_discovery.per_route,
         wanted=cluster_discovery.wanted,
     ),
-    # Whoever may not do what is asked for learns nothing else, and costs nothing more.
-    HttpFilter(rbac.NAME, _WAY_IN, None, each=rbac.each),
     # Who the user is: routes may depend on it, and so may all that comes after.
     HttpFilter(jwt.NAME, _WAY_IN, None, each=jwt.each),
+    # Whoever may not do what is asked for learns nothing else, and costs nothing more.
+    HttpFilter(rbac.NAME, _WAY_IN, None, each=rbac.each),
     HttpFilter(fault.NAME, _CLIENT_SIDE, fault.base, fault.per_route),  # fail first: spend nothing
     HttpFilter(cors.NAME, _CLIENT_SIDE, cors.base, cors.per_route),  # a preflight never reaches a service
     # Before anything costs something: what is too much is turned away by the proxies themselves first.
     HttpFilter(local_rate_limit.NAME, _WAY_IN, None, each=local_rate_limit.each),
     HttpFilter(rate_limit_service.NAME, _WAY_IN, None, each=rate_limit_service.each),
+    # What routes ask for: the proxy's own rules have let it pass, so that nobody is asked in vain.
+    HttpFilter(
+        external_authorization.NAME,
+        _CLIENT_SIDE,
+        None,
+        on_demand=True,
+        named=external_authorization.of_routes,
+        per_route_named=external_authorization.per_route,
+    ),
     # It chooses the endpoint: after all that may answer or change the request.
     HttpFilter(session.NAME, _CLIENT_SIDE, session.base, session.per_route, on_demand=True),
     # Names are looked up for what was not answered before.
@@ -88,10 +103,10 @@ FILTERS: Final = (
 def chain(unit: HttpHandler, direction: Direction) -> list[hcm_v3.HttpFilter]:
     """The filters of a connection manager, in order."""
     return [
-        hcm_v3.HttpFilter(name=row.name, typed_config=pack(config), disabled=row.on_demand)
+        hcm_v3.HttpFilter(name=name, typed_config=pack(config), disabled=row.on_demand)
         for row in FILTERS
         if direction in row.directions
-        for config in row.configurations(unit)
+        for name, config in row.configurations(unit)
     ]
 
 
@@ -102,3 +117,6 @@ def per_route(route: Route) -> Iterator[tuple[str, well_known.Any]]:
             config = row.per_route(route)
             if config is not None:
                 yield row.name, pack(config)
+        if row.per_route_named is not None:
+            for name, config in row.per_route_named(route):
+                yield name, pack(config)
