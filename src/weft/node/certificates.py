@@ -17,10 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class Certificates:
-    """One by directory for an Envoy, one by name for an application. ``clock`` gives the time (UTC)."""
+    """One by directory for an Envoy, one by name for an application.
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    ``clock`` gives the time (UTC). ``written`` is called whenever files of an Envoy were.
+    """
+
+    def __init__(self, clock: Callable[[], datetime], written: Callable[[], None] = lambda: None) -> None:
         self._clock = clock
+        self._written = written
         self._kept: dict[Path | str, tuple[Keeper, asyncio.Task[None]]] = {}
 
     async def keep(
@@ -34,18 +38,18 @@ class Certificates:
     ) -> datetime:
         """Write the SDS files for an identity into ``directory`` and keep them fresh; when they expire.
 
-        What an earlier agent left there is used as long as it is valid. ``trust`` is what peers are verified by now.
+        What an earlier agent left there is used as long as it is valid. ``trust``: what verifies peers.
 
         Raises:
             WeftError: there is none, and ``sign`` fails.
         """
         await self.forget(directory)
-        keeper = Keeper(
-            f"{identity.namespace}/{identity.service_account}",
-            sign,
-            lambda credential: write_secrets(directory, credential, owner=owner),
-            clock=self._clock,
-        )
+
+        def deliver(credential: Credential) -> None:
+            write_secrets(directory, credential, owner=owner)
+            self._written()
+
+        keeper = Keeper(f"{identity.namespace}/{identity.service_account}", sign, deliver, clock=self._clock)
         credential = await keeper.start(read_secrets(directory, str(identity)))
         keeper.trust(trust)
         credential = keeper.credential or credential

@@ -61,6 +61,7 @@ class Membership:
             kept: dict[str, Any] = fields.pop("credential")
             for name in _TIMES:
                 kept[name] = datetime.fromisoformat(kept[name])
+            kept["domains"] = tuple((name, pem) for name, pem in kept.get("domains", ()))
             return cls(**fields, credential=Credential(**kept))
         except FileNotFoundError:
             return None
@@ -112,7 +113,7 @@ async def join(
         )
     here = now or datetime.now(UTC)
     try:
-        signed = Signed(answer["certificate"], answer["bundle"])
+        signed = Signed.parse(answer)
         xds, trust_domain = str(answer["xds"]), str(answer["trustDomain"])
     except (KeyError, TypeError) as error:
         raise WeftError(f"{api} answers as no control plane does", hint="compare the versions") from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -26,6 +27,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from weft.errors import WeftError
+from weft.identity.pin import spki_sha256
+from weft.identity.revocation import revokes
+from weft.identity.trust import Trust, split
 from weft.names import (
     SECRET_TYPE,
     WORKLOAD_CERTIFICATE,
@@ -37,6 +41,10 @@ from weft.node.layout import write_atomic
 
 log = logging.getLogger(__name__)
 
+_SPIFFE_VALIDATOR: Final = "envoy.tls.cert_validator.spiffe"
+_SPIFFE_TYPE: Final = (
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig"
+)
 _RETRY_FIRST_S: Final = 1.0
 _RETRY_MAX_S: Final = 300.0
 # An issuer about to expire gives ever shorter lives: do not chase them.
@@ -47,17 +55,33 @@ _LOOK_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """What the control plane answers: the chain, and the bundle to verify peers with (PEM)."""
+    """What the control plane answers: the chain (PEM), and what peers are verified by."""
 
     certificate: str
-    bundle: str
+    trust: Trust
+
+    @classmethod
+    def parse(cls, answer: Any) -> Signed:
+        """Read the JSON form.
+
+        Raises:
+            WeftError: it is none.
+        """
+        if not isinstance(answer, dict) or not isinstance(answer.get("certificate"), str):
+            raise WeftError(
+                "the control plane's answer holds no certificate",
+                hint="is this really its address? see 'weft check'",
+            )
+        return cls(answer["certificate"], Trust.parse(answer, "bundle"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
     """A key with its certificate chain and the trust bundle, all PEM. Times in UTC.
 
-    ``since`` is when it came; certificates are backdated, so ``not_before`` is too early to count from.
+    ``bundle`` has the roots and what they revoked; ``domains`` what each trust domain is verified by, if
+    there are several (``Trust``). ``since`` is when it came; certificates are backdated, so ``not_before``
+    is too early to count from.
     """
 
     key: str = field(repr=False)
@@ -66,6 +90,31 @@ class Credential:
     not_before: datetime
     not_after: datetime
     since: datetime
+    domains: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def trust(self) -> Trust:
+        """What peers are verified by."""
+        return Trust(pem=self.bundle, domains=self.domains)
+
+    @property
+    def serial(self) -> int:
+        """The certificate's number."""
+        return x509.load_pem_x509_certificate(self.certificate.encode()).serial_number
+
+    @property
+    def issuer(self) -> str:
+        """The hash of the key that signed the certificate; empty when that is not known any more."""
+        leaf, *chain = x509.load_pem_x509_certificates(self.certificate.encode())
+        for above in chain or x509.load_pem_x509_certificates(self.bundle.encode()):
+            if above.subject == leaf.issuer and _issued(leaf, above):
+                return spki_sha256(above.public_key())
+        return ""
+
+    @property
+    def version(self) -> str:
+        """What Envoy's admin calls it: issuer and serial number."""
+        return f"{self.issuer}.{self.serial:x}"
 
     @classmethod
     def of(cls, key: str, signed: Signed, *, since: datetime | None = None) -> Credential:
@@ -76,7 +125,7 @@ class Credential:
         """
         try:
             leaf = x509.load_pem_x509_certificate(signed.certificate.encode())
-            x509.load_pem_x509_certificates(signed.bundle.encode())
+            x509.load_pem_x509_certificates(signed.trust.pem.encode())
         except (ValueError, x509.InvalidVersion) as error:
             raise WeftError(
                 "the control plane's answer holds no certificate",
@@ -89,7 +138,8 @@ class Credential:
         return cls(
             key=key,
             certificate=signed.certificate,
-            bundle=signed.bundle,
+            bundle=signed.trust.pem,
+            domains=signed.trust.domains,
             not_before=leaf.not_valid_before_utc,
             not_after=leaf.not_valid_after_utc,
             since=leaf.not_valid_before_utc if since is None else since,
@@ -145,7 +195,7 @@ def request_for(key: str) -> str:
 
 
 def write_secrets(directory: Path, credential: Credential, *, owner: int | None = None) -> None:
-    """Give a credential to the Envoy that watches ``directory``.
+    """Give a credential to the Envoy that watches ``directory``. Its admin interface tells the versions.
 
     Two files, since Envoy takes one secret from a file. The key and its chain change in one step, in one
     file. The bundle goes first: whoever trusts the new root before it meets its certificates refuses none.
@@ -154,7 +204,7 @@ def write_secrets(directory: Path, credential: Credential, *, owner: int | None 
         owner: the uid that Envoy runs as; the files are readable by it alone.
     """
     bundle = _secret(
-        WORKLOAD_TRUST_BUNDLE, {"validation_context": {"trusted_ca": {"inline_string": credential.bundle}}}
+        WORKLOAD_TRUST_BUNDLE, {"validation_context": _validation(credential.trust)}, credential.trust.version
     )
     own = _secret(
         WORKLOAD_CERTIFICATE,
@@ -164,6 +214,7 @@ def write_secrets(directory: Path, credential: Credential, *, owner: int | None 
                 "private_key": {"inline_string": credential.key},
             }
         },
+        credential.version,
     )
     for name, body in ((WORKLOAD_TRUST_BUNDLE_FILE, bundle), (WORKLOAD_CERTIFICATE_FILE, own)):
         path = directory / name
@@ -180,19 +231,47 @@ def read_secrets(directory: Path, identity: str) -> Credential | None:
         pair = own["tls_certificate"]
         found = Credential.of(
             pair["private_key"]["inline_string"],
-            Signed(
-                pair["certificate_chain"]["inline_string"],
-                trust["validation_context"]["trusted_ca"]["inline_string"],
-            ),
+            Signed(pair["certificate_chain"]["inline_string"], _trust(trust["validation_context"])),
         )
         return found if found.names(identity) else None
     except (OSError, ValueError, LookupError, TypeError, WeftError):
         return None
 
 
-def _secret(name: str, content: dict[str, Any]) -> bytes:
+def _secret(name: str, content: dict[str, Any], version: str) -> bytes:
     resource = {"@type": SECRET_TYPE, "name": name, **content}
-    return json.dumps({"resources": [resource]}, separators=(",", ":")).encode()
+    body = {"version_info": version, "resources": [resource]}
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _validation(trust: Trust) -> dict[str, Any]:
+    """Envoy's ``CertificateValidationContext``. With several trust domains each vouches for itself alone."""
+    roots, lists = split(trust.pem)
+    context: dict[str, Any] = {"trusted_ca": {"inline_string": roots}}
+    if lists:
+        # Who signed an intermediate may be far away, and its lists with it.
+        context |= {"crl": {"inline_string": lists}, "only_verify_leaf_cert_crl": True}
+    if trust.domains:
+        domains = [{"name": name, "trust_bundle": {"inline_string": pem}} for name, pem in trust.domains]
+        config = {"@type": _SPIFFE_TYPE, "trust_domains": domains}
+        context["custom_validator_config"] = {"name": _SPIFFE_VALIDATOR, "typed_config": config}
+    return context
+
+
+def _trust(context: dict[str, Any]) -> Trust:
+    """Read what ``_validation`` wrote."""
+    pem = context["trusted_ca"]["inline_string"] + context.get("crl", {}).get("inline_string", "")
+    custom = context.get("custom_validator_config", {}).get("typed_config", {})
+    domains = [(one["name"], one["trust_bundle"]["inline_string"]) for one in custom.get("trust_domains", [])]
+    return Trust(pem=pem, domains=tuple(domains))
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 Sign = Callable[[str], Awaitable[Signed]]
@@ -258,19 +337,26 @@ class Keeper:
         self.error = None
         return fresh
 
-    def trust(self, bundle: str) -> None:
+    def trust(self, trust: Trust) -> None:
         """Deliver another trust bundle with the certificate that there is.
 
-        If another root comes first in it, that one signs from now on: a new certificate is due at once.
+        A new certificate is due at once if another authority signs from now on, and if the old one was
+        revoked.
 
         Raises:
             WeftError: when it is no bundle, or cannot be written.
         """
         old = self.credential
-        if old is None or old.bundle == bundle:
+        if old is None:
             return
-        self._hand_over(Credential.of(old.key, Signed(old.certificate, bundle), since=old.since))
-        if _first(bundle) != _first(old.bundle):
+        if old.trust != Trust(pem=trust.pem, domains=trust.domains):
+            self._hand_over(Credential.of(old.key, Signed(old.certificate, trust), since=old.since))
+        _, lists = split(trust.pem)
+        if (
+            _first(trust.pem) != _first(old.bundle)
+            or (trust.issuer and trust.issuer != old.issuer)
+            or (lists and revokes(lists, old.serial))
+        ):
             self.hurry()
 
     def _hand_over(self, credential: Credential) -> None:

@@ -97,6 +97,10 @@ class Registrations:
         wanted = self._wanted.get(instance_id)
         return wanted.instance if wanted else None
 
+    def ids(self) -> tuple[str, ...]:
+        """Of all that is wanted."""
+        return tuple(sorted(self._wanted))
+
     def all(self) -> list[dict[str, Any]]:
         """All that is wanted, for the ``hello`` of a session."""
         return [wanted.instance.to_dict() for _, wanted in sorted(self._wanted.items())]

@@ -10,6 +10,7 @@ from typing import Any, Final
 import aiohttp
 
 from weft.errors import WeftError
+from weft.identity.trust import split
 from weft.names import CONTROL_PLANE_HOST
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, connect=5)
@@ -47,7 +48,7 @@ def trusting_context(bundle: str, *, key: str = "", certificate: str = "") -> ss
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cadata=bundle)
+    context.load_verify_locations(cadata=split(bundle)[0])
     if key:
         # OpenSSL's Python binding reads keys from files only; this one is in memory.
         descriptor = os.memfd_create("weft-node-key", os.MFD_CLOEXEC)
@@ -111,7 +112,8 @@ def explain(error: BaseException, url: str) -> WeftError:
             )
         return WeftError(
             f"{url} is not this mesh's control plane: {cause.verify_message}",
-            hint="compare the address; if the mesh was made anew, join again with a new token",
+            hint="compare the address; if the mesh was made anew, or its root was replaced while this host "
+            "was away, join again with a new token: weft token create --node THIS-NODE",
         )
     if isinstance(cause, ssl.SSLError) or "SSL" in type(cause).__name__:
         return WeftError(

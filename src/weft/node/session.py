@@ -79,7 +79,7 @@ class Session:
         self._ask: Ask | None = None
         self._trust = membership.credential.trust
         self._inquiries: set[asyncio.Task[None]] = set()
-        self._certificates = Certificates(clock)
+        self._certificates = Certificates(clock, lambda: self._loading.wake())
         self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16))
         self._context = self._make_context()
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -135,6 +135,7 @@ class Session:
     def on_admin(self, ask: Ask) -> None:
         """Let the control plane ask the Envoys of this node."""
         self._ask = ask
+        self._loading.wake()
 
     def refusals(self) -> dict[str, str]:
         """Why instances that run here are not known to the control plane."""
@@ -293,10 +294,6 @@ class Session:
         finally:
             self._drains.pop(instance_id, None)
 
-    async def report(self, loaded: Message) -> None:
-        """Tell what the Envoys of this node have loaded (``proxies``); lost when there is no session."""
-        await self._send({"type": "proxies", **loaded})
-
     async def _call(self, method: str, path: str, body: Message | None = None) -> Message:
         self._membership.check(self._clock())
         url = f"{self._membership.api}{path}"
@@ -322,6 +319,7 @@ class Session:
         self._membership = self._membership.renewed(credential)
         self._context = self._make_context()
         self._membership.save(self._state)
+        self._loading.wake()
         for told in self._bundle_calls:
             told(credential.bundle)
 
@@ -370,7 +368,10 @@ class Session:
             ) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise explain(error, member.api) from error
-        pinging = asyncio.create_task(self._ping(socket))
+        beside = [
+            asyncio.create_task(self._ping(socket), name="heartbeat"),
+            asyncio.create_task(self._tell_loaded(), name="loaded"),
+        ]
         try:
             self._socket = socket
             hello = {"type": "hello", "node": member.node, **self._about}
@@ -395,8 +396,9 @@ class Session:
             for drained in self._drains.values():
                 if not drained.done():
                     drained.set_result(False)
-            pinging.cancel()
-            await asyncio.gather(pinging, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 await socket.close()
 
@@ -413,6 +415,10 @@ class Session:
             await self._send({"type": "ping"})
         log.warning("the control plane has said nothing for %g s", self._lease_s)
         await socket.close()
+
+    async def _tell_loaded(self) -> None:
+        await self._connected.wait()
+        await self._loading.run()
 
     async def _send(self, message: Message) -> None:
         """Send if there is a session; else the next hello says it all."""
@@ -435,6 +441,7 @@ class Session:
                 self._certificates.hurry()
             case "registered":
                 self._registrations.confirm(about)
+                self._loading.wake()
                 if (answer := self._answers.get(about)) and not answer.done():
                     answer.set_result(ProxyStart.parse(message.get("start")))
             case "refused":

@@ -20,6 +20,7 @@ from tests.support.plane import eventually
 
 from weft.errors import WeftError
 from weft.identity.ca import Authority
+from weft.identity.trust import Trust
 from weft.node.keys import (
     Credential,
     Keeper,
@@ -54,7 +55,7 @@ class Signer:
             raise WeftError("the control plane does not answer")
         now = utc() + self.offset
         chain = self.authority.sign(csr, WEB, now=now, lifetime=self.lifetime)
-        return Signed(chain, self.authority.bundle)
+        return Signed(chain, Trust(pem=self.authority.bundle))
 
 
 @asynccontextmanager
@@ -97,14 +98,14 @@ class TestKey:
     async def test_a_certificate_for_another_key_is_refused(self) -> None:
         other = await credential()
         with pytest.raises(WeftError, match="certified another key"):
-            Credential.of(make_key(), Signed(other.certificate, other.bundle))
+            Credential.of(make_key(), Signed(other.certificate, other.trust))
 
     @pytest.mark.parametrize(
         "text", ["", "x", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]
     )
     def test_what_is_no_certificate_is_refused(self, text: str) -> None:
         with pytest.raises(WeftError, match="holds no certificate"):
-            Credential.of(make_key(), Signed(text, text))
+            Credential.of(make_key(), Signed(text, Trust(pem=text)))
 
 
 class TestFiles:
@@ -240,12 +241,12 @@ class TestKeeping:
         made = keeper(signer, given.append)
         first = await made.start()
         both = signer.authority.trust(*Authority.create(utc()).roots)
-        made.trust(both.bundle)
-        made.trust(both.bundle)
+        made.trust(Trust(pem=both.bundle))
+        made.trust(Trust(pem=both.bundle))
         assert [one.bundle for one in given] == [first.bundle, both.bundle]
         assert {one.certificate for one in given} == {first.certificate}
         with pytest.raises(WeftError):
-            made.trust("nothing")
+            made.trust(Trust(pem="nothing"))
 
     async def test_another_signing_root_brings_another_certificate(self) -> None:
         signer = Signer()
@@ -254,5 +255,5 @@ class TestKeeping:
         successor = Authority.create(utc())
         signer.authority = signer.authority.trust(*successor.roots).succeed(successor)
         async with kept(made):
-            made.trust(signer.authority.bundle)
+            made.trust(Trust(pem=signer.authority.bundle))
             await eventually(lambda: made.credential and made.credential.certificate != first.certificate)

@@ -18,6 +18,7 @@ from tests.support.plane import Plane, eventually, plane
 from weft.errors import WeftError
 from weft.identity.ca import Authority
 from weft.identity.join import JoinToken, TokenError
+from weft.identity.revocation import issuer_key
 from weft.identity.scope import Scope
 from weft.model.resource import Key
 from weft.node.admin import Reply, ask
@@ -489,10 +490,31 @@ class TestTold:
             assert len(x509.load_pem_x509_certificates(node.membership.credential.bundle.encode())) == 2
 
     async def test_what_the_proxies_loaded_is_reported(self, control: Plane, tmp_path: Path) -> None:
+        """By Envoy's own words: not before it says so, and again when that changes."""
+        said: dict[str, str] = {}
+
+        async def ask(name: str, method: str, path: str) -> Reply:
+            rows = [{"name": secret, "version_info": version} for secret, version in said.items()]
+            return Reply(200, json.dumps({"configs": rows}).encode())
+
+        def told() -> dict[str, Any]:
+            return control.loaded[-1][1]["loaded"] if control.loaded else {}
+
+        directory = tmp_path / "workload"
+        directory.mkdir()
         async with session(await joined(control, tmp_path), tmp_path) as node:
-            await node.report({"roots": {"shop/web-0": ["abc"]}})
-            await eventually(lambda: control.loaded)
-            assert control.loaded[0][0] == "host1"
+            node.on_admin(ask)
+            await node.certify("shop", "web", directory, None)
+            await node.register(instance())
+            mine = node.membership.credential
+            agent = {"trust": mine.trust.version, "issuer": mine.issuer, "serial": f"{mine.serial:x}"}
+            await eventually(lambda: told() == {"": agent})
+            for file, name in (("sds.json", "default"), ("sds-rootca.json", "ROOTCA")):
+                said[name] = json.loads((directory / file).read_bytes())["version_info"]
+            issuer, _, serial = said["default"].partition(".")
+            proxy = {"trust": mine.trust.version, "issuer": issuer, "serial": serial}
+            await eventually(lambda: told() == {"": agent, "shop/web-0": proxy})
+            assert issuer == mine.issuer == issuer_key(control.authority)
 
 
 @asynccontextmanager
@@ -528,7 +550,7 @@ class TestAdmin:
             node.on_admin(through)
             status, body = await control.service.ask("shop/web-0", "GET", "/config_dump?include_eds")
             assert (status, body.decode()) == (200, dump)
-            assert asked == ["GET /config_dump?include_eds HTTP/1.1"]
+            assert "GET /config_dump?include_eds HTTP/1.1" in asked
             with pytest.raises(LookupError, match="no request"):
                 await control.service.ask("shop/web-0", "GET", "/stats HTTP/1.1\r\n\r\nPOST /quitquitquit")
             with pytest.raises(LookupError, match="no node"):
