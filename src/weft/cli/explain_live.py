@@ -172,6 +172,16 @@ def _text(number: int, row: dict[str, Any]) -> Iterator[str]:
         "route": resource,
         "cluster": row["cluster"],
         "endpoint": row["endpoint"],
+        "policy": _judged(row["authz"], "decision", "policy", "rule"),
+        "dry run": _judged(row["authz"], "dryRun", "dryRunPolicy", "dryRunRule"),
         "details": row["details"],
     }
     yield from (f"   {name:<12} {value}" for name, value in shown.items() if value)
+
+
+def _judged(authz: dict[str, Any], decision: str, policy: str, rule: str) -> str:
+    """``deny by shop/no-admin rule 0``; empty where no policy was asked."""
+    if authz[decision] is None:
+        return ""
+    by = f" by {authz[policy]}" if authz[policy] else ", no policy fits"
+    return f"{authz[decision]}{by}" + (f" rule {authz[rule]}" if authz[rule] is not None else "")

@@ -65,6 +65,12 @@ _KEPT_SUFFIXES: Final = (
     "http_local_rate_limit.rate_limited",
     "http_local_rate_limit.enforced",
 )
+# What policies decided, told apart by labels (Istio's bootstrap has the same).
+_TAGS: Final = {
+    "authz_enforce_result": r"rbac(\.(allowed|denied))",
+    "authz_dry_run_action": r"(\.istio_dry_run_(allow|deny)_)",
+    "authz_dry_run_result": r"(\.shadow_(allowed|denied))",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,6 +325,7 @@ def _statistics(settings: Settings) -> Json:
         ("istio_response_bytes", _BYTES),
     )
     return {
+        "stats_tags": [{"tag_name": name, "regex": pattern} for name, pattern in _TAGS.items()],
         "stats_matcher": {"inclusion_list": {"patterns": patterns}},
         "histogram_bucket_settings": [
             {"match": {"prefix": prefix}, "buckets": list(bounds)} for prefix, bounds in buckets

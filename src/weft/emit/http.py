@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from weft.emit.filters.jwt import unbelieved
+from weft.emit.filters.rbac import NAME as RBAC
 from weft.emit.filters.table import chain
 from weft.emit.header_case import keep_case
 from weft.emit.routes import CONNECT, route_configuration
@@ -167,7 +168,7 @@ def connection_manager(
         http_protocol_options=core_v3.Http1ProtocolOptions(accept_http_10=True),
         upgrade_configs=[hcm_v3.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         http_filters=chain(unit, direction),
-        access_log=http_logs(telemetry, direction, mutual=mutual),
+        access_log=http_logs(telemetry, direction, mutual=mutual, decider=RBAC if unit.authorization else ""),
         tracing=tracing(telemetry),
         request_id_extension=request_ids(telemetry),
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from weft.emit.filters.cluster_discovery import WAIT
 from weft.emit.filters.forward_proxy import name_cache
+from weft.emit.filters.rbac import NETWORK as RBAC
 from weft.emit.filters.rbac import network as access_rules
 from weft.emit.http import connection_manager
 from weft.emit.scalars import (
@@ -96,7 +97,7 @@ def _tcp_proxy(
     made = tcp_proxy_v3.TcpProxy(
         stat_prefix=unit.stat_prefix,
         idle_timeout=maybe_duration(unit.idle_timeout),
-        access_log=tcp_logs(telemetry, direction, mutual=mutual),
+        access_log=tcp_logs(telemetry, direction, mutual=mutual, decider=RBAC if unit.authorization else ""),
     )
     if telemetry.metrics:
         made.access_log_options.flush_access_log_on_connected = True

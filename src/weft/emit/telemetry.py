@@ -10,6 +10,7 @@ from weft.emit.metrics import http_metrics, tcp_metrics
 from weft.emit.scalars import boolean, duration, fraction
 from weft.ir.listener import Direction
 from weft.ir.proxy import Telemetry
+from weft.names import DRY_RUN_ALLOW, DRY_RUN_DENY
 from weft.protos import (
     accesslog_data_v3,
     accesslog_v3,
@@ -63,6 +64,15 @@ _FIELDS: Final = {
     "upstream_request_attempt_count": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "traceparent": "%REQ(TRACEPARENT)%",
 }
+# Which policy let it pass or refused it; of those that are tried out, what they would have done.
+_DECISIONS: Final = {
+    "authz_result": "enforced_engine_result",
+    "authz_policy": "enforced_effective_policy_id",
+    "dry_run_allow_result": f"{DRY_RUN_ALLOW}shadow_engine_result",
+    "dry_run_allow_policy": f"{DRY_RUN_ALLOW}shadow_effective_policy_id",
+    "dry_run_deny_result": f"{DRY_RUN_DENY}shadow_engine_result",
+    "dry_run_deny_policy": f"{DRY_RUN_DENY}shadow_effective_policy_id",
+}
 _REPORTER: Final = {
     Direction.INBOUND: "destination",
     Direction.OUTBOUND: "source",
@@ -70,11 +80,14 @@ _REPORTER: Final = {
 }
 
 
-def _file_log(path: str, direction: Direction) -> accesslog_v3.AccessLog:
+def _file_log(path: str, direction: Direction, decider: str = "") -> accesslog_v3.AccessLog:
+    """``decider``: the filter that leaves behind what policies came to; empty where there are none."""
     line = well_known.Struct()
     line.fields["reporter"].string_value = _REPORTER[direction]
     for key, value in _FIELDS.items():
         line.fields[key].string_value = value
+    for key, value in _DECISIONS.items() if decider else ():
+        line.fields[key].string_value = f"%DYNAMIC_METADATA({decider}:{value})%"
     config = file_log_v3.FileAccessLog(
         path=path, log_format=core_v3.SubstitutionFormatString(json_format=line)
     )
@@ -86,22 +99,22 @@ def _policy(mutual: bool) -> str:
 
 
 def http_logs(
-    telemetry: Telemetry, direction: Direction, *, mutual: bool = False
+    telemetry: Telemetry, direction: Direction, *, mutual: bool = False, decider: str = ""
 ) -> list[accesslog_v3.AccessLog]:
     """What is written at the end of each request. ``mutual``: the caller showed a certificate."""
-    logs = [_file_log(telemetry.access_log, direction)] if telemetry.access_log else []
+    logs = [_file_log(telemetry.access_log, direction, decider)] if telemetry.access_log else []
     if telemetry.metrics:
         logs.extend(http_metrics(_REPORTER[direction], _policy(mutual)))
     return [*logs, *http_flows(telemetry, direction)]
 
 
 def tcp_logs(
-    telemetry: Telemetry, direction: Direction, *, mutual: bool = False
+    telemetry: Telemetry, direction: Direction, *, mutual: bool = False, decider: str = ""
 ) -> list[accesslog_v3.AccessLog]:
     """What is written about a connection: a line at its end, metrics also once it is connected."""
     logs = []
     if telemetry.access_log:
-        log = _file_log(telemetry.access_log, direction)
+        log = _file_log(telemetry.access_log, direction, decider)
         log.filter.log_type_filter.types.append(accesslog_data_v3.AccessLogType.TcpConnectionEnd)
         logs.append(log)
     if telemetry.metrics:

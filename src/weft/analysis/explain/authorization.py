@@ -5,6 +5,8 @@ What Envoy's filter leaves behind for others (dynamic metadata) is left behind h
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis import match_tree, rbac
@@ -15,6 +17,7 @@ from weft.model.resource import Key
 from weft.names import DRY_RUN_ALLOW, DRY_RUN_DENY, read_authorization_rule
 
 if TYPE_CHECKING:
+    from weft.analysis.explain.configuration import Configuration
     from weft.analysis.match import Scene
     from weft.analysis.match_tree import Opened
 
@@ -22,6 +25,8 @@ HTTP: Final = "envoy.filters.http.rbac"
 NETWORK: Final = "envoy.filters.network.rbac"
 _KIND: Final = "security.istio.io/AuthorizationPolicy"
 _ALLOW, _LOG = 0, 2  # config.rbac.v3.RBAC.Action
+_REFUSAL: Final = re.compile(r"rbac_access_denied_matched_policy\[(.*)\]")
+_RESULTS: Final = {"allowed": "allow", "denied": "deny"}
 _DRY_RUNS: Final = frozenset({DRY_RUN_ALLOW, DRY_RUN_DENY, ""})
 
 
@@ -71,6 +76,52 @@ def judge(
         refusal = _by_nobody(config)
     answer.say("authz", refusal, cause)
     return refusal
+
+
+def logged(line: Mapping[str, Any], audits: Collection[str] = ()) -> dict[str, Any]:
+    """What a line of an access log says of policies, in the shape of an answer's ``authz``.
+
+    ``audits``: rules that only mark what they fit, as ``audits_of`` finds them: they decide nothing.
+    """
+    details = f"{line.get('response_code_details') or line.get('connection_termination_details') or ''}"
+    refusal = _REFUSAL.search(details)
+    name = refusal[1] if refusal is not None else line.get("authz_policy")
+    if not isinstance(name, str) or name in audits or name in {"-", "none"}:
+        name = ""
+    policy, rule = _parts(name)
+    tried = [
+        (_RESULTS[result], line.get(f"dry_run_{action}_policy"))
+        for action in ("deny", "allow")
+        if (result := line.get(f"dry_run_{action}_result")) in _RESULTS
+    ]
+    word, by = min(tried, key=lambda one: one[0] != "deny", default=(None, None))
+    dry_policy, dry_rule = _parts(by if isinstance(by, str) and by != "-" else "")
+    decided = refusal is not None or line.get("authz_result") in _RESULTS
+    return {
+        "decision": ("deny" if refusal is not None else "allow") if decided else None,
+        "policy": policy,
+        "rule": rule,
+        "dryRun": word,
+        "dryRunPolicy": dry_policy,
+        "dryRunRule": dry_rule,
+    }
+
+
+def audits_of(configuration: Configuration) -> frozenset[str]:
+    """The names of rules that only mark."""
+    opened, found = configuration.decoded.open, set[str]()
+    for listener in configuration.listeners.values():
+        for chain in listener.filter_chains:
+            for config in map(opened, _packed(chain.filters)):
+                for one in (config, *map(opened, _packed(getattr(config, "http_filters", ())))):
+                    rules: Any = getattr(one, "rules", None)
+                    if rules is not None and getattr(rules, "action", None) == _LOG:
+                        found.update(rules.policies)
+    return frozenset(found)
+
+
+def _packed(rows: Iterable[Any]) -> Iterator[Any]:
+    return (row.typed_config for row in rows if row.HasField("typed_config"))
 
 
 def _leave(known: dict[str, Any], prefix: str, allowed: bool, name: str) -> None:

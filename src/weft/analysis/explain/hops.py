@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from weft.analysis.explain.authorization import audits_of, logged
 from weft.analysis.explain.configuration import Table
 from weft.analysis.explain.live import Running
 from weft.analysis.explain.origins import Cause, Origins
@@ -60,6 +61,7 @@ def describe(hop: Hop, running: Running | None) -> dict[str, Any]:
     cluster = hop.text("upstream_cluster")
     parts = ClusterName.parse(cluster)
     host, route = _route(hop, running) if running is not None else (None, None)
+    audits = audits_of(running.configuration) if running is not None else frozenset[str]()
     cause = Origins().cause(route.metadata, section="http") if route is not None else None
     return {
         "proxy": hop.proxy,
@@ -83,6 +85,7 @@ def describe(hop: Hop, running: Running | None) -> dict[str, Any]:
         "subset": (parts.subset or None) if parts else None,
         "endpoint": hop.text("upstream_host") or None,
         "upstreamPrincipal": hop.text("upstream_peer_principal") or None,
+        "authz": logged(hop.line, audits),
     }
 
 
