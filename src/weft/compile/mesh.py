@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import Final
 
 from pydantic import ValidationError
@@ -64,7 +65,11 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
     inbound_retry = default.inbound_retry
     if spec.default_inbound_http_retry_policy is not None:
         inbound_retry = inbound_retry_of(spec.default_inbound_http_retry_policy)
+    keys = spec.key_fetching
+    networks = (keys.allowed_networks or ()) if keys is not None else ()
     made = Settings(
+        key_networks=tuple(ip_network(block, strict=False) for block in networks),
+        key_plaintext=keys is not None and bool(keys.allow_plaintext),
         inbound_retry=inbound_retry,
         trust_domain=spec.trust_domain or default.trust_domain,
         trust_domains=tuple(spec.trust_domain_aliases or ()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 
 from weft import ir
 from weft.compile.nearness import MESH_DEFAULT, Nearness
@@ -47,6 +48,8 @@ class Settings:
     to what nobody knows go, if they may. ``localhost``: applications listen there only.
     ``trusted_hops``, ``edge_certificate``, ``edge_proxy_protocol``: what stands in front of gateways, and is
     believed (gatewayTopology).
+    ``key_networks``: keys of issuers may be fetched there though it is not public; with ``key_plaintext``
+    over plain HTTP.
     ``upgrade``: HTTP/2 to every ``http`` port (True), to none (False), or between sidecars (None).
     """
 
@@ -78,6 +81,8 @@ class Settings:
     access_log: str | None = None
     tracing: bool = True
     flow_share: int = 100_000
+    key_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    key_plaintext: bool = False
     export_services: tuple[str, ...] = ("*",)
     export_virtual_services: tuple[str, ...] = ("*",)
     export_destination_rules: tuple[str, ...] = ("*",)

@@ -33,6 +33,8 @@ from weft.control.audit import AuditLog
 from weft.control.cells import cells
 from weft.control.credentials import Credentials
 from weft.control.entry import ENTRY_KIND, PROXY_ANNOTATION
+from weft.control.key_server import KeyServer
+from weft.control.keysets import KeyFetcher
 from weft.control.names import names
 from weft.control.nametable import NameTable
 from weft.control.nodes import OPEN_PATHS, NodeService
@@ -159,10 +161,20 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         def heard(world: World, revision: int) -> None:
             table.set(names(world))
             statuses.heard(world, revision)
+            keys.heard(world)
 
         pipeline = Pipeline(
             store, config, proxies, status, trust_domain=authority.trust_domain, on_world=heard
         )
+
+        metrics = status.metrics
+        keys = KeyFetcher(
+            KeyServer(),
+            store.private("key-sets"),
+            pipeline.take_keys,
+            counted=lambda well: (metrics.keys_fetched if well else metrics.keys_missed).add(),
+        )
+        pipeline.take_keys(await keys.load())
 
         async def drained(_key: Key, revision: int) -> None:
             await pipeline.endpoints_acknowledged(revision, _DRAIN_S)
@@ -203,6 +215,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         running = [
             tasks.create_task(pipeline.run(readiness.guard("configuration")), name="pipeline"),
             tasks.create_task(statuses.run(), name="statuses"),
+            tasks.create_task(keys.run(), name="keys of issuers"),
             tasks.create_task(registry.keep(), name="registry"),
             tasks.create_task(credentials.keep(), name="credentials"),
         ]

@@ -74,6 +74,12 @@ class Metrics:
         self.errors = Counter(
             "pilot_total_xds_internal_errors", "Proxies that could not be compiled.", registry
         )
+        self.keys_fetched = Counter(
+            "pilot_jwks_resolver_network_fetch_success_total", "Keys of issuers that were fetched.", registry
+        )
+        self.keys_missed = Counter(
+            "pilot_jwks_resolver_network_fetch_fail_total", "Keys that could not be fetched.", registry
+        )
         self.spans = Counter("weft_spans_received_total", "Spans that proxies sent.", registry)
         self.validated = Counter("galley_validation_passed", "Resources accepted.", registry)
         self.invalid = Counter("galley_validation_failed", "Resources refused.", registry)

@@ -18,6 +18,7 @@ import msgspec
 
 from weft import ir
 from weft.compile.endpoints import endpoint_set, has_endpoints
+from weft.compile.key_sets import KeySets
 from weft.compile.proxy import compile_proxy
 from weft.compile.secrets import asked_for
 from weft.compile.settings import Settings
@@ -120,6 +121,7 @@ class Pipeline:
         self._wake = asyncio.Event()
         self._breath = 0.0
         self._vips: dict[Host, str] = {}
+        self._key_sets: KeySets = {}
         proxies.listen(self._proxy_changed)
         status.listen(self._deliveries.progressed)
 
@@ -134,7 +136,15 @@ class Pipeline:
             group.create_task(self._work(), name="pipeline: work")
             group.create_task(self._deliveries.keep(), name="pipeline: learned clusters")
 
-    # In: the store, and proxies that come and go
+    # In: the store, proxies that come and go, keys that were fetched
+
+    def take_keys(self, key_sets: KeySets) -> None:
+        """All keys of issuers that are known now; before ``run`` those that were known before."""
+        self._key_sets = key_sets
+        if self.revision >= 0:
+            self._batch = self._batch or _Batch(self.revision, time.time())
+            self._arrivals += 1
+            self._wake.set()
 
     async def _load(self) -> int:
         async with self._lock:
@@ -238,7 +248,7 @@ class Pipeline:
         self._dismiss(removed)
         before = self.world
         # Much at once is taken in parts, so that the loop is not held; only the last world counts.
-        world = before.replace((), removed, vips)
+        world = before.replace((), removed, vips, self._key_sets)
         for start in range(0, len(put), _PART):
             world = self._with(world, put[start : start + _PART])
             await self._breathe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -148,6 +149,23 @@ class ServiceEntryVisibility(Shape):
     policies: tuple[VisibilityPolicy, ...] | None = None
 
 
+class KeyFetching(Shape):
+    """Where the keys of issuers may be fetched from; public addresses over HTTPS unless it says more."""
+
+    allowed_networks: tuple[Text, ...] | None = None
+    """CIDR blocks that may be dialled though they are private, loopback or link-local."""
+    allow_plaintext: Bool | None = None
+    """Whether keys may come over plain HTTP, too."""
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Blocks that can be read."""
+        for number, block in enumerate(self.allowed_networks or ()):
+            try:
+                ip_network(block, strict=False)
+            except ValueError:
+                yield Flaw(("allowedNetworks", number), f"{block!r} is not a CIDR block", "as 10.0.0.0/8")
+
+
 class DefaultRetry(HTTPRetry):
     """When and how often requests are tried again, where no route says it."""
 
@@ -165,6 +183,9 @@ class MeshConfigSpec(Shape):
     flow_sampling: Annotated[Float, Field(ge=0, le=100)] | None = None
     """Percentage of successful requests that are kept as evidence for policies (default 10); failures and
     denials always are."""
+
+    key_fetching: KeyFetching | None = None
+    """Where the control plane may fetch the keys of RequestAuthentications from."""
 
     proxy_listen_port: ProtoInt | None = None
     proxy_inbound_listen_port: ProtoInt | None = None
