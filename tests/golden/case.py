@@ -57,7 +57,8 @@ class Case:
             service_account=asked.get("account", "default"),
             attachment=ir.Attachment(capture=capture, inbound_ports=ports, **attachment),
         )
-        world = World.build(resources)
+        self.resources, self.identity = resources, identity
+        self.world = world = World.build(resources)
         proxy, found = compile_proxy(world, identity)
         self.problems = [str(problem).replace(f"{directory}/", "") for problem in (*problems, *found)]
         self._proxy = replace(proxy, telemetry=_QUIET)

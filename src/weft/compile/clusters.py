@@ -273,7 +273,7 @@ def _tls(
     if tls.credential and not router and not tls.selected:
         return None, None  # Istio: for gateways only, unless the rule names the workloads it is for
     accounts = () if service.kubernetes else service.accounts
-    return originated(tls, accounts, namespace, settings.tls_limits), None
+    return originated(tls, accounts, namespace, settings.enforced(settings.tls_limits)), None
 
 
 def _mesh(
@@ -295,7 +295,7 @@ def _mesh(
         certificate=ir.SecretRef(source=ir.SecretFrom.FILE, name=WORKLOAD_CERTIFICATE),
         trust=ir.SecretRef(source=ir.SecretFrom.FILE, name=WORKLOAD_TRUST_BUNDLE),
         peer_names=names,
-        limits=ir.TlsLimits(minimum=ir.TlsVersion.V1_2),
+        limits=settings.enforced(ir.TlsLimits(minimum=ir.TlsVersion.V1_2)),
     )
 
 
@@ -320,7 +320,7 @@ def lookup_cluster(settings: Settings) -> ir.Cluster:
         protocol=ir.UpstreamProtocol.AS_RECEIVED,
         balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
         connections=default_connections(settings),
-        tls=originated(tls, (), "", settings.tls_limits) if tls is not None and outside else None,
+        tls=originated(tls, (), "", settings.enforced(settings.tls_limits)) if tls is not None and outside else None,
         mutual=ir.MutualTls.ALWAYS,
     )
 

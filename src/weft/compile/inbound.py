@@ -121,7 +121,9 @@ def peer_tls(settings: Settings, *, http: bool) -> ir.DownstreamTls:
         require_client_certificate=True,
         peer_trust_domains=settings.accepted_trust_domains,
         alpn=_ACCEPT_HTTP if http else _ACCEPT_TCP,
-        limits=replace(settings.mesh_limits, minimum=settings.mesh_limits.minimum or ir.TlsVersion.V1_2),
+        limits=settings.enforced(
+            replace(settings.mesh_limits, minimum=settings.mesh_limits.minimum or ir.TlsVersion.V1_2)
+        ),
     )
 
 

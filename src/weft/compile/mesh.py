@@ -80,6 +80,7 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         localhost=inbound is not None and inbound.mode == "LOCALHOST",
         tls_limits=tls_limits(spec.tls_defaults),
         mesh_limits=tls_limits(spec.mesh_mtls),
+        post_quantum=spec.compliance_policy == "pqc",
         keepalive=policies.keepalive(spec.tcp_keepalive),
         nearness=policies.nearness(spec.zone_aware_lb_setting, spec.locality_lb_setting) or default.nearness,
         upgrade=_UPGRADE.get(str(spec.h2_upgrade_policy)),

@@ -8,6 +8,7 @@ from typing import Final
 
 from weft import ir
 from weft.compile.memo import Memo
+from weft.compile.settings import POST_QUANTUM
 from weft.names import HTTP3_ANNOTATION
 
 _REMEMBERED: Final = 24 * 60 * 60
@@ -20,8 +21,13 @@ def asked_for(annotations: Mapping[str, str] | None) -> bool:
 
 
 def possible(chain: ir.FilterChain) -> bool:
-    """Envoy asks no client for a certificate over QUIC: who must show one stays with TCP."""
-    return isinstance(chain.handler, ir.HttpHandler) and chain.tls is not None and chain.tls.trust is None
+    """Envoy asks no client for a certificate over QUIC, and limits no key exchange: both stay with TCP."""
+    return (
+        isinstance(chain.handler, ir.HttpHandler)
+        and chain.tls is not None
+        and chain.tls.trust is None
+        and chain.tls.limits != POST_QUANTUM
+    )
 
 
 def offer(port: int) -> str:

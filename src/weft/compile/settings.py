@@ -19,6 +19,8 @@ DEFAULT_RETRY = ir.Retry(
 
 
 NO_LIMITS = ir.TlsLimits()
+# Istio's COMPLIANCE_POLICY=pqc (pkg/model/fips.go). Without it Envoy prefers this group, and takes others.
+POST_QUANTUM = ir.TlsLimits(minimum=ir.TlsVersion.V1_3, groups=("X25519MLKEM768",))
 
 
 INBOUND_RETRY = ir.Retry(attempts=2, on=("reset-before-request",), avoid_previous_hosts=False)
@@ -43,6 +45,7 @@ class Settings:
     ``nearness``: what holds of near and far endpoints; None: nothing. ``default_pool`` and
     ``default_outlier`` are for connections of which no rule says anything.
     ``mesh_limits``: what TLS within the mesh may use; ``tls_limits``: any other, where nobody says more.
+    ``post_quantum``: all TLS has post-quantum key exchange, whatever anybody says.
     ``lookup``: HTTP for hosts that nobody knows goes to the address that DNS has for them, with
     ``lookup_tls`` (ALLOW_ANY_DYNAMIC_DNS). ``elsewhere``: where other connections
     to what nobody knows go, if they may. ``localhost``: applications listen there only.
@@ -89,7 +92,12 @@ class Settings:
     ingress_class: str = "istio"
     tls_limits: ir.TlsLimits = NO_LIMITS
     mesh_limits: ir.TlsLimits = NO_LIMITS
+    post_quantum: bool = False
     controllers: frozenset[str] = frozenset({"weft.dev/gateway-controller", "istio.io/gateway-controller"})
+
+    def enforced(self, limits: ir.TlsLimits) -> ir.TlsLimits:
+        """What TLS may really use, where ``limits`` were asked for. The last word, as Istio has it."""
+        return POST_QUANTUM if self.post_quantum else limits
 
     def signed_in(self, trust_domain: str) -> Settings:
         """These, where an authority signs identities of ``trust_domain``; the empty one says nothing.

@@ -58,9 +58,11 @@ _FIELDS: Final = {
     "downstream_peer_principal": "%DOWNSTREAM_PEER_URI_SAN%",
     "downstream_local_principal": "%DOWNSTREAM_LOCAL_URI_SAN%",
     "downstream_tls_version": "%DOWNSTREAM_TLS_VERSION%",
+    "downstream_tls_group": "%DOWNSTREAM_TLS_GROUP%",
     "upstream_peer_principal": "%UPSTREAM_PEER_URI_SAN%",
     "upstream_local_principal": "%UPSTREAM_LOCAL_URI_SAN%",
     "upstream_tls_version": "%UPSTREAM_TLS_VERSION%",
+    "upstream_tls_group": "%UPSTREAM_TLS_GROUP%",
     "upstream_request_attempt_count": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "traceparent": "%REQ(TRACEPARENT)%",
 }

@@ -175,10 +175,15 @@ class DefaultRetry(HTTPRetry):
 
 
 class MeshConfigSpec(Shape):
-    """Istio's MeshConfig: what holds for the whole mesh. Our own: ``clusterDelivery``, ``flowSampling``."""
+    """Istio's MeshConfig: what holds for the whole mesh. Our own: ``clusterDelivery``, ``flowSampling``,
+    ``compliancePolicy``."""
 
     cluster_delivery: Literal["auto", "eager", "onDemand"] | None = None
     """Whether sidecars get all clusters, or each when it is needed; auto: by their number, above 300."""
+
+    compliance_policy: Literal["pqc"] | None = None
+    """What every TLS connection of proxies has to fulfil, whatever is said elsewhere. ``pqc``: TLS 1.3 with
+    post-quantum key exchange (X25519MLKEM768), or no connection; Istio's COMPLIANCE_POLICY."""
 
     flow_sampling: Annotated[Float, Field(ge=0, le=100)] | None = None
     """Percentage of successful requests that are kept as evidence for policies (default 10); failures and

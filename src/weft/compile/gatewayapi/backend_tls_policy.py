@@ -53,9 +53,13 @@ class PolicyVerdict:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BackendTls:
-    """What all policies ask for, by host and port; the same object while that is the same."""
+    """What all policies ask for, by host and port; the same object while that is the same.
+
+    ``limits``: what a handshake may use.
+    """
 
     entries: tuple[Entry, ...]
+    limits: ir.TlsLimits
 
 
 def verdict_of(policy: BackendTLSPolicy, facts: Facts) -> PolicyVerdict:
@@ -150,7 +154,8 @@ def _collected(facts: Facts) -> BackendTls:
                     if known is None or (section and not known[0]):  # what names the port goes before
                         entry = (*place, port.protocol.is_http2, sni, trust, names or (sni,))
                         found[place] = bool(section), entry
-    return facts.memo(BackendTls, tuple(found[place][1] for place in sorted(found)))
+    limits = facts.settings.enforced(ir.TlsLimits(minimum=ir.TlsVersion.V1_2))
+    return facts.memo(BackendTls, tuple(found[place][1] for place in sorted(found)), limits)
 
 
 def client_certificate(gateway: Gateway, facts: Facts) -> tuple[ir.SecretRef | None, Verdict]:
@@ -170,13 +175,14 @@ def secured(clusters: Clusters, rules: Rules, wanted: BackendTls, certificate: s
     by_place = {entry[:2]: entry for entry in wanted.entries}
     if not by_place:
         return clusters
-    return memo(Clusters, tuple(_all(clusters.all, rules, by_place, certificate, memo)))
+    return memo(Clusters, tuple(_all(clusters.all, rules, by_place, wanted.limits, certificate, memo)))
 
 
 def _all(
     clusters: Iterable[ir.Cluster],
     rules: Rules,
     by_place: dict[tuple[str, int], Entry],
+    limits: ir.TlsLimits,
     certificate: str,
     memo: Memo,
 ) -> Iterable[ir.Cluster]:
@@ -191,11 +197,11 @@ def _all(
         if subset is not None and subset.policy(name.port).tls is not None:
             yield cluster
         elif entry[4]:
-            yield memo(_secure, cluster, entry, certificate)
+            yield memo(_secure, cluster, entry, limits, certificate)
         # Else nobody could be believed. Without the cluster connections fail, and HTTP answers 5xx.
 
 
-def _secure(cluster: ir.Cluster, entry: Entry, certificate: str) -> ir.Cluster:
+def _secure(cluster: ir.Cluster, entry: Entry, limits: ir.TlsLimits, certificate: str) -> ir.Cluster:
     _, _, http2, sni, trust, names = entry
     ads = ir.SecretFrom.ADS
     system = ir.SecretRef(source=ir.SecretFrom.SYSTEM, name="")
@@ -208,7 +214,7 @@ def _secure(cluster: ir.Cluster, entry: Entry, certificate: str) -> ir.Cluster:
             certificate=ir.SecretRef(source=ads, name=certificate) if certificate else None,
             trust=system if trust == _SYSTEM else ir.SecretRef(source=ads, name=trust),
             peer_names=tuple(_name(name) for name in names),
-            limits=ir.TlsLimits(minimum=ir.TlsVersion.V1_2),
+            limits=limits,
         ),
     )
 

@@ -81,6 +81,9 @@ def _without_http3(gateway: Gateway, facts: Facts) -> Iterator[Problem]:
         elif item.tls is not None and item.tls.trust is not None:
             message = f"listener {item.name} has no HTTP/3: over QUIC no client shows a certificate"
             yield _problem(gateway.key, message, path, "its clients use HTTP/2")
+        elif facts.settings.post_quantum:
+            message = f"listener {item.name} has no HTTP/3: over QUIC key exchange cannot be enforced (pqc)"
+            yield _problem(gateway.key, message, path, "its clients use HTTP/2")
 
 
 def _of_listener_set(item: ListenerSet, facts: Facts) -> Iterator[Problem]:

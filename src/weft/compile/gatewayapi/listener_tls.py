@@ -62,7 +62,9 @@ def tls_of(item: Listener, owner: Gateway | ListenerSet, gateway: Gateway | None
     """
     options = (item.tls.options if item.tls is not None else None) or {}
     mode = str(options.get(MODE_OPTION, ""))
-    limits = ir.TlsLimits(minimum=ir.TlsVersion.V1_2, cipher_suites=_ciphers(options.get(CIPHERS_OPTION)))
+    limits = facts.settings.enforced(
+        ir.TlsLimits(minimum=ir.TlsVersion.V1_2, cipher_suites=_ciphers(options.get(CIPHERS_OPTION)))
+    )
     http = str(item.protocol) == "HTTPS"
     alpn = ("h2", "http/1.1") if http else ()
     if mode in {"ISTIO_SIMPLE", "ISTIO_MUTUAL"}:

@@ -114,7 +114,7 @@ def server_tls(
         peer_certificate_hashes=_pins(tls.verify_certificate_hash or (), is_hash, NO_HASH),
         peer_certificate_spkis=_pins(tls.verify_certificate_spki or (), is_spki, NO_SPKI),
         alpn=("h2", "http/1.1"),
-        limits=limits,
+        limits=settings.enforced(limits),
     )
 
 
