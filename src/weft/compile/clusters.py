@@ -320,7 +320,9 @@ def lookup_cluster(settings: Settings) -> ir.Cluster:
         protocol=ir.UpstreamProtocol.AS_RECEIVED,
         balancing=ir.LoadBalancing(algorithm=ir.Algorithm.PROVIDED),
         connections=default_connections(settings),
-        tls=originated(tls, (), "", settings.enforced(settings.tls_limits)) if tls is not None and outside else None,
+        tls=originated(tls, (), "", settings.enforced(settings.tls_limits))
+        if tls is not None and outside
+        else None,
         mutual=ir.MutualTls.ALWAYS,
     )
 
