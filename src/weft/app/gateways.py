@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from weft.compile.gatewayapi.infrastructure import labels_of
 from weft.compile.settings import Settings
+from weft.model.core import ConfigMap
 from weft.model.gateway import Gateway
 from weft.model.gateway_class import GatewayClass
 from weft.model.istio_gateway import Gateway as IstioGateway
@@ -62,11 +64,12 @@ def edge_proxies(
     borne: Iterable[Mapping[str, str]],
     classes: Iterable[GatewayClass] = (),
     added: Iterable[ListenerSet] = (),
+    maps: Iterable[ConfigMap] = (),
 ) -> dict[str, EdgeProxy]:
     """The Envoys that are needed, by id. ``borne`` are the labels of all workloads.
 
     ``classes`` are GatewayClasses, ``added`` the ListenerSets: the ports of those that name a Gateway are
-    kept for it, whether or not it lets them in.
+    kept for it, whether or not it lets them in. ``maps``: ConfigMaps, which may have more labels for it.
     """
     found: dict[str, EdgeProxy] = {}
     bearers = list(borne)
@@ -81,15 +84,14 @@ def edge_proxies(
         edge = EdgeProxy(INGRESS, ROOT_NAMESPACE, INGRESS_ACCOUNT, INGRESS_LABELS, protocols)
         found[edge.id] = edge
     controlled = {one.metadata.name: str(one.spec.controller_name) for one in classes}
-    sets = list(added)
+    sets, known = list(added), {one.key: one for one in maps}
     for api_gateway in gateways:
         class_name = str(api_gateway.spec.gateway_class_name)
         if not _ours(class_name, controlled):
             continue
         metadata = api_gateway.metadata
         name = f"{metadata.name}-{class_name}"
-        infrastructure = api_gateway.spec.infrastructure
-        labels = (infrastructure.labels if infrastructure is not None else None) or {}
+        labels = labels_of(api_gateway, known, ROOT_NAMESPACE)
         declared = {listener.port: str(listener.protocol) for listener in api_gateway.spec.listeners or ()}
         for one in sets:
             ref = one.spec.parent_ref

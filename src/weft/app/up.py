@@ -37,16 +37,18 @@ from weft.client import ApiClient, RefusedError, Resource, Server
 from weft.client.api import problems_of
 from weft.errors import WeftError
 from weft.model.catalog import GATEWAY_API, NETWORKING, WEFT
+from weft.model.core import ConfigMap
 from weft.model.gateway import Gateway
 from weft.model.gateway_class import GatewayClass
 from weft.model.istio_gateway import Gateway as IstioGateway
 from weft.model.listener_set import ListenerSet
 from weft.model.parse import parse_object
 from weft.model.workload import Workload
-from weft.names import API_PORT, MONITORING_PORT, ROOT_NAMESPACE, XDS_PORT
+from weft.names import API_PORT, MONITORING_PORT, ROOT_NAMESPACE, TELEMETRY_PORT, XDS_PORT
 from weft.node.layout import DEFAULT_MESH, Layout
 from weft.node.place import host_address
 
+_PORT_OPTIONS: Final = ("--xds-port", "--api-port", "--monitoring-port", "--telemetry-port")
 _PRIVILEGED: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _NODE_STOP_S: Final = 60.0
 _CONTROL_STOP_S: Final = 10.0
@@ -174,8 +176,8 @@ class Up:
     async def _start_control_plane(self, argv: Sequence[str], log: Path) -> Part:
         """With ports that are free; with others when somebody took one of them meanwhile."""
         for more in (True, True, False):
-            ports = [self._port(port) for port in (XDS_PORT, API_PORT, MONITORING_PORT)]
-            options = zip(("--xds-port", "--api-port", "--monitoring-port"), ports, strict=True)
+            ports = [self._port(port) for port in (XDS_PORT, API_PORT, MONITORING_PORT, TELEMETRY_PORT)]
+            options = zip(_PORT_OPTIONS, ports, strict=True)
             whole = [*argv, *chain.from_iterable(options)]
             part = Part("the control plane", whole, log=log, say=self._view.say)
             try:
@@ -252,6 +254,7 @@ class Up:
             known[WEFT, "Workload"],
             known[NETWORKING, "Gateway"],
             *(known[GATEWAY_API, kind] for kind in ("Gateway", "GatewayClass", "ListenerSet")),
+            known["", "ConfigMap"],
         ]
         changed = asyncio.Event()
         changed.set()
@@ -268,7 +271,8 @@ class Up:
                 borne = [one.metadata.labels or {} for one in workloads]
                 classes = [_typed(GatewayClass, one) for one in lists[3]]
                 added = [_typed(ListenerSet, one) for one in lists[4]]
-                edges = edge_proxies(istio, gateways, borne, classes, added)
+                maps = [_typed(ConfigMap, one) for one in lists[5]]
+                edges = edge_proxies(istio, gateways, borne, classes, added, maps)
                 self.fleet.want({**replicas(workloads), **self._edges(edges)})
 
     def _edges(self, edges: Mapping[str, EdgeProxy]) -> dict[str, Replica]:

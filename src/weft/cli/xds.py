@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,13 +90,16 @@ def configuration(
     """
     from weft.cli.placeholder import placeholders
     from weft.compile.endpoints import endpoint_set
+    from weft.compile.own_settings import start
     from weft.compile.proxy import compile_proxy
     from weft.compile.world import World
     from weft.emit.bootstrap import Settings, bootstrap
     from weft.emit.bundle import emit
     from weft.emit.dump import config_dump
+    from weft.emit.patches.bootstrap import fragments_of
     from weft.emit.static import assignments, bundle_secrets, static_bootstrap
     from weft.ir import Discovery
+    from weft.start import META, merged
 
     resources, problems = read_resources(paths, namespace)
     for problem in refuse_errors(problems):
@@ -121,9 +125,15 @@ def configuration(
             "INTERCEPTION_MODE": identity.attachment.capture.value.upper(),
         },
     )
+    told = start(world, identity)
+    noted = {key.removeprefix(META): text for key, text in told.environment.items() if key.startswith(META)}
+    settings = replace(settings, metadata={**noted, **settings.metadata})
+    parts = (*told.bootstrap, *fragments_of(proxy.patches))
     if static:
-        return static_bootstrap(bundle, endpoints, settings, placeholders(*bundle_secrets(bundle)), proxy)
-    return config_dump(bundle, assignments(endpoints, proxy), bootstrap(settings), kinds)
+        made = static_bootstrap(bundle, endpoints, settings, placeholders(*bundle_secrets(bundle)), proxy)
+        return reduce(merged, parts, made)
+    made = reduce(merged, parts, bootstrap(settings))
+    return config_dump(bundle, assignments(endpoints, proxy), made, kinds)
 
 
 @click.command()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from weft.compile.gatewayapi.infrastructure import annotations_of
 from weft.compile.istio.envoy_filter import patches_of
 from weft.compile.istio.proxy_config import annotated, start_of
+from weft.compile.istio.proxy_settings import merged
+from weft.compile.istio.proxy_start import told
 from weft.compile.istio.service_entry import locality
 from weft.compile.mesh import said
 from weft.compile.whereabouts import labelled
@@ -18,11 +21,12 @@ from weft.instance import Instance
 from weft.ir import NOWHERE
 from weft.model.core import ConfigMap
 from weft.model.envoy_filter import EnvoyFilter
+from weft.model.gateway import Gateway
 from weft.model.mesh_config import MeshConfig
 from weft.model.parse import parse_object
 from weft.model.proxy_config import ProxyConfig
 from weft.model.resource import Key, Resource
-from weft.names import LOCALITY_LABEL, ROOT_NAMESPACE, WORKLOAD_LABEL
+from weft.names import GATEWAY_NAME_LABEL, LOCALITY_LABEL, ROOT_NAMESPACE, WORKLOAD_LABEL
 from weft.start import Json, ProxyStart
 from weft.store.interface import Store
 
@@ -30,6 +34,7 @@ _FILTER: Final = "networking.istio.io/EnvoyFilter"
 _PROXY: Final = "networking.istio.io/ProxyConfig"
 _MESH: Final = "weft.dev/MeshConfig"
 _WORKLOAD: Final = "weft.dev/Workload"
+_GATEWAY: Final = "gateway.networking.k8s.io/Gateway"
 
 R = TypeVar("R", bound=Resource)
 
@@ -47,16 +52,32 @@ async def proxy_start(store: Store, root: str, instance: Instance) -> ProxyStart
     annotations: dict[str, str] = {}
     for part in (group.get("metadata") or {}, template, workload.get("metadata") or {}):
         annotations |= part.get("annotations") or {}
+    if instance.kind == "router":
+        annotations |= await _of_gateway(store, root, instance, maps)
     defaults = mesh.default_config if mesh else None
     own = annotated(annotations)
     start = start_of(defaults, configs, instance.namespace, instance.labels, root, own)
     start = replace(start, probe=_probe(group), bootstrap=_place(instance))
+    start = told(start, merged(defaults, own), annotations, (instance.address,))
     if not filters:
         return start
     labels = tuple(sorted(instance.labels.items()))
     table = {one.key: one for one in filters}
     patches = fragments_of(patches_of(table, instance.namespace, labels, (), root))
     return replace(start, bootstrap=(*start.bootstrap, *patches))
+
+
+async def _of_gateway(
+    store: Store, root: str, instance: Instance, known: Mapping[Key, ConfigMap]
+) -> dict[str, str]:
+    """Annotations that the Gateway of the Gateway API, whose proxy it is, asks for."""
+    name = instance.labels.get(GATEWAY_NAME_LABEL, "")
+    stored = await store.get(Key(_GATEWAY, instance.namespace, name)) if name else None
+    gateway = parse_object(json.loads(stored.body))[0] if stored else None
+    if not isinstance(gateway, Gateway):
+        return {}
+    own = {one.key: one for one in await _all(store, "/ConfigMap", ConfigMap, instance.namespace)}
+    return annotations_of(gateway, {**known, **own}, root)
 
 
 def _place(instance: Instance) -> tuple[Json, ...]:

@@ -69,6 +69,8 @@ class ProxyOptions:
 
     ``cgroup`` and ``netns``: where capture rules expect it. ``bind_service``: it may open ports below 1024.
     ``inbound_only``: a drain leaves the outbound listeners alone, since the application still needs them.
+    ``listener_drain_s``: for how long a listener that goes closes its connections; None: as long as a drain.
+    ``log_flush_ms`` and ``log_buffer_kb``: when log files are written.
     """
 
     binary: Path
@@ -81,6 +83,9 @@ class ProxyOptions:
     drain_s: float = 10.0
     inbound_only: bool = True
     ready_s: float = 30.0
+    listener_drain_s: float | None = None
+    log_flush_ms: int = 1000  # as Istio's; Envoy's own is 10 s
+    log_buffer_kb: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -225,9 +230,10 @@ class Sidecar:
             *("-c", str(paths.bootstrap)),
             *("--concurrency", str(options.concurrency)),
             *("--log-level", options.log_level),
-            *("--drain-time-s", str(max(1, round(options.drain_s)))),
+            *("--drain-time-s", str(max(1, round(options.listener_drain_s or options.drain_s)))),
             *("--drain-strategy", "immediate"),
-            *("--file-flush-interval-msec", "1000"),  # of the access log; as Istio's, Envoy's own is 10 s
+            *("--file-flush-interval-msec", str(options.log_flush_ms)),
+            *(("--file-flush-min-size-kb", str(options.log_buffer_kb)) if options.log_buffer_kb else ()),
             "--disable-hot-restart",  # its shared memory is named host-wide and panics under another uid
         ]
         env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **options.env}

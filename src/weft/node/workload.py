@@ -29,7 +29,7 @@ from weft.node.process import Process
 from weft.node.run import launcher
 from weft.node.sidecar import ProxyOptions, Sidecar
 from weft.node.spec import Placement, WorkloadSpec, attachment_fields
-from weft.start import ProxyStart, merged
+from weft.start import META, ProxyStart, merged
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,6 @@ _REJOIN_FIRST_S: Final = 0.5
 _REJOIN_MAX_S: Final = 10.0
 
 # Of Istio's agent: what it sets in a proxy's environment to have it in the metadata.
-_META: Final = "ISTIO_META_"
 # Variables that make a program run what somebody else wrote: nobody sets them from afar.
 _DANGEROUS: Final = ("LD_", "GLIBC_", "GCONV_", "PATH", "MALLOC_")
 
@@ -414,7 +413,7 @@ class Workload:
         self._obey(start)
         settings = self._settings()
         said = start.environment.items()
-        metadata = {key.removeprefix(_META): text for key, text in said if key.startswith(_META)}
+        metadata = {key.removeprefix(META): text for key, text in said if key.startswith(META)}
         made = bootstrap(replace(settings, metadata={**metadata, **settings.metadata}))
         return json.dumps(functools.reduce(merged, start.bootstrap, made))
 
@@ -427,7 +426,15 @@ class Workload:
             **{key: text for key, text in start.environment.items() if not key.startswith(_DANGEROUS)},
             **environment(self._settings()),
         }
-        self.sidecar.options = replace(options, concurrency=threads, env=environ)
+        self.sidecar.options = replace(
+            options,
+            concurrency=threads,
+            env=environ,
+            drain_s=options.drain_s if start.drain_s is None else start.drain_s,
+            listener_drain_s=start.listener_drain_s,
+            log_flush_ms=start.log_flush_ms or options.log_flush_ms,
+            log_buffer_kb=start.log_buffer_kb,
+        )
         if start.probe is not None and self.spec.readiness is None:
             self._ask_as(start.probe)
 

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from weft import ir
 from weft.analysis.explain.request import Role, Sender
+from weft.compile.gatewayapi.infrastructure import labels_of
 from weft.compile.world import World
+from weft.model.core import ConfigMap
 from weft.model.gateway import Gateway
 from weft.model.istio_gateway import Gateway as IstioGateway
 from weft.model.parse import Part
@@ -205,8 +207,7 @@ def _gateway(
     where = f"{sender.namespace}/{sender.name}"
     gateway = world.all(Gateway).get(Key("gateway.networking.k8s.io/Gateway", sender.namespace, sender.name))
     if gateway is not None:
-        infrastructure = gateway.spec.infrastructure
-        own = {str(k): str(v) for k, v in ((infrastructure and infrastructure.labels) or {}).items()}
+        own = labels_of(gateway, world.all(ConfigMap), world.settings.root_namespace)
         name = f"{sender.name}-{gateway.spec.gateway_class_name}"
         labels = {**own, GATEWAY_NAME_LABEL: sender.name}
         identity = _identity("router", sender, bearer, labels, name=name, account=name)

@@ -18,6 +18,10 @@ from weft.yaml import load
 
 CLASS_DEFAULTS: Final = "gateway.istio.io/defaults-for-class"
 _DEPLOYMENT: Final = "deployment"
+# The objects that Istio makes for a Gateway.
+_OBJECTS: Final = frozenset(
+    {"deployment", "service", "serviceAccount", "horizontalPodAutoscaler", "podDisruptionBudget"}
+)
 _MAP: Final = ("", "ConfigMap")
 
 Texts = Mapping[str, str]
@@ -49,7 +53,7 @@ def parameters_flaw(gateway: Gateway, maps: Mapping[Key, ConfigMap]) -> str:
     found = _named(gateway, maps)
     if found is None:
         return f"there is no ConfigMap {gateway.metadata.namespace}/{ref.name}"
-    bad = next((name for name in found.data or {} if _object(found, name) is None), "")
+    bad = next((name for name in found.data or {} if name in _OBJECTS and _object(found, name) is None), "")
     return f"{bad!r} of ConfigMap {found.metadata.namespace}/{ref.name} is no YAML object" if bad else ""
 
 
