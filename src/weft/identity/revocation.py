@@ -121,18 +121,14 @@ def may_sign_lists(certificate: x509.Certificate) -> bool:
         return True
 
 
-def covered(pem: str, lists: str, authority: Authority) -> tuple[str, ...]:
-    """Which roots of a bundle have no list: whatever they alone signed would be refused.
+def roots_without(bundle: str, signers: Iterable[Authority]) -> tuple[str, ...]:
+    """Which roots of a bundle (PEM) belong to no signer: whatever they signed has no list, and is refused.
 
     The root above an intermediate signs no leaves, so it needs none as long as only leaves are looked up.
     """
-    signed = {found.issuer for found in _lists(lists)}
-    above = {authority.roots[0].subject} if authority.chain else set()
-    return tuple(
-        root.subject.rfc4514_string()
-        for root in x509.load_pem_x509_certificates(pem.encode())
-        if root.subject not in signed and root.subject not in above
-    )
+    ours = {root.subject for signer in signers for root in signer.roots[:1]}
+    roots = x509.load_pem_x509_certificates(bundle.encode())
+    return tuple(root.subject.rfc4514_string() for root in roots if root.subject not in ours)
 
 
 def revokes(lists: str, serial: int) -> bool:
