@@ -102,6 +102,7 @@ def joined(host: Host) -> Host:
     host.start(
         "control", "control-plane", "--mesh", host.mesh, "--listen", "127.0.0.1",
         *("--xds-port", str(free_port()), "--api-port", str(api), "--monitoring-port", str(free_port())),
+        *("--telemetry-port", "0"),
         *("--runtime-dir", str(directory / "control"), "--state-dir", str(directory / "state")),
     )  # fmt: skip
     api_socket = directory / "control" / "api.sock"

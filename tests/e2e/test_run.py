@@ -314,7 +314,7 @@ def control_plane(user: User) -> Iterator[tuple[int, Path]]:
     argv = [
         "control-plane", "--mesh", "far", "--runtime-dir", str(home), "--state-dir", str(home / "state"),
         "--listen", "127.0.0.1", "--advertise", "127.0.0.1", "--api-port", str(api), "--xds-port", "0",
-        "--monitoring-port", "0",
+        "--monitoring-port", "0", "--telemetry-port", "0",
     ]  # fmt: skip
     process = subprocess.Popen(
         user.weft(*argv), env={**os.environ, **user.env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

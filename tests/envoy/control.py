@@ -17,7 +17,7 @@ from weft.control.pipeline import Pipeline
 from weft.control.proxies import Proxies, authorizer
 from weft.control.status import Status
 from weft.emit.bootstrap import Settings, bootstrap, environment
-from weft.names import ProxyName
+from weft.names import TELEMETRY_PORT, ProxyName
 from weft.store.interface import Delete
 from weft.store.sqlite import SqliteStore
 from weft.xds.server import Certificates, serve
@@ -134,7 +134,13 @@ class ControlPlane:
 
     @contextmanager
     def sidecar(
-        self, name: str, address: str, weft: dict[str, Any], mode: str = "SECCOMP", account: str = "default"
+        self,
+        name: str,
+        address: str,
+        weft: dict[str, Any],
+        mode: str = "SECCOMP",
+        account: str = "default",
+        telemetry_port: int = TELEMETRY_PORT,
     ) -> Iterator[Envoy]:
         """A sidecar in ``default``, ready. ``weft``: its attachment, as a node tells it."""
         settings = Settings(
@@ -146,6 +152,7 @@ class ControlPlane:
                 "WEFT": weft,
             },
             xds_port=self.port,
+            telemetry_port=telemetry_port,
             control_plane=(_SERVER,),
         )
         with short_directory(f"weft-{name}-") as directory:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from weft.names import API_PORT, MONITORING_PORT, TRUST_DOMAIN, XDS_PORT
+from weft.names import API_PORT, MONITORING_PORT, TELEMETRY_PORT, TRUST_DOMAIN, XDS_PORT
 
 _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -26,6 +26,13 @@ _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--api-port", type=int, default=API_PORT, show_default=True, help="API and enrolment.")
 @click.option(
     "--monitoring-port", type=int, default=MONITORING_PORT, show_default=True, help="Metrics, debug."
+)
+@click.option(
+    "--telemetry-port",
+    type=int,
+    default=TELEMETRY_PORT,
+    show_default=True,
+    help="Spans and logs of proxies; 0 takes a free one.",
 )
 @click.option("--mesh", default="default", show_default=True, help="Name of the mesh on this machine.")
 @click.option("--runtime-dir", type=click.Path(path_type=Path), help="Sockets; /run/weft/MESH for root.")
@@ -48,6 +55,7 @@ def control_plane(
     xds_port: int,
     api_port: int,
     monitoring_port: int,
+    telemetry_port: int,
     mesh: str,
     runtime_dir: Path | None,
     state_dir: Path | None,
@@ -83,6 +91,7 @@ def control_plane(
         xds_port=xds_port,
         api_port=api_port,
         monitoring_port=monitoring_port,
+        telemetry_port=telemetry_port,
         trust_domain=trust_domain,
         config=config,
         certificate_lifetime=lifetime,

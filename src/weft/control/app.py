@@ -43,10 +43,11 @@ from weft.control.pipeline import Pipeline
 from weft.control.proxies import Entry, Proxies, authorizer
 from weft.control.proxy_routes import ProxyRoutes
 from weft.control.registry import LEASE_S, Registry
-from weft.control.spans import EXPORT, count_spans
 from weft.control.start import proxy_start
 from weft.control.status import Status
 from weft.control.statuses import Statuses
+from weft.control.telemetry import SOCKET as TELEMETRY_SOCKET
+from weft.control.telemetry import TelemetryProcess
 from weft.errors import WeftError
 from weft.identity.ca import WORKLOAD_LIFETIME, Authority
 from weft.identity.custody import Custody, read_authority
@@ -57,7 +58,7 @@ from weft.identity.tokens import Tokens
 from weft.instance import Instance
 from weft.model.resource import Key
 from weft.model.workload_entry import WorkloadEntry
-from weft.names import API_PORT, MONITORING_PORT, TRUST_DOMAIN, XDS_PORT
+from weft.names import API_PORT, MONITORING_PORT, TELEMETRY_PORT, TRUST_DOMAIN, XDS_PORT
 from weft.runtime import Readiness
 from weft.start import ProxyStart
 from weft.store.sqlite import SqliteStore
@@ -93,6 +94,7 @@ class ControlOptions:
     xds_port: int = XDS_PORT
     api_port: int = API_PORT
     monitoring_port: int = MONITORING_PORT
+    telemetry_port: int = TELEMETRY_PORT
     trust_domain: str = TRUST_DOMAIN
     config: Path | None = None
     certificate_lifetime: timedelta = WORKLOAD_LIFETIME
@@ -191,7 +193,8 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             host = options.advertise[0] if options.advertise else _asked(connection, options.listen)
             api = f"https://{_url_host(host)}:{served['api']}"
             domain = pipeline.world.settings.domain
-            return Addresses(xds=f"{_url_host(host)}:{served['xds']}", api=api, domain=domain)
+            xds = f"{_url_host(host)}:{served['xds']}"
+            return Addresses(xds=xds, api=api, domain=domain, telemetry_port=telemetry.port)
 
         async def start(instance: Instance) -> ProxyStart:
             return await proxy_start(store, pipeline.world.settings.root_namespace, instance)
@@ -201,13 +204,22 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         )
         nodes = NodeService(issuer, registry, table, addresses, jwts, start=start)
         proxy_routes = ProxyRoutes(status, config, nodes.ask)
+        telemetry = TelemetryProcess(
+            address=_url_host(options.listen),
+            port=options.telemetry_port,
+            socket=options.runtime / TELEMETRY_SOCKET,
+            database=options.state / "telemetry" / "telemetry.db",
+            certificates=credentials.current,
+            trust_domain=lambda: authority.trust_domain,
+            metrics=status.metrics,
+        )
         app = create_app(
             objects,
             authenticate=authenticator(lambda: authority.trust_domain),
             stop=stop,
             converged=proxy_routes.converged,
             cells=cells(lambda: pipeline.world),
-            routes=[*_readyz(readiness), *nodes.routes(), *proxy_routes.routes()],
+            routes=[*_readyz(readiness), *nodes.routes(), *proxy_routes.routes(), *telemetry.routes()],
             open_paths=OPEN_PATHS | {"/readyz"},
         )
 
@@ -218,9 +230,11 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             tasks.create_task(keys.run(), name="keys of issuers"),
             tasks.create_task(registry.keep(), name="registry"),
             tasks.create_task(credentials.keep(), name="credentials"),
+            tasks.create_task(telemetry.run(), name="telemetry"),
         ]
         stack.callback(lambda: [task.cancel() for task in running])
         await readiness.wait()
+        await telemetry.placed()
 
         xds_port = await stack.enter_async_context(
             serve_xds(
@@ -229,7 +243,6 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 config,
                 status,
                 authorizer(authority.trust_domain, _registered(pipeline)),
-                unary={EXPORT: count_spans(status.metrics.spans)},
             )
         )
         api = await stack.enter_async_context(

@@ -14,6 +14,7 @@ from typing import Final
 from weft.emit.scalars import duration, fraction, uint32
 from weft.ir.listener import Direction
 from weft.ir.proxy import Telemetry
+from weft.names import DRY_RUN_ALLOW, DRY_RUN_DENY
 from weft.protos import accesslog_data_v3, accesslog_v3, core_v3, otel_log_v3, otlp_common_v1
 from weft.protos.wire import pack
 
@@ -25,9 +26,18 @@ _BATCH_BYTES: Final = 32 * 1024
 _EVERYTHING: Final = 1_000_000
 # No text is longer, whatever a client sends.
 _LONGEST: Final = 1024
-_RBAC: Final = "%DYNAMIC_METADATA(envoy.filters.{layer}.rbac:{key})%"
 _ERROR: Final = 400
 _GRPC: Final = "application/grpc"
+
+
+def _decisions(layer: str) -> dict[str, str]:
+    """What RBAC decided, and what policies that are tried out would have."""
+    keys = {"policy": "enforced_effective_policy_id"}
+    for name, prefix in (("allow", DRY_RUN_ALLOW), ("deny", DRY_RUN_DENY)):
+        keys[f"dry_run_{name}"] = f"{prefix}shadow_engine_result"
+        keys[f"dry_run_{name}_policy"] = f"{prefix}shadow_effective_policy_id"
+    return {name: f"%DYNAMIC_METADATA(envoy.filters.{layer}.rbac:{key})%" for name, key in keys.items()}
+
 
 _COMMON: Final = {
     "source": "%DOWNSTREAM_PEER_URI_SAN%",
@@ -53,15 +63,11 @@ _HTTP: Final = {
     "protocol": "%PROTOCOL%",
     "route": "%ROUTE_NAME%",
     "request_id": "%REQ(X-REQUEST-ID):64%",
-    "policy": _RBAC.format(layer="http", key="enforced_effective_policy_id"),
-    "shadow": _RBAC.format(layer="http", key="shadow_engine_result"),
-    "shadow_policy": _RBAC.format(layer="http", key="shadow_effective_policy_id"),
+    **_decisions("http"),
 }
 _TCP: Final = {
     "details": "%CONNECTION_TERMINATION_DETAILS%",
-    "policy": _RBAC.format(layer="network", key="enforced_effective_policy_id"),
-    "shadow": _RBAC.format(layer="network", key="shadow_engine_result"),
-    "shadow_policy": _RBAC.format(layer="network", key="shadow_effective_policy_id"),
+    **_decisions("network"),
 }
 # The path as policies saw it. Only a gateway changes paths, and there the original one is Envoy's own
 # word: at the edge it takes away what a client says of it.

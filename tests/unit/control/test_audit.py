@@ -73,7 +73,7 @@ async def test_an_authority_of_ones_own_signs(tmp_path: Path) -> None:
     def options(authority: OwnAuthority | None) -> ControlOptions:
         return ControlOptions(
             runtime=tmp_path / "run", state=tmp_path / "state", listen="127.0.0.1", xds_port=free_port(),
-            api_port=0, monitoring_port=0, own_authority=authority,
+            api_port=0, monitoring_port=0, telemetry_port=0, own_authority=authority,
         )  # fmt: skip
 
     async def bundle(own: OwnAuthority | None) -> str:

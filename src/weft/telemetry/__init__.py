@@ -1,0 +1,25 @@
+"""What proxies tell of their traffic, in a process of its own: received, aggregated, kept, answered.
+
+The control plane starts ``python -m weft.telemetry`` (``weft.control.telemetry``), hands it its certificates
+by standard input, and asks it by a Unix socket. Proxies push OTLP over gRPC with their own certificates to a
+port of its own, so a flood of spans never delays xDS; without this process, traffic and configuration go on.
+
+How a message travels::
+
+    server    gRPC, mutual TLS: who reports is read out of the certificate, never out of the message
+    intake    a queue bounded in bytes; what does not fit is refused and counted
+    otlp      protobuf -> Report, Span, Point: plain values, with hostile text made harmless
+    flows     who called what, how often, with which outcome: one entry for each distinct flow
+      templates   /users/17 -> /users/{*}, by form and by number
+    traces    the newest spans   ·   records   the newest single requests   ·   series   metrics by minute
+    archive   SQLite: what survives a restart; bounded in rows, age and bytes
+    answers   questions by name (``QUESTIONS``), each a function of the store and its parameters
+    socket    one JSON object a line, asked and answered on the Unix socket (0600)
+    client    the control plane's end of that socket
+
+To add a kind of question (``stat``, ``edges``, ``top`` …): a function in ``answers`` and its row in
+``QUESTIONS``; the control plane serves it as ``GET /weft/v1/telemetry/NAME`` without further ado.
+
+Everything in memory and on disk is bounded by ``limits.Limits``, and whatever is dropped is counted in
+``limits.Losses``, which ``/weft/v1/telemetry/health`` and ``/metrics`` show.
+"""

@@ -1,0 +1,98 @@
+"""The telemetry process: ``python -m weft.telemetry``, started and fed by the control plane.
+
+Standard input brings lines of JSON ``{"chain", "key", "roots", "trustDomain"}``, one whenever the server's
+certificate or the trust bundle changes; its end is the end of this process. Once it listens, one line goes to
+standard output: ``{"port"}``. Secrets come this way so that they are in no file, argument or environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+_NICE: Final = 10
+_LONGEST_LINE: Final = 4 * 1024 * 1024
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="weft.telemetry")
+    parser.add_argument("--address", required=True, help="host:port; port 0 takes a free one")
+    parser.add_argument("--socket", required=True, type=Path)
+    parser.add_argument("--database", required=True, type=Path)
+    return parser.parse_args()
+
+
+async def _lines() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader(limit=_LONGEST_LINE)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    return reader
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    from weft.grpc_tls import Certificates
+    from weft.telemetry.inquiry import serve_inquiries
+    from weft.telemetry.intake import Intake
+    from weft.telemetry.limits import Limits
+    from weft.telemetry.server import LOGS, TRACES, serve
+    from weft.telemetry.store import Store
+
+    lines = await _lines()
+    said: dict[str, Any] = json.loads(await lines.readline())
+
+    def certificates() -> Certificates:
+        now = said
+        return Certificates(now["chain"].encode(), now["key"].encode(), now["roots"].encode())
+
+    limits = Limits()
+    store = Store(arguments.database, limits)
+    intake = Intake(limits.queue_bytes, store.losses)
+    parts = [asyncio.create_task(part) for part in (intake.run(), store.keep())]
+    try:
+        async with (
+            serve_inquiries(arguments.socket, store),
+            serve(
+                arguments.address,
+                certificates,
+                lambda: str(said["trustDomain"]),
+                intake,
+                store.losses,
+                {LOGS: store.take_logs, TRACES: store.take_traces},
+            ) as port,
+        ):
+            sys.stdout.write(json.dumps({"port": port}) + "\n")
+            sys.stdout.flush()
+            while line := await lines.readline():
+                said = json.loads(line)
+    finally:
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+        await store.close()
+
+
+def main() -> None:
+    """Run until standard input ends."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Whatever comes, configuration goes first.
+    os.nice(_NICE)
+    import uvloop
+
+    from weft.errors import WeftError
+    from weft.runtime import log_to_stderr
+
+    log_to_stderr(0)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(_arguments()))
+    except WeftError as error:
+        sys.exit(f"telemetry: {error.message}")
+
+
+if __name__ == "__main__":
+    main()

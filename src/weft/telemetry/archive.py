@@ -1,0 +1,231 @@
+"""The database of the telemetry process: what survives a restart. Bounded in age, in rows and in bytes.
+
+A limit on its pages makes SQLite itself refuse to grow further; long before that the oldest goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import msgspec
+
+from weft.errors import WeftError
+from weft.telemetry.flows import HOUR_MS, Flow, FlowKey
+from weft.telemetry.limits import Limits
+from weft.telemetry.otlp import Span
+
+_APPLICATION_ID: Final = 0x77667465  # "wfte"
+_VERSION: Final = 1
+_FULL: Final = 0.85
+_SCHEMA: Final = """
+CREATE TABLE flow (
+  id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, last INTEGER NOT NULL, body TEXT NOT NULL
+);
+CREATE TABLE flow_hour (
+  flow INTEGER NOT NULL, hour INTEGER NOT NULL, count INTEGER NOT NULL, kept INTEGER NOT NULL,
+  PRIMARY KEY (flow, hour)
+) WITHOUT ROWID;
+CREATE TABLE span (
+  id INTEGER PRIMARY KEY, trace BLOB NOT NULL, start INTEGER NOT NULL, duration INTEGER NOT NULL,
+  namespace TEXT NOT NULL, service TEXT NOT NULL, instance TEXT NOT NULL, failed INTEGER NOT NULL,
+  body BLOB NOT NULL
+);
+CREATE INDEX span_of ON span (trace);
+CREATE TABLE record (
+  id INTEGER PRIMARY KEY, time INTEGER NOT NULL, request TEXT NOT NULL, namespace TEXT NOT NULL,
+  workload TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX record_of ON record (request) WHERE request != '';
+"""
+_Encode: Final = msgspec.json.encode
+_Decode: Final = msgspec.json.decode
+
+
+def _key_text(key: FlowKey) -> str:
+    return _Encode(asdict(key)).decode()
+
+
+class Archive:
+    """One connection, used by one thread at a time."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        """Open it, or begin anew where it cannot be read: what is in it can be lost.
+
+        Raises:
+            WeftError: the directory cannot be used.
+        """
+        self._limits = limits
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.chmod(0o700)
+            self._database = self._open(path)
+        except OSError as error:
+            raise WeftError(f"cannot use {path.parent} for telemetry: {error.strerror}") from error
+
+    def _open(self, path: Path) -> apsw.Connection:
+        for again in (True, False):
+            # SQLite gives its journal files the mode of the database.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+            path.chmod(0o600)
+            database = apsw.Connection(str(path))
+            try:
+                return self._prepare(database)
+            except (apsw.CorruptError, apsw.NotADBError, _ForeignError):
+                database.close()
+                if not again:
+                    raise
+                for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+                    (path.parent / name).unlink(missing_ok=True)
+        raise AssertionError
+
+    def _prepare(self, database: apsw.Connection) -> apsw.Connection:
+        database.set_busy_timeout(5_000)
+        database.execute("PRAGMA journal_mode = WAL")
+        # A crash of the machine may lose the last seconds, never the file.
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA journal_size_limit = 8388608")
+        size = database.pragma("page_size")
+        database.execute(f"PRAGMA max_page_count = {max(64, self._limits.disk_bytes // size)}")
+        if database.pragma("application_id") == 0 and database.pragma("user_version") == 0:
+            with database:
+                database.execute(_SCHEMA)
+                database.pragma("application_id", _APPLICATION_ID)
+                database.pragma("user_version", _VERSION)
+        elif (
+            database.pragma("application_id") != _APPLICATION_ID
+            or database.pragma("user_version") != _VERSION
+        ):
+            raise _ForeignError
+        return database
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.close()
+
+    def flows(self) -> list[Flow]:
+        """Every flow that was kept."""
+        return [Flow.from_dict(_Decode(body)) for (body,) in self._database.execute("SELECT body FROM flow")]
+
+    def counts(self, since_ms: int) -> dict[FlowKey, tuple[int, int]]:
+        """(count, kept) of each flow since the beginning of that hour."""
+        rows = self._database.execute(
+            "SELECT key, sum(count), sum(kept) FROM flow_hour JOIN flow ON flow.id = flow_hour.flow"
+            " WHERE hour >= ? GROUP BY flow.id",
+            (since_ms // HOUR_MS,),
+        )
+        return {FlowKey.from_dict(_Decode(key)): (count, kept) for key, count, kept in rows}
+
+    def write(
+        self,
+        flows: Sequence[tuple[Flow, int, int, int]],
+        forgotten: Iterable[FlowKey],
+        spans: Sequence[Span],
+        records: Sequence[tuple[int, str, str, str, Mapping[str, Any]]],
+    ) -> None:
+        """Keep what was seen: counted flows, spans, single requests; in one transaction.
+
+        Raises:
+            apsw.FullError: there is no room, on the disk or within the limit.
+        """
+        execute = self._database.execute
+        with self._database:
+            for key in forgotten:
+                text = _key_text(key)
+                execute("DELETE FROM flow_hour WHERE flow = (SELECT id FROM flow WHERE key = ?)", (text,))
+                execute("DELETE FROM flow WHERE key = ?", (text,))
+            for flow, hour, count, kept in flows:
+                ((known,),) = execute(
+                    "INSERT INTO flow (key, last, body) VALUES (?, ?, ?)"
+                    " ON CONFLICT (key) DO UPDATE SET last = excluded.last, body = excluded.body"
+                    " RETURNING id",
+                    (_key_text(flow.key), flow.last, _Encode(flow.to_dict()).decode()),
+                ).fetchall()
+                execute(
+                    "INSERT INTO flow_hour VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+                    " SET count = count + excluded.count, kept = kept + excluded.kept",
+                    (known, hour, count, kept),
+                )
+            self._database.executemany(
+                "INSERT INTO span VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (
+                        span.trace,
+                        span.start_us,
+                        span.duration_us,
+                        span.namespace,
+                        span.service,
+                        span.instance,
+                        int(span.failed),
+                        span.body,
+                    )
+                    for span in spans
+                ),
+            )
+            self._database.executemany(
+                "INSERT INTO record VALUES (NULL, ?, ?, ?, ?, ?)",
+                ((*start, _Encode(body)) for *start, body in records),
+            )
+
+    def trim(self, now_ms: int) -> None:
+        """Let go of what is too old, too many, or too large."""
+        limits = self._limits
+        hour = (now_ms - _ms(limits.flow_age)) // HOUR_MS
+        with self._database:
+            self._database.execute("DELETE FROM flow_hour WHERE hour < ?", (hour,))
+            for table, column, unit, age, most in (
+                ("span", "start", 1_000, limits.span_age, limits.spans),
+                ("record", "time", 1, limits.record_age, limits.records),
+            ):
+                newest = self._newest(table)
+                self._database.execute(f"DELETE FROM {table} WHERE id <= ?", (newest - most,))  # noqa: S608
+                # In the order in which they came: ids, not times, which proxies' clocks make.
+                self._database.execute(
+                    f"DELETE FROM {table} WHERE id < coalesce("  # noqa: S608
+                    f"(SELECT min(id) FROM {table} WHERE {column} >= ?), ?)",
+                    ((now_ms - _ms(age)) * unit, newest + 1),
+                )
+        while self.size() > _FULL * limits.disk_bytes and self.drop_oldest():
+            pass
+        with contextlib.suppress(apsw.BusyError):
+            self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def drop_oldest(self) -> bool:
+        """Make room: a tenth of the spans and of the records goes. False when there is none left."""
+        dropped = False
+        with self._database:
+            for table in ("span", "record"):
+                query = f"SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM {table}"  # noqa: S608
+                ((first, last),) = self.ask(query)
+                if last:
+                    cut = first + (last - first) // 10
+                    self._database.execute(f"DELETE FROM {table} WHERE id <= ?", (cut,))  # noqa: S608
+                    dropped = True
+        return dropped
+
+    def size(self) -> int:
+        """Bytes in use in the database."""
+        used = self._database.pragma("page_count") - self._database.pragma("freelist_count")
+        return int(used * self._database.pragma("page_size"))
+
+    def _newest(self, table: str) -> int:
+        query = f"SELECT coalesce(max(id), 0) FROM {table}"  # noqa: S608 - one of two names of ours
+        ((newest,),) = self.ask(query)
+        return int(newest)
+
+    def ask(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT; for ``answers``."""
+        return self._database.execute(query, parameters).fetchall()
+
+
+class _ForeignError(Exception):
+    """The file is no database of this version's."""
+
+
+def _ms(age: Any) -> int:
+    return int(age.total_seconds() * 1_000)

@@ -1,0 +1,60 @@
+"""How much is kept, and what was lost because of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """``queue_bytes``: received and not yet read. ``disk_bytes``: of the database. Times: how long at most.
+
+    ``spans_per_second``: of more, whole traces are left out. ``examples``: concrete paths and addresses kept
+    of a flow. ``texts``: different texts at one place of a path, or hosts of one workload, before they
+    count as a parameter.
+    """
+
+    queue_bytes: int = 32 * 1024 * 1024
+    disk_bytes: int = 256 * 1024 * 1024
+    flows: int = 20_000
+    flow_age: timedelta = timedelta(days=7)
+    spans: int = 200_000
+    spans_per_second: int = 2_000
+    span_age: timedelta = timedelta(hours=6)
+    records: int = 50_000
+    record_age: timedelta = timedelta(hours=6)
+    examples: int = 4
+    texts: int = 40
+
+
+@dataclass(slots=True)
+class Losses:
+    """Counted since the process began. ``refused_*``: did not fit into the queue, or were unreadable."""
+
+    refused_messages: int = 0
+    refused_bytes: int = 0
+    unreadable: int = 0
+    strangers: int = 0
+    flows_evicted: int = 0
+    spans_left_out: int = 0
+    records_left_out: int = 0
+    not_written: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """By name."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Received:
+    """Counted since the process began."""
+
+    messages: int = 0
+    spans: int = 0
+    records: int = 0
+    points: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """By name."""
+        return asdict(self)

@@ -1,0 +1,181 @@
+"""What the telemetry process holds: takes messages in, writes them down, lets go of the old."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from weft.spiffe import SpiffeId
+from weft.telemetry.archive import Archive
+from weft.telemetry.flows import Flow, FlowTable, decided
+from weft.telemetry.limits import Limits, Losses, Received
+from weft.telemetry.otlp import Report, Span, reports, spans
+
+_log = logging.getLogger(__name__)
+
+FLUSH_S: Final = 1.0
+TRIM_S: Final = 30.0
+_RECORDS_PER_SECOND: Final = 500
+_WAITING: Final = 4
+"""Spans and records that wait to be written: so many seconds of the limit."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Share:
+    """Lets through about ``most`` a second; whole traces, chosen by their ids as long as the rate lasts."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._clock = clock
+        self._second = clock()
+        self._seen = 0
+        self._threshold = 2**32
+
+    def take(self, trace: bytes) -> bool:
+        """Whether a span of this trace is kept."""
+        now = self._clock()
+        if now - self._second >= 1:
+            rate = self._seen / (now - self._second)
+            self._threshold = int(2**32 * min(1.0, self._most / rate)) if rate else 2**32
+            self._second, self._seen = now, 0
+        self._seen += 1
+        # Not the first bytes: some tracers put a time there.
+        return int.from_bytes(trace[-4:]) < self._threshold
+
+
+class Store:
+    """Memory in front of an ``Archive``. Messages come in the loop's thread; the disk is another's."""
+
+    def __init__(self, path: Path, limits: Limits, *, now_ms: Callable[[], int] = _now_ms) -> None:
+        """Open what was kept.
+
+        Raises:
+            WeftError: the directory cannot be used.
+        """
+        self.limits, self.losses, self.received = limits, Losses(), Received()
+        self.now_ms = now_ms
+        self.table = FlowTable(limits, self.losses)
+        self._archive = Archive(path, limits)
+        self.table.load(self._archive.flows())
+        self._spans: list[Span] = []
+        self._records: list[tuple[int, str, str, str, dict[str, Any]]] = []
+        self._traces = Share(limits.spans_per_second)
+        self._disk = asyncio.Lock()
+
+    def take_logs(self, message: bytes, sender: SpiffeId) -> None:
+        """An ``ExportLogsServiceRequest``.
+
+        Raises:
+            google.protobuf.message.DecodeError: it is none.
+        """
+        told = reports(message, sender, self.now_ms())
+        self.received.messages += 1
+        self.received.records += len(told)
+        for report in told:
+            self.table.add(report)
+            if len(self._records) < _RECORDS_PER_SECOND * _WAITING:
+                self._records.append(_record(report))
+            else:
+                self.losses.records_left_out += 1
+
+    def take_traces(self, message: bytes, sender: SpiffeId) -> None:
+        """An ``ExportTraceServiceRequest``.
+
+        Raises:
+            google.protobuf.message.DecodeError: it is none.
+        """
+        self.received.messages += 1
+        room = self.limits.spans_per_second * _WAITING
+
+        def keep(trace: bytes) -> bool:
+            self.received.spans += 1
+            kept = self._traces.take(trace) and len(self._spans) < room
+            self.losses.spans_left_out += not kept
+            return kept
+
+        for span in spans(message, sender, keep):
+            self._spans.append(span)
+
+    async def keep(self) -> None:
+        """Write what came every second, let go of the old every now and then; for ever."""
+        trimmed = 0.0
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self.flush()
+            if time.monotonic() - trimmed >= TRIM_S:
+                trimmed = time.monotonic()
+                self.table.forget(self.now_ms() - int(self.limits.flow_age.total_seconds() * 1_000))
+                await self._on_disk(lambda: self._archive.trim(self.now_ms()))
+
+    async def flush(self) -> None:
+        """Write what came since the last time. What does not go onto the disk is lost, and counted."""
+        changed, forgotten = self.table.take()
+        found, self._spans = self._spans, []
+        records, self._records = self._records, []
+        if not (changed or forgotten or found or records):
+            return
+
+        def write() -> None:
+            try:
+                self._archive.write(changed, forgotten, found, records)
+            except apsw.FullError:
+                # The limit on its pages, or the disk: with the oldest gone, once more.
+                self._archive.drop_oldest()
+                self._archive.write(changed, forgotten, found, records)
+
+        if not await self._on_disk(write):
+            self.losses.not_written += len(changed) + len(found) + len(records)
+
+    async def flows(self, since_ms: int) -> list[Flow]:
+        """Flows seen since then, busiest first, with the counts of that time to the hour."""
+        await self.flush()
+        counts = await self.on_archive(lambda archive: archive.counts(since_ms)) if since_ms > 0 else None
+        return self.table.flows(counts, since_ms)
+
+    async def on_archive(self, read: Callable[[Archive], Any]) -> Any:
+        """What ``read`` gives, in the disk's thread."""
+        async with self._disk:
+            return await asyncio.to_thread(read, self._archive)
+
+    async def close(self) -> None:
+        """Write the rest and close."""
+        await self.flush()
+        async with self._disk:
+            self._archive.close()
+
+    async def _on_disk(self, work: Callable[[], None]) -> bool:
+        async with self._disk:
+            try:
+                await asyncio.to_thread(work)
+            except apsw.Error as error:
+                _log.warning("telemetry cannot be written: %s", error)
+                return False
+        return True
+
+
+def _record(report: Report) -> tuple[int, str, str, str, dict[str, Any]]:
+    who = report.reporter
+    decision, policy = decided(report.fields)
+    body = {
+        **report.fields,
+        "namespace": who.identity.namespace,
+        "workload": who.workload,
+        "instance": who.instance,
+        "account": who.identity.service_account,
+        "kind": who.kind,
+        "decision": decision,
+        "policy": policy,
+        "trace": report.trace,
+        "time": report.time_ms,
+    }
+    request = report.fields.get("request_id", "")
+    return report.time_ms, request, who.identity.namespace, who.workload, body
