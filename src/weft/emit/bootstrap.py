@@ -28,6 +28,11 @@ from weft.names import (
 
 Json = dict[str, Any]
 
+# Envoy's clients end at TLS 1.2 unless told, and only 1.3 has post-quantum key exchange.
+CONTROL_PLANE_TLS: Final = {
+    "tls_minimum_protocol_version": "TLSv1_3",
+    "tls_maximum_protocol_version": "TLSv1_3",
+}
 _TYPE: Final = "type.googleapis.com/"
 _UNKNOWN: Final = "unknown"  # Istio's word in metrics
 _ADMIN_CLUSTER: Final = "agent"
@@ -235,7 +240,7 @@ def _control_plane(settings: Settings, name: str, port: int, **fields: Any) -> J
                 sni="" if _is_address(settings.xds_host) else settings.xds_host,
                 common_tls_context={
                     "alpn_protocols": ["h2"],
-                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                    "tls_params": dict(CONTROL_PLANE_TLS),
                     "tls_certificate_sds_secret_configs": [
                         _file_secret(WORKLOAD_CERTIFICATE, WORKLOAD_CERTIFICATE_FILE)
                     ],
