@@ -95,8 +95,8 @@ def _missing() -> jwt_authn_v3.JwtRequirement:
 def unbelieved(unit: HttpHandler) -> core_v3.TypedExtensionConfig | None:
     """Takes headers away that only a good token may put there, before a route is looked for.
 
-    The filter itself does so for the issuers that it comes to, not for preflights, and routes are chosen
-    before. A header that may bear a token stays: the filter takes that away when it has read it.
+    The filter does so as well when it runs; by then a route was chosen, perhaps by what a client made up. A
+    header that may bear a token stays: the filter takes that away when it has read it.
     """
     rules = unit.authentication.rules if unit.authentication is not None else ()
     put = {header.lower() for rule in rules for _, header in (("", rule.payload_header), *rule.claim_headers)}

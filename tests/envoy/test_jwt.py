@@ -1,0 +1,448 @@
+"""Tokens of users at a real sidecar and real gateways: good ones, and all that an attacker may try."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from tests.envoy.mesh import run_compiled
+from tests.support.backend import HttpBackend, serving
+from tests.support.certificates import TestAuthority
+from tests.support.compiled import world
+from tests.support.ports import free_ports
+from tests.support.tokens import ISSUER, b64, claims, ec_key, jwk, jwks, rsa_key, token
+from weft import ir
+from weft.names import ProxyName
+
+PARTNER = "https://partner.example"
+RSA, EC, OTHER, THEIRS = rsa_key(), ec_key(), rsa_key(), ec_key()
+_PUBLIC = serialization.PublicFormat.SubjectPublicKeyInfo
+RSA_PEM = RSA.public_key().public_bytes(serialization.Encoding.PEM, _PUBLIC)
+OURS = json.dumps(jwks(jwk(RSA, "r"), jwk(EC, "e")))
+
+SERVICES = """
+apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: default}}
+spec:
+  selector: {{app: web}}
+  ports: [{{name: http, port: 80, targetPort: {app}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: back, namespace: default}}
+spec:
+  hosts: [back.example]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {app}}}]
+  endpoints: [{{address: 127.0.0.1}}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: edge, namespace: default}}
+spec:
+  selector: {{at: edge}}
+  servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*"]}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: routes, namespace: default}}
+spec:
+  hosts: ["*"]
+  gateways: [edge]
+  http:
+  - match: [{{headers: {{"@request.auth.claims[realm][roles]": {{exact: admin}}}}}}]
+    headers: {{request: {{set: {{x-route: admin}}}}}}
+    route: [{{destination: {{host: back.example}}}}]
+  - match: [{{headers: {{"@request.auth.claims.scope": {{exact: write}}}}}}]
+    headers: {{request: {{set: {{x-route: writer}}}}}}
+    route: [{{destination: {{host: back.example}}}}]
+  - match: [{{headers: {{x-user: {{exact: root}}}}}}]
+    headers: {{request: {{set: {{x-route: root}}}}}}
+    route: [{{destination: {{host: back.example}}}}]
+  - match: [{{withoutHeaders: {{"@request.auth.claims.sub": {{}}}}}}]
+    headers: {{request: {{set: {{x-route: nobody}}}}}}
+    route: [{{destination: {{host: back.example}}}}]
+  - headers: {{request: {{set: {{x-route: user}}}}}}
+    route: [{{destination: {{host: back.example}}}}]
+"""
+SIDECAR = f"""
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: web, namespace: default}}
+spec:
+  selector: {{matchLabels: {{app: web}}}}
+  jwtRules:
+  - issuer: {ISSUER}
+    audiences: [web, shop]
+    jwks: {OURS}
+    outputPayloadToHeader: x-claims
+    outputClaimToHeaders:
+    - {{claim: sub, header: x-user}}
+    - {{claim: realm.name, header: x-realm}}
+"""
+EDGE = f"""
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: edge, namespace: default}}
+spec:
+  selector: {{matchLabels: {{istio: edge}}}}
+  jwtRules:
+  - issuer: {ISSUER}
+    jwks: {OURS}
+    forwardOriginalToken: true
+    fromHeaders: [{{name: x-token, prefix: "jwt "}}, {{name: authorization, prefix: "Bearer "}}]
+    fromCookies: [session]
+    fromParams: [t]
+    outputClaimToHeaders: [{{claim: sub, header: X-User}}]
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: partner, namespace: istio-system}}
+spec:
+  jwtRules:
+  - issuer: {PARTNER}
+    jwks: {json.dumps(jwks(jwk(THEIRS)))}
+    fromHeaders: [{{name: x-partner}}]
+    outputClaimToHeaders: [{{claim: sub, header: x-partner-user}}]
+---
+apiVersion: weft.dev/v1alpha1
+kind: RateLimit
+metadata: {{name: users, namespace: default}}
+spec:
+  selector: {{matchLabels: {{istio: edge}}}}
+  scope: PROXY
+  limits:
+  - name: each
+    requests: 2
+    interval: 1h
+    match: {{path: {{prefix: /limited}}}}
+    per: [{{claim: realm.name}}]
+"""
+REQUIRED = f"""
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: both, namespace: default}}
+spec:
+  selector: {{matchLabels: {{istio: required}}}}
+  jwtRules:
+  - {{issuer: {ISSUER}, jwks: {OURS}, presence: REQUIRED}}
+  - issuer: {PARTNER}
+    jwksUri: https://partner.example/keys
+    fromHeaders: [{{name: x-partner}}]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; ``got`` are the headers that the backend saw, ``at`` the path."""
+
+    status: int
+    text: str
+    headers: Mapping[str, str]
+    got: Mapping[str, str] = field(default_factory=dict)
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Ports: of a sidecar whose users have tokens, of a gateway, of one where a token is required."""
+
+    sidecar: int
+    edge: int
+    required: int
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with ExitStack() as stack:
+        backend = stack.enter_context(serving(HttpBackend("127.0.0.1", 0, "back")))
+        app = int(backend.server_address[1])
+        outbound, sidecar, edge, required = free_ports(4)
+        of = world(SERVICES.format(app=app), SIDECAR, EDGE, REQUIRED)
+        authority = TestAuthority()
+        attachment = ir.Attachment(
+            capture=ir.Capture.SECCOMP,
+            outbound_address="127.0.0.1",
+            outbound_port=outbound,
+            inbound_address="127.0.0.1",
+            app_address="127.0.0.1",
+            inbound_ports=((app, sidecar),),
+        )
+        web = ir.ProxyIdentity(
+            name=ProxyName("sidecar", "127.0.0.1", "web", "default"),
+            labels=(("app", "web"),),
+            service_account="web",
+            attachment=attachment,
+        )
+        stack.enter_context(run_compiled(of, web, authority))
+        for name, port in (("edge", edge), ("required", required)):
+            router = ir.ProxyIdentity(
+                name=ProxyName("router", "127.0.0.1", name, "default"),
+                service_account=name,
+                labels=(("at", "edge"), ("istio", name)),
+                attachment=ir.Attachment(capture=ir.Capture.NONE),
+                port_map=((80, port),),
+            )
+            stack.enter_context(run_compiled(of, router, authority))
+        yield Site(sidecar, edge, required)
+
+
+def ask(port: int, path: str = "/", method: str = "GET", **headers: str | list[str]) -> Answer:
+    """One request; underscores in the names of headers are dashes, a list sends a header several times."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.putrequest(method, path)
+        for name, values in headers.items():
+            for value in [values] if isinstance(values, str) else values:
+                connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        response = connection.getresponse()
+        text = response.read().decode()
+        received = {key.lower(): value for key, value in response.getheaders()}
+        told = json.loads(text) if response.status == 200 and text.startswith("{") else {}
+        return Answer(response.status, text, received, told.get("headers", {}), told.get("path", ""))
+    finally:
+        connection.close()
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {text}"}
+
+
+def test_a_request_without_a_token_passes_and_is_nobody(site: Site) -> None:
+    answer = ask(site.sidecar, x_user="root", x_claims="e30", x_realm="all")
+    assert answer.status == 200
+    assert not {"x-user", "x-claims", "x-realm"} & answer.got.keys()
+
+
+@pytest.mark.parametrize("key", [RSA, EC], ids=["RS256", "ES256"])
+def test_a_good_token_passes_and_what_it_says_is_told(site: Site, key: Any) -> None:
+    said = claims(realm={"name": "gold"}, nested=[1, {"a": None}])
+    answer = ask(site.sidecar, **bearer(token(key, said)), x_user="root", x_claims="e30", x_realm="all")
+    assert answer.status == 200
+    assert (answer.got["x-user"], answer.got["x-realm"]) == ("ann", "gold")
+    assert answer.got["x-claims"] == b64(said)
+    assert "authorization" not in answer.got
+
+
+GOOD: dict[str, tuple[str, dict[str, str]]] = {
+    "in the query": (f"/x?access_token={token(RSA)}&q=1", {}),
+    "array of audiences": ("/", bearer(token(EC, claims(aud=["other", "shop"])))),
+    "never expires": ("/", bearer(token(EC, claims(exp=None)))),
+    "expired within the leeway": ("/", bearer(token(EC, claims(exp=int(time.time()) - 20)))),
+    "no sub": ("/", bearer(token(EC, claims(sub=None)))),
+    "kid of the key": ("/", bearer(token(RSA, header={"kid": "r"}))),
+    "another scheme is no token": ("/", {"authorization": "Basic YTpi"}),
+    "a scheme alone is no token": ("/", {"authorization": "Bearer "}),
+}
+
+
+@pytest.mark.parametrize(("path", "headers"), GOOD.values(), ids=GOOD.keys())
+def test_tokens_that_pass(site: Site, path: str, headers: dict[str, str]) -> None:
+    assert ask(site.sidecar, path, **headers).status == 200
+
+
+def _now(seconds: int) -> int:
+    return int(time.time()) + seconds
+
+
+BAD: dict[str, tuple[str, int, str]] = {
+    "no algorithm": (token(RSA, header={"alg": "none"}), 401, "Jwt header [alg] is not supported"),
+    "no algorithm, otherwise written": (token(RSA, header={"alg": "NoNe"}), 401, "alg"),
+    "no algorithm and no signature": (token(None), 401, "Jwt is not in the form"),
+    "algorithm missing": (token(RSA, header={"alg": None}), 401, "alg"),
+    "algorithm no text": (token(RSA, header={"alg": 5}), 401, "alg"),
+    "HMAC with the public key": (token(RSA_PEM), 401, ""),
+    "HMAC with the public key under its kid": (token(RSA_PEM, header={"kid": "r"}), 401, ""),
+    "HMAC with the modulus": (token(jwk(RSA)["n"].encode()), 401, ""),
+    "another RSA key": (token(OTHER), 401, "Jwt verification fails"),
+    "another key under a known kid": (token(OTHER, header={"kid": "r"}), 401, "Jwt verification fails"),
+    "a key of another type under a known kid": (token(EC, header={"kid": "r"}), 401, ""),
+    "unknown kid": (token(RSA, header={"kid": "new"}), 401, "Jwks doesn't have key to match kid or alg"),
+    "kid no text": (token(RSA, header={"kid": 7}), 401, "kid"),
+    "key in the header": (token(OTHER, header={"jwk": jwk(OTHER), "jku": "https://evil.example"}), 401, ""),
+    "expired": (token(RSA, claims(exp=_now(-120))), 401, "Jwt is expired"),
+    "not yet": (token(RSA, claims(nbf=_now(600))), 401, "Jwt not yet valid"),
+    "another issuer": (token(RSA, claims(iss=PARTNER)), 401, "Jwt issuer is not configured"),
+    "no issuer": (token(RSA, claims(iss=None)), 401, "Jwt issuer is not configured"),
+    "issuer no text": (token(RSA, claims(iss=[ISSUER])), 401, ""),
+    "issuer with a slash more": (token(RSA, claims(iss=ISSUER + "/")), 401, "issuer"),
+    "another audience": (token(RSA, claims(aud="bank")), 403, "Audiences in Jwt are not allowed"),
+    "other audiences": (token(RSA, claims(aud=["bank", "web2"])), 403, "Audiences"),
+    "no audience": (token(RSA, claims(aud=None)), 403, "Audiences"),
+    "empty audiences": (token(RSA, claims(aud=[])), 403, "Audiences"),
+    "audience no text": (token(RSA, claims(aud={"web": 1})), 401, ""),
+    "an audience no text": (token(RSA, claims(aud=["web", 1])), 401, ""),
+    "sub no text": (token(RSA, claims(sub={"name": "ann"})), 401, ""),
+    "exp no number": (token(RSA, claims(exp="tomorrow")), 401, ""),
+    "exp below zero": (token(RSA, claims(exp=-1)), 401, ""),
+    "signature cut off": (token(RSA).rpartition(".")[0] + ".", 401, ""),
+    "two parts": (token(RSA).rpartition(".")[0], 401, "Jwt is not in the form"),
+    "four parts": (token(RSA) + ".x", 401, "Jwt is not in the form"),
+    "dots": ("..", 401, ""),
+    "no base64": ("a$b.c.d", 401, ""),
+    "claims no object": (token(RSA, "[]"), 401, ""),
+    "claims no JSON": (token(RSA, "{"), 401, ""),
+    "header no JSON": (token(RSA, header="{"), 401, ""),
+    "claims changed": (
+        ".".join([token(RSA).split(".")[0], b64(claims(sub="root")), token(RSA).split(".")[2]]),
+        401,
+        "Jwt verification fails",
+    ),
+    "huge": (token(RSA, claims(more="x" * 200_000)), 431, ""),
+    "deep": (token(RSA, '{"iss":' + "[" * 5000 + "]" * 5000 + "}"), 401, ""),
+}
+
+
+@pytest.mark.parametrize(("text", "status", "body"), BAD.values(), ids=BAD.keys())
+def test_tokens_that_do_not_pass(site: Site, text: str, status: int, body: str) -> None:
+    answer = ask(site.sidecar, "/secret", **bearer(text))
+    assert (answer.status, body in answer.text) == (status, True), answer
+    if status == 401:
+        port = site.sidecar
+        said = f'Bearer realm="http://127.0.0.1:{port}/secret", error="invalid_token"'
+        assert answer.headers["www-authenticate"] == said
+
+
+def test_the_other_algorithm_of_a_scheme_is_written_in_other_letters(site: Site) -> None:
+    # "Bearer " is looked for as it stands: what is written otherwise is no token, and nobody is somebody.
+    answer = ask(site.sidecar, authorization=f"bearer {token(OTHER)}", x_user="root")
+    assert (answer.status, "x-user" in answer.got) == (200, False)
+
+
+PREFLIGHT = {"origin": "https://shop.example", "access_control_request_method": "GET"}
+
+
+def test_a_preflight_needs_no_token_and_makes_nobody_somebody(site: Site) -> None:
+    answer = ask(site.sidecar, method="OPTIONS", **PREFLIGHT, x_user="root", x_claims="e30")
+    assert answer.status == 200
+    assert not {"x-user", "x-claims"} & answer.got.keys()
+
+
+@pytest.mark.parametrize("name", ["X-USER", "x-uSer"])
+def test_headers_that_tokens_make_are_nobody_elses_however_they_are_written(site: Site, name: str) -> None:
+    twice: dict[str, Any] = {name: ["root", "admin"]}
+    answer = ask(site.sidecar, **twice)
+    assert (answer.status, "x-user" in answer.got) == (200, False)
+    answer = ask(site.sidecar, **bearer(token(EC)), **twice)
+    assert answer.got["x-user"] == "ann"
+
+
+ADMIN = claims(realm={"roles": ["user", "admin"]})
+
+
+@pytest.mark.parametrize(
+    ("headers", "route"),
+    [
+        ({}, "nobody"),
+        ({"x_user": "root"}, "nobody"),  # routes are chosen by headers of good tokens only
+        (bearer(token(RSA)), "user"),
+        (bearer(token(RSA, claims(sub="root"))), "root"),
+        (bearer(token(RSA, ADMIN)), "admin"),
+        (bearer(token(RSA, claims(realm={"roles": "admin"}))), "admin"),
+        (bearer(token(RSA, claims(realm={"roles": "administrator"}))), "user"),
+        (bearer(token(RSA, claims(**{"realm.roles": "admin"}))), "user"),
+        (bearer(token(RSA, claims(scope="read write"))), "writer"),
+        (bearer(token(RSA, claims(scope="rewrite"))), "user"),
+        ({"x_partner": token(THEIRS, claims(iss=PARTNER, realm={"roles": "admin"}))}, "admin"),
+    ],
+)
+def test_routes_of_a_gateway_by_claims(site: Site, headers: dict[str, str], route: str) -> None:
+    answer = ask(site.edge, **headers)
+    assert (answer.status, answer.got.get("x-route")) == (200, route), answer.text
+
+
+GATEWAY: dict[str, tuple[str, dict[str, Any], int, dict[str, str | None]]] = {
+    # path, headers, status, what the backend must (not) have got
+    "header of its own": ("/", {"x_token": f"jwt {token(RSA)}"}, 200, {"x-user": "ann", "x-token": ""}),
+    "a prefix is asked for": ("/", {"x_token": token(OTHER)}, 200, {"x-user": None}),
+    "cookie": ("/", {"cookie": f"a=b; session={token(RSA)}"}, 200, {"x-user": "ann", "cookie": ""}),
+    "bad cookie": ("/", {"cookie": f"session={token(OTHER)}"}, 401, {}),
+    "another cookie": ("/", {"cookie": f"sessions={token(OTHER)}"}, 200, {"x-user": None}),
+    "query": (f"/?t={token(RSA)}", {}, 200, {"x-user": "ann"}),
+    "bad query": (f"/?t={token(OTHER)}", {}, 401, {}),
+    "not the usual query": (f"/?access_token={token(OTHER)}", {}, 200, {"x-user": None}),
+    "forwarded": ("/", bearer(token(RSA)), 200, {"authorization": "", "x-user": "ann"}),
+    "two good ones": (f"/?t={token(RSA)}", bearer(token(EC)), 200, {"x-user": ""}),
+    "a good and a bad one": (f"/?t={token(OTHER)}", bearer(token(EC)), 401, {}),
+    "a bad and a good one": (f"/?t={token(EC)}", bearer(token(OTHER)), 401, {}),
+    "twice the header": ("/", {"authorization": [f"Bearer {token(EC)}", f"Bearer {token(OTHER)}"]}, 401, {}),
+    "both issuers": (
+        "/",
+        {**bearer(token(EC)), "x_partner": token(THEIRS, claims(iss=PARTNER, sub="bob"))},
+        200,
+        {"x-user": "ann"},
+    ),
+    "the other issuer takes its token away": (
+        "/",
+        {"x_partner": token(THEIRS, claims(iss=PARTNER, sub="bob"))},
+        200,
+        {"x-partner-user": "bob", "x-partner": None, "x-user": None},
+    ),
+    "ours where theirs is looked for": ("/", {"x_partner": token(RSA)}, 401, {}),
+    "theirs where ours is looked for": ("/", bearer(token(THEIRS, claims(iss=PARTNER))), 401, {}),
+    "their key for our issuer": ("/", bearer(token(THEIRS)), 401, {}),
+    "headers of the other issuer": (
+        "/",
+        {**bearer(token(EC)), "x_partner_user": "root"},
+        200,
+        {"x-user": "ann", "x-partner-user": None},
+    ),
+    "headers of both issuers": ("/", {"x_partner_user": "root", "X_USER": "r"}, 200, {
+        "x-user": None, "x-partner-user": None,
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "headers", "status", "got"), GATEWAY.values(), ids=GATEWAY.keys())
+def test_where_a_gateway_looks(
+    site: Site, path: str, headers: dict[str, Any], status: int, got: dict[str, str | None]
+) -> None:
+    answer = ask(site.edge, path, **headers)
+    assert answer.status == status, answer
+    for name, value in got.items():
+        assert (answer.got.get(name) is None) == (value is None), (name, answer.got)
+        assert not value or answer.got[name] == value
+
+
+def test_each_user_has_a_count_by_a_claim_of_a_good_token(site: Site) -> None:
+    def statuses(who: str | None, count: int) -> Counter[int]:
+        headers = bearer(token(EC, claims(realm={"name": who}))) if who else {}
+        return Counter(ask(site.edge, "/limited", **headers).status for _ in range(count))
+
+    assert statuses("gold", 3) == {200: 2, 429: 1}
+    assert statuses("silver", 3) == {200: 2, 429: 1}
+    assert statuses(None, 3) == {200: 2, 429: 1}  # all that say nothing share one
+    assert ask(site.edge, "/limited", **bearer(token(OTHER, claims(realm={"name": "new"})))).status == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "text", "challenge"),
+    [
+        ({}, 401, "Jwt is missing", ""),
+        ({"x_partner": token(THEIRS, claims(iss=PARTNER))}, 401, "Jwt is missing", ""),
+        (bearer(token(OTHER)), 401, "Jwt verification fails", ', error="invalid_token"'),
+        (bearer(token(RSA)), 200, "", None),
+        # The keys of the other issuer are not known: its tokens are refused, nobody else's are.
+        ({**bearer(token(RSA)), "x_partner": token(THEIRS, claims(iss=PARTNER))}, 401, "", None),
+    ],
+)
+def test_a_token_that_is_required(
+    site: Site, headers: dict[str, str], status: int, text: str, challenge: str | None
+) -> None:
+    answer = ask(site.required, **headers)
+    assert (answer.status, text in answer.text) == (status, True), answer
+    if challenge is not None:
+        said = f'Bearer realm="http://127.0.0.1:{site.required}/"{challenge}'
+        assert answer.headers["www-authenticate"] == said
