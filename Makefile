@@ -53,7 +53,7 @@ docs: $(READY) ## regenerate docs/reference from the models and the commands
 
 .PHONY: lock
 lock: ## resolve requirements.lock anew
-	@$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --all-extras --group dev --no-emit-index-url \
+	@$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --all-extras --group dev --no-emit-index-url \
 		--no-header pyproject.toml -o requirements.lock
 
 .PHONY: clean

@@ -283,13 +283,22 @@ class Issuer:
         return Signed(certificate=chain, trust=self.trust, not_after=until)
 
 
+_UNREADABLE: Final = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
+
 def caller_of(leaf_der: bytes) -> AdminId | NodeId | SpiffeId | None:
     """Whose certificate this is; the TLS layer has verified it. None when it names nobody of a mesh."""
     try:
         certificate = x509.load_der_x509_certificate(leaf_der)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.InvalidVersion):
+    except _UNREADABLE:
         return None
     if len(uris) != 1:  # X509-SVID, section 2: exactly one
         return None
