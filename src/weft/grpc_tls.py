@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from cryptography import x509
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,12 @@ def server_credentials(certificates: Callable[[], Certificates]) -> grpc.ServerC
     return grpc.dynamic_ssl_server_credentials(
         configuration(shown), fetch, require_client_authentication=True
     )
+
+
+def peer_serial(context: Any) -> str:
+    """The serial number (hexadecimal) of the client's certificate; empty if it has none."""
+    shown = context.auth_context().get("x509_pem_cert", ())
+    return f"{x509.load_pem_x509_certificate(shown[0]).serial_number:x}" if shown else ""
 
 
 def spiffe_id(context: Any) -> str | None:

@@ -15,11 +15,13 @@ ADMIN_GROUP = "system:masters"
 NODE_GROUP = "system:nodes"
 
 
-def authenticator(trust_domain: Callable[[], str]) -> Authenticate:
+def authenticator(
+    trust_domain: Callable[[], str], revoked: Callable[[bytes], bool] = lambda certificate: False
+) -> Authenticate:
     """Root and the control plane's own user administer by the socket; ``AdminId`` certificates by TLS.
 
     A node's certificate proves who it is and opens nothing but the node's own paths. A workload's opens
-    nothing.
+    nothing, and neither does one (DER) that was ``revoked``.
     """
 
     async def authenticate(connection: HTTPConnection) -> Subject | None:
@@ -28,7 +30,7 @@ def authenticator(trust_domain: Callable[[], str]) -> Authenticate:
                 return Subject(name=f"uid:{peer.uid}", role=Role.ADMIN, groups=(ADMIN_GROUP,))
             return None
         certificate = client_certificate(connection)
-        caller = caller_of(certificate) if certificate is not None else None
+        caller = caller_of(certificate) if certificate is not None and not revoked(certificate) else None
         if caller is None or caller.trust_domain != trust_domain():
             return None
         if isinstance(caller, AdminId):

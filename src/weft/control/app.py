@@ -30,6 +30,7 @@ from weft.control.api.kubeconfig import kubeconfig, write_kubeconfig
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
 from weft.control.audit import AuditLog
+from weft.control.authority import AuthorityRoutes
 from weft.control.cells import cells
 from weft.control.credentials import Credentials
 from weft.control.entry import ENTRY_KIND, PROXY_ANNOTATION
@@ -43,15 +44,17 @@ from weft.control.pipeline import Pipeline
 from weft.control.proxies import Entry, Proxies, authorizer
 from weft.control.proxy_routes import ProxyRoutes
 from weft.control.registry import LEASE_S, Registry
+from weft.control.rotation import Trustee
 from weft.control.start import proxy_start
 from weft.control.status import Status
 from weft.control.statuses import Statuses
 from weft.control.telemetry import SOCKET as TELEMETRY_SOCKET
 from weft.control.telemetry import TelemetryProcess
 from weft.errors import WeftError
-from weft.identity.ca import WORKLOAD_LIFETIME, Authority
+from weft.identity.ca import WORKLOAD_LIFETIME
 from weft.identity.custody import Custody, read_authority
 from weft.identity.jwt_issuer import JwtIssuer
+from weft.identity.ledger import Ledger
 from weft.identity.nodes import Nodes
 from weft.identity.server import Issuer
 from weft.identity.tokens import Tokens
@@ -139,20 +142,22 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(SqliteStore.open(options.state / "control"))
-        authority = await _authority(options, store)
+        trustee = await _trustee(options, store)
         hosts = ("localhost", "127.0.0.1", "::1", socket.gethostname(), *options.advertise)
         if options.listen not in {"0.0.0.0", "::", ""}:
             hosts = (*hosts, options.listen)
-        credentials = Credentials(lambda: authority, hosts)
+        credentials = Credentials(lambda: trustee.authority, hosts)
 
         audit = AuditLog(options.state / "audit.log")
         stack.callback(audit.close)
         issuer = Issuer(
-            lambda: authority,
+            lambda: trustee.authority,
             Tokens(store.private("tokens"), _now),
             Nodes(store.private("nodes")),
             _now,
             audit=lambda issued: audit.write("certificate", asdict(issued)),
+            record=trustee.ledger.add,
+            trust=lambda: trustee.trust,
             lifetime=options.certificate_lifetime,
         )
         config, proxies = ConfigStore(), Proxies()
@@ -165,9 +170,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             statuses.heard(world, revision)
             keys.heard(world)
 
-        pipeline = Pipeline(
-            store, config, proxies, status, trust_domain=authority.trust_domain, on_world=heard
-        )
+        pipeline = Pipeline(store, config, proxies, status, trust_domain=options.trust_domain, on_world=heard)
 
         metrics = status.metrics
         keys = KeyFetcher(
@@ -202,7 +205,16 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         jwts = JwtIssuer(
             issuer, store.private("jwt"), audit=lambda issued: audit.write("jwt", asdict(issued))
         )
-        nodes = NodeService(issuer, registry, table, addresses, jwts, start=start)
+        nodes = NodeService(issuer, registry, table, addresses, jwts, loaded=trustee.hear, start=start)
+        authority_routes = AuthorityRoutes(
+            trustee, issuer, nodes, registry.instances, store.private("authority-request"), audit.write
+        )
+        trustee.members = authority_routes.members
+        trustee.told += [
+            credentials.renew,
+            nodes.announce_bundle,
+            lambda: proxies.turn_out(trustee.ledger.is_revoked),
+        ]
         proxy_routes = ProxyRoutes(status, config, nodes.ask)
         telemetry = TelemetryProcess(
             address=_url_host(options.listen),
@@ -210,16 +222,22 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             socket=options.runtime / TELEMETRY_SOCKET,
             database=options.state / "telemetry" / "telemetry.db",
             certificates=credentials.current,
-            trust_domain=lambda: authority.trust_domain,
+            trust_domain=lambda: options.trust_domain,
             metrics=status.metrics,
         )
         app = create_app(
             objects,
-            authenticate=authenticator(lambda: authority.trust_domain),
+            authenticate=authenticator(lambda: options.trust_domain, trustee.revoked),
             stop=stop,
             converged=proxy_routes.converged,
             cells=cells(lambda: pipeline.world),
-            routes=[*_readyz(readiness), *nodes.routes(), *proxy_routes.routes(), *telemetry.routes()],
+            routes=[
+                *_readyz(readiness),
+                *nodes.routes(),
+                *proxy_routes.routes(),
+                *telemetry.routes(),
+                *authority_routes.routes(),
+            ],
             open_paths=OPEN_PATHS | {"/readyz"},
         )
 
@@ -230,6 +248,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             tasks.create_task(keys.run(), name="keys of issuers"),
             tasks.create_task(registry.keep(), name="registry"),
             tasks.create_task(credentials.keep(), name="credentials"),
+            tasks.create_task(trustee.run(), name="authority"),
             tasks.create_task(telemetry.run(), name="telemetry"),
         ]
         stack.callback(lambda: [task.cancel() for task in running])
@@ -242,7 +261,8 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 credentials.current,
                 config,
                 status,
-                authorizer(authority.trust_domain, _registered(pipeline)),
+                authorizer(options.trust_domain, _registered(pipeline)),
+                revoked=trustee.ledger.is_revoked,
             )
         )
         api = await stack.enter_async_context(
@@ -278,16 +298,19 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             socket=options.runtime / API_SOCKET,
             kubeconfig=options.runtime / KUBECONFIG,
         )
-        chain, key = credentials.admin("admin")
-        write_kubeconfig(
-            listening.kubeconfig,
-            kubeconfig(
+
+        def tell_kubectl() -> None:
+            chain, key = credentials.admin("admin")
+            config = kubeconfig(
                 server=listening.api,
-                ca=authority.bundle.encode(),
+                ca=trustee.authority.bundle.encode(),
                 certificate=chain.encode(),
                 key=key.encode(),
-            ),
-        )
+            )
+            write_kubeconfig(listening.kubeconfig, config)
+
+        tell_kubectl()
+        trustee.told.append(tell_kubectl)
         stack.callback(listening.kubeconfig.unlink, missing_ok=True)
         yield listening
 
@@ -309,11 +332,13 @@ def _make_runtime(path: Path) -> None:
         raise WeftError(f"cannot use {path}: {error.strerror}", hint=hint) from error
 
 
-async def _authority(options: ControlOptions, store: SqliteStore) -> Authority:
+async def _trustee(options: ControlOptions, store: SqliteStore) -> Trustee:
     given, domain = None, options.trust_domain
     if (own := options.own_authority) is not None:
         given = read_authority(own.key, own.chain, own.roots, now=_now(), trust_domain=domain)
-    return (await Custody(store.private("authority"), _now, trust_domain=domain).open(given)).authority
+    ledger = await Ledger(store.private("issued"), store.private("revoked"), _now).open()
+    custody = Custody(store.private("authority"), _now, trust_domain=domain)
+    return await Trustee.open(custody, ledger, _now, given)
 
 
 def _asked(connection: HTTPConnection, listen: str) -> str:

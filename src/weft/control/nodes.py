@@ -86,12 +86,25 @@ class NodeService:
 
     async def announce_bundle(self) -> None:
         """Tell every node the trust bundle of now; after each step of replacing a root."""
+        trust = self.issuer.trust.to_dict()
         for session in tuple(self._sessions.values()):
-            session.send({"type": "bundle", "pem": self.issuer.authority.bundle})
+            session.send({"type": "bundle", **trust})
 
     def connected(self) -> tuple[str, ...]:
         """The nodes whose session stands."""
         return tuple(sorted(self._sessions))
+
+    async def expel(self, name: str) -> bool:
+        """Forget a node and end its session; False when there is none."""
+        known = await self.issuer.nodes.remove(name)
+        if session := self._sessions.get(name):
+            await session.close(CLOSE_REFUSED, "the node was removed")
+        return known
+
+    async def end(self, names: frozenset[str]) -> None:
+        """End the sessions of these nodes; they may come back if they still can."""
+        for name in names & self._sessions.keys():
+            await self._sessions[name].close(CLOSE_REFUSED, "the node's certificate was revoked")
 
     async def ask(self, workload: str, method: str, path: str) -> tuple[int, bytes]:
         """What the Envoy of a workload (``namespace/name``) answers at its admin interface: status and body.
@@ -176,10 +189,8 @@ class NodeService:
     async def _remove(self, request: Request) -> Response:
         _require_admin(request)
         name = request.path_params["name"]
-        if not await self.issuer.nodes.remove(name):
+        if not await self.expel(name):
             raise Refused(f"there is no node {name!r}", status=404)
-        if session := self._sessions.get(name):
-            await session.close(CLOSE_REFUSED, "the node was removed")
         return JSONResponse({"name": name})
 
     def _describe(self, token: Token) -> Message:

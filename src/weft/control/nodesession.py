@@ -180,7 +180,7 @@ class Session:
                 "telemetryPort": where.telemetry_port,
             }
         )
-        self.send({"type": "bundle", "pem": authority.bundle})
+        self.send({"type": "bundle", **self._hub.issuer.trust.to_dict()})
         workloads: list[Instance] = []
         for body in message.get("workloads") or []:
             try:

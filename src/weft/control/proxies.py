@@ -224,6 +224,12 @@ class Proxies:
         """Every stream."""
         return tuple(stream for known in self._streams.values() for stream in known)
 
+    def turn_out(self, revoked: Callable[[str], bool]) -> None:
+        """End the streams whose certificates (by serial number) are worth nothing any more."""
+        for stream in self.streams():
+            if revoked(stream.peer.serial):
+                stream.end("denied", "the certificate of this proxy was revoked")
+
     def __contains__(self, proxy: object) -> bool:
         return proxy in self._streams
 

@@ -51,11 +51,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A proxy that was let in. ``id`` is its node id."""
+    """A proxy that was let in. ``id``: its node id; ``serial`` (hexadecimal): of its certificate."""
 
     id: str
     node: Node
     identity: ProxyIdentity
+    serial: str = ""
 
 
 Authorize = Callable[[Node, str | None], ProxyIdentity | Refusal]

@@ -16,7 +16,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from weft.errors import WeftError
-from weft.grpc_tls import Certificates, server_credentials, spiffe_id
+from weft.grpc_tls import Certificates, peer_serial, server_credentials, spiffe_id
 from weft.ir.proxy import ProxyIdentity
 from weft.xds.connection import Authorize, Connection, Node, Observer, Peer, Refusal, StreamError, node, parse
 from weft.xds.shared import Shared
@@ -57,6 +57,10 @@ Unary = Callable[[bytes, str | None], Awaitable[bytes]]
 """Serves another method on the same port: serialised request and the caller's SPIFFE ID -> reply."""
 
 
+Revoked = Callable[[str], bool]
+"""Whether the client certificate of this serial number (hexadecimal) is worth nothing any more."""
+
+
 class _GrpcTransport:
     """A ``Transport`` over a call of grpc.aio."""
 
@@ -81,11 +85,17 @@ class _GrpcTransport:
 
 class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(
-        self, store: ConfigStore, observer: Observer, authorize: Authorize, unary: Mapping[str, Unary]
+        self,
+        store: ConfigStore,
+        observer: Observer,
+        authorize: Authorize,
+        unary: Mapping[str, Unary],
+        revoked: Revoked,
     ) -> None:
         self._store = store
         self._observer = observer
         self._authorize = authorize
+        self._revoked = revoked
         self._shared = Shared()
         self._connections: set[Connection] = set()
         self._stopping = False
@@ -118,13 +128,18 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         first = parse(message)
         del message
         about = node(first)
-        verdict = await self._admit(about, spiffe_id(context))
+        serial = peer_serial(context)
+        verdict = (
+            Refusal("the certificate of this proxy was revoked")
+            if self._revoked(serial)
+            else await self._admit(about, spiffe_id(context))
+        )
         if isinstance(verdict, Refusal):
             _log.warning("refused %r: %s", about.id, verdict.message)
             raise StreamError("denied", verdict.message)
         if self._stopping:
             raise StreamError("stopping", "the control plane is stopping")
-        peer = Peer(about.id, about, verdict)
+        peer = Peer(about.id, about, verdict, serial)
         connection = Connection(transport, peer, self._shared, self._store, self._observer)
         self._connections.add(connection)
         try:
@@ -169,18 +184,20 @@ async def serve(
     authorize: Authorize,
     *,
     unary: Mapping[str, Unary] | None = None,
+    revoked: Revoked = lambda serial: False,
     grace: float = 2.0,
 ) -> AsyncIterator[int]:
     """Serve on ``address`` (``host:port``, port 0 for any); gives the port. Leaving ends every stream.
 
     ``certificates`` is called at each handshake, from another thread. ``unary`` maps full method names, as
-    ``/package.Service/Method``, to handlers of other services on this port.
+    ``/package.Service/Method``, to handlers of other services on this port. A client whose certificate is
+    ``revoked`` is refused; streams that stand are the caller's to end.
 
     Raises:
         WeftError: when the address cannot be bound.
     """
     server = grpc.aio.server(options=_OPTIONS)
-    service = _Service(store, observer, authorize, unary or {})
+    service = _Service(store, observer, authorize, unary or {}, revoked)
     server.add_generic_rpc_handlers((service,))
     try:
         port = server.add_secure_port(address, server_credentials(certificates))
