@@ -29,6 +29,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "diff": ("weft.cli.diff:diff", "What apply would change"),
         "validate": ("weft.cli.validate:validate", "Check files without a mesh"),
         "token": ("weft.cli.token:token", "Join tokens for nodes"),
+        "ca": ("weft.cli.ca:ca", "Roots and certificates: replace, revoke, list"),
     },
     "Look into it": {
         "ps": ("weft.cli.ps:ps", "Workloads of this host"),
