@@ -1,0 +1,114 @@
+"""The authority's life on three hosts: its root is replaced under load, over crashes and without a host that is
+away; certificates are revoked.
+
+The control plane runs on host a. The tests share one mesh and run in this order; each leaves it whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.cluster import Cluster, Member, cluster
+from tests.support.mesh import wait_until
+
+from weft.node.capture.cgroup import Hierarchy
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(
+        os.getuid() != 0 or shutil.which("nft") is None or Hierarchy.find() is None,
+        reason="needs root, nft and cgroup2",
+    ),
+]
+
+PORT = 8080
+LEAVES = 20
+MESH = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+"""
+
+
+class Shop:
+    """``web`` on each host, and ``api`` on two, which calls it."""
+
+    def __init__(self, mesh: Cluster) -> None:
+        self.mesh = mesh
+        mesh.apply(MESH)
+        self.web = {name: mesh.run(name, f"web-{name}", PORT, service="web") for name in "abc"}
+        self.api = {name: mesh.run(name, f"api-{name}", PORT + 1, service="api") for name in "ac"}
+        for member in (*self.web.values(), *self.api.values()):
+            member.wait_ready()
+
+    def ca(self, *argv: str) -> Any:
+        """``weft ca … -o json``."""
+        return json.loads(self.mesh.first.weft("ca", *argv, "-o", "json"))
+
+    def wait_endpoints(self, member: Member, machines: str) -> None:
+        """Until ``member`` knows ``web`` on these machines, and nowhere else."""
+        want = {self.mesh[name].address for name in machines}
+        wait_until(
+            lambda: self.mesh.endpoints(member.machine.name, member.id, "web") == want,
+            f"{member.id} knows web on {machines}",
+            40,
+        )
+
+    def wait_whole(self) -> None:
+        """Until every part of every node has loaded all that it was given."""
+
+        def whole() -> bool:
+            nodes = self.ca("status")["nodes"]
+            parts = [part for node in nodes if node["connected"] for part in node["parts"]]
+            return len(parts) == 3 + 5 and all(part["trusts"] and part["certified"] for part in parts)
+
+        wait_until(whole, "all have loaded the trust bundle and certificates", 40)
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    with cluster(["a", "b", "c"], certificate_lifetime="12s") as mesh:
+        shop = Shop(mesh)
+        for member in shop.api.values():
+            shop.wait_endpoints(member, "abc")
+        shop.wait_whole()
+        yield shop
+
+
+def issued(shop: Shop) -> int:
+    """How many certificates of workloads the audit log has."""
+    lines = (Path(shop.mesh.directory) / "state" / "audit.log").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    return sum(event["event"] == "certificate" and "/ns/shop/" in event["identity"] for event in events)
+
+
+def test_the_root_is_replaced_under_load_over_crashes(shop: Shop) -> None:
+    """Kept and new connections; the control plane is killed as soon as it has begun each step."""
+    first, log = shop.mesh.first, shop.mesh.first.log_file("control-plane")
+    old, before = shop.ca("status"), issued(shop)
+    assert old["rotation"] is None
+    assert old["warnings"] == []
+    url = f"http://web.shop:{PORT}/"
+    with shop.api["a"].load(url) as one, shop.api["c"].load(url) as two:
+        first.weft("ca", "rotate", "--no-wait")
+        for step in ("trust-new", "sign-with-new", "drop-old"):
+            wait_until(lambda step=step: f"authority: {step}" in log.read_text(), step, 60)
+            shop.mesh.kill_plane()
+            shop.mesh.start_plane()
+        wait_until(lambda: shop.ca("status")["rotation"] is None, "the rotation to end", 60)
+        wait_until(lambda: issued(shop) - before >= LEAVES, f"{LEAVES} rotations of leaves", 60)
+        shop.wait_whole()
+    new = shop.ca("status")
+    assert [root["key"] for root in new["roots"]] != [root["key"] for root in old["roots"]]
+    assert len(new["roots"]) == 1
+    for outcome in (one, two):
+        assert outcome["failed"] == []
+        assert outcome["sent"] > 100
+        assert set(outcome["by"]) == {"web-a", "web-b", "web-c"}
