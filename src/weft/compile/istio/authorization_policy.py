@@ -137,7 +137,7 @@ def rules_of(
     found: list[ir.AccessRule] = []
     for policy in policies:
         namespace, name = policy.metadata.namespace, policy.metadata.name
-        bounds = Bounds(namespace, trust_domains, tcp, action is ir.RuleAction.ALLOW)
+        bounds = Bounds(namespace, trust_domains, tcp, action)
         for number, rule in enumerate(policy.spec.rules or ()):
             made = access_rule(rule, prefix + authorization_rule(namespace, name, number), bounds)
             if made is not None:
@@ -161,15 +161,18 @@ def _chain(chain: ir.FilterChain, guard: Guard) -> ir.FilterChain:
     handler = chain.handler
     if isinstance(handler, ir.HttpHandler):
         return replace(chain, handler=replace(handler, authorization=handler.authorization + guard.http))
-    if _closed(handler) or _handed_on(chain):
+    if unguarded(chain):
         return chain
     return replace(chain, handler=replace(handler, authorization=handler.authorization + guard.tcp))
 
 
-def _closed(handler: ir.TcpHandler) -> bool:
-    return all(part.cluster == BLACKHOLE_CLUSTER for part in handler.destinations)
-
-
-def _handed_on(chain: ir.FilterChain) -> bool:
-    """mTLS between workloads that a gateway does not look into (AUTO_PASSTHROUGH): its receiver decides."""
+def unguarded(chain: ir.FilterChain) -> bool:
+    """Whether connections go nowhere, or to somebody who decides: of mTLS between workloads that a gateway
+    does not look into (AUTO_PASSTHROUGH) its receiver does.
+    """
+    handler = chain.handler
+    if isinstance(handler, ir.TcpHandler) and all(
+        part.cluster == BLACKHOLE_CLUSTER for part in handler.destinations
+    ):
+        return True
     return chain.tls is None and chain.match.application_protocols == MESH_ANY

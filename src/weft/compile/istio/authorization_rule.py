@@ -12,6 +12,7 @@ from typing import Final
 
 from weft import ir
 from weft.compile.chains import is_block
+from weft.compile.istio import authorization_spelling as spelling
 from weft.compile.istio import authorization_value as values_of
 from weft.compile.istio.trust_domain import every_alias, with_aliases
 from weft.model.authorization_policy import Operation, Rule, Source, WhenCondition
@@ -24,14 +25,23 @@ _PORT_MAX: Final = 65535
 class Bounds:
     """What a rule means depends on the policy's ``namespace`` and on the accepted ``trust_domains``.
 
-    ``tcp``: there are connections only. ``strict``: a rule with a demand that cannot be met fits nothing
-    (``ALLOW``); else that demand is left out, and the rule fits the more (``DENY``, ``AUDIT``).
+    ``tcp``: there are connections only. Where a demand cannot be met, a rule of action ``ALLOW`` fits
+    nothing; of others the demand is left out, and the rule fits the more.
     """
 
     namespace: str
     trust_domains: tuple[str, ...]
     tcp: bool
-    strict: bool
+    action: ir.RuleAction
+
+    @property
+    def strict(self) -> bool:
+        """Whether a demand that cannot be met makes the rule fit nothing."""
+        return self.action is ir.RuleAction.ALLOW
+
+    def refuses(self, *, negated: bool) -> bool:
+        """Whether what a test fits is refused: then it counts in every spelling."""
+        return self.action is not ir.RuleAction.LOG and negated == self.strict
 
 
 def access_rule(rule: Rule, name: str, bounds: Bounds) -> ir.AccessRule | None:
@@ -65,7 +75,7 @@ Together = Callable[[str, tuple[str, ...], Bounds], ir.Test | None]
 @dataclass(frozen=True, slots=True)
 class _Attribute:
     """How an attribute is tested: value by value, or all at once. ``widened``: what values mean in all of
-    the accepted trust domains.
+    the accepted trust domains. ``respelt``: a further test for other spellings of a value.
     """
 
     alone: Alone | None = None
@@ -73,6 +83,7 @@ class _Attribute:
     of_caller: bool = True
     http: bool = False
     widened: Callable[[tuple[str, ...], tuple[str, ...]], tuple[str, ...]] | None = None
+    respelt: Callable[[str, str], ir.Test | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,8 @@ class _Demand:
             held = tuple(test for test in tests if test is not None)
             if bounds.strict and len(held) < len(tests):
                 return None
+            if held and bounds.refuses(negated=negated):
+                held += self._respelt(values)
             if held:
                 test = held[0] if self.attribute.together is not None else ir.AnyOf(tests=held)
                 found.append(ir.Not(test=test) if negated else test)
@@ -104,6 +117,12 @@ class _Demand:
         if self.attribute.together is not None:
             return (values,) if values else ()
         return tuple((value,) for value in values)
+
+    def _respelt(self, values: tuple[str, ...]) -> tuple[ir.Test, ...]:
+        respelt = self.attribute.respelt
+        if respelt is None:
+            return ()
+        return tuple(test for value in values if (test := respelt(self.key, value)) is not None)
 
     def _test(self, values: tuple[str, ...], bounds: Bounds) -> ir.Test | None:
         attribute = self.attribute
@@ -217,6 +236,28 @@ def _header(key: str, value: str, _: Bounds) -> ir.Test | None:
     return ir.HeaderMatch(name=name.lower(), match=values_of.header(value))
 
 
+def _other_path(_: str, value: str) -> ir.Test | None:
+    match = spelling.path(value)
+    return None if match is None else ir.UrlPathMatch(match=match)
+
+
+def _other_method(key: str, value: str) -> ir.Test | None:
+    return _other(key, spelling.method(value))
+
+
+def _other_host(key: str, value: str) -> ir.Test | None:
+    return _other(key, spelling.host(value))
+
+
+def _other_header(key: str, value: str) -> ir.Test | None:
+    name = values_of.name_in_brackets(key.removeprefix(_HEADERS)) or ""
+    return _other(name.lower(), spelling.header(value))
+
+
+def _other(name: str, match: ir.TextMatch | None) -> ir.Test | None:
+    return None if match is None else ir.HeaderMatch(name=name, match=match)
+
+
 def _claim(path: tuple[str, ...], value: ir.ValueMatch) -> ir.FactMatch:
     return ir.FactMatch(filter=JWT_FILTER, path=(JWT_PAYLOAD, *path), value=value)
 
@@ -282,12 +323,12 @@ _ATTRIBUTES: Final[dict[str, _Attribute]] = {
     "destination.ip": _Attribute(_address(ir.AddressOf.DESTINATION), of_caller=False),
     "destination.port": _Attribute(_port, of_caller=False),
     "connection.sni": _Attribute(_server_name, of_caller=False),
-    ":authority": _Attribute(_host, of_caller=False, http=True),
-    ":method": _Attribute(_method, of_caller=False, http=True),
-    ":path": _Attribute(_path, of_caller=False, http=True),
+    ":authority": _Attribute(_host, of_caller=False, http=True, respelt=_other_host),
+    ":method": _Attribute(_method, of_caller=False, http=True, respelt=_other_method),
+    ":path": _Attribute(_path, of_caller=False, http=True, respelt=_other_path),
 }
 _PREFIXED: Final[dict[str, _Attribute]] = {
     "experimental.envoy.filters.": _Attribute(together=_fact, of_caller=False),
-    _HEADERS: _Attribute(_header, http=True),
+    _HEADERS: _Attribute(_header, http=True, respelt=_other_header),
     _CLAIMS: _Attribute(together=_named_claim, http=True),
 }

@@ -1,0 +1,110 @@
+"""Other spellings of what a policy refuses.
+
+What a rule names can be written in ways that Envoy compares as different and that the application reads as
+the same: ``%40`` for ``@`` in a path, a port or a dot behind a host, ``user, admin`` for two lines of a
+header, ``delete`` over HTTP/2. To let something pass, only what is written counts, as in Istio; to refuse it,
+all of its spellings count. Each function gives the further test, or None when there is one spelling only.
+
+Dots, slashes and backslashes in paths are not here: ``pathNormalization`` sees to those before any rule.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from weft import ir
+
+_PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/")
+_PERCENT: Final = ord("%")
+_HEX: Final = re.compile(rb"%([0-9a-fA-F]{2})")
+# A star of a template may stand for what Envoy's own templates do not know, as brackets.
+_PART: Final = re.compile(r"(\{\*\*?\})")
+_PARTS: Final = {"{*}": "[^/]+", "{**}": ".*"}
+# Any byte: a dot means a character, and what is no UTF-8 has none.
+_ANY: Final = r"\C*"
+_GAP: Final = r"[ \t]*"
+
+
+def path(value: str) -> ir.TextMatch | None:
+    """A path whose characters may be escaped, or need not be."""
+    if "{*}" in value or "{**}" in value:
+        return _regex("".join(_PARTS.get(part) or _escapable(part) for part in _PART.split(value)))
+    body, before, after = _starred(value, ".*")
+    pattern = _escapable(body)
+    return None if pattern == _quoted(body) else _regex(f"{before}{pattern}{after}")
+
+
+def method(value: str) -> ir.TextMatch | None:
+    """A method in other letters: HTTP/2 takes them."""
+    if value == "*":
+        return None
+    body, before, after = _starred(value, ".*")
+    return _regex(f"(?i:{before}{_quoted(body)}{after})")
+
+
+def host(value: str) -> ir.TextMatch | None:
+    """A host with a port, a dot at its end, a user before it, or among several."""
+    if value == "*":
+        return None
+    body, before, after = _starred(value, _ANY)
+    before = before or f"({_ANY}[@,])?"
+    if after:
+        # ``admin.example:*`` asks for a port, whatever it is.
+        name, colon, rest = body.rpartition(":")
+        named = f"{_quoted(name)}\\.?:{_quoted(rest)}" if colon and "]" not in rest else _quoted(body)
+        return _regex(f"(?i:{before}{named}{after})")
+    name, colon, port = body.rpartition(":")
+    if colon and port.isdecimal():
+        return _regex(f"(?i:{before}{_quoted(name)}\\.?:0*{port}(,{_ANY})?)")
+    return _regex(f"(?i:{before}{_quoted(body)}\\.?([:,]{_ANY})?)")
+
+
+def header(value: str) -> ir.TextMatch | None:
+    """A value among several in one line, or with blanks around it."""
+    if value == "*" or "," in value:
+        return None
+    body, before, after = _starred(value, _ANY)
+    first = before or f"({_ANY},)?{_GAP}"
+    last = after or f"{_GAP}(,{_ANY})?"
+    return _regex(f"{first}{_quoted(body)}{last}")
+
+
+def _starred(value: str, anything: str) -> tuple[str, str, str]:
+    """The text of ``value``, and what stands for the star before or behind it."""
+    if value.startswith("*"):
+        return value[1:], anything, ""
+    return (value[:-1], "", anything) if value.endswith("*") else (value, "", "")
+
+
+def _escapable(text: str) -> str:
+    """A pattern for all spellings of a part of a path."""
+    found = []
+    raw = text.encode()
+    place = 0
+    while place < len(raw):
+        escaped = _HEX.match(raw, place)
+        code = int(escaped[1], 16) if escaped else raw[place]
+        place += 3 if escaped else 1
+        literal = re.escape(chr(code))
+        if code in _PLAIN and not (escaped and code == ord("/")):
+            found.append(literal)
+            continue
+        hexed = f"%{_either(code >> 4)}{_either(code & 15)}"
+        bare = 0x20 < code < 0x7F and code not in {_PERCENT, ord("/")}
+        found.append(f"(?:{literal}|{hexed})" if bare else hexed)
+    return "".join(found)
+
+
+def _either(digit: int) -> str:
+    """A hexadecimal digit in either case."""
+    lower = f"{digit:x}"
+    return lower if lower.isdigit() else f"[{lower}{lower.upper()}]"
+
+
+def _quoted(text: str) -> str:
+    return re.escape(text)
+
+
+def _regex(pattern: str) -> ir.TextMatch:
+    return ir.TextMatch(test=ir.TextTest.REGEX, value=pattern)
