@@ -15,6 +15,7 @@ from weft.compile.policy import ClientTls, ClientTlsMode, Policy, Subset
 from weft.compile.protocol import Protocol
 from weft.compile.service import Instance, Port, Resolution, Service, target_port
 from weft.compile.settings import Settings
+from weft.compile.stat_names import stat_name
 from weft.compile.vips import virtual
 from weft.names import (
     ALPN_MESH_H2,
@@ -103,6 +104,7 @@ def service_cluster(
         mutual=mutual or ir.MutualTls.ALWAYS,
         proxy_header=policy.proxy_header,
         source=policy.source,
+        stat_name=stat_name(settings.outbound_stat_name, service, port, subset.name),
     )
 
 
@@ -369,6 +371,7 @@ def app_cluster(port: InboundPort, own: str, settings: Settings, attachment: ir.
         discovery=ir.Discovery.STATIC if endpoint else ir.Discovery.ORIGINAL_DST,
         protocol=upstream,
         service=port.service,
+        stat_name=port.stat_name,
         endpoints=(endpoint,) if endpoint else (),
         balancing=ir.LoadBalancing(algorithm=ir.Algorithm.ROUND_ROBIN if endpoint else ir.Algorithm.PROVIDED),
         connections=port.connections or default_connections(settings),

@@ -90,6 +90,7 @@ class InboundPort:
 
     ``owner`` is that Sidecar, for tracing. ``bound``: it has a listener of its own, at ``bind``.
     ``endpoint``: where the application really listens. ``tls``: for callers outside of the mesh.
+    ``stat_name``: what statistics call its cluster, if not by its name.
     """
 
     number: int
@@ -104,6 +105,7 @@ class InboundPort:
     connections: ir.Connections | None = None
     tls: ir.DownstreamTls | None = None
     source: ir.Source | None = None
+    stat_name: str = ""
 
     @property
     def kind(self) -> str:

@@ -15,6 +15,7 @@ from weft.compile.registry import Services
 from weft.compile.rules import Rules
 from weft.compile.service import Instance, Service, target_port
 from weft.compile.settings import Settings
+from weft.compile.stat_names import stat_name
 
 Pools = Mapping[tuple[str, int], ir.Connections]
 """Limits of connections by host and port of a service."""
@@ -47,11 +48,17 @@ def pools_of(services: tuple[Service, ...], rules: Rules) -> Pools:
 
 
 def inbound_ports(
-    own: Instance, services: tuple[Service, ...], modes: PeerModes, pools: Pools, scope: Scope
+    own: Instance,
+    services: tuple[Service, ...],
+    modes: PeerModes,
+    pools: Pools,
+    scope: Scope,
+    stat_names: str = "",
 ) -> tuple[InboundPort, ...]:
     """What the application serves: ports of its services, then those that it declares itself.
 
-    A Sidecar with ``ingress`` names them all. Its limits go before those of DestinationRules.
+    A Sidecar with ``ingress`` names them all. Its limits go before those of DestinationRules. ``stat_names``:
+    the pattern of names in statistics, if there is one.
     """
     found: dict[int, InboundPort] = {}
     for service in services:
@@ -66,6 +73,7 @@ def inbound_ports(
                 mode=modes.of(number),
                 service=ref,
                 connections=scope.connections or pools.get((service.host, port.number)),
+                stat_name=stat_name(stat_names, service, port, target=number),
             )
     for name, number in own.ports:
         if number not in found:
@@ -98,6 +106,7 @@ def _port(part: Ingress, known: InboundPort | None, modes: PeerModes, scope: Sco
         connections=part.connections or scope.connections or (known.connections if known else None),
         tls=part.tls if ended else None,
         source=part.source,
+        stat_name=known.stat_name if known is not None else "",
     )
 
 

@@ -59,7 +59,8 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         sending = memo(_named, sending)
     modes = world.peer_modes(namespace, labels)
     behind = memo(selecting, world.services, own)
-    ports = memo(inbound_ports, own, behind, modes, memo(pools_of, behind, world.rules(view, ())), scope)
+    pools = memo(pools_of, behind, world.rules(view, ()))
+    ports = memo(inbound_ports, own, behind, modes, pools, scope, settings.inbound_stat_name)
     receiving = memo(receiving_of, attachment, settings, own.address, ports, modes)
     return ir.Proxy(
         identity=identity,

@@ -7,10 +7,13 @@ remembered by their inputs, so a new world pays only for what became different.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final, TypeVar, cast
 
 from weft.compile import kubernetes
 from weft.compile.backends import Backing, PeersByService, peers_of
+from weft.compile.discovery import Changes, capped, caps, changes_between, hidden
+from weft.compile.discovery import seen as visible
 from weft.compile.gatewayapi.facts import Facts
 from weft.compile.gatewayapi.mesh_streams import with_streams
 from weft.compile.hosts import is_wildcard
@@ -71,6 +74,7 @@ class World:
     __slots__ = (
         "_kinds",
         "_lists",
+        "_seen",
         "given",
         "instances",
         "key_sets",
@@ -84,6 +88,7 @@ class World:
     def __init__(
         self,
         kinds: Mapping[type[Resource], Kind],
+        seen: Mapping[type[Resource], Kind],
         settings: Settings,
         given: Settings | None,
         trust_domain: str,
@@ -95,6 +100,7 @@ class World:
         memo: Memo,
     ) -> None:
         self._kinds = kinds
+        self._seen = seen
         self._lists = lists
         self.settings = settings
         self.given = given
@@ -121,7 +127,10 @@ class World:
         ``trust_domain``: that of the authority, whatever a MeshConfig says.
         """
         first = (settings or Settings()).signed_in(trust_domain)
-        empty = cls({}, first, settings, trust_domain, {}, Services(), Instances(), {}, None, Memo())
+        nothing: Mapping[type[Resource], Kind] = {}
+        empty = cls(
+            nothing, nothing, first, settings, trust_domain, {}, Services(), Instances(), {}, None, Memo()
+        )
         return empty.replace(resources, (), vips)
 
     def replace(
@@ -153,27 +162,29 @@ class World:
         settings = settings.signed_in(self.trust_domain)
         again = settings != self.settings
         settings = settings if again else self.settings
-        known = assign(_wanted(kinds, changes), {**self.vips, **(vips or {})})
+        seen, visible = self._seen_after(kinds, changes, settings)
+        known = assign(_wanted(seen, visible), {**self.vips, **(vips or {})})
         return World(
             kinds,
+            seen,
             settings,
             self.given,
             self.trust_domain,
             known,
-            self._services_after(kinds, changes, settings, known, again),
-            self._instances_after(changes),
-            self._lists_after(changes),
+            self._services_after(seen, visible, settings, known, again),
+            self._instances_after(visible),
+            self._lists_after(visible),
             key_sets,
             self.memo,
         )
 
     def all(self, kind: type[R]) -> Mapping[Key, R]:
         """All resources of a kind; the same object in every world in which none of them differs."""
-        return _table(self._kinds, kind)
+        return _table(self._seen, kind)
 
     def keys(self) -> frozenset[Key]:
         """Keys of all resources."""
-        return frozenset(key for table in self._kinds.values() for key in table)
+        return frozenset(key for table in self._seen.values() for key in table)
 
     @property
     def backing(self) -> Backing:
@@ -262,33 +273,45 @@ class World:
         rules = self.all(PeerAuthentication)
         return self.memo(modes_of, rules, namespace, labels, self.settings.root_namespace, self.memo)
 
+    def _seen_after(
+        self, kinds: Mapping[type[Resource], Kind], changes: Changes, settings: Settings
+    ) -> tuple[Mapping[type[Resource], Kind], Changes]:
+        """What the mesh looks at of all resources, and what of that differs now."""
+        if not settings.discovery and self._seen is self._kinds:
+            return kinds, changes
+        out = hidden(settings.discovery, kinds, _table(kinds, Namespace))
+        seen = {kind: self.memo(visible, kind, table, out) for kind, table in kinds.items()} if out else kinds
+        return seen, changes_between(self._seen, seen)
+
     def _services_after(
         self,
         kinds: Mapping[type[Resource], Kind],
-        changes: Mapping[type[Resource], Mapping[Key, Resource | None]],
+        changes: Changes,
         settings: Settings,
         vips: Mapping[Host, str],
         again: bool,
     ) -> Services:
         spaces = self.memo(_distributions, _table(kinds, Namespace))
         again = again or spaces != self.memo(_distributions, self.all(Namespace))
+        limits = self.memo(caps, settings.entry_visibility, _table(kinds, Namespace))
+        again = again or limits != self.memo(caps, settings.entry_visibility, self.all(Namespace))
         fresh: dict[Key, tuple[Service, ...]] = {}
         for kind in (KubernetesService, ServiceEntry):
             table: Mapping[Key, Resource | None] = (
                 kinds.get(kind, _NONE) if again else changes.get(kind, _NONE)
             )
             for key, resource in (*table.items(), *changes.get(kind, _NONE).items()):
-                fresh[key] = _services(resource, vips, settings, spaces)
+                fresh[key] = _services(resource, vips, settings, spaces, limits)
         moved = (
             {host for host in vips if vips[host] != self.vips.get(host)} if vips is not self.vips else set()
         )
         for kind in (KubernetesService, ServiceEntry) if moved else ():
             for key, resource in kinds.get(kind, _NONE).items():
                 if key not in fresh and any(host in moved for host in _hosts(resource)):
-                    fresh[key] = _services(resource, vips, settings, spaces)
+                    fresh[key] = _services(resource, vips, settings, spaces, limits)
         return self.services.replace(fresh)
 
-    def _instances_after(self, changes: Mapping[type[Resource], Mapping[Key, Resource | None]]) -> Instances:
+    def _instances_after(self, changes: Changes) -> Instances:
         change = changes.get(WorkloadEntry)
         if not change:
             return self.instances
@@ -297,7 +320,7 @@ class World:
             put, [(key.namespace, key.name) for key, r in change.items() if r is None]
         )
 
-    def _lists_after(self, changes: Mapping[type[Resource], Mapping[Key, Resource | None]]) -> Lists:
+    def _lists_after(self, changes: Changes) -> Lists:
         if not changes.keys() & {EndpointSlice, Endpoints}:
             return self._lists
         lists = dict(self._lists)
@@ -339,7 +362,11 @@ def _distributions(spaces: Mapping[Key, Namespace]) -> Mapping[str, str]:
 
 
 def _services(
-    resource: Resource | None, vips: Mapping[Host, str], settings: Settings, spaces: Mapping[str, str]
+    resource: Resource | None,
+    vips: Mapping[Host, str],
+    settings: Settings,
+    spaces: Mapping[str, str],
+    limits: Mapping[str, str],
 ) -> tuple[Service, ...]:
     if isinstance(resource, KubernetesService):
         namespace = resource.metadata.namespace
@@ -350,7 +377,10 @@ def _services(
         own = tuple(
             (host, vips[namespace, host]) for host in resource.spec.hosts if (namespace, host) in vips
         )
-        return service_entry.services(resource, own, settings, spaces.get(namespace, ""))
+        made = service_entry.services(resource, own, settings, spaces.get(namespace, ""))
+        if not limits:
+            return made
+        return tuple(replace(one, export_to=capped(one.export_to, namespace, limits)) for one in made)
     return ()
 
 
@@ -367,9 +397,7 @@ def _hosts(resource: Resource | None) -> tuple[Host, ...]:
     return ()
 
 
-def _wanted(
-    kinds: Mapping[type[Resource], Kind], changes: Mapping[type[Resource], Mapping[Key, Resource | None]]
-) -> tuple[Host, ...]:
+def _wanted(kinds: Mapping[type[Resource], Kind], changes: Changes) -> tuple[Host, ...]:
     found = (
         host
         for kind in (KubernetesService, ServiceEntry)

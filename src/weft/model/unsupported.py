@@ -17,6 +17,36 @@ _OUTLIERS: Final = (
     "spec.subsets[].trafficPolicy.portLevelSettings[].outlierDetection",
 )
 
+_NO_AMBIENT: Final = "it is for Istio's ambient mode; every workload of weft has a sidecar"
+_NO_INGRESS: Final = "weft reads no Ingress: write a Gateway with routes"
+_PORTS: Final = "a node gives each sidecar ports that are free, and sends its traffic there itself"
+_OWN_ENVOY: Final = "weft runs the Envoy that is installed beside it"
+_OWN_BOOTSTRAP: Final = "weft writes the bootstrap: an EnvoyFilter for BOOTSTRAP changes it"
+_ENROLLED: Final = "a proxy learns of its control plane from its node, which is enrolled there"
+# Fields of MeshConfig's defaultConfig, and of the annotation proxy.istio.io/config.
+_STARTS: Final[Mapping[str, str]] = {
+    "availabilityZone": "the locality of a workload tells its zone",
+    "binaryPath": _OWN_ENVOY,
+    "configPath": _OWN_BOOTSTRAP,
+    "connectionSettings.listenerConnectionLimit": "as in Istio: globalDownstreamConnectionLimit works",
+    "controlPlaneAuthPolicy": "proxies and control plane always speak mutual TLS",
+    "customConfigFile": _OWN_BOOTSTRAP,
+    "discoveryAddress": _ENROLLED,
+    "discoveryRefreshDelay": "configuration is pushed as soon as it changes",
+    "extraStatTags": "metrics have the labels of Istio's; a tag needs not be declared",
+    "holdApplicationUntilProxyStarts": "an application is always started when its sidecar is ready",
+    "image": _OWN_ENVOY,
+    "interceptionMode": "a node chooses how it captures, or --capture of weft run and weft up does",
+    "privateKeyProvider": "Envoy 1.40 has no cryptomb and no qat, but in its contrib build",
+    "proxyAdminPort": "Envoy's admin is on a Unix socket: 'weft proxy' asks it",
+    "proxyBootstrapTemplatePath": _OWN_BOOTSTRAP,
+    "proxyHeaders.metadataExchangeHeaders": "sidecars of weft add no such headers to requests",
+    "sds": "certificates always come by SDS",
+    "statNameLength": "Envoy has no limit to the names of statistics",
+    "statsCompression": "statistics are fetched on the same host, where it would only cost",
+    "statusPort": "a node probes applications itself, and answers for its sidecars",
+}
+
 UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
     "/Service": {
         "spec.allocateLoadBalancerNodePorts": _NO_BALANCER,
@@ -27,6 +57,13 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
         "spec.loadBalancerSourceRanges": _NO_BALANCER,
         "spec.ports[].nodePort": _NO_PORTS,
         "spec.sessionAffinityConfig": "a client keeps its endpoint as long as that is there",
+    },
+    "gateway.networking.k8s.io/BackendTLSPolicy": {
+        "spec.options": "the Gateway API defines none; MeshConfig's tlsDefaults limit versions and ciphers",
+    },
+    "gateway.networking.k8s.io/GatewayClass": {
+        "spec.parametersRef": "parameters are the Gateway's own, or a ConfigMap's with the label "
+        "gateway.istio.io/defaults-for-class",
     },
     "networking.istio.io/DestinationRule": {
         f"{place}.consecutiveErrors": "consecutive5xxErrors and consecutiveGatewayErrors took its place"
@@ -44,6 +81,20 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "networking.istio.io/WorkloadGroup": {
         "spec.probe.exec": "it would run on hosts whatever the group says: give the command to the workload",
+    },
+    "weft.dev/MeshConfig": {
+        "spec.configSources": "configuration comes by the API, or from the folder of --config",
+        "spec.hboneIdleTimeout": _NO_AMBIENT,
+        "spec.ingressClass": _NO_INGRESS,
+        "spec.ingressControllerMode": _NO_INGRESS,
+        "spec.ingressSelector": _NO_INGRESS,
+        "spec.ingressService": _NO_INGRESS,
+        "spec.proxyHttpPort": "applications are captured; 'weft run --capture env' gives each a proxy",
+        "spec.proxyInboundListenPort": _PORTS,
+        "spec.proxyListenPort": _PORTS,
+        "spec.serviceScopeConfigs": _NO_AMBIENT,
+        "spec.verifyCertificateAtClient": "servers are verified unless insecureSkipVerify is said",
+        **{f"spec.defaultConfig.{field}": why for field, why in _STARTS.items()},
     },
 }
 

@@ -9,6 +9,7 @@ from weft.compile.gatewayapi.backend_tls_policy import backend_tls, verdict_of
 from weft.compile.gatewayapi.backends import backend_of
 from weft.compile.gatewayapi.binding import attached, bound, parents_of
 from weft.compile.gatewayapi.facts import GROUP, Facts
+from weft.compile.gatewayapi.infrastructure import unheeded
 from weft.compile.gatewayapi.layer4 import backends
 from weft.compile.gatewayapi.listener_set import attachment, gateway_of
 from weft.compile.gatewayapi.listener_tls import MODE_OPTION, MODES, OPTIONS
@@ -63,6 +64,10 @@ def _of_gateway(gateway: Gateway, facts: Facts) -> Iterator[Problem]:
         if address.type == "Hostname":
             message = "a gateway is reached at the addresses of its host, whatever name is asked for"
             yield _problem(gateway.key, message, f"spec.addresses[{number}]", "remove it")
+    for part in unheeded(gateway, facts.config_maps):
+        message = f"weft makes the proxy of a Gateway only: {part} in the ConfigMap has no effect"
+        hint = "labels and annotations below deployment.spec.template have one"
+        yield _problem(gateway.key, message, "spec.infrastructure.parametersRef", hint)
     yield from _of_listeners(gateway, facts)
     if asked_for(gateway.metadata.annotations):
         yield from _without_http3(gateway, facts)
