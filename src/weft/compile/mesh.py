@@ -83,7 +83,7 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         post_quantum=spec.compliance_policy == "pqc",
         keepalive=policies.keepalive(spec.tcp_keepalive),
         nearness=policies.nearness(spec.zone_aware_lb_setting, spec.locality_lb_setting) or default.nearness,
-        upgrade=_UPGRADE.get(str(spec.h2_upgrade_policy)),
+        upgrade=_upgrade(spec),
         dns_refresh=spec.dns_refresh_rate or default.dns_refresh,
         path_normalization=_NORMALIZATION.get(
             str(spec.path_normalization.normalization) if spec.path_normalization else "",
@@ -104,10 +104,21 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         export_destination_rules=tuple(
             spec.default_destination_rule_export_to or default.export_destination_rules
         ),
-        ingress_class=spec.ingress_class or default.ingress_class,
+        discovery=tuple(spec.discovery_selectors or ()),
+        entry_visibility=spec.service_entry_visibility,
+        inbound_stat_name=spec.inbound_cluster_stat_name or "",
+        outbound_stat_name=spec.outbound_cluster_stat_name or "",
+        providers=spec.extension_providers or (),
     )
     topology = spec.default_config.gateway_topology if spec.default_config is not None else None
     return _with_default_policy(_behind(made, topology), spec.default_traffic_policy)
+
+
+def _upgrade(spec: MeshConfigSpec) -> bool | None:
+    """Whether requests travel by HTTP/2: not by default where names of HTTP/1 headers keep their case."""
+    headers = spec.default_config.proxy_headers if spec.default_config is not None else None
+    keeps_case = headers is not None and bool(headers.preserve_http1_header_case)
+    return _UPGRADE.get(str(spec.h2_upgrade_policy), False if keeps_case else None)
 
 
 def _behind(made: Settings, topology: Topology | None) -> Settings:

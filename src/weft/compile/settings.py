@@ -10,6 +10,9 @@ from ipaddress import IPv4Network, IPv6Network
 from weft import ir
 from weft.compile.nearness import MESH_DEFAULT, Nearness
 from weft.compile.policy import ClientTls
+from weft.model.extension_provider import ExtensionProvider
+from weft.model.mesh_config import ServiceEntryVisibility
+from weft.model.resource import LabelSelector
 from weft.names import CLUSTER_DOMAIN, PASSTHROUGH_CLUSTER, ROOT_NAMESPACE, TRUST_DOMAIN
 
 DEFAULT_RETRY = ir.Retry(
@@ -53,6 +56,10 @@ class Settings:
     believed (gatewayTopology).
     ``key_networks``: keys of issuers may be fetched there though it is not public; with ``key_plaintext``
     over plain HTTP.
+    ``*_stat_name``: patterns of what statistics call clusters.
+    ``discovery``: which namespaces are looked at; none: all. ``entry_visibility``: how far ServiceEntries
+    may be seen.
+    ``providers`` are what proxies may use of outside the mesh, by name.
     ``upgrade``: HTTP/2 to every ``http`` port (True), to none (False), or between sidecars (None).
     """
 
@@ -89,10 +96,14 @@ class Settings:
     export_services: tuple[str, ...] = ("*",)
     export_virtual_services: tuple[str, ...] = ("*",)
     export_destination_rules: tuple[str, ...] = ("*",)
-    ingress_class: str = "istio"
+    inbound_stat_name: str = ""
+    outbound_stat_name: str = ""
     tls_limits: ir.TlsLimits = NO_LIMITS
     mesh_limits: ir.TlsLimits = NO_LIMITS
+    providers: tuple[ExtensionProvider, ...] = ()
     post_quantum: bool = False
+    discovery: tuple[LabelSelector, ...] = ()
+    entry_visibility: ServiceEntryVisibility | None = None
     controllers: frozenset[str] = frozenset({"weft.dev/gateway-controller", "istio.io/gateway-controller"})
 
     def enforced(self, limits: ir.TlsLimits) -> ir.TlsLimits:
