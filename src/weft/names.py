@@ -38,6 +38,11 @@ JWT_PAYLOAD: Final = "payload"
 # What policies that are tried out come to is told under names that begin so (Istio, authz/model).
 DRY_RUN_ALLOW: Final = "istio_dry_run_allow_"
 DRY_RUN_DENY: Final = "istio_dry_run_deny_"
+# The same of policies that an authorizer decides about, and what begins the names of their rules; what ends
+# those of rules that refuse what they fit, because there is nobody to decide (authz/builder).
+CONSULTATION: Final = "istio_ext_authz_"
+CONSULTATION_RULE: Final = "istio-ext-authz"
+CONSULTATION_IN_VAIN: Final = "-deny-due-to-bad-CUSTOM-action"
 
 VIRTUAL_OUTBOUND: Final = "virtualOutbound"
 VIRTUAL_INBOUND: Final = "virtualInbound"

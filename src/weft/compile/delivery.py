@@ -189,6 +189,7 @@ def _needed(listener: ir.Listener) -> frozenset[str]:
     """Clusters that a listener uses in ways that cannot wait."""
     found = {to.cluster for to in listener.udp.destinations} if listener.udp is not None else set()
     for handler in _handlers(listener):
+        found |= {one.authorizer.cluster for one in handler.consultations if one.authorizer is not None}
         if isinstance(handler, ir.HttpHandler):
             found |= {limit.service.cluster for limit in handler.rate_limits if limit.service is not None}
             found |= {authorizer.cluster for authorizer in handler.authorizers}

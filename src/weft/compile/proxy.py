@@ -8,6 +8,7 @@ from weft import ir
 from weft.compile.authorizers import asked_for, prepared
 from weft.compile.handling import handled
 from weft.compile.istio.authorization_policy import guard_of, guarded, selected
+from weft.compile.istio.custom_policy import consultations_of, consulted
 from weft.compile.istio.envoy_filter import patches_of, wants_metadata
 from weft.compile.istio.request_authentication import authenticated, authentication_of
 from weft.compile.own_settings import handling
@@ -50,7 +51,9 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
         own, root, memo = itself(world, identity), world.settings.root_namespace, world.memo
         if chosen := selected(policies, identity.name.namespace, own.labels, root, memo):
             guard = guard_of(chosen, world.settings, memo)
-            proxy = replace(proxy, listeners=guarded(proxy.listeners, guard, memo))
+            asked = consultations_of(chosen, world.settings, world.services, memo)
+            listeners = consulted(guarded(proxy.listeners, guard, memo), asked, memo)
+            proxy = replace(proxy, listeners=listeners)
     if world.memo(asked_for, world.all(HTTPRoute)):
         proxy = prepared(proxy, world.memo)
     proxy = handled(proxy, handling(world, identity), world.memo)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from weft.emit.filters.cluster_discovery import WAIT
+from weft.emit.filters.external_authorization import of_connections
 from weft.emit.filters.forward_proxy import name_cache
 from weft.emit.filters.rbac import NETWORK as RBAC
 from weft.emit.filters.rbac import network as access_rules
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _TCP_PROXY: Final = "envoy.filters.network.tcp_proxy"
 _SET_FILTER_STATE: Final = "envoy.filters.network.set_filter_state"
 _SNI_FORWARD_PROXY: Final = "envoy.filters.network.sni_dynamic_forward_proxy"
+_BUFFER: Final = 1 << 20  # Envoy's own limit
 _UPSTREAM_ALPN: Final = "envoy.network.application_protocols"
 
 
@@ -130,7 +132,8 @@ def _filters(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> l
             alpn = [_alpn(handler.alpn)] if handler.alpn else []
             if handler.look_up_port is not None:
                 alpn.append(_sni_lookup(handler.look_up_port))
-            return [*access_rules(handler), *alpn, _tcp_proxy(handler, direction, telemetry, mutual=mutual)]
+            guard = [*of_connections(handler), *access_rules(handler)]
+            return [*guard, *alpn, _tcp_proxy(handler, direction, telemetry, mutual=mutual)]
 
 
 def _chain(
@@ -142,6 +145,8 @@ def _chain(
         filters=_filters(unit, direction, telemetry),
         metadata=source_metadata(unit.handler.source),
     )
+    if unit.epoch:
+        made.metadata.filter_metadata["weft"].fields["epoch"].number_value = unit.epoch
     if unit.tls is not None:
         made.transport_socket.CopyFrom(quic(unit.tls) if over_quic else downstream(unit.tls))
         made.transport_socket_connect_timeout.CopyFrom(duration(unit.handshake_timeout))
@@ -188,6 +193,16 @@ def _listener_filters(unit: Listener) -> list[listener_v3.ListenerFilter]:
     return made
 
 
+def _buffer_limit(unit: Listener) -> int | None:
+    """What an authorizer is shown of a body is kept meanwhile, and must fit."""
+    chains = unit.chains if unit.default_chain is None else (*unit.chains, unit.default_chain)
+    handlers = [chain.handler for chain in chains if isinstance(chain.handler, HttpHandler)]
+    asked = [one.authorizer for handler in handlers for one in handler.consultations]
+    asked += (authorizer for handler in handlers for authorizer in handler.authorizers)
+    shown = max((one.body.max_bytes for one in asked if one is not None and one.body is not None), default=0)
+    return shown if shown > (unit.buffer_limit or _BUFFER) else unit.buffer_limit
+
+
 def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
     """One listener. Its port is shared (``enable_reuse_port``) only when asked for: of two Envoys with the
     same address and port each would get a part of the connections, and nobody would notice.
@@ -220,8 +235,8 @@ def listener(unit: Listener, telemetry: Telemetry) -> listener_v3.Listener:
         made.bind_to_port.CopyFrom(boolean(False))
     if unit.hand_over:
         made.use_original_dst.CopyFrom(boolean(True))
-    if unit.buffer_limit is not None:
-        made.per_connection_buffer_limit_bytes.CopyFrom(uint32(unit.buffer_limit))
+    if (limit := _buffer_limit(unit)) is not None:
+        made.per_connection_buffer_limit_bytes.CopyFrom(uint32(limit))
     if made.listener_filters:
         made.listener_filters_timeout.CopyFrom(duration(unit.inspect_timeout))
         made.continue_on_listener_filters_timeout = unit.continue_on_inspect_timeout

@@ -66,7 +66,10 @@ class Authorizer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consultation:
-    """An authorizer decides about what ``rules`` fit; everything else passes without a question."""
+    """An authorizer decides about what ``rules`` fit; everything else passes without a question.
 
-    authorizer: Authorizer
+    None: there is nobody to ask, so that what they fit is refused. The rules have the action ``DENY``.
+    """
+
+    authorizer: Authorizer | None
     rules: AccessRules

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from weft.ir.authentication import RequestAuthentication
 from weft.ir.authorization import Authorization
-from weft.ir.external_authorization import Authorizer
+from weft.ir.external_authorization import Authorizer, Consultation
 from weft.ir.rate_limit import RateLimit
 from weft.ir.route import Destination, RouteTable, Source
 from weft.ir.tls import DownstreamTls
@@ -128,10 +128,12 @@ class HttpHandler:
 
     ``routes`` is a table's name (RDS) or a table of its own (inbound). ``trusted_hops`` counts the
     proxies in front whose ``x-forwarded-for`` is believed; ``edge`` sanitises what clients claim.
+    ``strangers``: who calls is nobody of the mesh; what it says of its request's past is not believed.
     ``explicit_proxy``: clients name the host themselves (``http_proxy``), and may ask for tunnels (CONNECT).
     ``looks_up``: some of its clusters have ``Discovery.NAMED``: the host of a request is looked up for them.
     ``on_demand``: a cluster that a route leads to and that is not there is asked for.
-    ``authorization``: stages that a request passes in this order.
+    ``consultations`` come first, then ``authentication``; ``authorization``: stages that a request passes in
+    this order; ``authorizers``: those that its routes ask for, each of them once.
     """
 
     stat_prefix: str
@@ -142,6 +144,7 @@ class HttpHandler:
     explicit_proxy: bool = False
     looks_up: bool = False
     trusted_hops: int = 0
+    strangers: bool = False
     server_name: str = ""
     headers: OwnHeaders = OwnHeaders()
     limits: HttpLimits = HttpLimits()
@@ -150,6 +153,7 @@ class HttpHandler:
     source: Source | None = None
     rate_limits: tuple[RateLimit, ...] = ()
     authorizers: tuple[Authorizer, ...] = ()
+    consultations: tuple[Consultation, ...] = ()
     authentication: RequestAuthentication | None = None
     authorization: tuple[Authorization, ...] = ()
     on_demand: bool = False
@@ -181,6 +185,7 @@ class TcpHandler:
     tunnel: Tunnel | None = None
     look_up_port: int | None = None
     source: Source | None = None
+    consultations: tuple[Consultation, ...] = ()
     authorization: tuple[Authorization, ...] = ()
     on_demand: bool = False
 
@@ -212,13 +217,17 @@ class ChainMatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterChain:
-    """``transport`` in the match is ``tls`` or ``raw_buffer``; ``name`` is unique in its listener."""
+    """``transport`` in the match is ``tls`` or ``raw_buffer``; ``name`` is unique in its listener.
+
+    ``epoch`` has no meaning but that the connections of another one are ended.
+    """
 
     name: str
     match: ChainMatch
     handler: HttpHandler | TcpHandler
     tls: DownstreamTls | None = None
     handshake_timeout: timedelta = timedelta(seconds=5)
+    epoch: int = 0
 
 
 class Receive(StrEnum):

@@ -1,13 +1,77 @@
-"""Providers of MeshConfig: authorizers, collectors of traces and logs."""
+"""Providers of MeshConfig: authorizers, collectors of traces and logs.
+
+Istio takes a MeshConfig with providers that cannot work, as long as nobody uses them: so these are warnings.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Final, Literal
 
 from pydantic import Field
 
-from weft.model.base import Shape
+from weft.model.base import Flaw, Shape, wire_name
+from weft.model.hosts import fqdn, is_address, namespaced
 from weft.model.scalars import Bool, Json, ProtoDuration, ProtoInt, Text, UInt
+
+# The statuses that Envoy may answer with (envoy.type.v3.StatusCode).
+_STATUSES: Final = frozenset(
+    {
+        0,
+        100,
+        *range(200, 209),
+        226,
+        *range(300, 306),
+        307,
+        308,
+        *range(400, 418),
+        421,
+        422,
+        423,
+        424,
+        426,
+        428,
+    }
+    | {429, 431, *range(500, 509), 510, 511}
+)
+
+
+def status_of(text: str | None) -> int | None:
+    """A ``statusOnError``; None without one.
+
+    Raises:
+        ValueError: when it is none that Envoy answers with.
+    """
+    if not text:
+        return None
+    if not text.isascii() or not text.removeprefix("+").isdigit() or int(text) not in _STATUSES:
+        raise ValueError(f"{text!r} is not a status that a proxy answers with")
+    return int(text)
+
+
+class Served(Shape):
+    """Something that a service of the mesh does, at a port of it."""
+
+    service: Text | None = None
+    """``[NAMESPACE/]HOST``; without the namespace only one may have a service of that name."""
+    port: UInt | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """Both are there (Istio's validation of extension providers)."""
+        if not 1 <= (self.port or 0) <= 65535:
+            yield Flaw(("port",), f"{self.port or 0} is not a port: write 1 to 65535", warns=True)
+        for complaint in _service(self.service or ""):
+            hint = "as 'auth.default.svc.cluster.local' or 'default/auth.default.svc.cluster.local'"
+            yield Flaw(("service",), complaint, hint, warns=True)
+
+
+def _service(name: str) -> Iterator[str]:
+    if not name:
+        yield "the service is missing"
+    elif "/" in name:
+        yield from (complaint for complaint in namespaced(name, gateway=False) if complaint)
+    elif not is_address(name) and (complaint := fqdn(name)):
+        yield complaint
 
 
 class EnvoyExternalAuthorizationRequestBody(Shape):
@@ -18,35 +82,61 @@ class EnvoyExternalAuthorizationRequestBody(Shape):
     pack_as_bytes: Bool | None = None
 
 
-class EnvoyExternalAuthorizationHttpProvider(Shape):
-    """``EnvoyExternalAuthorizationHttpProvider`` of MeshConfig."""
+class Authorizer(Served):
+    """Somebody who is asked about requests."""
 
-    service: Text | None = None
-    port: UInt | None = None
     timeout: ProtoDuration | None = None
-    path_prefix: Text | None = None
     fail_open: Bool | None = None
     clear_route_cache: Bool | None = None
     status_on_error: Text | None = None
+    include_request_body_in_check: EnvoyExternalAuthorizationRequestBody | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """A status that there is."""
+        yield from super().flaws()
+        try:
+            status_of(self.status_on_error)
+        except ValueError as error:
+            yield Flaw(("statusOnError",), str(error), "as '403' or '503'", warns=True)
+
+
+class EnvoyExternalAuthorizationHttpProvider(Authorizer):
+    """``EnvoyExternalAuthorizationHttpProvider`` of MeshConfig."""
+
+    path_prefix: Text | None = None
     include_headers_in_check: tuple[Text, ...] | None = None
     include_request_headers_in_check: tuple[Text, ...] | None = None
     include_additional_headers_in_check: dict[str, Text] | None = None
-    include_request_body_in_check: EnvoyExternalAuthorizationRequestBody | None = None
     headers_to_upstream_on_allow: tuple[Text, ...] | None = None
     headers_to_downstream_on_deny: tuple[Text, ...] | None = None
     headers_to_downstream_on_allow: tuple[Text, ...] | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """A path that is one; tests of header names that test something."""
+        yield from super().flaws()
+        if self.path_prefix and not self.path_prefix.startswith("/"):
+            message = f"{self.path_prefix!r} does not begin with '/'"
+            yield Flaw(("pathPrefix",), message, "write one before it", warns=True)
+        for name in HEADER_LISTS:
+            for number, header in enumerate(getattr(self, name) or ()):
+                if header == "*":
+                    path = (wire_name(self, name), number)
+                    message = "'*' alone is no test of a name: every request that is meant is refused"
+                    yield Flaw(path, message, "as 'x-*' or '*-id'", warns=True)
 
-class EnvoyExternalAuthorizationGrpcProvider(Shape):
+
+HEADER_LISTS: Final = (
+    "include_request_headers_in_check",
+    "include_headers_in_check",
+    "headers_to_downstream_on_deny",
+    "headers_to_downstream_on_allow",
+    "headers_to_upstream_on_allow",
+)
+"""Fields with names of headers, where a ``*`` may begin or end one."""
+
+
+class EnvoyExternalAuthorizationGrpcProvider(Authorizer):
     """``EnvoyExternalAuthorizationGrpcProvider`` of MeshConfig."""
-
-    service: Text | None = None
-    port: UInt | None = None
-    timeout: ProtoDuration | None = None
-    fail_open: Bool | None = None
-    clear_route_cache: Bool | None = None
-    status_on_error: Text | None = None
-    include_request_body_in_check: EnvoyExternalAuthorizationRequestBody | None = None
 
 
 class HttpHeader(Shape):
@@ -57,11 +147,9 @@ class HttpHeader(Shape):
     env_name: Text | None = None
 
 
-class ZipkinTracingProvider(Shape):
+class ZipkinTracingProvider(Served):
     """``ZipkinTracingProvider`` of MeshConfig."""
 
-    service: Text | None = None
-    port: UInt | None = None
     max_tag_length: UInt | None = None
     enable_64bit_trace_id: Bool | None = Field(default=None, alias="enable64bitTraceId")
     path: Text | None = None
@@ -70,20 +158,22 @@ class ZipkinTracingProvider(Shape):
     headers: tuple[HttpHeader, ...] | None = None
 
 
-class LightstepTracingProvider(Shape):
+class LightstepTracingProvider(Served):
     """``LightstepTracingProvider`` of MeshConfig."""
 
-    service: Text | None = None
-    port: UInt | None = None
     access_token: Text | None = None
     max_tag_length: UInt | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """A token."""
+        yield from super().flaws()
+        if not self.access_token:
+            yield Flaw(("accessToken",), "the access token is missing", warns=True)
 
-class DatadogTracingProvider(Shape):
+
+class DatadogTracingProvider(Served):
     """``DatadogTracingProvider`` of MeshConfig."""
 
-    service: Text | None = None
-    port: UInt | None = None
     max_tag_length: UInt | None = None
 
 
@@ -104,11 +194,9 @@ class StackdriverProvider(Shape):
     logging: Logging | None = None
 
 
-class OpenCensusAgentTracingProvider(Shape):
+class OpenCensusAgentTracingProvider(Served):
     """``OpenCensusAgentTracingProvider`` of MeshConfig."""
 
-    service: Text | None = None
-    port: UInt | None = None
     context: (
         tuple[Literal["UNSPECIFIED", "W3C_TRACE_CONTEXT", "GRPC_BIN", "CLOUD_TRACE_CONTEXT", "B3"], ...]
         | None
@@ -116,11 +204,9 @@ class OpenCensusAgentTracingProvider(Shape):
     max_tag_length: UInt | None = None
 
 
-class SkyWalkingTracingProvider(Shape):
+class SkyWalkingTracingProvider(Served):
     """``SkyWalkingTracingProvider`` of MeshConfig."""
 
-    service: Text | None = None
-    port: UInt | None = None
     access_token: Text | None = None
 
 
@@ -171,17 +257,21 @@ class DynatraceSampler(Shape):
     http_service: DynatraceApi | None = None
 
 
-class OpenTelemetryTracingProvider(Shape):
+class OpenTelemetryTracingProvider(Served):
     """``OpenTelemetryTracingProvider`` of MeshConfig."""
 
-    service: Text | None = None
-    port: UInt | None = None
     max_tag_length: UInt | None = None
     http: HttpService | None = None
     grpc: GrpcService | None = None
     resource_detectors: ResourceDetectors | None = None
     service_attribute_enrichment: Literal["ISTIO_CANONICAL", "OTEL_SEMANTIC_CONVENTIONS"] | None = None
     dynatrace_sampler: DynatraceSampler | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """One way of sending."""
+        yield from super().flaws()
+        if self.http is not None and self.grpc is not None:
+            yield Flaw(("http",), "spans go by http or by grpc", "keep one of them", warns=True)
 
 
 class PrometheusMetricsProvider(Shape):
@@ -203,11 +293,9 @@ class EnvoyFileAccessLogProvider(Shape):
     omit_empty_values: Bool | None = None
 
 
-class EnvoyHttpGrpcV3LogProvider(Shape):
+class EnvoyHttpGrpcV3LogProvider(Served):
     """``EnvoyHttpGrpcV3LogProvider`` of MeshConfig."""
 
-    service: Text | None = None
-    port: UInt | None = None
     log_name: Text | None = None
     filter_state_objects_to_log: tuple[Text, ...] | None = None
     additional_request_headers_to_log: tuple[Text, ...] | None = None
@@ -215,11 +303,9 @@ class EnvoyHttpGrpcV3LogProvider(Shape):
     additional_response_trailers_to_log: tuple[Text, ...] | None = None
 
 
-class EnvoyTcpGrpcV3LogProvider(Shape):
+class EnvoyTcpGrpcV3LogProvider(Served):
     """``EnvoyTcpGrpcV3LogProvider`` of MeshConfig."""
 
-    service: Text | None = None
-    port: UInt | None = None
     log_name: Text | None = None
     filter_state_objects_to_log: tuple[Text, ...] | None = None
 
@@ -231,11 +317,9 @@ class EnvoyOpenTelemetryLogLogFormat(Shape):
     labels: Json | None = None
 
 
-class EnvoyOpenTelemetryLogProvider(Shape):
+class EnvoyOpenTelemetryLogProvider(Served):
     """``EnvoyOpenTelemetryLogProvider`` of MeshConfig."""
 
-    service: Text | None = None
-    port: UInt | None = None
     log_name: Text | None = None
     log_format: EnvoyOpenTelemetryLogLogFormat | None = None
 
@@ -267,3 +351,15 @@ class ExtensionProvider(Shape):
     envoy_tcp_als: EnvoyTcpGrpcV3LogProvider | None = None
     envoy_otel_als: EnvoyOpenTelemetryLogProvider | None = None
     sds: SDSProvider | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """A name, and one kind."""
+        if not self.name:
+            yield Flaw(("name",), "a provider without a name cannot be used", "add name", warns=True)
+        kinds = [name for name in type(self).model_fields if name != "name"]
+        there = [wire_name(self, name) for name in kinds if getattr(self, name) is not None]
+        if not there:
+            message = "the provider is of no kind: nothing can use it"
+            yield Flaw((), message, "add envoyExtAuthzGrpc, envoyExtAuthzHttp or another kind", warns=True)
+        elif len(there) > 1:
+            yield Flaw((there[1],), f"a provider is of one kind, not {' and '.join(there)}", "keep one")

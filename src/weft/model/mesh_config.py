@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, each, wire_name
+from weft.model.base import Flaw, Shape, each, twice, wire_name
 from weft.model.connection_pool import ConnectionPoolSettings, TcpKeepalive
 from weft.model.destination_rule import (
     ClientTLSSettings,
@@ -265,6 +265,12 @@ class MeshConfigSpec(Shape):
             yield from each(("trustDomain",), [trust_domain(self.trust_domain)])
         for number, name in enumerate(self.trust_domain_aliases or ()):
             yield from each(("trustDomainAliases", number), [trust_domain(name)])
+        names = [provider.name for provider in self.extension_providers or ()]
+        for number in twice(names):
+            if names[number]:
+                message = f"{names[number]!r} is there twice"
+                hint = "give each provider a name of its own"
+                yield Flaw(("extensionProviders", number, "name"), message, hint, warns=True)
         if self.mesh_mtls is not None and self.mesh_mtls.ecdh_curves:
             yield Flaw(("meshMTLS", "ecdhCurves"), "mTLS of the mesh has its own curves", "write tlsDefaults")
         retries = self.default_inbound_http_retry_policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -261,6 +262,7 @@ def _routes() -> ir.RouteTable:
                 attributes=(("SameSite", "Strict"),),
                 strict=True,
             ),
+            authorizers=_authorizers()[:1],
             operation="shop",
             source=ir.Source(path="/apis/x", rule=1, match=0),
             on_demand=False,
@@ -289,6 +291,45 @@ def _routes() -> ir.RouteTable:
     return ir.RouteTable(
         name="80", virtual_hosts=hosts, internal_only_headers=("x-internal",), response_headers=EDITS
     )
+
+
+def _authorizers() -> tuple[ir.Authorizer, ir.Authorizer]:
+    """By HTTP and by gRPC, each with all that it can have."""
+    names = (_text("exact", "x-user", ignore_case=True), _text("prefix", "x-"), _text("suffix", "-id"))
+    by_http = ir.Authorizer(
+        name="http",
+        cluster="mesh",
+        host="auth.example",
+        protocol=ir.AuthorizerProtocol.HTTP,
+        timeout=SECOND,
+        path_prefix="/check",
+        headers=names,
+        added_headers=(("x-from", "mesh"),),
+        upstream_headers=names,
+        denial_headers=names,
+        answer_headers=names,
+        fail_open=True,
+        error_status=503,
+        reroute=True,
+    )
+    by_grpc = ir.Authorizer(
+        name="grpc",
+        cluster="mesh",
+        host="auth",
+        protocol=ir.AuthorizerProtocol.GRPC,
+        timeout=SECOND,
+        body=ir.ShownBody(max_bytes=2 << 20, partial=True, as_bytes=True),
+    )
+    return by_http, by_grpc
+
+
+def _consultations() -> tuple[ir.Consultation, ...]:
+    fit = ir.AccessRule(
+        name="ns[a]-policy[b]-rule[0]", permissions=(ir.Anything(),), principals=(ir.Anything(),)
+    )
+    rules = ir.AccessRules(action=ir.RuleAction.DENY, rules=(fit,))
+    _, by_grpc = _authorizers()
+    return ir.Consultation(authorizer=by_grpc, rules=rules), ir.Consultation(authorizer=None, rules=rules)
 
 
 def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
@@ -371,6 +412,8 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         trusted_hops=1,
         looks_up=True,
         rate_limits=limits,
+        authorizers=(*_authorizers(), replace(_authorizers()[0], name="any", any_upstream_headers=True)),
+        consultations=_consultations(),
         preserve_external_request_id=True,
         path_normalization=ir.PathNormalization.NONE,
     )
@@ -391,6 +434,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         hash_source_ip=True,
         tunnel=ir.Tunnel(to="10.0.0.1:80", post=True),
         look_up_port=443,
+        consultations=_consultations(),
     )
     blackhole = ir.TcpHandler(stat_prefix="b", destinations=(ir.Destination(cluster="BlackHoleCluster"),))
 

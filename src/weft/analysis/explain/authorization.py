@@ -58,7 +58,7 @@ def judge(
         return None
     allowed, name = _decision(config, "", scene, opened)
     _leave(known, "enforced_", allowed, name)
-    title, cause = _named(name, origins)
+    title, cause = named(name, origins)
     if config.rules.action == _LOG:
         if name:
             answer.say("authz", f"marked for the audit by {title}", cause)
@@ -88,14 +88,14 @@ def logged(line: Mapping[str, Any], audits: Collection[str] = ()) -> dict[str, A
     name = refusal[1] if refusal is not None else line.get("authz_policy")
     if not isinstance(name, str) or name in audits or name in {"-", "none"}:
         name = ""
-    policy, rule = _parts(name)
+    policy, rule = parts(name)
     tried = [
         (_RESULTS[result], line.get(f"dry_run_{action}_policy"))
         for action in ("deny", "allow")
         if (result := line.get(f"dry_run_{action}_result")) in _RESULTS
     ]
     word, by = min(tried, key=lambda one: one[0] != "deny", default=(None, None))
-    dry_policy, dry_rule = _parts(by if isinstance(by, str) and by != "-" else "")
+    dry_policy, dry_rule = parts(by if isinstance(by, str) and by != "-" else "")
     decided = refusal is not None or line.get("authz_result") in _RESULTS
     return {
         "decision": ("deny" if refusal is not None else "allow") if decided else None,
@@ -132,21 +132,21 @@ def _leave(known: dict[str, Any], prefix: str, allowed: bool, name: str) -> None
 
 def _tried_out(allowed: bool, name: str, answer: Answer, origins: Origins) -> None:
     """Of several dry runs the first that refuses counts, as it would if all were in force."""
-    title, cause = _named(name, origins)
+    title, cause = named(name, origins)
     word = "allow" if allowed else "deny"
     answer.say("dryRun", f"would {word}{f', by {title}' if name else ', by no policy'}", cause)
     if answer.dry_run == "deny":
         return
     if answer.dry_run is None or name or not allowed:
         answer.dry_run = word
-        answer.dry_run_policy, answer.dry_run_rule = _parts(name)
+        answer.dry_run_policy, answer.dry_run_rule = parts(name)
 
 
 def _decided(name: str, answer: Answer) -> None:
-    answer.policy, answer.policy_rule = _parts(name)
+    answer.policy, answer.policy_rule = parts(name)
 
 
-def _parts(name: str) -> tuple[str | None, int | None]:
+def parts(name: str) -> tuple[str | None, int | None]:
     """The policy's ``namespace/name`` and its rule; what is named otherwise is told as it is."""
     found = read_authorization_rule(name)
     if found is None:
@@ -154,7 +154,7 @@ def _parts(name: str) -> tuple[str | None, int | None]:
     return f"{found.namespace}/{found.name}", found.rule
 
 
-def _named(name: str, origins: Origins) -> tuple[str, Cause | None]:
+def named(name: str, origins: Origins) -> tuple[str, Cause | None]:
     """What a rule is called for people, and where it stands."""
     found = read_authorization_rule(name)
     if found is None:
@@ -166,7 +166,7 @@ def _named(name: str, origins: Origins) -> tuple[str, Cause | None]:
 
 def _by_nobody(config: Any) -> str:
     """No ALLOW policy fits: which ones there are."""
-    names = dict.fromkeys(_parts(name)[0] or name for name in sorted(config.rules.policies))
+    names = dict.fromkeys(parts(name)[0] or name for name in sorted(config.rules.policies))
     if not names:
         return "denied: policies of action ALLOW are in force, and none has a rule for this"
     return f"denied: no rule of {', '.join(names)} allows it"

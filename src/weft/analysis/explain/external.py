@@ -9,8 +9,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from weft.analysis import match
-from weft.analysis.explain.answer import Action
+from weft.analysis.explain import authorization
+from weft.analysis.explain.answer import Action, Answer
+from weft.analysis.explain.origins import Cause, Origins
 from weft.analysis.explain.passage import Passage, Reply
+from weft.analysis.explain.upstream import Upstreams
+from weft.analysis.match import Scene
 from weft.names import ClusterName
 
 _FORBIDDEN: Final = 403
@@ -23,38 +27,82 @@ def ask(passage: Passage, base: Any, overrides: list[Any]) -> Reply | None:
     settings = overrides[-1] if overrides else None
     if settings is not None and settings.disabled:
         return None
-    scene, answer = passage.scene, passage.answer
-    policy = ""
-    if base.HasField("filter_enabled_metadata"):
-        if not match.metadata(base.filter_enabled_metadata, scene.metadata):
-            return None
-        policy = _policy(base.filter_enabled_metadata, scene.metadata)
+    fitting = _fitting(base, passage.scene)
+    if fitting is None:
+        return None
     by_grpc = base.HasField("grpc_service")
     cluster = base.grpc_service.envoy_grpc.cluster_name if by_grpc else base.http_service.server_uri.cluster
-    provider = base.stat_prefix if base.HasField("filter_enabled_metadata") else _place(cluster)
+    provider = base.stat_prefix if fitting else _place(cluster)
+    passage.answer.checks.append(_question(base, cluster, provider, passage))
+    cause = passage.cause if not fitting else None
+    refusal = _consult(
+        base, cluster, provider, fitting, cause, passage.answer, passage.origins, passage.upstreams
+    )
+    if refusal is None:
+        return None
+    status = int(base.status_on_error.code) or _FORBIDDEN
+    return Reply(status=status, detail=refusal, step="authz", action=Action.DENY)
+
+
+def ask_of_connection(
+    base: Any, scene: Scene, answer: Answer, origins: Origins, upstreams: Upstreams
+) -> str | None:
+    """The same of a connection: what is told of a refusal, None when it is taken to pass."""
+    fitting = _fitting(base, scene)
+    if fitting is None:
+        return None
+    cluster = base.grpc_service.envoy_grpc.cluster_name
+    provider = base.stat_prefix.removeprefix("tcp.")
+    answer.checks.append({"provider": provider, "protocol": "grpc", "cluster": cluster} | _NO_REQUEST)
+    return _consult(base, cluster, provider, fitting, None, answer, origins, upstreams)
+
+
+_NO_REQUEST: Final[dict[str, Any]] = {
+    "method": None,
+    "host": None,
+    "path": None,
+    "headers": {},
+    "bodyBytes": 0,
+}
+
+
+def _consult(
+    base: Any,
+    cluster: str,
+    provider: str,
+    fitting: str,
+    cause: Cause | None,
+    answer: Answer,
+    origins: Origins,
+    upstreams: Upstreams,
+) -> str | None:
     answer.decision, answer.provider = "external", provider
-    answer.checks.append(_question(base, cluster, provider, passage))
-    words = f"{provider} decides, asked by {'gRPC' if by_grpc else 'HTTP'} at {cluster}"
-    answer.say("authz", f"{words}, for {policy} fits" if policy else words, passage.cause)
-    missing = passage.upstreams.target(cluster).failure
+    by = "gRPC" if base.HasField("grpc_service") else "HTTP"
+    words = f"{provider} decides, asked by {by} at {cluster}"
+    if fitting:
+        title, cause = authorization.named(fitting, origins)
+        answer.policy, answer.policy_rule = authorization.parts(fitting)
+        words += f", as {title} wants it"
+    answer.say("authz", words, cause)
+    missing = upstreams.target(cluster).failure
     if missing is None:
         return None
+    unreachable = f"{provider} cannot be asked ({missing.value})"
     if base.failure_mode_allow:
-        answer.say("authz", f"{provider} cannot be asked ({missing.value}): the request passes (failOpen)")
+        answer.say("authz", f"{unreachable}, so it passes: failOpen", cause)
         return None
     answer.decision = "deny"
-    status = int(base.status_on_error.code) or _FORBIDDEN
-    return Reply(
-        status=status,
-        detail=f"{provider} cannot be asked ({missing.value})",
-        step="authz",
-        action=Action.DENY,
-    )
+    return unreachable
 
 
-def _policy(matcher: Any, metadata: Any) -> str:
-    """The rule whose fitting made it run."""
-    found = metadata.get(matcher.filter)
+def _fitting(base: Any, scene: Scene) -> str | None:
+    """The rule whose fitting makes the filter run; empty where it always does, None where it does not."""
+    if not base.HasField("filter_enabled_metadata"):
+        return ""
+    matcher = base.filter_enabled_metadata
+    if not match.metadata(matcher, scene.metadata):
+        return None
+    found: Any = scene.metadata.get(matcher.filter)
     for part in matcher.path:
         found = found.get(part.key) if isinstance(found, dict) else None
     return found if isinstance(found, str) else ""

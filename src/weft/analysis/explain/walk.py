@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis import match
 from weft.analysis.connection import Connection, chain_of, inspected, is_udp, listener_at, parse_ip
-from weft.analysis.explain import authorization
+from weft.analysis.explain import authorization, external
 from weft.analysis.explain.answer import Action, Answer, Failure
 from weft.analysis.explain.http import headers_of, serve
 from weft.analysis.explain.origins import Origins
@@ -112,6 +112,11 @@ def walk(question: Request, dialled: Dialled, upstreams: Upstreams, origins: Ori
                 if authorization.judge(config, scene, answer, origins, opened, authorization.NETWORK):
                     answer.action = Action.DENY
                     answer.say("outcome", "the connection is closed")
+                    return
+            case "ext_authz.v3.ExtAuthz":
+                if refusal := external.ask_of_connection(config, scene, answer, origins, upstreams):
+                    answer.action = Action.DENY
+                    answer.say("outcome", f"{refusal}: the connection is closed")
                     return
     answer.fail(Failure.NO_FILTER_CHAIN, None, "no filter of the chain handles the connection")
 

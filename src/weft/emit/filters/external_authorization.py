@@ -9,18 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from weft.emit.filters import rbac
 from weft.emit.scalars import boolean, duration, regex, text
 from weft.ir.external_authorization import Authorizer, AuthorizerProtocol
 from weft.ir.match import TextMatch
 from weft.ir.route import Route
-from weft.protos import core_v3, ext_authz_v3, matcher_v3, type_v3
+from weft.names import CONSULTATION, CONSULTATION_RULE
+from weft.protos import (
+    core_v3,
+    ext_authz_network_v3,
+    ext_authz_v3,
+    listener_v3,
+    matcher_v3,
+    rbac_filter_v3,
+    rbac_network_v3,
+    type_v3,
+)
+from weft.protos.wire import pack
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-    from weft.ir.listener import HttpHandler
+    from weft.ir.listener import HttpHandler, TcpHandler
 
 NAME: Final = "envoy.filters.http.ext_authz"
+NETWORK: Final = "envoy.filters.network.ext_authz"
+STAT_PREFIX: Final = "tcp."
 # What describes or frames a message, or says where it comes from and goes to, is of that message alone.
 _FRAMING: Final = regex(
     "host|connection|content-.*|transfer-encoding|trailer|te|upgrade|keep-alive|proxy-connection"
@@ -41,6 +55,54 @@ def per_route(route: Route) -> Iterator[tuple[str, Message]]:
         made = ext_authz_v3.ExtAuthzPerRoute()
         made.check_settings.SetInParent()
         yield _name(authorizer), made
+
+
+def of_policies(unit: HttpHandler) -> Iterator[tuple[str, Message]]:
+    """Whoever decides about what some rules fit, behind the filter that finds out what they fit."""
+    for one in unit.consultations:
+        if one.authorizer is None:
+            yield rbac.NAME, rbac_filter_v3.RBAC(rules=rbac.rules(one.rules))
+            continue
+        yield (
+            rbac.NAME,
+            rbac_filter_v3.RBAC(shadow_rules=rbac.rules(one.rules), shadow_rules_stat_prefix=CONSULTATION),
+        )
+        made = config(one.authorizer)
+        made.filter_enabled_metadata.CopyFrom(_fitting(rbac.NAME, one.authorizer))
+        yield NAME, made
+
+
+def of_connections(unit: TcpHandler) -> Iterator[listener_v3.Filter]:
+    """The same before bytes are handed on."""
+    for one in unit.consultations:
+        asked = one.authorizer is not None
+        stage = rbac_network_v3.RBAC(
+            stat_prefix=STAT_PREFIX,
+            rules=None if asked else rbac.rules(one.rules),
+            shadow_rules=rbac.rules(one.rules) if asked else None,
+            shadow_rules_stat_prefix=CONSULTATION if asked else "",
+        )
+        yield listener_v3.Filter(name=rbac.NETWORK, typed_config=pack(stage))
+        if one.authorizer is not None:
+            yield listener_v3.Filter(name=NETWORK, typed_config=pack(_network(one.authorizer)))
+
+
+def _network(authorizer: Authorizer) -> ext_authz_network_v3.ExtAuthz:
+    return ext_authz_network_v3.ExtAuthz(
+        stat_prefix=f"{STAT_PREFIX}{authorizer.name}",
+        failure_mode_allow=authorizer.fail_open,
+        transport_api_version=core_v3.ApiVersion.V3,
+        grpc_service=grpc_service(authorizer),
+        filter_enabled_metadata=_fitting(rbac.NETWORK, authorizer),
+    )
+
+
+def _fitting(filter_name: str, authorizer: Authorizer) -> matcher_v3.MetadataMatcher:
+    """A rule fitted, of those that this authorizer decides about."""
+    made = matcher_v3.MetadataMatcher(filter=filter_name)
+    made.path.add(key=f"{CONSULTATION}shadow_effective_policy_id")
+    made.value.string_match.prefix = f"{CONSULTATION_RULE}-{authorizer.name}"
+    return made
 
 
 def _name(authorizer: Authorizer) -> str:

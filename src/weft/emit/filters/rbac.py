@@ -20,8 +20,8 @@ def each(unit: HttpHandler) -> Iterator[rbac_filter_v3.RBAC]:
     """A filter for each stage."""
     for stage in unit.authorization:
         yield rbac_filter_v3.RBAC(
-            rules=_rules(stage.enforced),
-            shadow_rules=_rules(stage.shadow),
+            rules=rules(stage.enforced),
+            shadow_rules=rules(stage.shadow),
             shadow_rules_stat_prefix=stage.shadow_prefix,
         )
 
@@ -33,14 +33,15 @@ def network(unit: TcpHandler) -> list[listener_v3.Filter]:
 
 def _stage(stage: Authorization) -> rbac_network_v3.RBAC:
     return rbac_network_v3.RBAC(
-        rules=_rules(stage.enforced),
+        rules=rules(stage.enforced),
         stat_prefix=_STAT_PREFIX,
-        shadow_rules=_rules(stage.shadow),
+        shadow_rules=rules(stage.shadow),
         shadow_rules_stat_prefix=stage.shadow_prefix,
     )
 
 
-def _rules(unit: AccessRules | None) -> rbac_v3.RBAC | None:
+def rules(unit: AccessRules | None) -> rbac_v3.RBAC | None:
+    """Rules of one action."""
     if unit is None:
         return None
     made = rbac_v3.RBAC(action=_action(unit.action))

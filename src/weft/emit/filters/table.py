@@ -74,6 +74,8 @@ FILTERS: Final = (
         cluster_discovery.per_route,
         wanted=cluster_discovery.wanted,
     ),
+    # Who decides in the proxy's place may say who the user is.
+    HttpFilter(external_authorization.NAME, _WAY_IN, None, named=external_authorization.of_policies),
     # Who the user is: routes may depend on it, and so may all that comes after.
     HttpFilter(jwt.NAME, _WAY_IN, None, each=jwt.each),
     # Whoever may not do what is asked for learns nothing else, and costs nothing more.
