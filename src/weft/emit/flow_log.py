@@ -31,7 +31,10 @@ _GRPC: Final = "application/grpc"
 
 
 def _decisions(layer: str) -> dict[str, str]:
-    """What RBAC decided, and what policies that are tried out would have."""
+    """What RBAC decided, and what policies that are tried out would have.
+
+    Of connections Envoy names no policy that lets them pass.
+    """
     keys = {"policy": "enforced_effective_policy_id"}
     for name, prefix in (("allow", DRY_RUN_ALLOW), ("deny", DRY_RUN_DENY)):
         keys[f"dry_run_{name}"] = f"{prefix}shadow_engine_result"

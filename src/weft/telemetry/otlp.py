@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from weft.names import ProxyName
 from weft.protos import otlp_logs_service_v1, otlp_trace_service_v1, otlp_trace_v1
+from weft.protos.octets import repaired
 from weft.spiffe import SpiffeId
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ _UNPRINTABLE: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
 _NOTHING: Final = frozenset({"", "-"})  # what Envoy writes where there is nothing
+
+
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,14 @@ def harmless(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", text[:_LONGEST_TEXT])
 
 
+def _read(kind: type[M], message: bytes) -> M:
+    """The message; also one that holds texts which are none, or a client could have a whole batch dropped."""
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        return kind.FromString(repaired(message, kind.DESCRIPTOR.full_name))
+
+
 def _text(value: otlp_common_v1.AnyValue) -> str:
     kind = value.WhichOneof("value")
     if kind == "string_value":
@@ -90,7 +104,7 @@ def reports(message: bytes, identity: SpiffeId, now_ms: int) -> list[Report]:
     Raises:
         google.protobuf.message.DecodeError: the bytes are no such message.
     """
-    request = otlp_logs_service_v1.ExportLogsServiceRequest.FromString(message)
+    request = _read(otlp_logs_service_v1.ExportLogsServiceRequest, message)
     made: list[Report] = []
     for resource in request.resource_logs:
         said = _fields(resource.resource.attributes)
@@ -121,7 +135,7 @@ def spans(message: bytes, identity: SpiffeId, keep: Callable[[bytes], bool]) -> 
     Raises:
         google.protobuf.message.DecodeError: the bytes are no such message.
     """
-    request = otlp_trace_service_v1.ExportTraceServiceRequest.FromString(message)
+    request = _read(otlp_trace_service_v1.ExportTraceServiceRequest, message)
     failed = otlp_trace_v1.Status.StatusCode.STATUS_CODE_ERROR
     for resource in request.resource_spans:
         said = _fields(resource.resource.attributes)

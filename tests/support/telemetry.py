@@ -1,0 +1,114 @@
+"""A real telemetry process for tests, held by a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.certificates import TestAuthority
+from tests.support.envoy import wait_until
+from weft.control.metrics import Metrics
+from weft.control.telemetry import TelemetryProcess
+from weft.grpc_tls import Certificates
+from weft.telemetry.inquiry import TelemetryError, ask
+
+SERVER = "control.test"
+_SECONDS = 60.0
+
+
+class Telemetry:
+    """Asks and disturbs the process. ``port``: where proxies send."""
+
+    def __init__(
+        self, process: TelemetryProcess, socket: Path, metrics: Metrics, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._process = process
+        self._socket = socket
+        self._loop = loop
+        self.metrics = metrics
+
+    @property
+    def port(self) -> int:
+        return self._process.port
+
+    def ask(self, question: str, **parameters: str) -> dict[str, Any]:
+        """An answer, as the API gives it.
+
+        Raises:
+            TelemetryError: the process does not answer so.
+        """
+        return asyncio.run_coroutine_threadsafe(ask(self._socket, question, parameters), self._loop).result(
+            _SECONDS
+        )
+
+    def flows(self, **wanted: Any) -> list[dict[str, Any]]:
+        """Flows that have these fields."""
+        found = self.ask("flows")["flows"]
+        return [flow for flow in found if all(flow[key] == value for key, value in wanted.items())]
+
+    def count(self, **wanted: Any) -> int:
+        """How many requests those are."""
+        return sum(flow["count"] for flow in self.flows(**wanted))
+
+    def wait_count(self, count: int, **wanted: Any) -> None:
+        """Until there are so many, at least."""
+        wait_until(lambda: self.count(**wanted) >= count, _SECONDS, f"{count} requests with {wanted}")
+
+    def kill(self) -> int:
+        """End the process as no program expects; which one it was."""
+        known = self._process.pid
+        assert known is not None
+        os.kill(known, signal.SIGKILL)
+        return known
+
+    def answers(self) -> bool:
+        """Whether it can be asked now."""
+        try:
+            self.ask("health")
+        except TelemetryError:
+            return False
+        return True
+
+
+@contextmanager
+def running_telemetry(directory: Path, authority: TestAuthority) -> Iterator[Telemetry]:
+    """The process, ready to be sent to; ended at the end."""
+    pair = authority.issue(SERVER)
+    certificates = Certificates(pair.certificate.encode(), pair.key.encode(), authority.pem.encode())
+    loop = asyncio.new_event_loop()
+    metrics = Metrics()
+    ready, stop = threading.Event(), asyncio.Event()
+    socket = directory / "telemetry.sock"
+    process = TelemetryProcess(
+        address="127.0.0.1",
+        port=0,
+        socket=socket,
+        database=directory / "telemetry" / "telemetry.db",
+        certificates=lambda: certificates,
+        trust_domain=lambda: "cluster.local",
+        metrics=metrics,
+    )
+
+    async def run() -> None:
+        running = asyncio.create_task(process.run())
+        await process.placed()
+        ready.set()
+        await stop.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(_SECONDS), "the telemetry process does not start"
+        yield Telemetry(process, socket, metrics, loop)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(_SECONDS)
+        loop.close()
