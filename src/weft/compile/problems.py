@@ -8,7 +8,7 @@ from typing import Final
 from weft.compile.destinations import Targets
 from weft.compile.gatewayapi import gateway_flaws
 from weft.compile.gatewayapi.flaws import all_problems
-from weft.compile.istio import delegate, flaws, rule_flaws
+from weft.compile.istio import custom_policy, delegate, flaws, rule_flaws
 from weft.compile.istio.request_authentication import key_problems
 from weft.compile.istio.request_match import claim_path
 from weft.compile.istio.virtual_service import MESH, bound_to
@@ -20,6 +20,7 @@ from weft.compile.settings import Settings
 from weft.compile.view import View, exported
 from weft.compile.world import World
 from weft.errors import Problem, Severity, did_you_mean
+from weft.model.authorization_policy import AuthorizationPolicy
 from weft.model.destination_rule import DestinationRule
 from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
@@ -52,6 +53,8 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(limit_problems, world.all(RateLimit), world.services, settings.domain)
     policies = world.all(RequestAuthentication)
     refused += memo(key_problems, policies, world.key_sets) if policies else ()
+    asking = world.all(AuthorizationPolicy)
+    refused += memo(custom_policy.problems, asking, settings, world.services, memo)
     facts = world.gateway_facts
     refused += memo(gateway_flaws.problems, facts)
     refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)
