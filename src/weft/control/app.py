@@ -180,6 +180,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             counted=lambda well: (metrics.keys_fetched if well else metrics.keys_missed).add(),
         )
         pipeline.take_keys(await keys.load())
+        pipeline.take_epoch(trustee.ledger.epoch)
 
         async def drained(_key: Key, revision: int) -> None:
             await pipeline.endpoints_acknowledged(revision, _DRAIN_S)
@@ -214,6 +215,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             credentials.renew,
             nodes.announce_bundle,
             lambda: proxies.turn_out(trustee.ledger.is_revoked),
+            lambda: pipeline.take_epoch(trustee.ledger.epoch),
         ]
         proxy_routes = ProxyRoutes(status, config, nodes.ask)
         telemetry = TelemetryProcess(

@@ -95,10 +95,12 @@ class NodeService:
         return tuple(sorted(self._sessions))
 
     async def expel(self, name: str) -> bool:
-        """Forget a node and end its session; False when there is none."""
+        """Forget a node, end its session and remove its instances; False when there is none."""
         known = await self.issuer.nodes.remove(name)
         if session := self._sessions.get(name):
             await session.close(CLOSE_REFUSED, "the node was removed")
+        if known:
+            await self.registry.expel(name)
         return known
 
     async def end(self, names: frozenset[str]) -> None:

@@ -20,6 +20,7 @@ from weft import ir
 from weft.compile.endpoints import endpoint_set, has_endpoints
 from weft.compile.key_sets import KeySets
 from weft.compile.proxy import compile_proxy
+from weft.compile.renewal import renewed
 from weft.compile.secrets import asked_for
 from weft.compile.settings import Settings
 from weft.compile.world import Host, World
@@ -122,6 +123,7 @@ class Pipeline:
         self._breath = 0.0
         self._vips: dict[Host, str] = {}
         self._key_sets: KeySets = {}
+        self._epoch = self._published_epoch = 0
         proxies.listen(self._proxy_changed)
         status.listen(self._deliveries.progressed)
 
@@ -141,6 +143,16 @@ class Pipeline:
     def take_keys(self, key_sets: KeySets) -> None:
         """All keys of issuers that are known now; before ``run`` those that were known before."""
         self._key_sets = key_sets
+        if self.revision >= 0:
+            self._batch = self._batch or _Batch(self.revision, time.time())
+            self._arrivals += 1
+            self._wake.set()
+
+    def take_epoch(self, epoch: int) -> None:
+        """Something was revoked since the last one: connections of the mesh that stand from it are ended."""
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
         if self.revision >= 0:
             self._batch = self._batch or _Batch(self.revision, time.time())
             self._arrivals += 1
@@ -254,7 +266,8 @@ class Pipeline:
             await self._breathe()
         await self._keep_vips(world)
         self.world, self.revision = world, batch.revision
-        if world is before and vips is None:
+        epoch, self._published_epoch = self._published_epoch, self._epoch
+        if world is before and vips is None and epoch == self._epoch:
             self._config.advance(batch.revision)
         else:
             self._status.metrics.triggers.add("config")
@@ -328,6 +341,7 @@ class Pipeline:
         proxy_id = connection.proxy
         try:
             whole, problems = compile_proxy(self.world, self._identity(connection))
+            whole = renewed(whole, self._epoch, self.world.memo)
             delivered = self._deliveries.deliver(connection, whole, self.world.settings, self.world.memo)
             proxy = delivered.proxy
             made = self._made.get(proxy_id)

@@ -221,6 +221,12 @@ class Registry:
                 claim.until = heard + self.lease_s
         self._wake.set()
 
+    async def expel(self, node: str) -> None:
+        """Remove what a node holds, now: it was turned out."""
+        async with self._lock:
+            if held := self.instances(node):
+                await self._remove(*held)
+
     async def keep(self) -> None:
         """Let leases lapse, for ever. Run it as a task."""
         while True:

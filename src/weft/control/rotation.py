@@ -26,6 +26,8 @@ from weft.identity.trust import Trust
 _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
+# Nodes that have not loaded a revocation by then are not waited for.
+_PATIENCE: Final = timedelta(seconds=10)
 
 Members = Callable[[Mapping[str, Mapping[str, Loaded]]], Awaitable[Mapping[str, Member]]]
 """All nodes that joined, given what each has reported."""
@@ -50,6 +52,8 @@ class Trustee:
         self._domains: dict[str, str] = {}
         self._aliases: tuple[str, ...] = ()
         self._reports: dict[str, dict[str, Loaded]] = {}
+        self._revoked_at: datetime | None = None
+        self._cut_at: datetime | None = None
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()
 
@@ -188,7 +192,9 @@ class Trustee:
                     )
                 )
             fresh = await self.ledger.revoke(entries)
+            self._revoked_at, self._cut_at = now, None
             await self._publish()
+        self._changed.set()
         return fresh
 
     async def set_domains(self, domains: Mapping[str, str], aliases: tuple[str, ...]) -> None:
@@ -233,6 +239,8 @@ class Trustee:
 
     async def _step(self) -> None:
         async with self._lock:
+            if self.ledger.pending:
+                await self._cut()
             if self.state.rotation is None:
                 if await self.refresh():
                     await self._tell()
@@ -242,6 +250,26 @@ class Trustee:
             if state != self.state:
                 await self._become(state)
                 self._changed.set()
+
+    async def _cut(self) -> None:
+        """End the connections that were verified before: once all that can be reached look at the new lists,
+        for else they would come back; after a while in any case, and then once more.
+        """
+        members = await self.members(self._reports)
+        loaded = all(
+            (said := member.loaded.get(part)) is not None and said.trust == self._trust.version
+            for member in members.values()
+            if member.connected
+            for part in member.parts
+        )
+        since = self._revoked_at or self._clock()
+        late = self._cut_at is None and self._clock() - since > _PATIENCE
+        self._revoked_at = since
+        if loaded or late:
+            await self.ledger.end_epoch(everywhere=loaded)
+            self._cut_at = None if loaded else self._clock()
+            self._revoked_at = None if loaded else since
+            await self._tell()
 
     async def _become(self, state: State) -> None:
         if state == self.state:

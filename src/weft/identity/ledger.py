@@ -14,6 +14,7 @@ from weft.identity.revocation import Revoked, issuer_key, may_sign_lists, read_l
 from weft.store.interface import Private
 
 _LISTS: Final = "lists"
+_EPOCH: Final = "epoch"
 _REVOKED: Final = "revoked/"
 _PRUNE_EVERY: Final = 256
 
@@ -59,6 +60,10 @@ class Ledger:
         self._lists: dict[str, str] = {}
         self._number = 0
         self._added = 0
+        self.epoch = 0
+        """Connections of an earlier epoch were verified before something was revoked, and are ended."""
+        self.pending = False
+        """Something was revoked in this epoch."""
 
     async def open(self) -> Ledger:
         """Read what is stored."""
@@ -69,6 +74,8 @@ class Ledger:
         if (body := await self._revocations.get(_LISTS)) is not None:
             kept = json.loads(body)
             self._number, self._lists = kept["number"], kept["lists"]
+        if (body := await self._revocations.get(_EPOCH)) is not None:
+            self.epoch, self.pending = json.loads(body)
         await self._prune()
         return self
 
@@ -102,7 +109,17 @@ class Ledger:
         for entry in fresh:
             await self._revocations.put(f"{_REVOKED}{entry.serial}", entry.to_json())
             self._revoked[entry.serial] = entry
+        if fresh:
+            await self._enter(self.epoch, pending=True)
         return fresh
+
+    async def end_epoch(self, *, everywhere: bool) -> None:
+        """The next one begins; ``everywhere``: all look at the newest lists, so none is needed after it."""
+        await self._enter(self.epoch + 1, pending=not everywhere)
+
+    async def _enter(self, epoch: int, *, pending: bool) -> None:
+        await self._revocations.put(_EPOCH, json.dumps([epoch, pending]).encode())
+        self.epoch, self.pending = epoch, pending
 
     async def lists(self, signers: Sequence[Authority]) -> str:
         """The lists to deliver, PEM; empty while nothing is revoked.
