@@ -151,7 +151,9 @@ def _chains(
             match=ir.ChainMatch(
                 port=match, transport=option.transport, application_protocols=option.protocols
             ),
-            handler=_http(port, cluster, settings) if option.http else _tcp(cluster, port.source),
+            handler=_http(port, cluster, settings, strangers=_outside(port, option))
+            if option.http
+            else _tcp(cluster, port.source),
             tls=(port.tls or peer_tls(settings, http=option.http)) if option.mutual else None,
         )
         for option in _options(port)
@@ -165,7 +167,12 @@ def _options(port: InboundPort) -> tuple[_Option, ...]:
     return (_Option("https" if http else "tls", http, True, "tls"),)
 
 
-def _http(port: InboundPort, cluster: str, settings: Settings) -> ir.HttpHandler:
+def _outside(port: InboundPort, option: _Option) -> bool:
+    """Whether who comes this way is nobody of the mesh: its peers come by mutual TLS where that is taken."""
+    return port.tls is not None or (port.mode is PeerMode.PERMISSIVE and not option.mutual)
+
+
+def _http(port: InboundPort, cluster: str, settings: Settings, *, strangers: bool) -> ir.HttpHandler:
     passthrough = cluster == INBOUND_PASSTHROUGH_CLUSTER
     host = port.service.host if port.service else port.owner
     route = ir.Route(
@@ -195,6 +202,7 @@ def _http(port: InboundPort, cluster: str, settings: Settings) -> ir.HttpHandler
         routes=table,
         version=ir.HttpVersion.AUTO,
         client_certificate=ir.ClientCertificate.APPEND_FORWARD,
+        strangers=strangers,
         path_normalization=settings.path_normalization,
         source=port.source,
     )

@@ -82,14 +82,22 @@ def edge_receive(settings: Settings) -> ir.Receive:
 _SHOWN: Final = ir.OwnHeaders(certificate=ir.CertificateParts(certificate=True))
 
 
-def edge_handler(listener: str, table: str, settings: Settings, *, looks_up: bool = False) -> ir.HttpHandler:
-    """HTTP from outside: what clients claim of themselves is not believed."""
+def edge_handler(
+    listener: str,
+    table: str,
+    settings: Settings,
+    *,
+    tls: ir.DownstreamTls | None = None,
+    looks_up: bool = False,
+) -> ir.HttpHandler:
+    """HTTP from outside: what clients claim of themselves is not believed, unless they are of the mesh."""
     return ir.HttpHandler(
         stat_prefix=f"outbound_{listener}",
         routes=table,
         client_certificate=settings.edge_certificate,
         trusted_hops=settings.trusted_hops,
         edge=True,
+        strangers=tls is None or not tls.peer_trust_domains,
         headers=_SHOWN,
         looks_up=looks_up,
         path_normalization=settings.path_normalization,

@@ -11,6 +11,7 @@ from weft.emit.filters.table import chain
 from weft.emit.header_case import keep_case
 from weft.emit.routes import CONNECT, route_configuration
 from weft.emit.scalars import boolean, duration
+from weft.emit.strangers import own_address, unvouched
 from weft.emit.telemetry import http_logs, request_ids, tracing
 from weft.emit.tls import ads_source
 from weft.ir.listener import (
@@ -25,7 +26,7 @@ from weft.ir.listener import (
     Underscores,
 )
 from weft.ir.proxy import Telemetry
-from weft.protos import core_v3, hcm_v3, listener_v3
+from weft.protos import core_v3, early_header_mutation_v3, hcm_v3, listener_v3, mutation_rules_v3
 from weft.protos.wire import pack
 
 NAME: Final = "envoy.filters.network.http_connection_manager"
@@ -144,6 +145,18 @@ def _own_headers(made: hcm_v3.HttpConnectionManager, unit: HttpHandler, directio
     _client_certificate(made, unit.client_certificate, headers.certificate)
 
 
+def _take_away(made: hcm_v3.HttpConnectionManager, mutations: list[mutation_rules_v3.HeaderMutation]) -> None:
+    """Before anything else is done with a request."""
+    if not mutations:
+        return
+    config = early_header_mutation_v3.HeaderMutation(mutations=mutations)
+    made.early_header_mutation_extensions.append(
+        core_v3.TypedExtensionConfig(
+            name="envoy.http.early_header_mutation.header_mutation", typed_config=pack(config)
+        )
+    )
+
+
 def _routes(made: hcm_v3.HttpConnectionManager, unit: HttpHandler) -> None:
     if isinstance(unit.routes, str):
         made.rds.route_config_name = unit.routes
@@ -176,8 +189,8 @@ def connection_manager(
         made.http3_protocol_options.SetInParent()
     if unit.explicit_proxy:
         made.upgrade_configs.add(upgrade_type=CONNECT)
-    if (taken_away := unbelieved(unit)) is not None:
-        made.early_header_mutation_extensions.append(taken_away)
+    _take_away(made, [*unvouched(unit), *unbelieved(unit)])
+    own_address(made, unit)
     _own_headers(made, unit, direction)
     _normalize(made, unit.path_normalization)
     _limit(made, unit.limits)

@@ -88,6 +88,9 @@ def _file_log(path: str, direction: Direction, decider: str = "") -> accesslog_v
     line.fields["reporter"].string_value = _REPORTER[direction]
     for key, value in _FIELDS.items():
         line.fields[key].string_value = value
+    if direction is Direction.INBOUND:
+        # Nothing is rewritten on the way in: an original path would be what the caller says it was.
+        line.fields["path"].string_value = "%REQ(:PATH)%"
     for key, value in _DECISIONS.items() if decider else ():
         line.fields[key].string_value = f"%DYNAMIC_METADATA({decider}:{value})%"
     config = file_log_v3.FileAccessLog(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from weft_stubs import cors_v3 as cors_v3
     from weft_stubs import discovery_v3 as discovery_v3
     from weft_stubs import early_header_mutation_v3 as early_header_mutation_v3
-    from weft_stubs import early_header_mutation_v3 as early_header_mutation_v3
     from weft_stubs import endpoint_v3 as endpoint_v3
     from weft_stubs import ext_authz_network_v3 as ext_authz_network_v3
     from weft_stubs import ext_authz_v3 as ext_authz_v3
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
     from weft_stubs import maglev_v3 as maglev_v3
     from weft_stubs import matcher_v3 as matcher_v3
     from weft_stubs import metadata_v3 as metadata_v3
-    from weft_stubs import mutation_rules_v3 as mutation_rules_v3
     from weft_stubs import mutation_rules_v3 as mutation_rules_v3
     from weft_stubs import network_inputs_v3 as network_inputs_v3
     from weft_stubs import network_set_filter_state_v3 as network_set_filter_state_v3
@@ -111,6 +109,7 @@ if TYPE_CHECKING:
     from weft_stubs import wrr_locality_v3 as wrr_locality_v3
     from weft_stubs import xds_core_v3 as xds_core_v3
     from weft_stubs import xds_matcher_v3 as xds_matcher_v3
+    from weft_stubs import xff_v3 as xff_v3
 
 __all__ = [*PACKAGES]
 

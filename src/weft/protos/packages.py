@@ -20,7 +20,6 @@ PACKAGES: Final[dict[str, str]] = {
     "cors_v3": f"{_FILTERS}.http.cors.v3",
     "discovery_v3": "envoy.service.discovery.v3",
     "early_header_mutation_v3": "envoy.extensions.http.early_header_mutation.header_mutation.v3",
-    "early_header_mutation_v3": "envoy.extensions.http.early_header_mutation.header_mutation.v3",
     "endpoint_v3": "envoy.config.endpoint.v3",
     "external_auth_v3": "envoy.service.auth.v3",
     "ext_authz_network_v3": f"{_FILTERS}.network.ext_authz.v3",
@@ -47,7 +46,6 @@ PACKAGES: Final[dict[str, str]] = {
     "maglev_v3": "envoy.extensions.load_balancing_policies.maglev.v3",
     "matcher_v3": "envoy.type.matcher.v3",
     "metadata_v3": "envoy.type.metadata.v3",
-    "mutation_rules_v3": "envoy.config.common.mutation_rules.v3",
     "mutation_rules_v3": "envoy.config.common.mutation_rules.v3",
     "network_inputs_v3": "envoy.extensions.matching.common_inputs.network.v3",
     "network_set_filter_state_v3": f"{_FILTERS}.network.set_filter_state.v3",
@@ -107,4 +105,5 @@ PACKAGES: Final[dict[str, str]] = {
     "wrr_locality_v3": "envoy.extensions.load_balancing_policies.wrr_locality.v3",
     "xds_core_v3": "xds.core.v3",
     "xds_matcher_v3": "xds.type.matcher.v3",
+    "xff_v3": "envoy.extensions.http.original_ip_detection.xff.v3",
 }

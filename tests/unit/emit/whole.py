@@ -410,6 +410,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         client_certificate=ir.ClientCertificate.SANITIZE_SET,
         edge=True,
         trusted_hops=1,
+        strangers=True,
         looks_up=True,
         rate_limits=limits,
         authorizers=(*_authorizers(), replace(_authorizers()[0], name="any", any_upstream_headers=True)),

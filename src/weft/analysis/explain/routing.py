@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from weft.analysis import paths
 from weft.analysis.connection import within
 from weft.analysis.explain.configuration import Table, without_port
-from weft.analysis.match import MILLION, Scene, below, misfit
+from weft.analysis.match import MILLION, Scene, below, misfit, text
 from weft.analysis.match_tree import Opened, decide
 
 if TYPE_CHECKING:
-    from weft.protos import hcm_v3, route_v3
+    from weft.protos import hcm_v3, mutation_rules_v3, route_v3
 
 _REJECT, _REDIRECT, _FORWARD = 2, 3, 4  # PathWithEscapedSlashesAction
 # What an edge takes from requests that come from outside (ConnectionManagerUtility::cleanInternalHeaders).
@@ -55,13 +55,17 @@ def upgrade_of(scene: Scene) -> str:
     return wanted if asked and wanted != "h2c" else ""
 
 
-def receive(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> Refusal | None:
+def receive(hcm: hcm_v3.HttpConnectionManager, scene: Scene, opened: Opened) -> Refusal | None:
     """Change the request as the connection manager does before it looks for a route."""
     if not scene.first(":authority"):
         return Refusal(400, "the request names no host")
+    for row in hcm.early_header_mutation_extensions:
+        config = opened(row.typed_config)
+        for mutation in getattr(config, "mutations", ()):
+            _take_away(mutation, scene)
     for name in _HOP_BY_HOP if upgrade_of(scene) else (*_HOP_BY_HOP, "connection", "upgrade"):
         scene.headers.pop(name, None)
-    _forwarded(hcm, scene)
+    _forwarded(hcm, scene, opened)
     refusal = _path(hcm, scene)
     if refusal is not None:
         return refusal
@@ -76,6 +80,15 @@ def receive(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> Refusal | None:
         host = bare
     scene.headers[":authority"] = [host]
     return None
+
+
+def _take_away(mutation: mutation_rules_v3.HeaderMutation, scene: Scene) -> None:
+    if not mutation.HasField("remove_on_match"):
+        scene.headers.pop(mutation.remove.lower(), None)
+        return
+    matcher = mutation.remove_on_match.key_matcher
+    for name in [name for name in scene.headers if not name.startswith(":") and text(matcher, name)]:
+        del scene.headers[name]
 
 
 def _path(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> Refusal | None:
@@ -104,7 +117,7 @@ def _path(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> Refusal | None:
     return None
 
 
-def _forwarded(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> None:
+def _forwarded(hcm: hcm_v3.HttpConnectionManager, scene: Scene, opened: Opened) -> None:
     """``x-forwarded-*`` and what clients may not say. Without ``use_remote_address`` most is believed."""
     headers = scene.headers
     scheme = "https" if scene.tls else "http"
@@ -118,7 +131,17 @@ def _forwarded(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> None:
         if not hops or "x-forwarded-proto" not in headers:
             headers["x-forwarded-proto"] = [scheme]
     else:
-        scene.remote_ip = chain[-1 - hops] if hops < len(chain) else scene.source_ip
+        trusted = [
+            block
+            for row in hcm.original_ip_detection_extensions
+            for block in getattr(getattr(opened(row.typed_config), "xff_trusted_cidrs", None), "cidrs", ())
+        ]
+        if trusted and not within(trusted, scene.source_ip):
+            scene.remote_ip = scene.source_ip
+            if scene.source_ip:
+                headers["x-forwarded-for"] = [",".join((*headers.get("x-forwarded-for", ()), scene.source_ip))]
+        else:
+            scene.remote_ip = chain[-1 - hops] if hops < len(chain) else scene.source_ip
         headers.setdefault("x-forwarded-proto", [scheme])
     scene.internal = within(hcm.internal_address_config.cidr_ranges, scene.remote_ip)
     if scene.internal:

@@ -171,7 +171,7 @@ def _tls(group: Sequence[Listener], offer: str, scene: Scene) -> _Part:
         chain = ir.FilterChain(
             name=table,
             match=ir.ChainMatch(server_names=() if item.hostname == "*" else (item.hostname,)),
-            handler=edge_handler(f"{ANYWHERE}_{item.port}", table, facts.settings),
+            handler=edge_handler(f"{ANYWHERE}_{item.port}", table, facts.settings, tls=item.tls),
             tls=item.tls,
         )
         chains.append(chain)

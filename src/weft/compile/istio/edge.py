@@ -225,7 +225,9 @@ def _chains(server: Server, owners: Owners, told: set[str], scene: Scene) -> Ite
     if server.speaks is Speaks.HTTPS:
         match = ir.ChainMatch(server_names=server.server_names)
         listener = f"{server.bind or ANYWHERE}_{server.listens}"
-        handler = edge_handler(listener, server.route_name, scene.settings, looks_up=scene.looks_up)
+        handler = edge_handler(
+            listener, server.route_name, scene.settings, tls=server.tls, looks_up=scene.looks_up
+        )
         return (ir.FilterChain(name=server.route_name, match=match, handler=handler, tls=server.tls),)
     bound = [
         owner

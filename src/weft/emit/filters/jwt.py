@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from weft.emit.request import JWT_FILTER, PAYLOAD
-from weft.protos import core_v3, early_header_mutation_v3, jwt_authn_v3, mutation_rules_v3
-from weft.protos.wire import pack
+from weft.protos import core_v3, jwt_authn_v3, mutation_rules_v3
 
 if TYPE_CHECKING:
     from weft.ir.authentication import JwtRule, RequestAuthentication
@@ -92,8 +91,8 @@ def _missing() -> jwt_authn_v3.JwtRequirement:
     return made
 
 
-def unbelieved(unit: HttpHandler) -> core_v3.TypedExtensionConfig | None:
-    """Takes headers away that only a good token may put there, before a route is looked for.
+def unbelieved(unit: HttpHandler) -> list[mutation_rules_v3.HeaderMutation]:
+    """Take headers away that only a good token may put there, before a route is looked for.
 
     The filter does so as well when it runs; by then a route was chosen, perhaps by what a client made up. A
     header that may bear a token stays: the filter takes that away when it has read it.
@@ -102,11 +101,4 @@ def unbelieved(unit: HttpHandler) -> core_v3.TypedExtensionConfig | None:
     put = {header.lower() for rule in rules for _, header in (("", rule.payload_header), *rule.claim_headers)}
     read = {header.name.lower() for rule in rules for header in rule.headers}
     names = sorted(name for name in put - read - {"host"} if _HEADER_NAME.fullmatch(name))
-    if not names:
-        return None
-    config = early_header_mutation_v3.HeaderMutation(
-        mutations=[mutation_rules_v3.HeaderMutation(remove=name) for name in names]
-    )
-    return core_v3.TypedExtensionConfig(
-        name="envoy.http.early_header_mutation.header_mutation", typed_config=pack(config)
-    )
+    return [mutation_rules_v3.HeaderMutation(remove=name) for name in names]
