@@ -96,3 +96,37 @@ class AdminId:
             case [domain, "weft", "admin", name]:
                 return cls(domain, name)
         raise ValueError(f"{text!r} is not spiffe://<trust domain>/weft/admin/<name>")
+
+
+@dataclass(frozen=True, slots=True)
+class UserId:
+    """Who uses the API: ``spiffe://<trust domain>/weft/user/<name>``. The name is for people only: what
+    counts is the control plane's record of the certificate's serial number, where it can be revoked.
+    """
+
+    trust_domain: str
+    name: str
+
+    def __post_init__(self) -> None:
+        _check(self.trust_domain, _TRUST_DOMAIN, "trust domain")
+        _check(self.name, _SEGMENT, "user's name")
+
+    def __str__(self) -> str:
+        return f"spiffe://{self.trust_domain}/weft/user/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the URI form.
+
+        Raises:
+            ValueError: when the text is no user's identity.
+        """
+        match text.removeprefix("spiffe://").split("/") if text.startswith("spiffe://") else []:
+            case [domain, "weft", "user", name]:
+                return cls(domain, name)
+        raise ValueError(f"{text!r} is not spiffe://<trust domain>/weft/user/<name>")
+
+    @classmethod
+    def of(cls, trust_domain: str, user: str) -> Self:
+        """For a user whose name may have letters that no SPIFFE ID has."""
+        return cls(trust_domain, re.sub(r"[^A-Za-z0-9._-]", "-", user))

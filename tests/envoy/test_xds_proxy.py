@@ -30,8 +30,11 @@ from tests.envoy.xds import (
     routes,
 )
 from weft.client import ApiClient, RefusedError, Server
+from weft.control.api.builtin import VIEWERS
+from weft.control.api.permission import Access
+from weft.control.api.roles import Roles
 from weft.control.api.serve import serve_api
-from weft.control.api.subject import Role, Subject
+from weft.control.api.subject import MASTERS, Subject
 from weft.control.proxies import Proxies
 from weft.control.proxy_routes import ProxyRoutes
 from weft.control.status import Status
@@ -49,7 +52,7 @@ class As:
         self._app, self._subject = app, subject
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["subject"] = self._subject
+        scope.setdefault("state", {})["access"] = Access(subject=self._subject, roles=Roles())
         await self._app(scope, receive, send)
 
 
@@ -77,7 +80,7 @@ class Mesh:
 
 
 @asynccontextmanager
-async def mesh(directory: Path, role: Role = Role.ADMIN) -> AsyncIterator[Mesh]:
+async def mesh(directory: Path, group: str = MASTERS) -> AsyncIterator[Mesh]:
     control, socket, port = Control(Authority()), directory / "api.sock", free_port()
     status = Status(Proxies())
     from weft.control.proxies import authorizer
@@ -92,7 +95,7 @@ async def mesh(directory: Path, role: Role = Role.ADMIN) -> AsyncIterator[Mesh]:
 
         app = Starlette(
             routes=ProxyRoutes(status, control.store, ask).routes(),
-            middleware=[Middleware(As, subject=Subject(name="me", role=role))],
+            middleware=[Middleware(As, subject=Subject(name="me", groups=(group,)))],
         )
         async with serve_api(app, socket_path=socket, stop=asyncio.Event()), backend("a") as a:
             control.store.publish_endpoints(None, {NAME: endpoints(NAME, a)})
@@ -185,7 +188,7 @@ async def test_log_level_is_changed_in_envoy(tmp_path: Path) -> None:
 
 
 async def test_readers_may_look_and_no_more_and_nobody_stops_an_envoy(tmp_path: Path) -> None:
-    async with mesh(tmp_path, Role.READER) as running:
+    async with mesh(tmp_path, VIEWERS) as running:
         await running.weft("status")
         await running.weft("log", "app", "debug", code=1)
     (tmp_path / "again").mkdir()

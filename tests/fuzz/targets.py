@@ -18,7 +18,7 @@ from weft.compile.proxy import compile_proxy
 from weft.compile.world import World
 from weft.control.api.app import create_app
 from weft.control.api.objects import Objects
-from weft.control.api.subject import Role, Subject
+from weft.control.api.subject import Subject
 from weft.emit.bundle import emit
 from weft.errors import WeftError
 from weft.identity.ca import Authority
@@ -190,7 +190,7 @@ class _Api:
         await objects.start()
 
         async def anybody(_connection: object) -> Subject:
-            return Subject(name="fuzz", role=Role.ADMIN, groups=("system:masters",))
+            return Subject(name="fuzz", groups=("system:masters",))
 
         return create_app(objects, authenticate=anybody, stop=self._stop)
 

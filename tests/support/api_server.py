@@ -27,10 +27,11 @@ from cryptography.x509.oid import NameOID
 from starlette.requests import HTTPConnection
 
 from weft.control.api.app import any_of, create_app, same_user
+from weft.control.api.builtin import VIEWERS
 from weft.control.api.kubeconfig import kubeconfig, write_kubeconfig
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
-from weft.control.api.subject import Role, Subject, client_certificate
+from weft.control.api.subject import AUTHENTICATED, MASTERS, Subject, client_certificate
 from weft.control.sources import follow
 from weft.store.sqlite import SqliteStore
 
@@ -85,7 +86,7 @@ async def by_certificate(connection: HTTPConnection) -> Subject | None:
         return None
     names = x509.load_der_x509_certificate(der).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     name = str(names[0].value)
-    return Subject(name=name, role=Role.READER if name == "reader" else Role.ADMIN)
+    return Subject(name=name, groups=(VIEWERS if name == "reader" else MASTERS, AUTHENTICATED))
 
 
 async def serve(directory: Path, config: Path | None) -> None:

@@ -10,13 +10,14 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -29,10 +30,12 @@ from weft.control.api.app import create_app
 from weft.control.api.kubeconfig import kubeconfig, write_kubeconfig
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
+from weft.control.api.subject import origin
 from weft.control.audit import AuditLog
 from weft.control.authority import AuthorityRoutes
 from weft.control.cells import cells
-from weft.control.credentials import Credentials
+from weft.control.chain import NAME
+from weft.control.credentials import ADMIN_LIFETIME, Credentials
 from weft.control.entry import ENTRY_KIND, PROXY_ANNOTATION
 from weft.control.key_server import KeyServer
 from weft.control.keysets import KeyFetcher
@@ -50,6 +53,7 @@ from weft.control.status import Status
 from weft.control.statuses import Statuses
 from weft.control.telemetry import SOCKET as TELEMETRY_SOCKET
 from weft.control.telemetry import TelemetryProcess
+from weft.control.users import UserRoutes
 from weft.errors import WeftError
 from weft.identity.ca import WORKLOAD_LIFETIME
 from weft.identity.custody import Custody, read_authority
@@ -58,12 +62,14 @@ from weft.identity.ledger import Ledger
 from weft.identity.nodes import Nodes
 from weft.identity.server import Issuer
 from weft.identity.tokens import Tokens
+from weft.identity.users import MASTERS, Users
 from weft.instance import Instance
 from weft.model.resource import Key
 from weft.model.workload_entry import WorkloadEntry
 from weft.names import API_PORT, MONITORING_PORT, TELEMETRY_PORT, TRUST_DOMAIN, XDS_PORT
 from weft.runtime import Readiness
 from weft.start import ProxyStart
+from weft.store.interface import Private
 from weft.store.sqlite import SqliteStore
 from weft.xds.server import serve as serve_xds
 from weft.xds.store import ConfigStore
@@ -71,6 +77,7 @@ from weft.xds.store import ConfigStore
 _log = logging.getLogger(__name__)
 
 API_SOCKET: Final = "api.sock"
+AUDIT_LOG: Final = NAME
 KUBECONFIG: Final = "kubeconfig"
 _DRAIN_S: Final = 10.0
 
@@ -148,8 +155,9 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             hosts = (*hosts, options.listen)
         credentials = Credentials(lambda: trustee.authority, hosts)
 
-        audit = AuditLog(options.state / "audit.log")
+        audit = AuditLog(options.state / AUDIT_LOG, key=await _kept_key(store.private("audit")))
         stack.callback(audit.close)
+        users = Users(store.private("users"), _now)
         issuer = Issuer(
             lambda: trustee.authority,
             Tokens(store.private("tokens"), _now),
@@ -186,7 +194,12 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             await pipeline.endpoints_acknowledged(revision, _DRAIN_S)
 
         registry = Registry(store, issuer, drained, lease_s=options.lease_s)
-        objects = Objects(store, admit=examiner(lambda: pipeline.world), committed=audit.changes)
+        objects = Objects(
+            store,
+            admit=examiner(lambda: pipeline.world),
+            committed=audit.changes,
+            undone=audit.undone,
+        )
         await objects.start()
         await registry.restore()
 
@@ -206,9 +219,11 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         jwts = JwtIssuer(
             issuer, store.private("jwt"), audit=lambda issued: audit.write("jwt", asdict(issued))
         )
-        nodes = NodeService(issuer, registry, table, addresses, jwts, loaded=trustee.hear, start=start)
+        nodes = NodeService(
+            issuer, registry, table, addresses, jwts, loaded=trustee.hear, start=start, recorded=audit.access
+        )
         authority_routes = AuthorityRoutes(
-            trustee, issuer, nodes, registry.instances, store.private("authority-request"), audit.write
+            trustee, issuer, nodes, registry.instances, store.private("authority-request"), audit.access
         )
         trustee.members = authority_routes.members
         trustee.told += [
@@ -218,6 +233,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             lambda: pipeline.take_epoch(trustee.ledger.epoch),
         ]
         proxy_routes = ProxyRoutes(status, config, nodes.ask)
+        user_routes = UserRoutes(users, lambda: trustee.authority, _now, audit.access)
         telemetry = TelemetryProcess(
             address=_url_host(options.listen),
             port=options.telemetry_port,
@@ -229,7 +245,13 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         )
         app = create_app(
             objects,
-            authenticate=authenticator(lambda: options.trust_domain, trustee.revoked),
+            authenticate=authenticator(
+                lambda: options.trust_domain,
+                users,
+                revoked=trustee.revoked,
+                turned=lambda connection, why: audit.refused(origin(connection), why),
+            ),
+            denied=audit.denied,
             stop=stop,
             converged=proxy_routes.converged,
             cells=cells(lambda: pipeline.world),
@@ -239,6 +261,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 *proxy_routes.routes(),
                 *telemetry.routes(),
                 *authority_routes.routes(),
+                *user_routes.routes(),
             ],
             open_paths=OPEN_PATHS | {"/readyz"},
         )
@@ -309,12 +332,30 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 certificate=chain.encode(),
                 key=key.encode(),
             )
+            serial = x509.load_pem_x509_certificate(chain.encode()).serial_number
+            audit.write("certificate", {"identity": "admin", "serial": f"{serial:x}", "how": "itself"})
             write_kubeconfig(listening.kubeconfig, config)
+            # So that it can be revoked like everybody's.
+            given = users.certificate("admin", serial, groups=(MASTERS,), lifetime=ADMIN_LIFETIME)
+            running.append(tasks.create_task(_ended(given), name="kubeconfig"))
 
         tell_kubectl()
         trustee.told.append(tell_kubectl)
         stack.callback(listening.kubeconfig.unlink, missing_ok=True)
         yield listening
+
+
+async def _kept_key(table: Private) -> bytes:
+    """The key of the audit log's fingerprints: made once, so that equal values stay recognisable."""
+    if (key := await table.get("key")) is None:
+        key = os.urandom(32)
+        if not await table.swap("key", None, key):
+            key = await table.get("key") or key
+    return key
+
+
+async def _ended(work: Awaitable[object]) -> None:
+    await work
 
 
 def _make_runtime(path: Path) -> None:

@@ -17,7 +17,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from weft.control.api.subject import Role
+from weft.control.api.permission import Access
+from weft.control.api.resources import reply
+from weft.control.api.rules import Ask
+from weft.control.api.status import ApiError
 from weft.control.rotation import Trustee
 from weft.errors import WeftError
 from weft.identity import handover
@@ -27,6 +30,7 @@ from weft.identity.pin import spki_sha256
 from weft.identity.revocation import Revoked, issuer_key, read_serial
 from weft.identity.rotation import AGENT, Loaded, Member
 from weft.identity.server import Issuer, Refused
+from weft.model.catalog import WEFT
 from weft.spiffe import NodeId
 from weft.store.interface import Private
 from weft.units import parse_duration
@@ -67,7 +71,7 @@ class AuthorityRoutes:
         fleet: Fleet,
         instances: Callable[[str], tuple[str, ...]],
         kept: Private,
-        record: Callable[[str, Mapping[str, Any]], None] = lambda event, about: None,
+        record: Callable[[str, Access, Mapping[str, Any]], None] = lambda event, access, about: None,
     ) -> None:
         self._trustee = trustee
         self._issuer = issuer
@@ -186,10 +190,9 @@ class AuthorityRoutes:
                 now=self._trustee.now(),
                 trust_domain=self._trustee.authority.trust_domain,
             )
-        await self._trustee.rotate(
-            successor, skip=[str(name) for name in skip], timeout=_duration(limit) if limit else None
-        )
+        timeout = _duration(limit) if limit else None
         self._audit(request, "rotate", skip=skip)
+        await self._trustee.rotate(successor, skip=[str(name) for name in skip], timeout=timeout)
         return JSONResponse(await self.status())
 
     async def _certificates(self, _request: Request) -> Response:
@@ -221,6 +224,7 @@ class AuthorityRoutes:
             raise Refused("name one of serial, identity, node and token", status=400)
         ((kind, value),) = said.items()
         reason = str(body.get("reason") or "")[:256]
+        self._audit(request, "revoke", **{kind: value}, reason=reason)
         nodes = await self._nodes(kind, value)
         if kind == "serial":
             fresh = await self._trustee.revoke(lambda one: False, serial=read_serial(value), reason=reason)
@@ -234,7 +238,7 @@ class AuthorityRoutes:
         await self._fleet.end(frozenset(_node_of(entry.identity) for entry in fresh) - {""})
         if not fresh and not nodes:
             raise Refused(f"no valid certificate has {kind} {value!r}", status=404, hint="see 'weft ca list'")
-        self._audit(request, "revoke", **{kind: value}, serials=[entry.serial for entry in fresh])
+        self._audit(request, "revoked", **{kind: value}, serials=[entry.serial for entry in fresh])
         return JSONResponse({"revoked": [_revoked(entry) for entry in fresh], "nodes": sorted(nodes)})
 
     async def _nodes(self, kind: str, value: str) -> frozenset[str]:
@@ -254,8 +258,8 @@ class AuthorityRoutes:
 
     async def _request(self, request: Request) -> Response:
         key, text = handover.ask(self._trustee.authority.trust_domain)
-        await self._kept.put(_REQUEST, key.encode())
         self._audit(request, "request")
+        await self._kept.put(_REQUEST, key.encode())
         return JSONResponse({"request": text}, status_code=201)
 
     async def _install(self, request: Request) -> Response:
@@ -274,28 +278,26 @@ class AuthorityRoutes:
         )
         if not roots:
             handover.check_trusted(given, present)
+        self._audit(request, "install", issuer=_subject(given.issuer))
         await self._trustee.rotate(given)
         await self._kept.delete(_REQUEST)
-        self._audit(request, "install", issuer=_subject(given.issuer))
         return JSONResponse(await self.status())
 
     def _audit(self, request: Request, verb: str, **about: Any) -> None:
-        subject = request.state.subject
-        self._record("ca", {"time": self._trustee.now(), "actor": subject.name, "verb": verb, **about})
+        self._record("ca", request.state.access, {"verb": verb, **about})
 
 
 def _admin(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Administrators only; refusals become answers."""
+    """For those whose roles allow ``certificateauthorities`` of ``weft.dev``; refusals become answers."""
 
     async def answer(request: Request) -> Response:
         try:
-            if request.state.subject.role is not Role.ADMIN:
-                raise Refused(
-                    "only an administrator may do this",
-                    status=403,
-                    hint="ask on the control plane's host, by its Unix socket",
-                )
+            access: Access = request.state.access
+            verb = "get" if request.method == "GET" else "update"
+            await access.require(Ask(verb=verb, group=WEFT, resource="certificateauthorities"))
             return await handle(request)
+        except ApiError as error:
+            return reply(error.body(), error.code)
         except WeftError as error:
             code = error.status if isinstance(error, Refused) else 400
             body = {

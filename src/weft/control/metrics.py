@@ -81,9 +81,7 @@ class Metrics:
             "pilot_jwks_resolver_network_fetch_fail_total", "Keys that could not be fetched.", registry
         )
         self.spans = Counter("weft_spans_received_total", "Spans that proxies sent.", registry)
-        self.records = Counter(
-            "weft_flow_records_received_total", "Requests that proxies told of.", registry
-        )
+        self.records = Counter("weft_flow_records_received_total", "Requests that proxies told of.", registry)
         self.telemetry_lost = Counter(
             "weft_telemetry_lost_total", "What the telemetry process did not keep.", registry, "reason"
         )

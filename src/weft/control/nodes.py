@@ -6,16 +6,20 @@ The protocol is written down in docs/reference/node-protocol.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from weft.control.api.subject import Role, client_certificate
+from weft.control.api.permission import Access
+from weft.control.api.resources import reply
+from weft.control.api.rules import Ask
+from weft.control.api.status import ApiError
+from weft.control.api.subject import client_certificate
 from weft.control.nametable import NameTable
 from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, Hub, Message, Session
 from weft.control.registry import Registry
@@ -26,6 +30,7 @@ from weft.identity.scope import EVERYTHING, Scope
 from weft.identity.server import EnrollRequest, Issuer, Refused, SignRequest, caller_of, key_of
 from weft.identity.tokens import LIFETIME, Token
 from weft.instance import Instance
+from weft.model.catalog import WEFT
 from weft.spiffe import NodeId
 from weft.start import ProxyStart
 from weft.units import parse_duration
@@ -33,6 +38,9 @@ from weft.units import parse_duration
 # Served without an identity: what is public, and what a join token opens.
 OPEN_PATHS: Final = frozenset({"/weft/v1/bundle", "/weft/v1/enroll", "/weft/v1/jwks"})
 _BODY_MAX: Final = 64 * 1024
+
+
+Recorded = Callable[[str, Access, Mapping[str, Any]], None]
 
 
 async def _as_it_likes(_: Instance) -> ProxyStart:
@@ -47,6 +55,7 @@ class NodeService:
             every address answers with the one that was dialled.
         loaded: is told which configuration a node's Envoys run, and which trust bundle (``proxies``).
         start: what the proxy of an instance is to be started with.
+        recorded: writes to the audit log what operators do; raises when it cannot.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class NodeService:
         *,
         loaded: Callable[[str, Message], None] = lambda node, message: None,
         start: Callable[[Instance], Awaitable[ProxyStart]] = _as_it_likes,
+        recorded: Recorded = lambda event, access, about: None,
     ) -> None:
         self.issuer = issuer
         self.registry = registry
@@ -67,20 +77,21 @@ class NodeService:
         self.jwts = jwts
         self.loaded = loaded
         self.start = start
+        self._recorded = recorded
         self._sessions: dict[str, Session] = {}
 
     def routes(self) -> list[BaseRoute]:
         """For the API's application."""
         return [
-            Route("/weft/v1/bundle", _answer(self._bundle), methods=["GET"]),
-            Route("/weft/v1/enroll", _answer(self._enroll), methods=["POST"]),
-            Route("/weft/v1/certificates", _answer(self._sign), methods=["POST"]),
-            Route("/weft/v1/jwts", _answer(self._sign_jwt), methods=["POST"]),
-            Route("/weft/v1/jwks", _answer(self._jwks), methods=["GET"]),
-            Route("/weft/v1/tokens", _answer(self._tokens), methods=["GET", "POST"]),
-            Route("/weft/v1/tokens/{id}", _answer(self._revoke), methods=["DELETE"]),
-            Route("/weft/v1/nodes", _answer(self._nodes), methods=["GET"]),
-            Route("/weft/v1/nodes/{name}", _answer(self._remove), methods=["DELETE"]),
+            Route("/weft/v1/bundle", answer(self._bundle), methods=["GET"]),
+            Route("/weft/v1/enroll", answer(self._enroll), methods=["POST"]),
+            Route("/weft/v1/certificates", answer(self._sign), methods=["POST"]),
+            Route("/weft/v1/jwts", answer(self._sign_jwt), methods=["POST"]),
+            Route("/weft/v1/jwks", answer(self._jwks), methods=["GET"]),
+            Route("/weft/v1/tokens", answer(self._tokens), methods=["GET", "POST"]),
+            Route("/weft/v1/tokens/{id}", answer(self._revoke), methods=["DELETE"]),
+            Route("/weft/v1/nodes", answer(self._nodes), methods=["GET"]),
+            Route("/weft/v1/nodes/{name}", answer(self._remove), methods=["DELETE"]),
             WebSocketRoute("/weft/v1/nodes/{name}/session", self._session),
         ]
 
@@ -126,19 +137,19 @@ class NodeService:
         return JSONResponse({"bundle": authority.bundle, "trustDomain": authority.trust_domain})
 
     async def _enroll(self, request: Request) -> Response:
-        signed = await self.issuer.enroll(EnrollRequest.parse(await _body(request)))
+        signed = await self.issuer.enroll(EnrollRequest.parse(await body_of(request)))
         where = self.addresses(request)
         about = {"trustDomain": self.issuer.authority.trust_domain, "xds": where.xds, "api": where.api}
         return JSONResponse({**signed.to_dict(), **about})
 
     async def _sign(self, request: Request) -> Response:
         caller, key = _caller(request)
-        signed = await self.issuer.sign(caller, key, SignRequest.parse(await _body(request)))
+        signed = await self.issuer.sign(caller, key, SignRequest.parse(await body_of(request)))
         return JSONResponse(signed.to_dict())
 
     async def _sign_jwt(self, request: Request) -> Response:
         caller, key = _caller(request)
-        token, until = await self.jwts.sign(caller, key, JwtRequest.parse(await _body(request)))
+        token, until = await self.jwts.sign(caller, key, JwtRequest.parse(await body_of(request)))
         return JSONResponse({"token": token, "notAfter": _when(until)})
 
     async def _jwks(self, request: Request) -> Response:
@@ -146,27 +157,29 @@ class NodeService:
         return JSONResponse(await self.jwts.jwks())
 
     async def _tokens(self, request: Request) -> Response:
-        _require_admin(request)
+        await _require(request, "list" if request.method == "GET" else "create", "tokens")
         if request.method == "GET":
             found = [self._describe(token) for token in await self.issuer.tokens.list()]
             return JSONResponse({"tokens": found})
-        body = await _body(request)
+        body = await body_of(request)
         if not isinstance(body, dict):
             raise Refused("expected a JSON object", status=400)
         allow, lifetime, uses = body.get("allow"), body.get("lifetime"), body.get("uses", 1)
         if not isinstance(uses, int) or not (allow is None or isinstance(allow, list)):
             raise Refused("uses is a number, allow a list of texts", status=400)
+        scope = Scope.of(str(pattern) for pattern in allow) if allow else EVERYTHING
+        node = check_node_name(str(body["node"])) if body.get("node") else ""
+        about = {"allow": scope.patterns, "node": node, "lifetime": str(_lifetime(lifetime)), "uses": uses}
+        self._recorded("join-token", request.state.access, about)
         text, token = await self.issuer.tokens.create(
-            self.issuer.authority.pin,
-            scope=Scope.of(str(pattern) for pattern in allow) if allow else EVERYTHING,
-            node=check_node_name(str(body["node"])) if body.get("node") else "",
-            lifetime=_lifetime(lifetime),
-            uses=uses,
+            self.issuer.authority.pin, scope=scope, node=node, lifetime=_lifetime(lifetime), uses=uses
         )
         return JSONResponse({"token": str(text), **self._describe(token)}, status_code=201)
 
     async def _revoke(self, request: Request) -> Response:
-        _require_admin(request)
+        name = request.path_params["id"]
+        await _require(request, "delete", "tokens", name)
+        self._recorded("join-token-revoked", request.state.access, {"token": name})
         try:
             token = await self.issuer.tokens.revoke(request.path_params["id"])
         except WeftError as error:
@@ -174,7 +187,7 @@ class NodeService:
         return JSONResponse(self._describe(token))
 
     async def _nodes(self, request: Request) -> Response:
-        _require_admin(request)
+        await _require(request, "list", "nodes")
         found = [
             {
                 "name": node.name,
@@ -189,8 +202,9 @@ class NodeService:
         return JSONResponse({"nodes": found})
 
     async def _remove(self, request: Request) -> Response:
-        _require_admin(request)
         name = request.path_params["name"]
+        await _require(request, "delete", "nodes", name)
+        self._recorded("node-removed", request.state.access, {"node": name})
         if not await self.expel(name):
             raise Refused(f"there is no node {name!r}", status=404)
         return JSONResponse({"name": name})
@@ -231,13 +245,9 @@ class NodeService:
                 self.registry.detach(name, session.heard)
 
 
-def _require_admin(request: Request) -> None:
-    if request.state.subject.role is not Role.ADMIN:
-        raise Refused(
-            "only an administrator may do this",
-            status=403,
-            hint="ask on the control plane's host, by its Unix socket",
-        )
+async def _require(request: Request, verb: str, resource: str, name: str = "") -> None:
+    access: Access = request.state.access
+    await access.require(Ask(verb=verb, group=WEFT, resource=resource, name=name))
 
 
 def _caller(connection: HTTPConnection) -> tuple[NodeId, str]:
@@ -259,18 +269,20 @@ def _caller(connection: HTTPConnection) -> tuple[NodeId, str]:
     return caller, key_of(certificate)
 
 
-def _answer(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def answer(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """Refusals become answers."""
 
-    async def answer(request: Request) -> Response:
+    async def answered(request: Request) -> Response:
         try:
             return await handle(request)
+        except ApiError as error:
+            return reply(error.body(), error.code)
         except Refused as refusal:
             return _refusal(refusal)
         except WeftError as error:
             return _refusal(Refused(error.message, status=400, hint=error.hint))
 
-    return answer
+    return answered
 
 
 def _refusal(refusal: Refused) -> Response:
@@ -287,7 +299,12 @@ def _refusal(refusal: Refused) -> Response:
     return JSONResponse(body, status_code=refusal.status)
 
 
-async def _body(request: Request) -> object:
+async def body_of(request: Request) -> object:
+    """The JSON of a small request.
+
+    Raises:
+        Refused: 413, 400.
+    """
     body = b""
     async for part in request.stream():
         body += part

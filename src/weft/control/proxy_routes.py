@@ -15,11 +15,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from weft.control.api.subject import Role, Subject
+from weft.control.api.permission import Access
+from weft.control.api.resources import reply
+from weft.control.api.rules import Ask as Question
+from weft.control.api.status import ApiError
 from weft.control.status import Status
 from weft.emit.bundle import Bundle
 from weft.emit.dump import config_dump
 from weft.emit.packed import Packed
+from weft.model.catalog import WEFT
 from weft.names import CLUSTER_TYPE
 from weft.units import parse_duration
 from weft.xds.connection import Connection
@@ -53,19 +57,19 @@ class ProxyRoutes:
     def routes(self) -> list[Route]:
         """For the API's application."""
         return [
-            Route("/weft/v1/proxies", self._list, methods=["GET"]),
-            Route("/weft/v1/proxies/{name:path}/admin", self._admin, methods=["POST"]),
-            Route("/weft/v1/proxies/{name:path}", self._one, methods=["GET"]),
-            Route("/weft/v1/convergence/{revision:int}", self._convergence, methods=["GET"]),
+            Route("/weft/v1/proxies", _answer(self._list), methods=["GET"]),
+            Route("/weft/v1/proxies/{name:path}/admin", _answer(self._admin), methods=["POST"]),
+            Route("/weft/v1/proxies/{name:path}", _answer(self._one), methods=["GET"]),
+            Route("/weft/v1/convergence/{revision:int}", _answer(self._convergence), methods=["GET"]),
             *self.monitoring(),
         ]
 
     def monitoring(self) -> list[Route]:
         """For the monitoring port too."""
         return [
-            Route("/debug/syncz", self._syncz, methods=["GET"]),
-            Route("/debug/config_dump", self._dump, methods=["GET"]),
-            Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/debug/syncz", _answer(self._syncz), methods=["GET"]),
+            Route("/debug/config_dump", _answer(self._dump), methods=["GET"]),
+            Route("/metrics", _answer(self._metrics), methods=["GET"]),
         ]
 
     async def converged(self, revision: int, seconds: float) -> dict[str, Any]:
@@ -73,19 +77,16 @@ class ProxyRoutes:
         return (await self._status.wait_converged(revision, seconds)).as_json()
 
     async def _list(self, request: Request) -> Response:
-        if (no := _refusal(request, "list")) is not None:
-            return no
-        return JSONResponse({"proxies": self._status.table()})
+        seen = await _visible(request)
+        return JSONResponse({"proxies": self._status.table(self._in(seen))})
 
     async def _one(self, request: Request) -> Response:
-        if (no := _refusal(request, "get")) is not None:
-            return no
-        found = self._find(request.path_params["name"])
+        found = await self._find(request, request.path_params["name"], "get")
         return found if isinstance(found, Response) else JSONResponse(self._status.table([found])[0])
 
     async def _convergence(self, request: Request) -> Response:
-        if (no := _refusal(request, "get")) is not None:
-            return no
+        access: Access = request.state.access
+        await access.require(Question(verb="get", group=WEFT, resource="convergence"))
         try:
             seconds = parse_duration(request.query_params.get("timeout", "0")).total_seconds()
         except ValueError as error:
@@ -93,9 +94,7 @@ class ProxyRoutes:
         return JSONResponse(await self.converged(request.path_params["revision"], seconds))
 
     async def _admin(self, request: Request) -> Response:
-        if (no := _refusal(request, "update")) is not None:
-            return no
-        found = self._find(request.path_params["name"])
+        found = await self._find(request, request.path_params["name"], "create", "admin")
         if isinstance(found, Response):
             return found
         try:
@@ -115,20 +114,36 @@ class ProxyRoutes:
             return _status(504, f"the node of {name.namespace}/{name.name} does not answer")
         return JSONResponse({"status": status, "body": answer.decode(errors="replace")})
 
-    def _find(self, name: str) -> Connection | Response:
-        found = self._status.proxies.find(name)
+    async def _find(self, request: Request, name: str, verb: str, part: str = "") -> Connection | Response:
+        """The proxy of that name, if the caller may do ``verb`` with it; what it may not see is not there."""
+        access: Access = request.state.access
+        every = self._status.proxies.find(name)
+        found = [one for one in every if await access.may(_about(one, verb, part))]
         if len(found) == 1:
             return found[0]
         if not found:
+            # Who may ask in no namespace at all hears nothing of which names there are.
+            ask = Question(verb=verb, group=WEFT, resource="proxies", subresource=part)
+            if not await access.may(ask) and not await access.roles.namespaces(access.subject, ask):
+                await access.require(ask)
             return _status(404, f"no proxy {name!r} is connected")
         names = ", ".join(
             f"{one.peer.identity.name.name}.{one.peer.identity.name.namespace}" for one in found
         )
         return _status(409, f"{name!r} may be {names}: say which")
 
+    def _in(self, namespaces: frozenset[str] | None) -> list[Connection] | None:
+        if namespaces is None:
+            return None
+        return [
+            one
+            for one in self._status.proxies.connections()
+            if one.peer.identity.name.namespace in namespaces
+        ]
+
     async def _syncz(self, request: Request) -> Response:
-        if (no := _refusal(request, "list")) is not None:
-            return no
+        access: Access = request.state.access
+        await access.require(Question(verb="get", path=request.url.path))
         rows = []
         for row in self._status.table():
             types = {
@@ -141,12 +156,10 @@ class ProxyRoutes:
 
     async def _dump(self, request: Request) -> Response:
         """What a proxy shall have, as Envoy would show it; the bytes of secrets are in no dump."""
-        if (no := _refusal(request, "update")) is not None:
-            return no
         name = request.query_params.get("proxyID", "")
         if not name:
             return _status(400, "say which proxy: /debug/config_dump?proxyID=NAME.NAMESPACE")
-        found = self._find(name)
+        found = await self._find(request, name, "get", "config")
         if isinstance(found, Response):
             return found
         proxy = found.peer.id
@@ -160,8 +173,8 @@ class ProxyRoutes:
         return JSONResponse(await asyncio.to_thread(config_dump, bundle, endpoints, None))
 
     async def _metrics(self, request: Request) -> Response:
-        if (no := _refusal(request, "get")) is not None:
-            return no
+        access: Access = request.state.access
+        await access.require(Question(verb="get", path=request.url.path))
         return Response(self._status.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -178,12 +191,37 @@ def _asked(snapshot: Snapshot, connection: Connection) -> Mapping[str, Mapping[s
     return {**snapshot.resources, CLUSTER_TYPE: clusters}
 
 
-def _refusal(request: Request, verb: str) -> Response | None:
-    """None when the caller may; ``update`` is for administrators."""
-    subject = getattr(request.state, "subject", None)
-    if isinstance(subject, Subject) and (subject.role is Role.ADMIN or subject.may(verb)):
+def _about(one: Connection, verb: str, part: str) -> Question:
+    name = one.peer.identity.name
+    return Question(
+        verb=verb, group=WEFT, resource="proxies", subresource=part, namespace=name.namespace, name=name.name
+    )
+
+
+async def _visible(request: Request) -> frozenset[str] | None:
+    """The namespaces whose proxies the caller may list; None is all of them.
+
+    Raises:
+        ApiError: 403 when there are none.
+    """
+    access: Access = request.state.access
+    ask = Question(verb="list", group=WEFT, resource="proxies")
+    if await access.may(ask):
         return None
-    return _status(403, f"you may not {verb} proxies")
+    found = await access.roles.namespaces(access.subject, ask)
+    if not found:
+        await access.require(ask)
+    return frozenset(found)
+
+
+def _answer(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except ApiError as error:
+            return reply(error.body(), error.code)
+
+    return answer
 
 
 def _status(code: int, message: str) -> Response:

@@ -19,9 +19,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from weft.control.api.subject import Subject
+from weft.control.api.permission import Access
+from weft.control.api.resources import reply
+from weft.control.api.rules import Ask
+from weft.control.api.status import ApiError
 from weft.control.metrics import Metrics
 from weft.grpc_tls import Certificates
+from weft.model.catalog import WEFT
 from weft.telemetry.inquiry import TelemetryError, ask
 
 _log = logging.getLogger(__name__)
@@ -157,9 +161,11 @@ class TelemetryProcess:
         return max(0, count - before)
 
     async def _question(self, request: Request) -> Response:
-        subject = getattr(request.state, "subject", None)
-        if not isinstance(subject, Subject) or not subject.may("list"):
-            return _status(403, "you may not read telemetry")
+        access: Access = request.state.access
+        try:
+            await access.require(Ask(verb="get", group=WEFT, resource="telemetry"))
+        except ApiError as refusal:
+            return reply(refusal.body(), refusal.code)
         try:
             answer = await ask(
                 self._socket, request.path_params["question"], dict(request.query_params.items())

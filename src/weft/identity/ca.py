@@ -31,7 +31,7 @@ from weft.identity.pem import (
 )
 from weft.identity.pin import spki_sha256
 from weft.names import CONTROL_PLANE_ACCOUNT, CONTROL_PLANE_HOST, ROOT_NAMESPACE, TRUST_DOMAIN
-from weft.spiffe import AdminId, NodeId, SpiffeId
+from weft.spiffe import AdminId, NodeId, SpiffeId, UserId
 
 ROOT_LIFETIME: Final = timedelta(days=3650)
 WORKLOAD_LIFETIME: Final = timedelta(hours=24)
@@ -147,7 +147,7 @@ class Authority:
     def sign(
         self,
         csr: str,
-        identity: SpiffeId | NodeId | AdminId,
+        identity: SpiffeId | NodeId | AdminId | UserId,
         *,
         now: datetime,
         lifetime: timedelta = WORKLOAD_LIFETIME,

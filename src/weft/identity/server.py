@@ -19,7 +19,7 @@ from weft.identity.pin import spki_sha256
 from weft.identity.revocation import issuer_key
 from weft.identity.tokens import Token, Tokens
 from weft.identity.trust import Trust
-from weft.spiffe import AdminId, NodeId, SpiffeId
+from weft.spiffe import AdminId, NodeId, SpiffeId, UserId
 
 _ADDRESSES_MAX: Final = 64
 
@@ -292,7 +292,7 @@ _UNREADABLE: Final = (
 )
 
 
-def caller_of(leaf_der: bytes) -> AdminId | NodeId | SpiffeId | None:
+def caller_of(leaf_der: bytes) -> AdminId | NodeId | SpiffeId | UserId | None:
     """Whose certificate this is; the TLS layer has verified it. None when it names nobody of a mesh."""
     try:
         certificate = x509.load_der_x509_certificate(leaf_der)
@@ -302,7 +302,7 @@ def caller_of(leaf_der: bytes) -> AdminId | NodeId | SpiffeId | None:
         return None
     if len(uris) != 1:  # X509-SVID, section 2: exactly one
         return None
-    for form in (AdminId, NodeId, SpiffeId):
+    for form in (AdminId, NodeId, SpiffeId, UserId):
         try:
             return form.parse(uris[0])
         except ValueError:

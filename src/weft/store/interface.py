@@ -7,7 +7,7 @@ watcher may resume between any two of them, and its result is the last one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -160,6 +160,9 @@ class Private(Protocol):
         """All values whose name starts so, by name."""
 
 
+Witness = Callable[[int], None]
+
+
 class Store(Protocol):
     """Reads answer from one consistent state, and a writer sees what it wrote."""
 
@@ -196,8 +199,13 @@ class Store(Protocol):
             ConflictError: when it is not at ``expect``.
         """
 
-    async def transact(self, operations: Sequence[Operation], *, actor: str = "") -> int:
+    async def transact(
+        self, operations: Sequence[Operation], *, actor: str = "", witness: Witness | None = None
+    ) -> int:
         """Do all or nothing, in order, durably; the revision after it.
+
+        ``witness`` hears of the revision before it is durable, in another thread perhaps; when it raises a
+        ``WeftError``, nothing was done.
 
         Raises:
             NotFoundError, AlreadyExistsError, ConflictError: as the operation that failed; nothing was done.

@@ -19,7 +19,7 @@ from weft.errors import WeftError
 from weft.model.resource import Key
 from weft.store.engine import Engine
 from weft.store.feed import KEEP, Feed
-from weft.store.interface import Action, Change, Delete, Event, NotFoundError, Operation, Put, Stored
+from weft.store.interface import Action, Change, Delete, Event, NotFoundError, Operation, Put, Stored, Witness
 
 _T = TypeVar("_T")
 _GROUP: Final = 64
@@ -183,12 +183,16 @@ class SqliteStore:
 
     # writes
 
-    async def transact(self, operations: Sequence[Operation], *, actor: str = "") -> int:
+    async def transact(
+        self, operations: Sequence[Operation], *, actor: str = "", witness: Witness | None = None
+    ) -> int:
         """Do all or nothing; the revision after it. Raises as the operation that failed."""
         operations = tuple(operations)
 
         def work(engine: Engine) -> _Outcome:
             events, moved = engine.transact(operations, actor)
+            if witness is not None:
+                witness(engine.revision)
             return _Outcome(engine.revision, events, moved, engine.oldest)
 
         revision: int = await self._do(work)

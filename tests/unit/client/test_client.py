@@ -53,7 +53,7 @@ async def test_the_certificate_says_what_one_may(home: Path) -> None:
     async with ApiClient(https(home, "reader")) as reader:
         await reader.raw("GET", "/api/v1/namespaces")
         with pytest.raises(RefusedError) as refused:
-            await reader.apply([])
+            await reader.apply([{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}])
         assert refused.value.code == 403
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 from datetime import UTC, datetime
@@ -22,15 +23,15 @@ from weft.identity.ca import Authority
 from weft.identity.pem import write_key
 from weft.store.sqlite import SqliteStore
 
-PATH = "/api/v1/namespaces/shop/configmaps"
+PATH = "/api/v1/namespaces/shop/secrets"
 
 
 def config(value: str) -> dict[str, object]:
-    about = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
-    return {**about, "data": {"secret": value}}
+    about = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "c"}}
+    return {**about, "stringData": {"password": f"plain-{value}"}}
 
 
-async def test_changes_through_the_api_are_recorded_without_their_content(tmp_path: Path) -> None:
+async def test_changes_through_the_api_are_recorded_without_their_secrets(tmp_path: Path) -> None:
     log, stop, socket = tmp_path / "audit.log", asyncio.Event(), tmp_path / "api.sock"
     audit = AuditLog(log)
     async with SqliteStore.open(tmp_path / "store") as store:
@@ -51,16 +52,24 @@ async def test_changes_through_the_api_are_recorded_without_their_content(tmp_pa
     told = [(line["verb"], line["kind"], line["namespace"], line["name"]) for line in lines]
     assert told == [
         ("create", "/Namespace", "", "shop"),
-        ("create", "/ConfigMap", "shop", "c"),
-        ("update", "/ConfigMap", "shop", "c"),
-        ("delete", "/ConfigMap", "shop", "c"),
+        ("create", "/Secret", "shop", "c"),
+        ("update", "/Secret", "shop", "c"),
+        ("delete", "/Secret", "shop", "c"),
     ]
     assert {line["event"] for line in lines} == {"change"}
     assert all(line["actor"] and datetime.fromisoformat(line["time"]).tzinfo for line in lines)
     revisions = [line["revision"] for line in lines]
     assert revisions == sorted(revisions)
     assert revisions[-1] == revision
-    assert not any(word in log.read_text() for word in ("one", "two", "dry"))
+    words = [f"plain-{value}" for value in ("one", "two", "dry")]
+    words += [base64.b64encode(word.encode()).decode() for word in words]
+    assert not any(word in log.read_text() for word in words)
+    created, updated = lines[1]["new"]["data"]["password"], lines[2]["new"]["data"]["password"]
+    assert created != updated
+    assert lines[2]["old"]["data"] == {"password": created}
+    assert lines[3]["old"]["data"] == {"password": updated}
+    assert {line["from"] for line in lines} == {f"uid {os.getuid()}, pid {os.getpid()}"}
+    assert all(line["request"] and line["groups"] for line in lines)
     assert log.stat().st_mode & 0o777 == 0o600
 
 

@@ -125,7 +125,7 @@ class TestTokens:
             assert status == 401
             status, answer = await ask(control, method, path, {}, key=own.key, certificate=own.certificate)
             assert status == 403
-            assert "administrator" in answer["message"]
+            assert 'User "system:node:host1" cannot' in answer["message"]
 
     async def test_the_command(self, control: Plane) -> None:
         async def weft(*argv: str) -> tuple[int, str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -17,9 +18,21 @@ from starlette.websockets import WebSocket
 from weft.control.api import discovery, openapi, reviews
 from weft.control.api.apply import Applier
 from weft.control.api.objects import Objects
+from weft.control.api.permission import Access, Denied, impersonated
 from weft.control.api.resources import Converged, Resources, reply
+from weft.control.api.roles import Roles
+from weft.control.api.rules import Ask
 from weft.control.api.status import ApiError, no_such_path
-from weft.control.api.subject import Authenticate, Role, Subject, unix_peer
+from weft.control.api.subject import (
+    ANONYMOUS,
+    AUTHENTICATED,
+    MASTERS,
+    UNAUTHENTICATED,
+    Authenticate,
+    Subject,
+    origin,
+    unix_peer,
+)
 from weft.control.api.table import NO_CELLS, Cells
 from weft.errors import WeftError
 
@@ -37,10 +50,12 @@ def create_app(
     objects: Objects, *, authenticate: Authenticate, stop: asyncio.Event,
     converged: Converged | None = None, routes: Sequence[BaseRoute] = (),
     open_paths: frozenset[str] = frozenset(), cells: Cells = NO_CELLS,
+    denied: Denied = lambda access, ask: None,
 ) -> ASGIApp:  # fmt: skip
     """The application. ``stop`` ends watches; ``open_paths`` of ``routes`` are served to anybody.
 
-    ``request.state.subject`` is who calls, for every path that is not open.
+    ``request.state.subject`` is who calls, ``request.state.access`` what the caller may; ``denied`` hears of
+    what the caller may not.
     """
     converged = converged or _at_once
     resources = Resources(objects, converged, stop, cells)
@@ -52,9 +67,13 @@ def create_app(
         "/apis/authentication.k8s.io/v1/selfsubjectreviews": reviews.who,
         "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews": reviews.may,
         "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews": reviews.rules,
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews": reviews.others_may,
+        "/apis/authorization.k8s.io/v1/namespaces/{namespace}/localsubjectaccessreviews": (
+            reviews.others_may_here
+        ),
         "/apis/{rest:path}": resources.named,
-        "/openapi/v3": openapi.index,
-        "/openapi/v3/{rest:path}": openapi.document,
+        "/openapi/v3": _by_path(openapi.index),
+        "/openapi/v3/{rest:path}": _by_path(openapi.document),
         "/version": _version,
         "/weft/v1/apply": applier.handle,
     }
@@ -67,7 +86,18 @@ def create_app(
     )
     # kubectl asks for /api/ and /api alike; a redirect would lose the body.
     app.router.redirect_slashes = False
-    return _Gate(app, authenticate, _OPEN_PATHS | open_paths)
+    return _Gate(app, authenticate, objects.roles, _OPEN_PATHS | open_paths, denied)
+
+
+def _by_path(endpoint: Endpoint) -> Endpoint:
+    """What is no resource is for those whom a rule about its path allows it."""
+
+    async def asked(request: Request) -> Response:
+        access: Access = request.state.access
+        await access.require(Ask(verb=request.method.lower(), path=request.url.path))
+        return await endpoint(request)
+
+    return asked
 
 
 def _guarded(endpoint: Endpoint) -> Endpoint:
@@ -86,10 +116,19 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
 class _Gate:
     """Nobody passes without an identity, and no body is larger than it may be."""
 
-    def __init__(self, app: ASGIApp, authenticate: Authenticate, open_paths: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticate: Authenticate,
+        roles: Roles,
+        open_paths: frozenset[str],
+        denied: Denied,
+    ) -> None:
         self._app = app
         self._authenticate = authenticate
+        self._roles = roles
         self._open = open_paths
+        self._denied = denied
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
@@ -100,8 +139,33 @@ class _Gate:
         if subject is None and scope["path"] not in self._open:
             await _turn_away(scope, receive, send)
             return
-        connection.state.subject = subject or Subject(name="system:anonymous")
-        await self._app(scope, _bounded(receive), send)
+        request_id = secrets.token_hex(8)
+        access = Access(
+            subject=subject or _STRANGER, roles=self._roles, where=origin(connection), request=request_id,
+            denied=self._denied,
+        )  # fmt: skip
+        try:
+            access = await impersonated(connection, access)
+        except ApiError as error:
+            await reply(error.body(), error.code)(scope, receive, send)
+            return
+        connection.state.subject = access.subject
+        connection.state.access = access
+        await self._app(scope, _bounded(receive), _numbered(send, request_id))
+
+
+_STRANGER: Final = Subject(name=ANONYMOUS, groups=(UNAUTHENTICATED,))
+
+
+def _numbered(send: Send, request_id: str) -> Send:
+    """The request's id with the answer: the audit log has it too."""
+
+    async def numbered(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"audit-id", request_id.encode())]
+        await send(message)
+
+    return numbered
 
 
 def _bounded(receive: Receive) -> Receive:
@@ -157,7 +221,7 @@ def same_user(uid: int) -> Authenticate:
     async def authenticate(connection: HTTPConnection) -> Subject | None:
         peer = unix_peer(connection)
         if peer is not None and peer.uid in {0, uid}:
-            return Subject(name=f"unix:{peer.uid}", role=Role.ADMIN, groups=("weft:admins",))
+            return Subject(name=f"unix:{peer.uid}", groups=(MASTERS, AUTHENTICATED), how="socket")
         return None
 
     return authenticate

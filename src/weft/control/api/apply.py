@@ -35,6 +35,7 @@ from weft.control.api.metadata import (
 from weft.control.api.negotiate import decode_json, read_json
 from weft.control.api.objects import Objects, own, row_of
 from weft.control.api.patch import three_way
+from weft.control.api.permission import Access, ask_for, forbidden
 from weft.control.api.resources import Converged, reply, wait_seconds
 from weft.control.api.status import ApiError, bad_request, resource_name
 from weft.control.api.validation import Validation, check
@@ -146,7 +147,7 @@ class Applier:
             )
             if result.refused or not plan.writes:
                 return result
-            writes = [*(await self._objects.namespaces(plan.namespaces)), *plan.writes]
+            writes = [*(await self._objects.new_namespaces(plan.namespaces, options)), *plan.writes]
             try:
                 warnings = await self._objects.commit(writes, options)
             except (ConflictError, NotFoundError, AlreadyExistsError) as error:
@@ -178,6 +179,8 @@ class Applier:
             try:
                 await self._plan_one(plan, seen, index, item, options, namespace, yielding=yielding)
             except ApiError as error:
+                if error.code == 403:
+                    raise
                 plan.found += _problems_of(index, error)
         plan.namespaces = [name for name in plan.namespaces if name not in created]
         return plan
@@ -206,6 +209,7 @@ class Applier:
             return
         seen[key] = index
         before = await self._objects.store.get(key)
+        await _may_apply(row, key, options, known=before is not None)
         if before is None:
             checked = check(row, born(row, _noted(wire), Stamp.now()), options.validation)
             owner, uid, expect, old = options.owner, checked.wire["metadata"]["uid"], 0, None
@@ -260,6 +264,8 @@ class Applier:
                 try:
                     await self._plan_removal(plan, item, options, namespace)
                 except ApiError as error:
+                    if error.code == 403:
+                        raise
                     plan.found += _problems_of(index, error)
             result = Applied(
                 revision=self._objects.store.revision,
@@ -283,6 +289,8 @@ class Applier:
         if row is None or not isinstance(metadata, dict) or not metadata.get("name"):
             return
         place = (metadata.get("namespace") or namespace) if row.namespaced else ""
+        if options.access is not None:
+            await options.access.require(ask_for(row, "delete", place, str(metadata["name"])))
         stored = await self._objects.store.get(key_of(row, place, str(metadata["name"])))
         if stored is None:
             return
@@ -295,9 +303,7 @@ class Applier:
         """The endpoint."""
         if request.method != "POST":
             raise ApiError(405, "send POST")
-        subject = request.state.subject
-        if not subject.may("create"):
-            raise ApiError(403, f'User "{subject.name}" cannot apply: use the administrator\'s identity')
+        access: Access = request.state.access
         body = read_json(await request.body(), request.headers.get("content-type", ""))
         if not isinstance(body, dict) or not isinstance(body.get("objects"), list):
             raise bad_request('the body is {"objects": [...]}')
@@ -305,7 +311,8 @@ class Applier:
             raise bad_request("every one of objects is an object")
         seconds = wait_seconds(request.query_params)
         options = Options(
-            dry_run=body.get("dryRun") is True, force=body.get("force") is True, actor=subject.name,
+            dry_run=body.get("dryRun") is True, force=body.get("force") is True,
+            actor=access.subject.name, access=access,
             validation=Validation.STRICT if body.get("strict", True) else Validation.WARN,
         )  # fmt: skip
         namespace = str(body.get("namespace") or "default")
@@ -324,6 +331,23 @@ class Applier:
         if seconds is not None and not options.dry_run:
             answer["convergence"] = await self._converged(applied.revision, seconds)
         return reply(answer)
+
+
+async def _may_apply(row: KindRow, key: Key, options: Options, *, known: bool) -> None:
+    """Applying is creating, or reading and patching. Who may do neither does not learn what is there.
+
+    Raises:
+        ApiError: 403.
+    """
+    if (access := options.access) is None:
+        return
+    create = ask_for(row, "create", key.namespace, key.name)
+    get, patch = (ask_for(row, verb, key.namespace, key.name) for verb in ("get", "patch"))
+    for ask in (get, patch) if known else (create,):
+        if not await access.may(ask):
+            shown = patch if not (await access.may(create) or await access.may(patch)) else ask
+            access.denied(access, shown)
+            raise forbidden(access.subject, shown)
 
 
 def _removed(row: KindRow, stored: Stored) -> Outcome:

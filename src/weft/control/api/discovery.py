@@ -20,15 +20,20 @@ _EVENTS: Final = {
 }  # fmt: skip
 _REVIEWS: Final = {
     "authentication.k8s.io": ("SelfSubjectReview",),
-    "authorization.k8s.io": ("SelfSubjectAccessReview", "SelfSubjectRulesReview"),
+    "authorization.k8s.io": (
+        "LocalSubjectAccessReview",
+        "SelfSubjectAccessReview",
+        "SelfSubjectRulesReview",
+        "SubjectAccessReview",
+    ),
 }
-_BUILT_IN: Final = frozenset({*_REVIEWS, "discovery.k8s.io"})
+_BUILT_IN: Final = frozenset({*_REVIEWS, "discovery.k8s.io", "rbac.authorization.k8s.io"})
 
 
 def _review(kind: str) -> dict[str, Any]:
     return {
-        "name": f"{kind.lower()}s", "singularName": kind.lower(), "namespaced": False, "kind": kind,
-        "verbs": ["create"],
+        "name": f"{kind.lower()}s", "singularName": kind.lower(), "namespaced": kind.startswith("Local"),
+        "kind": kind, "verbs": ["create"],
     }  # fmt: skip
 
 

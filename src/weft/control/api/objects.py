@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from weft.control.api import builtin
+from weft.control.api.escalation import check_built_in, check_escalation
 from weft.control.api.metadata import (
     Stamp,
     Wire,
@@ -17,6 +19,8 @@ from weft.control.api.metadata import (
     key_of,
     with_status,
 )
+from weft.control.api.permission import ask_for
+from weft.control.api.roles import CLUSTER_ROLE, CLUSTER_ROLE_BINDING, Roles
 from weft.control.api.status import (
     ApiError,
     already_exists,
@@ -55,17 +59,23 @@ class Objects:
         self,
         store: Store,
         admit: Admit = admit_all,
-        committed: Committed = lambda writes, actor, revision: None,
+        committed: Committed = lambda writes, options, revision: None,
+        undone: Callable[[Options], None] = lambda options: None,
     ) -> None:
         self.store = store
+        self.roles = Roles(store)
         self._admit = admit
         self._committed = committed
+        self._undone = undone
 
     async def start(self) -> None:
-        """Make the namespaces and GatewayClasses that are always there."""
+        """Make the namespaces, GatewayClasses and roles that are always there."""
         writes = await self.namespaces(FIRST_NAMESPACES)
         writes += await self._missing(row_of_kind(f"{GATEWAY_API}/GatewayClass"), FIRST_CLASSES)
-        await self.commit(writes, Options(actor="weft"))
+        for kind, bodies in ((CLUSTER_ROLE, builtin.roles()), (CLUSTER_ROLE_BINDING, builtin.bindings())):
+            writes += await self._missing(row_of_kind(kind), bodies)
+            writes += await self._renewed(row_of_kind(kind), bodies)
+        await self._store_all(writes, Options(actor="weft"))
 
     async def read(self, row: KindRow, namespace: str, name: str) -> Stored:
         """One object.
@@ -98,7 +108,7 @@ class Objects:
                 ),
                 resource=checked.resource, before=None,
             )  # fmt: skip
-            writes = [*(await self.namespaces([namespace] if row.namespaced else [])), write]
+            writes = [*(await self.new_namespaces([namespace] if row.namespaced else [], options)), write]
             try:
                 warnings = await self.commit(writes, options)
             except AlreadyExistsError as error:
@@ -246,6 +256,19 @@ class Objects:
         )  # fmt: skip
         return Write(operation=put, resource=None, before=before)
 
+    async def new_namespaces(self, names: Sequence[str], options: Options) -> list[Write]:
+        """As ``namespaces``, for somebody who may make them.
+
+        Raises:
+            ApiError: 404 for a namespace that is missing, as in Kubernetes.
+        """
+        writes = await self.namespaces(names)
+        row = row_of_kind("/Namespace")
+        access = options.access
+        if writes and access is not None and not await access.may(ask_for(row, "create", None)):
+            raise not_found(row, writes[0].operation.key.name)
+        return writes
+
     async def namespaces(self, names: Sequence[str]) -> list[Write]:
         """The writes that make those namespaces which are missing."""
         bodies = [{"metadata": {"name": name}} for name in dict.fromkeys(names)]
@@ -263,13 +286,36 @@ class Objects:
                 writes.append(Write(operation=put, resource=checked.resource, before=None))
         return writes
 
+    async def _renewed(self, row: KindRow, bodies: Sequence[Wire]) -> list[Write]:
+        """The writes that bring built-in objects of an earlier version up to date."""
+        writes: list[Write] = []
+        for body in bodies:
+            before = await self.store.get(key_of(row, "", body["metadata"]["name"]))
+            if before is None:
+                continue
+            old = decode(before)
+            checked = check(row, changed(row, old, arrive(row, body, "", None)), Validation.STRICT, old)
+            if checked.wire != old:
+                put = Put(key=before.key, uid=before.uid, body=encode(checked.wire), expect=before.revision)
+                writes.append(Write(operation=put, resource=checked.resource, before=before))
+        return writes
+
     async def commit(self, writes: Sequence[Write], options: Options) -> tuple[Problem, ...]:
         """Admit and store; what admission warns of.
 
         Raises:
-            ApiError: 422 when admission refuses.
+            ApiError: 403 for roles that the writer may not give, 422 when admission refuses.
             StoreError: when the state is no longer the one that the writes were made for.
+            WeftError: when it could not be recorded who did it; then nothing was done.
         """
+        if not writes:
+            return ()
+        check_built_in(writes)
+        if options.access is not None:
+            await check_escalation(writes, options.access)
+        return await self._store_all(writes, options)
+
+    async def _store_all(self, writes: Sequence[Write], options: Options) -> tuple[Problem, ...]:
         if not writes:
             return ()
         problems = await self._admit(
@@ -283,9 +329,24 @@ class Objects:
             key = writes[-1].operation.key
             raise invalid(row_of_kind(key.kind), key.name, errors)
         if not options.dry_run:
-            operations = [write.operation for write in writes]
-            self._committed(writes, options.actor, await self.store.transact(operations, actor=options.actor))
+            await self._transact(writes, options)
         return tuple(problems)
+
+    async def _transact(self, writes: Sequence[Write], options: Options) -> None:
+        told = False
+
+        def witness(revision: int) -> None:
+            nonlocal told
+            self._committed(writes, options, revision)
+            told = True
+
+        operations = [write.operation for write in writes]
+        try:
+            await self.store.transact(operations, actor=options.actor, witness=witness)
+        except Exception:
+            if told:
+                self._undone(options)
+            raise
 
     async def _written(self, write: Write, options: Options, warnings: tuple[str, ...]) -> Written:
         operation = write.operation

@@ -78,6 +78,17 @@ _ACCESS: Final[_Message] = {
     1: _Field("resourceAttributes", "message", _ATTRIBUTES),
     2: _Field("nonResourceAttributes", "message", _texts(path=1, verb=2)),
 }
+_RULE: Final[_Message] = {
+    number: _Field(name, "texts")
+    for number, name in enumerate(("verbs", "apiGroups", "resources", "resourceNames", "nonResourceURLs"), 1)
+}
+_RULES: Final[_Message] = {1: _METADATA, 2: _Field("rules", "messages", _RULE)}
+_BINDING: Final[_Message] = {
+    1: _METADATA,
+    2: _Field("subjects", "messages", _texts(kind=1, apiGroup=2, name=3, namespace=4)),
+    3: _Field("roleRef", "message", _texts(apiGroup=1, kind=2, name=3)),
+}
+_REVIEW: Final[_Message] = {**_ACCESS, 3: _Field("user"), 4: _Field("groups", "texts"), 6: _Field("uid")}
 _IGNORED_STATUS: Final = _Field("status", "ignored")
 
 _KINDS: Final[Mapping[tuple[str, str], _Message]] = {
@@ -101,6 +112,14 @@ _KINDS: Final[Mapping[tuple[str, str], _Message]] = {
     ("authentication.k8s.io/v1", "SelfSubjectReview"): {1: _METADATA, 2: _IGNORED_STATUS},
     ("authorization.k8s.io/v1", "SelfSubjectAccessReview"): {
         1: _METADATA, 2: _Field("spec", "message", _ACCESS), 3: _IGNORED_STATUS,
+    },
+    ("authorization.k8s.io/v1", "SubjectAccessReview"): {
+        1: _METADATA, 2: _Field("spec", "message", _REVIEW), 3: _IGNORED_STATUS,
+    },
+    **{
+        ("rbac.authorization.k8s.io/v1", kind): message
+        for kinds, message in (("Role ClusterRole", _RULES), ("RoleBinding ClusterRoleBinding", _BINDING))
+        for kind in kinds.split()
     },
     ("authorization.k8s.io/v1", "SelfSubjectRulesReview"): {
         1: _METADATA, 2: _Field("spec", "message", _texts(namespace=1)), 3: _IGNORED_STATUS,

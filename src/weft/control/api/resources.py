@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -16,9 +16,10 @@ from weft.control.api.metadata import Wire, present
 from weft.control.api.negotiate import JSON, decode_json, discovery_form, form_of, read_json
 from weft.control.api.objects import Objects
 from weft.control.api.patch import json_patch, merge_patch, strategic_merge
-from weft.control.api.selectors import Predicate, field_selector, label_selector
+from weft.control.api.permission import Access, ask_for
+from weft.control.api.rules import Ask
+from weft.control.api.selectors import Predicate, field_selector, label_selector, only_name
 from weft.control.api.status import ApiError, bad_request, no_such_path, success
-from weft.control.api.subject import Subject
 from weft.control.api.validation import Validation
 from weft.control.api.watching import Watch, lines
 from weft.control.api.writes import Options, Part, Written
@@ -75,7 +76,7 @@ def _split(group: str, version: str, parts: Sequence[str]) -> Target | None:
     return Target(row, version, namespace, name, Part.STATUS)
 
 
-def options_of(request: Request, subject: Subject) -> Options:
+def options_of(request: Request) -> Options:
     """How a write is to be done, from its query and headers.
 
     Raises:
@@ -89,7 +90,11 @@ def options_of(request: Request, subject: Subject) -> Options:
     if validation not in set(Validation):
         raise bad_request(f"Invalid value: {validation!r}: fieldValidation supports Ignore, Warn, Strict")
     force = request.headers.get(FORCE_HEADER, "") == "true"
-    return Options(dry_run=bool(dry_run), validation=Validation(validation), force=force, actor=subject.name)
+    access: Access = request.state.access
+    return Options(
+        dry_run=bool(dry_run), validation=Validation(validation), force=force, actor=access.subject.name,
+        access=access,
+    )  # fmt: skip
 
 
 def wait_seconds(parameters: Mapping[str, str]) -> float | None:
@@ -128,7 +133,7 @@ class Resources:
         """``/api`` and below."""
         parts = _parts(request)
         if not parts:
-            _only_get(request)
+            await _only_get(request)
             form = discovery_form(request.headers.get("accept", ""))
             return _discovered(discovery.api_versions(), discovery.aggregated([""], form or ""), form)
         if parts[0] != "v1":
@@ -140,7 +145,7 @@ class Resources:
         parts = _parts(request)
         if len(parts) > 2:
             return await self._below(request, parts[0], parts[1], parts[2:])
-        _only_get(request)
+        await _only_get(request)
         if not parts:
             form = discovery_form(request.headers.get("accept", ""))
             every = discovery.aggregated(list(discovery.groups()), form or "")
@@ -151,10 +156,10 @@ class Resources:
 
     async def _below(self, request: Request, group: str, version: str, parts: Sequence[str]) -> Response:
         if not parts:
-            _only_get(request)
+            await _only_get(request)
             return _found(discovery.api_resources(group, version))
         if (group, version) == ("", "v1") and parts[-1] == "events":
-            return self._no_events(request)
+            return await self._no_events(request, parts)
         target = _split(group, version, parts)
         if target is None:
             raise no_such_path()
@@ -169,9 +174,12 @@ class Resources:
             raise _not_allowed()
         return await handler(request, target)
 
-    def _no_events(self, request: Request) -> Response:
-        _allow(request, "list")
-        if request.query_params.get("watch") in {"true", "1"}:
+    async def _no_events(self, request: Request, parts: Sequence[str]) -> Response:
+        watch = request.query_params.get("watch") in {"true", "1"}
+        place = parts[1] if len(parts) == 3 else ""
+        access: Access = request.state.access
+        await access.require(Ask(verb="watch" if watch else "list", resource="events", namespace=place))
+        if watch:
             return StreamingResponse(self._silence(), media_type=JSON)
         form = form_of(request.headers.get("accept", ""))
         metadata = {"resourceVersion": str(self._store.revision)}
@@ -189,15 +197,15 @@ class Resources:
         include = query.get("includeObject", "Metadata")
         render = table.renderer(target.row, form, include, self._cells)
         if target.name is not None:
-            _allow(request, "get")
+            await _allow(request, target, "get")
             stored = await self._objects.read(target.row, target.namespace or "", target.name)
             return reply(render(present(stored, target.row, target.version), True))
         selects = _selection(query)
         if query.get("watch") in {"true", "1"}:
-            _allow(request, "watch")
+            await _allow(request, target, "watch")
             watch = self._watch(query, target, selects, render)
             return StreamingResponse(lines(self._store, watch, self._stop), media_type=JSON)
-        _allow(request, "list")
+        await _allow(request, target, "list")
         wires, metadata = await listing.page(
             self._store, target.row, target.version, target.namespace, selects, query
         )
@@ -224,7 +232,8 @@ class Resources:
     async def _create(self, request: Request, target: Target) -> Response:
         if target.name is not None or (target.row.namespaced and target.namespace is None):
             raise _not_allowed()
-        options = options_of(request, _allow(request, "create"))
+        await _allow(request, target, "create")
+        options = options_of(request)
         body = read_json(await request.body(), request.headers.get("content-type", ""))
         written = await self._objects.create(target.row, target.namespace or "", body, options)
         return await self._answer(request, target, written, 201)
@@ -232,7 +241,8 @@ class Resources:
     async def _replace(self, request: Request, target: Target) -> Response:
         if target.name is None:
             raise _not_allowed()
-        options = options_of(request, _allow(request, "update"))
+        await _allow(request, target, "update")
+        options = options_of(request)
         body = read_json(await request.body(), request.headers.get("content-type", ""))
         written = await self._objects.replace(
             target.row, target.namespace or "", target.name, body, options, target.part
@@ -242,7 +252,8 @@ class Resources:
     async def _patch(self, request: Request, target: Target) -> Response:
         if target.name is None:
             raise _not_allowed()
-        options = options_of(request, _allow(request, "patch"))
+        await _allow(request, target, "patch")
+        options = options_of(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         body = await request.body()
         apply = _patcher(kind, body, target.row)
@@ -272,9 +283,10 @@ class Resources:
         if not isinstance(body, dict):
             raise bad_request("the body is no DeleteOptions")
         verb = "delete" if target.name is not None else "deletecollection"
-        options = options_of(request, _allow(request, verb))
+        await _allow(request, target, verb)
+        options = options_of(request)
         if body.get("dryRun"):
-            options = Options(dry_run=True, force=options.force, actor=options.actor)
+            options = replace(options, dry_run=True)
         if target.part is Part.STATUS or (target.name is None and row.namespaced and not target.namespace):
             raise _not_allowed()
         if target.name is None:
@@ -337,22 +349,25 @@ def _parts(request: Request) -> list[str]:
     return [part for part in request.path_params.get("rest", "").split("/") if part]
 
 
-def _only_get(request: Request) -> None:
+async def _only_get(request: Request) -> None:
+    """What is no resource is read, by whom a rule about its path allows it."""
     if request.method not in {"GET", "HEAD"}:
         raise _not_allowed()
+    access: Access = request.state.access
+    await access.require(Ask(verb="get", path=request.url.path))
 
 
 def _not_allowed() -> ApiError:
     return ApiError(405, "the server does not allow this method on the requested resource")
 
 
-def _allow(request: Request, verb: str) -> Subject:
-    subject: Subject = request.state.subject
-    if not subject.may(verb):
-        raise ApiError(
-            403, f'User "{subject.name}" cannot {verb} resources: use a kubeconfig or a token that may'
-        )
-    return subject
+async def _allow(request: Request, target: Target, verb: str) -> None:
+    """Ask the roles. A collection that is narrowed to one name counts as that object, as in Kubernetes."""
+    name = target.name
+    if name is None and verb in {"list", "watch", "deletecollection"}:
+        name = only_name(request.query_params.get("fieldSelector", ""))
+    access: Access = request.state.access
+    await access.require(ask_for(target.row, verb, target.namespace, name or "", target.part))
 
 
 def _found(body: Mapping[str, Any] | None) -> Response:

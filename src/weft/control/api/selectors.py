@@ -82,6 +82,15 @@ def field_selector(text: str, *, any_field: bool = False) -> Predicate:
     return lambda wire: all(test(wire) for test in tests)
 
 
+def only_name(text: str) -> str:
+    """The one name that a field selector lets through, empty when it lets through others too."""
+    for part in text.split(","):
+        match = _FIELD.fullmatch(part)
+        if match is not None and match["field"] == "metadata.name" and match["op"] != "!=":
+            return match["value"]
+    return ""
+
+
 def _field_test(path: tuple[str, ...], value: str, *, equal: bool) -> Predicate:
     def test(wire: Mapping[str, Any]) -> bool:
         found: Any = wire

@@ -1,37 +1,33 @@
-"""Who calls, and what they may do."""
+"""Who calls: a name and groups, and how that was proven."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from starlette.requests import HTTPConnection
 
-READING: Final = frozenset({"get", "list", "watch"})
 PEER: Final = "weft.peer"
-
-
-class Role(StrEnum):
-    """What a subject may do with resources."""
-
-    ADMIN = "admin"
-    READER = "reader"
-    NONE = "none"
+MASTERS: Final = "system:masters"
+AUTHENTICATED: Final = "system:authenticated"
+UNAUTHENTICATED: Final = "system:unauthenticated"
+ANONYMOUS: Final = "system:anonymous"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Somebody whose identity is proven. ``name`` is for people and history."""
+    """Somebody whose identity is proven. ``name`` and ``groups`` are what roles are bound to.
+
+    ``how``: ``socket``, ``certificate``, ``token``; ``credential`` says which one (a serial number, the id of
+    a token). ``by`` is who really asks when it is somebody who may speak for others.
+    """
 
     name: str
-    role: Role = Role.NONE
     groups: tuple[str, ...] = ()
-
-    def may(self, verb: str) -> bool:
-        """Whether the verb (as ``list``, ``patch``) is allowed to it."""
-        return self.role is Role.ADMIN or (self.role is Role.READER and verb in READING)
+    how: str = ""
+    credential: str = ""
+    by: str = ""
 
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Subject | None]]
@@ -59,3 +55,13 @@ def client_certificate(connection: HTTPConnection) -> bytes | None:
     extensions = connection.scope.get("extensions") or {}
     certificate = (extensions.get("tls") or {}).get("client_cert")
     return certificate if isinstance(certificate, bytes) else None
+
+
+def origin(connection: HTTPConnection) -> str:
+    """From where: ``10.1.2.3:40000``, or ``uid 1000, pid 77`` over the Unix socket."""
+    if (peer := unix_peer(connection)) is not None:
+        return f"uid {peer.uid}, pid {peer.pid}"
+    client = connection.client
+    if client is None or not client.host:
+        return "unknown"
+    return f"[{client.host}]:{client.port}" if ":" in client.host else f"{client.host}:{client.port}"

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from weft.control.api.permission import Access
 from weft.control.api.validation import Validation
 from weft.errors import Problem
 from weft.model.resource import Key, Resource
@@ -25,8 +26,9 @@ Admit = Callable[[Sequence[Proposal]], Awaitable[Sequence[Problem]]]
 """Looks at a whole transaction; an error among its findings refuses it, the rest become warnings."""
 
 
-Committed = Callable[[Sequence["Write"], str, int], None]
-"""Hears of what was stored: the writes, who wrote, and the revision."""
+Committed = Callable[[Sequence["Write"], "Options", int], None]
+"""Hears of what is being stored, in the store's thread: the writes, who writes, and the revision. When it
+raises a ``WeftError`` nothing is stored."""
 
 
 async def admit_all(_: Sequence[Proposal]) -> Sequence[Problem]:
@@ -45,7 +47,8 @@ class Part(StrEnum):
 class Options:
     """How a write is to be done. ``owner`` is who writes (None: anybody through the API).
 
-    ``force`` takes an object from its owner. ``actor`` is for history.
+    ``force`` takes an object from its owner. ``actor`` is for history. ``access`` is who asks through the
+    API; None is weft itself, or a directory that it follows.
     """
 
     dry_run: bool = False
@@ -53,6 +56,7 @@ class Options:
     force: bool = False
     owner: str | None = None
     actor: str = ""
+    access: Access | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
