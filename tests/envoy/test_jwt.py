@@ -1,4 +1,7 @@
-"""Tokens of users at a real sidecar and real gateways: good ones, and all that an attacker may try."""
+"""Tokens of users at a real sidecar and real gateways: good ones, and all that an attacker may try.
+
+Whatever is asked here is explained as well: ``weft explain`` must come to what Envoy does.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,14 @@ from tests.support.compiled import world
 from tests.support.ports import free_ports
 from tests.support.tokens import ISSUER, b64, claims, ec_key, jwk, jwks, rsa_key, token
 from weft import ir
+from weft.analysis.explain.answer import Answer as Explained
+from weft.analysis.explain.configuration import Configuration, Decoded
+from weft.analysis.explain.origins import Origins
+from weft.analysis.explain.request import read_request
+from weft.analysis.explain.upstream import Upstreams
+from weft.analysis.explain.walk import Dialled, walk
+from weft.compile.proxy import compile_proxy
+from weft.emit.bundle import emit
 from weft.names import ProxyName
 
 PARTNER = "https://partner.example"
@@ -155,12 +166,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """Ports: of a sidecar whose users have tokens, of a gateway, of one where a token is required."""
+class Door:
+    """A port of a proxy, who it is to ``weft explain``, and what it runs."""
 
-    sidecar: int
-    edge: int
-    required: int
+    port: int
+    sender: Mapping[str, str]
+    running: Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A sidecar whose users have tokens, a gateway, and one where a token is required."""
+
+    sidecar: Door
+    edge: Door
+    required: Door
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +205,13 @@ def site() -> Iterator[Site]:
             service_account="web",
             attachment=attachment,
         )
-        stack.enter_context(run_compiled(of, web, authority))
+
+        def open_door(identity: ir.ProxyIdentity, port: int, **sender: str) -> Door:
+            stack.enter_context(run_compiled(of, identity, authority))
+            bundle = emit(compile_proxy(of, identity)[0])
+            return Door(port, sender, Configuration.of_bundle(bundle, lambda name: None, Decoded()))
+
+        doors = [open_door(web, sidecar, inbound="default/web")]
         for name, port in (("edge", edge), ("required", required)):
             router = ir.ProxyIdentity(
                 name=ProxyName("router", "127.0.0.1", name, "default"),
@@ -194,26 +220,70 @@ def site() -> Iterator[Site]:
                 attachment=ir.Attachment(capture=ir.Capture.NONE),
                 port_map=((80, port),),
             )
-            stack.enter_context(run_compiled(of, router, authority))
-        yield Site(sidecar, edge, required)
+            doors.append(open_door(router, port, gateway=f"default/{name}"))
+        yield Site(*doors)
 
 
-def ask(port: int, path: str = "/", method: str = "GET", **headers: str | list[str]) -> Answer:
+def ask(door: Door, path: str = "/", method: str = "GET", **headers: str | list[str]) -> Answer:
     """One request; underscores in the names of headers are dashes, a list sends a header several times."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    sent = {
+        name.replace("_", "-"): [values] if isinstance(values, str) else values
+        for name, values in headers.items()
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=20)
     try:
         connection.putrequest(method, path)
-        for name, values in headers.items():
-            for value in [values] if isinstance(values, str) else values:
-                connection.putheader(name.replace("_", "-"), value)
+        for name, values in sent.items():
+            for value in values:
+                connection.putheader(name, value)
         connection.endheaders()
         response = connection.getresponse()
         text = response.read().decode()
-        received = {key.lower(): value for key, value in response.getheaders()}
-        told = json.loads(text) if response.status == 200 and text.startswith("{") else {}
-        return Answer(response.status, text, received, told.get("headers", {}), told.get("path", ""))
     finally:
         connection.close()
+    received = {key.lower(): value for key, value in response.getheaders()}
+    told = json.loads(text) if response.status == 200 and text.startswith("{") else {}
+    got: dict[str, str] = {}
+    for name, value in told.get("fields", ()):
+        got[name] = f"{got[name]},{value}" if name in got else value
+    answer = Answer(response.status, text, received, got, told.get("path", ""))
+    if answer.status not in UNFORESEEN:
+        compare(answer, explain(door, {"method": method, "path": path, "headers": sent}))
+    return answer
+
+
+# Explain knows neither how full a bucket is nor how long a header may be.
+UNFORESEEN = {429, 431}
+SEEN = {
+    "authorization", "cookie", "x-claims", "x-partner", "x-partner-user", "x-realm", "x-route", "x-token",
+    "x-user",
+}  # fmt: skip
+
+
+def explain(door: Door, request: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``weft explain`` makes of it."""
+    asked = {"host": f"127.0.0.1:{door.port}", **request}
+    question = read_request({"from": door.sender, "port": door.port, "http": asked})
+    explained = Explained()
+    dialled = Dialled(addresses=("127.0.0.1",), port=door.port, source_ip="127.0.0.1")
+    upstreams = Upstreams(door.running, lambda host: False, lambda cluster: False, offline=False)
+    walk(question, dialled, upstreams, Origins(), explained)
+    return explained.json()
+
+
+def compare(answer: Answer, explained: dict[str, Any]) -> None:
+    """The same outcome, the same words, the same request to the backend."""
+    assert explained["status"] == answer.status, explained
+    challenge = explained["response"]["headers"].get("www-authenticate")
+    assert (challenge or [None])[0] == answer.headers.get("www-authenticate"), explained
+    request = explained["upstream"]["request"]
+    if answer.status != 200:
+        assert explained["authn"]["jwt"] == ("none" if answer.text == "Jwt is missing" else "invalid")
+        assert explained["trace"][-1]["detail"] == answer.text
+        return
+    assert request["path"] == answer.at
+    headers = {name: ",".join(values) for name, values in request["headers"].items() if name in SEEN}
+    assert headers == {name: value for name, value in answer.got.items() if name in SEEN}
 
 
 def bearer(text: str) -> dict[str, str]:
@@ -242,6 +312,25 @@ GOOD: dict[str, tuple[str, dict[str, str]]] = {
     "never expires": ("/", bearer(token(EC, claims(exp=None)))),
     "expired within the leeway": ("/", bearer(token(EC, claims(exp=int(time.time()) - 20)))),
     "no sub": ("/", bearer(token(EC, claims(sub=None)))),
+    "the rest of the query": (f"/x?b=2&access_token={token(RSA)}&a=%26x+y%2F&b=1&c&=d", {}),
+    "escaped in the query": ("/x?access_token=" + token(RSA).replace(".", "%2E"), {}),
+    "audience with a scheme and a slash": ("/", bearer(token(EC, claims(aud="https://web/")))),
+    "spaces behind the prefix": ("/", {"authorization": f"Bearer    {token(EC)}"}),
+    "something before the prefix": ("/", {"authorization": f"x Bearer {token(EC)}"}),
+    "times with fractions": ("/", bearer(token(EC, claims(exp=time.time() + 60.5, nbf=1.5)))),
+    "claim that is a number": ("/", bearer(token(EC, claims(realm={"name": 7})))),
+    "claim that is a fraction": ("/", bearer(token(EC, claims(realm={"name": 7.25})))),
+    "claim below zero": ("/", bearer(token(EC, claims(realm={"name": -7})))),
+    "claim that is true": ("/", bearer(token(EC, claims(realm={"name": True})))),
+    "claim that is a list": ("/", bearer(token(EC, claims(realm={"name": ["a", "b"]})))),
+    "claim that is a short list": ("/", bearer(token(EC, claims(realm={"name": ["a"]})))),
+    "claim with parts": (
+        "/",
+        bearer(token(EC, claims(realm={"name": {"b": [1, 2.5, None, True, "ä"]}}))),
+    ),
+    "claim that is empty": ("/", bearer(token(EC, claims(realm={"name": ""})))),
+    "claim that is null": ("/", bearer(token(EC, claims(realm={"name": None})))),
+    "claim with a dot in its name": ("/", bearer(token(EC, claims(**{"realm.name": "flat"})))),
     "kid of the key": ("/", bearer(token(RSA, header={"kid": "r"}))),
     "another scheme is no token": ("/", {"authorization": "Basic YTpi"}),
     "a scheme alone is no token": ("/", {"authorization": "Bearer "}),
@@ -286,6 +375,14 @@ BAD: dict[str, tuple[str, int, str]] = {
     "an audience no text": (token(RSA, claims(aud=["web", 1])), 401, ""),
     "sub no text": (token(RSA, claims(sub={"name": "ann"})), 401, ""),
     "exp no number": (token(RSA, claims(exp="tomorrow")), 401, ""),
+    "exp too large": (token(RSA, claims(exp=1 << 70)), 401, ""),
+    "exp true": (token(RSA, claims(exp=True)), 401, ""),
+    "exp null": (token(RSA, {**claims(), "exp": None}), 401, ""),
+    "jti no text": (token(RSA, claims(jti=5)), 401, ""),
+    "not a number in the claims": (token(RSA, f'{{"iss": "{ISSUER}", "x": NaN}}'), 401, ""),
+    "a claim twice": (token(RSA, f'{{"iss": "x", "iss": "{ISSUER}", "aud": "web"}}'), 401, ""),
+    "a claim of a claim twice": (token(RSA, f'{{"iss": "{ISSUER}", "a": {{"b": 1, "b": 1}}}}'), 401, ""),
+    "a header twice": (token(RSA, header='{"alg": "RS256", "kid": "x", "kid": "r"}'), 401, ""),
     "exp below zero": (token(RSA, claims(exp=-1)), 401, ""),
     "signature cut off": (token(RSA).rpartition(".")[0] + ".", 401, ""),
     "two parts": (token(RSA).rpartition(".")[0], 401, "Jwt is not in the form"),
@@ -310,8 +407,7 @@ def test_tokens_that_do_not_pass(site: Site, text: str, status: int, body: str) 
     answer = ask(site.sidecar, "/secret", **bearer(text))
     assert (answer.status, body in answer.text) == (status, True), answer
     if status == 401:
-        port = site.sidecar
-        said = f'Bearer realm="http://127.0.0.1:{port}/secret", error="invalid_token"'
+        said = f'Bearer realm="http://127.0.0.1:{site.sidecar.port}/secret", error="invalid_token"'
         assert answer.headers["www-authenticate"] == said
 
 
@@ -368,6 +464,10 @@ GATEWAY: dict[str, tuple[str, dict[str, Any], int, dict[str, str | None]]] = {
     "header of its own": ("/", {"x_token": f"jwt {token(RSA)}"}, 200, {"x-user": "ann", "x-token": ""}),
     "a prefix is asked for": ("/", {"x_token": token(OTHER)}, 200, {"x-user": None}),
     "cookie": ("/", {"cookie": f"a=b; session={token(RSA)}"}, 200, {"x-user": "ann", "cookie": ""}),
+    "cookie in quotes": ("/", {"cookie": f'session="{token(RSA)}"'}, 200, {"x-user": "ann"}),
+    "cookie twice": ("/", {"cookie": f"session={token(RSA)}; session=x"}, 200, {"x-user": "ann"}),
+    "two lines of cookies": ("/", {"cookie": ["a=b", f"session={token(RSA)}"]}, 200, {"x-user": "ann"}),
+    "query twice": (f"/?t={token(RSA)}&t={token(OTHER)}", {}, 200, {"x-user": "ann"}),
     "bad cookie": ("/", {"cookie": f"session={token(OTHER)}"}, 401, {}),
     "another cookie": ("/", {"cookie": f"sessions={token(OTHER)}"}, 200, {"x-user": None}),
     "query": (f"/?t={token(RSA)}", {}, 200, {"x-user": "ann"}),
@@ -444,5 +544,5 @@ def test_a_token_that_is_required(
     answer = ask(site.required, **headers)
     assert (answer.status, text in answer.text) == (status, True), answer
     if challenge is not None:
-        said = f'Bearer realm="http://127.0.0.1:{site.required}/"{challenge}'
+        said = f'Bearer realm="http://127.0.0.1:{site.required.port}/"{challenge}'
         assert answer.headers["www-authenticate"] == said

@@ -22,6 +22,7 @@ Values = dict[str, list[str]]
 
 MILLION: Final = 1_000_000
 _DENOMINATORS: Final = (100, 10_000, MILLION)
+_TOKENS: Final = "envoy.filters.http.jwt_authn"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -187,7 +188,9 @@ def misfit(match: route_v3.RouteMatch, scene: Scene, *, ignore_parameters: bool 
         return "the client's certificate"
     for fact in match.dynamic_metadata:
         if not metadata(fact, scene.metadata):
-            return f"metadata of {fact.filter}"
+            keys = [part.key for part in fact.path]
+            claim = fact.filter == _TOKENS and keys[:1] == ["payload"]
+            return f"claim {'.'.join(keys[1:])}" if claim else f"metadata of {fact.filter}"
     return ""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis import match
-from weft.analysis.explain import authorization, external, limits
+from weft.analysis.explain import authorization, external, jwt, limits
 from weft.analysis.explain.passage import Passage, Reply, duration
 from weft.analysis.match import MILLION, Values, fraction
 
@@ -178,6 +178,7 @@ FILTERS: Final[dict[str, Filter]] = {
     f"{_HTTP}.ext_authz.v3.ExtAuthz": external.ask,
     f"{_HTTP}.fault.v3.HTTPFault": _fault,
     f"{_HTTP}.cors.v3.Cors": _cors,
+    f"{_HTTP}.jwt_authn.v3.JwtAuthentication": jwt.authenticate,
     f"{_HTTP}.local_ratelimit.v3.LocalRateLimit": _local_limit,
     f"{_HTTP}.on_demand.v3.OnDemand": _discovery,
     f"{_HTTP}.ratelimit.v3.RateLimit": _remote_limit,

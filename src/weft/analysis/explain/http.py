@@ -92,7 +92,7 @@ def serve(
     origins: Origins,
 ) -> None:
     """Fill the answer with what becomes of the request."""
-    refusal = receive(hcm, scene)
+    refusal = receive(hcm, scene, upstreams.running.decoded.open)
     if refusal is not None:
         _refuse(refusal, answer, question)
         return
@@ -113,15 +113,16 @@ def serve(
     answer.say("routeConfig", table.config.name)
     passage = _passage(question, scene, answer, upstreams, origins)
     passage.table = table.config
-    reply = _route(table, passage)
+    passage.anew = lambda: _route(table, passage)
+    passage.anew()
     wanted = upgrade_of(scene)
-    lost = reply is not None and reply.status == _NOT_FOUND
+    lost = passage.unrouted is not None and passage.unrouted.status == _NOT_FOUND
     if wanted and not lost and not _upgradable(hcm, passage.route, wanted):
         answer.redirect = None
         refused = f"an upgrade to {wanted} is not agreed to"
         _finish(passage, Reply(status=403, detail=refused, step="upgrade", action=Action.DENY))
         return
-    _finish(passage, run(list(hcm.http_filters), passage) or reply or _act(passage))
+    _finish(passage, run(list(hcm.http_filters), passage) or passage.unrouted or _act(passage))
     if passage.others and passage.answer.targets:
         _divide(passage)
 
@@ -165,8 +166,16 @@ def _upgradable(hcm: hcm_v3.HttpConnectionManager, route: route_v3.Route | None,
     return False
 
 
-def _route(table: Table, passage: Passage) -> Reply | None:
-    """Find the route; a reply when none takes the request."""
+def _route(table: Table, passage: Passage) -> None:
+    """Find the route, or what is answered because none takes the request."""
+    passage.host = passage.route = passage.cause = None
+    passage.share, passage.others = MILLION, ()
+    answer = passage.answer
+    answer.virtual_host = answer.route = answer.route_name = answer.redirect = None
+    passage.unrouted = _unrouted(table, passage)
+
+
+def _unrouted(table: Table, passage: Passage) -> Reply | None:
     answer, scene = passage.answer, passage.scene
     found = find(table, scene, passage.open)
     authority = scene.first(":authority")

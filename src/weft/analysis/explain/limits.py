@@ -19,6 +19,7 @@ Entries = tuple[tuple[str, str | None], ...]
 """Keys and values of a descriptor; None is a value that is known only when the request is made."""
 
 _TOO_MANY: Final = 429
+_DYNAMIC: Final = 0  # RateLimit.Action.MetaData.Source
 
 
 def descriptors(rules: Iterable[Any], passage: Passage) -> list[Entries]:
@@ -56,6 +57,12 @@ def _entry(action: Any, passage: Passage) -> list[tuple[str, str | None]] | None
             if values:
                 return [(config.descriptor_key, ",".join(values))]
             return [] if config.skip_if_absent else None
+        case "metadata" if config.source == _DYNAMIC:
+            found: Any = scene.metadata.get(config.metadata_key.key)
+            for part in config.metadata_key.path:
+                found = found.get(part.key) if isinstance(found, dict) else None
+            value = found if isinstance(found, str) and found else config.default_value
+            return [(config.descriptor_key, value)] if value else [] if config.skip_if_absent else None
         case "remote_address":
             return [("remote_address", scene.remote_ip or None)]
     if kind == "extension":

@@ -41,6 +41,7 @@ class Passage:
     """``route`` is None when no route was found; ``on_answer`` change the answer on its way back.
 
     ``others`` are routes that take a share of such requests, in millionths, as ``share`` is this one's.
+    ``unrouted``: what is answered when no filter answers before; ``anew`` looks for a route once more.
     ``asks``: clusters that are not there are asked for, and come.
     """
 
@@ -56,6 +57,8 @@ class Passage:
     share: int = MILLION
     others: tuple[tuple[route_v3.Route, int], ...] = ()
     asks: bool = False
+    unrouted: Reply | None = None
+    anew: Callable[[], None] | None = None
     on_answer: list[Callable[[Values], None]] = field(default_factory=list)
 
     @property

@@ -141,7 +141,7 @@ def read_request(data: object) -> Request:
         host=host,
         path=path,
         headers=headers,
-        jwt=_object(data, "jwt") or None,
+        jwt=_token(data),
         answer_status=_status(response.get("status")),
         answer_headers=_headers(response.get("headers"), "response.headers"),
     )
@@ -181,6 +181,17 @@ def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{name}: must be an object")
     return value
+
+
+def _token(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    described = _object(data, "jwt")
+    unknown = sorted(set(described) - {"iss", "sub", "aud", "claims"})
+    if unknown:
+        raise ValueError(f"jwt.{unknown[0]}: there is no such field: other claims stand in jwt.claims")
+    claims = described.get("claims")
+    if claims is not None and not isinstance(claims, dict):
+        raise ValueError("jwt.claims: must be an object")
+    return described or None
 
 
 def _text(data: Mapping[str, Any], name: str, default: str, prefix: str = "") -> str:

@@ -26,12 +26,14 @@ class Upstreams:
 
     ``is_kubernetes``: whether a host is a Kubernetes Service's. ``is_meshed``: whether the workloads of a
     cluster whose endpoints nobody knows will take mutual TLS. ``declared``: the resource behind a cluster.
+    ``offline``: no proxy runs, so that what is fetched is not known.
     """
 
     running: Configuration
     is_kubernetes: Callable[[str], bool]
     is_meshed: Callable[[str], bool]
     declared: Callable[[str], Cause | None] = lambda cluster: None
+    offline: bool = True
 
     def target(self, name: str, weight: int = 1, missing: int = 0, *, asked: bool = False) -> Target:
         """A cluster as a destination. ``missing`` says what is answered when there is no such cluster.
