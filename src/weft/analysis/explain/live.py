@@ -33,9 +33,7 @@ class Running:
         """
         self.configuration = Configuration.of_dump(dump, Decoded())
         self.name = node_of(dump)
-        self._upstreams = Upstreams(
-            self.configuration, _is_kubernetes, lambda cluster: False, offline=False
-        )
+        self._upstreams = Upstreams(self.configuration, _is_kubernetes, lambda cluster: False, offline=False)
 
     def explain(self, data: object) -> dict[str, Any]:
         """What becomes of one request, both as JSON; what cannot be read is told as ``error``."""
