@@ -99,6 +99,11 @@ class ControlPlane:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
+    @property
+    def store(self) -> SqliteStore:
+        """Whose coroutines run in the control plane's own loop."""
+        return self._store
+
     def ask(self, question: Coroutine[Any, Any, T]) -> T:
         """What a coroutine gives in the control plane's own loop."""
         return asyncio.run_coroutine_threadsafe(question, self._loop).result(_SECONDS)

@@ -5,22 +5,30 @@ Whatever is asked here is explained as well: ``weft explain`` must come to what 
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography.hazmat.primitives import serialization
 
+from tests.envoy.control import ControlPlane
 from tests.envoy.mesh import run_compiled
 from tests.support.backend import HttpBackend, serving
 from tests.support.certificates import TestAuthority
 from tests.support.compiled import world
+from tests.support.envoy import wait_until
+from tests.support.key_server import IssuerServer
 from tests.support.ports import free_ports
 from tests.support.tokens import ISSUER, b64, claims, ec_key, jwk, jwks, rsa_key, token
 from weft import ir
@@ -31,6 +39,8 @@ from weft.analysis.explain.request import read_request
 from weft.analysis.explain.upstream import Upstreams
 from weft.analysis.explain.walk import Dialled, walk
 from weft.compile.proxy import compile_proxy
+from weft.control.key_server import KeyServer
+from weft.control.keysets import KeyFetcher
 from weft.emit.bundle import emit
 from weft.names import ProxyName
 
@@ -225,15 +235,23 @@ def site() -> Iterator[Site]:
 
 
 def ask(door: Door, path: str = "/", method: str = "GET", **headers: str | list[str]) -> Answer:
-    """One request; underscores in the names of headers are dashes, a list sends a header several times."""
+    """One request, which is explained as well; underscores in the names of headers are dashes."""
     sent = {
         name.replace("_", "-"): [values] if isinstance(values, str) else values
         for name, values in headers.items()
     }
-    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=20)
+    answer = send(("127.0.0.1", door.port), path, method, sent)
+    if answer.status not in UNFORESEEN:
+        compare(answer, explain(door, {"method": method, "path": path, "headers": sent}))
+    return answer
+
+
+def send(to: tuple[str, int], path: str, method: str, headers: Mapping[str, list[str]]) -> Answer:
+    """One request; each value of a header is a line."""
+    connection = http.client.HTTPConnection(*to, timeout=20)
     try:
         connection.putrequest(method, path)
-        for name, values in sent.items():
+        for name, values in headers.items():
             for value in values:
                 connection.putheader(name, value)
         connection.endheaders()
@@ -246,10 +264,7 @@ def ask(door: Door, path: str = "/", method: str = "GET", **headers: str | list[
     got: dict[str, str] = {}
     for name, value in told.get("fields", ()):
         got[name] = f"{got[name]},{value}" if name in got else value
-    answer = Answer(response.status, text, received, got, told.get("path", ""))
-    if answer.status not in UNFORESEEN:
-        compare(answer, explain(door, {"method": method, "path": path, "headers": sent}))
-    return answer
+    return Answer(response.status, text, received, got, told.get("path", ""))
 
 
 # Explain knows neither how full a bucket is nor how long a header may be.
@@ -546,3 +561,90 @@ def test_a_token_that_is_required(
     if challenge is not None:
         said = f'Bearer realm="http://127.0.0.1:{site.required.port}/"{challenge}'
         assert answer.headers["www-authenticate"] == said
+
+
+FETCHED = """
+apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: default}}
+spec: {{selector: {{app: web}}, ports: [{{name: http, port: 80, targetPort: 8080}}]}}
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: users, namespace: default}}
+spec: {{jwtRules: [{{issuer: "{issuer}", jwksUri: "{uri}"}}]}}
+---
+apiVersion: weft.dev/v1alpha1
+kind: MeshConfig
+metadata: {{name: default, namespace: istio-system}}
+spec: {{keyFetching: {{allowedNetworks: [127.0.0.0/8], allowPlaintext: true}}}}
+"""
+
+
+def test_keys_that_are_fetched_rotated_and_out_of_reach(tmp_path: Path) -> None:
+    base = f"127.{random.randint(16, 250)}.{random.randint(1, 250)}"
+    to, old, new = (f"{base}.1", 8080), ec_key(), ec_key()
+    place = {
+        "outboundAddress": to[0], "outboundPort": free_ports(1)[0], "inboundAddress": to[0],
+        "appAddress": f"{base}.2",
+    }  # fmt: skip
+
+    def status(key: Any = None) -> int:
+        return send(to, "/", "GET", {"authorization": [f"Bearer {token(key)}"]} if key else {}).status
+
+    with ExitStack() as stack:
+        stack.enter_context(serving(HttpBackend(f"{base}.2", 8080, "web")))
+        issuer = stack.enter_context(serving(IssuerServer()))
+        plane = stack.enter_context(ControlPlane(tmp_path, TestAuthority()))
+        text = FETCHED.format(issuer=ISSUER, uri=f"{issuer.url}/keys")
+        plane.apply(*yaml.safe_load_all(text))
+        stack.enter_context(plane.sidecar("web", to[0], place))
+        plane.settle(1)
+        # Nobody knows the keys yet: this issuer's tokens are refused, other requests are not.
+        assert (status(old), status()) == (401, 200)
+        stack.enter_context(fetching(plane))
+        asked_again(issuer)
+        assert (status(old), status()) == (401, 200)
+        issuer.put("/keys", jwks(jwk(old, "a")))
+        wait_until(lambda: status(old) == 200, 20, "the keys")
+        issuer.put("/keys", jwks(jwk(new, "b")))
+        wait_until(lambda: status(new) == 200, 20, "the new keys")
+        assert status(old) == 401
+        for body, code in (("garbage", 200), (jwks(jwk(old)), 500)):
+            issuer.put("/keys", body, code)
+            asked_again(issuer)
+            assert (status(new), status(old), status()) == (200, 401, 200)
+
+
+def asked_again(issuer: IssuerServer) -> None:
+    """Until an attempt is over that began after this."""
+    seen = issuer.asked["/keys"]
+    wait_until(lambda: issuer.asked["/keys"] > seen + 1, 20, "two more attempts")
+
+
+@contextmanager
+def fetching(plane: ControlPlane) -> Iterator[None]:
+    """The keys that the control plane's world needs, looked for many times a second."""
+
+    async def begin() -> asyncio.Task[None]:
+        pipeline = plane.pipeline
+        fetcher = KeyFetcher(
+            KeyServer(),
+            plane.store.private("key-sets"),
+            pipeline.take_keys,
+            refresh=timedelta(seconds=0.05),
+            retry=0.05,
+        )
+        pipeline.take_keys(await fetcher.load())
+        fetcher.heard(pipeline.world)
+        return asyncio.create_task(fetcher.run())
+
+    async def end(task: asyncio.Task[None]) -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    running = plane.ask(begin())
+    try:
+        yield
+    finally:
+        plane.ask(end(running))

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.support.backend import serving
 from tests.support.compiled import resources
 from tests.support.key_server import IssuerServer
 from tests.support.plane import eventually
 from tests.support.tokens import ec_key, jwk, jwks
 
+from weft.client import ApiClient, Server
 from weft.compile.key_sets import DISCOVERY, KeySet, KeySets, KeySource
 from weft.compile.world import World
+from weft.control.app import ControlOptions, control_plane
 from weft.control.key_server import KeyServer
 from weft.control.keysets import KeyFetcher
 from weft.store.sqlite import SqliteStore
@@ -194,3 +197,27 @@ async def test_a_slow_issuer_holds_up_nobody_else(issuer: IssuerServer, tmp_path
             keeper.hear(ALLOWED, json.dumps(made))
             await keeper.until(source, "a")
         slow.gate.set()
+
+
+@pytest.mark.timeout(60)
+async def test_the_control_plane_fetches_what_its_policies_need(issuer: IssuerServer, tmp_path: Path) -> None:
+    issuer.put("/keys", jwks(jwk(ec_key(), "a")))
+    options = ControlOptions(
+        runtime=tmp_path / "run", state=tmp_path / "state", listen="127.0.0.1", xds_port=0, api_port=0,
+        monitoring_port=0, telemetry_port=0,
+    )  # fmt: skip
+    stop = asyncio.Event()
+    async with (
+        control_plane(options, stop) as listening,
+        ApiClient(Server(socket_path=listening.socket)) as client,
+    ):
+        for text, path in (
+            (ALLOWED, "weft.dev/v1alpha1/namespaces/istio-system/meshconfigs"),
+            (
+                policy(issuer="i", jwksUri=f"{issuer.url}/keys"),
+                "security.istio.io/v1/namespaces/default/requestauthentications",
+            ),
+        ):
+            await client.raw("POST", f"/apis/{path}", body=yaml.safe_load(text))
+        await eventually(lambda: issuer.asked["/keys"] > 0, 30)
+        stop.set()
