@@ -248,6 +248,12 @@ class _Maker:
             headers["x-forwarded-for"] = ["9.9.9.9, 8.8.8.8"]
         if self.some(0.05):
             headers["content-type"] = [self.chance.choice(("application/grpc", "application/grpc+json"))]
+            if self.some(0.7):
+                headers["grpc-timeout"] = [self.chance.choice(("1M", "90S", "4000000u", "5n", "x", "0m"))]
+        if self.some(0.1):
+            headers["x_mark"] = ["one"]
+        if self.some(0.1):
+            headers["x-forwarded-port"] = ["77"]
         if self.some(0.05):
             headers["upgrade"] = [self.chance.choice(("h2c", "other"))]
             headers["connection"] = [self.chance.choice(("Upgrade", "keep-alive"))]
@@ -391,6 +397,8 @@ def _listener(maker: _Maker, number: int, how: ir.PathNormalization) -> ir.Liste
         routes=maker.table(f"t{number}"),
         edge=number % 2 == 0,
         path_normalization=how,
+        headers=ir.OwnHeaders(debug=number % 3 != 1, forwarded_port=number % 3 == 2),
+        limits=ir.HttpLimits(underscores=list(ir.Underscores)[number % 3]),
     )
     chain = ir.FilterChain(name=f"chain{number}", match=ir.ChainMatch(), handler=handler)
     return ir.Listener(

@@ -222,6 +222,10 @@ def _forward(action: Forward, path: PathMatch) -> route_v3.RouteAction:
         hash_policy=[_hash(on) for on in action.hash_on],
         request_mirror_policies=[_mirror(mirror) for mirror in action.mirrors],
     )
+    if not action.tunnel:
+        # A gRPC client's own deadline counts, up to the route's. Deprecated, and as Istio's: what took its
+        # place lets Envoy forget `timeout`.
+        made.max_grpc_timeout.CopyFrom(made.timeout)
     match action.destinations:
         case (
             Destination(request_headers=request, response_headers=response, host_rewrite=None) as only,

@@ -74,7 +74,7 @@ from weft.ir.match import (
     TextMatch,
     TextTest,
 )
-from weft.ir.patch import Context, Operation, Patch, PatchMatch, Target
+from weft.ir.patch import Context, FilterClass, Operation, Patch, PatchMatch, Target
 from weft.ir.placement import ANYWHERE, UNPLACED, LocalityWeight, Placement, Standpoint, Tiers, seen
 from weft.ir.proxy import Attachment, Capture, Proxy, ProxyIdentity, Telemetry
 from weft.ir.rate_limit import Bucket, CallerBy, CallerKey, LimitService, RateLimit
@@ -145,6 +145,7 @@ __all__ = [
     "FactMatch",
     "Fault",
     "FilterChain",
+    "FilterClass",
     "Forward",
     "HashOn",
     "HeaderEdit",

@@ -35,6 +35,16 @@ class Operation(StrEnum):
     INSERT_FIRST = "INSERT_FIRST"
 
 
+class FilterClass(StrEnum):
+    """Beside which filters a new one is put: after those that say who it is, or who may do what; before what
+    counts.
+    """
+
+    AUTHN = "AUTHN"
+    AUTHZ = "AUTHZ"
+    STATS = "STATS"
+
+
 class Context(StrEnum):
     """The part of a proxy that something belongs to."""
 
@@ -81,6 +91,7 @@ class PatchMatch:
 class Patch:
     """One change. ``value`` is the JSON form of the message, empty for none.
 
+    ``filter_class``: where a new filter goes, if the match names none to put it beside.
     ``origin`` is who wants it (``namespace/name``), ``index`` which of its patches this is.
     """
 
@@ -89,5 +100,6 @@ class Patch:
     context: Context = Context.ANY
     match: PatchMatch = PatchMatch()
     value: str = ""
+    filter_class: FilterClass | None = None
     origin: str = ""
     index: int = 0

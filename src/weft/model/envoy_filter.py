@@ -93,7 +93,6 @@ class FilterChainMatch(Shape):
     name: Text | None = None
     sni: Text | None = None
     transport_protocol: Text | None = None
-    transport_socket: Text | None = None
 
 
 class ListenerMatch(Shape):

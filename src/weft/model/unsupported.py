@@ -69,6 +69,9 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
         f"{place}.consecutiveErrors": "consecutive5xxErrors and consecutiveGatewayErrors took its place"
         for place in _OUTLIERS
     },
+    "networking.istio.io/EnvoyFilter": {
+        "spec.configPatches[].match.waypoint": f"{_NO_AMBIENT}: there are no waypoints",
+    },
     "networking.istio.io/Gateway": {
         "spec.servers[].defaultEndpoint": "where connections go is for VirtualServices to say",
     },

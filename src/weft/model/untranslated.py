@@ -46,11 +46,6 @@ _COLLECTORS: Final = (
 )
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "networking.istio.io/EnvoyFilter": (
-        "spec.configPatches[].match.listener.filterChain.transportSocket",
-        "spec.configPatches[].match.waypoint",
-        "spec.configPatches[].patch.filterClass",
-    ),
     "telemetry.istio.io/Telemetry": ("spec",),
     "weft.dev/MeshConfig": (
         "spec.accessLogEncoding",

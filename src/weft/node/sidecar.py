@@ -230,6 +230,7 @@ class Sidecar:
             *("-c", str(paths.bootstrap)),
             *("--concurrency", str(options.concurrency)),
             *("--log-level", options.log_level),
+            *("--component-log-level", "misc:error"),  # or each deprecated field is told with each change
             *("--drain-time-s", str(max(1, round(options.listener_drain_s or options.drain_s)))),
             *("--drain-strategy", "immediate"),
             *("--file-flush-interval-msec", str(options.log_flush_ms)),

@@ -110,6 +110,79 @@ def test_an_http_filter_is_put_where_it_is_wanted(
     assert [one.name for one in manager_of(made).http_filters] == expected
 
 
+def typed(name: str, kind: str) -> dict[str, Any]:
+    """A filter of a kind, as ``http.rbac.v3.RBAC``."""
+    return {"name": name, "typed_config": {"@type": f"{TYPE}.{kind}"}}
+
+
+GUARDED = (
+    typed("who", "http.jwt_authn.v3.JwtAuthentication"),
+    typed("may", "http.rbac.v3.RBAC"),
+    typed("cors", "http.cors.v3.Cors"),
+    {**typed("asked", "http.ext_authz.v3.ExtAuthz"), "disabled": True},
+    typed("router", "http.router.v3.Router"),
+)
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        (GUARDED, ["who", "n1", "n2", "may", "z1", "z2", "cors", "asked", "s1", "s2", "router"]),
+        (GUARDED[-1:], ["n1", "n2", "z1", "z2", "s1", "s2", "router"]),
+        (GUARDED[1:], ["n1", "n2", "may", "z1", "z2", "cors", "asked", "s1", "s2", "router"]),
+    ],
+)
+@pytest.mark.parametrize("operation", [Operation.ADD, Operation.INSERT_BEFORE])
+def test_a_filter_is_put_beside_those_of_its_class(
+    operation: Operation, filters: tuple[Any, ...], expected: list[str]
+) -> None:
+    made = listener()
+    for part in made.filter_chains[0].filters:
+        if part.name == MANAGER:
+            manager = from_dict(
+                {"http_filters": list(filters)},
+                "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            )
+            part.typed_config.value = manager.SerializeToString()
+    wanted = [
+        ("n1", "AUTHN"),
+        ("z1", "AUTHZ"),
+        ("s1", "STATS"),
+        ("n2", "AUTHN"),
+        ("z2", "AUTHZ"),
+        ("s2", "STATS"),
+    ]
+    patches = tuple(
+        patch(Target.HTTP_FILTER, operation, {"name": name}, filter_class=ir.FilterClass(kind))
+        for name, kind in wanted
+    )
+    patch_listener(made, Patches(patches), OUT)
+    assert [one.name for one in manager_of(made).http_filters] == expected
+
+
+def test_a_filter_that_is_named_tells_more_than_a_class() -> None:
+    made = listener("cors", "router")
+    near = patch(
+        Target.HTTP_FILTER, Operation.INSERT_BEFORE, {"name": "new"}, HTTP, filter_class=ir.FilterClass.AUTHN
+    )
+    patch_listener(made, Patches((near,)), OUT)
+    assert [one.name for one in manager_of(made).http_filters] == ["cors", "new", "router"]
+
+
+def test_a_network_filter_is_put_beside_those_of_its_class() -> None:
+    made = listener("router")
+    chain = made.filter_chains[1]
+    guard = from_dict(typed("may", "network.rbac.v3.RBAC"), "envoy.config.listener.v3.Filter")
+    assert isinstance(guard, listener_v3.Filter)
+    chain.filters.insert(0, guard)
+    patches = tuple(
+        patch(Target.NETWORK_FILTER, Operation.ADD, {"name": name}, filter_class=ir.FilterClass(kind))
+        for name, kind in (("z", "AUTHZ"), ("s", "STATS"))
+    )
+    patch_listener(made, Patches(patches), OUT)
+    assert [one.name for one in chain.filters] == ["may", "z", "s", "tcp"]
+
+
 def test_the_configuration_of_a_filter_is_merged_and_its_name_replaced() -> None:
     made = listener("router")
     value = {

@@ -174,6 +174,10 @@ def _discovery(passage: Passage, base: Any, overrides: list[Any]) -> None:
     passage.asks = (overrides[-1] if overrides else base).HasField("odcds")
 
 
+def _router(passage: Passage, base: Any, overrides: list[Any]) -> None:
+    passage.silent = bool((overrides[-1] if overrides else base).suppress_envoy_headers)
+
+
 FILTERS: Final[dict[str, Filter]] = {
     f"{_HTTP}.ext_authz.v3.ExtAuthz": external.ask,
     f"{_HTTP}.fault.v3.HTTPFault": _fault,
@@ -183,10 +187,10 @@ FILTERS: Final[dict[str, Filter]] = {
     f"{_HTTP}.on_demand.v3.OnDemand": _discovery,
     f"{_HTTP}.ratelimit.v3.RateLimit": _remote_limit,
     f"{_HTTP}.rbac.v3.RBAC": authorization.pass_request,
+    f"{_HTTP}.router.v3.Router": _router,
 }
 _HARMLESS: Final = frozenset(
     {
-        f"{_HTTP}.router.v3.Router",
         f"{_HTTP}.dynamic_forward_proxy.v3.FilterConfig",
         f"{_HTTP}.grpc_stats.v3.FilterConfig",
         f"{_HTTP}.grpc_web.v3.GrpcWeb",

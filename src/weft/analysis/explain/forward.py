@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weft.analysis import paths
 from weft.analysis.explain.answer import Action, Failure, Target
 from weft.analysis.explain.configuration import without_port
+from weft.analysis.explain.deadline import deadline, tell
 from weft.analysis.explain.edits import edit, fill
 from weft.analysis.explain.passage import Passage, Reply, duration
 from weft.analysis.match import MILLION, Values, fraction
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from weft.protos import route_v3
 
 _REDIRECTS: Final = {0: 301, 1: 302, 2: 303, 3: 307, 4: 308}
-_DEFAULT_TIMEOUT: Final = "15s"  # Envoy's, for a route that says nothing
 
 
 def levels(passage: Passage) -> list[Any]:
@@ -249,8 +249,8 @@ def _request(passage: Passage, route: route_v3.Route, part: Any) -> Values:
     if part is not None:
         first = ordered and ordered[0] is route
         ordered = [part, *ordered] if first else [*ordered, part]
-    if (limit := passage.answer.timeout) and not scene.metadata.get("suppressed"):
-        values["x-envoy-expected-rq-timeout-ms"] = [_milliseconds(action, limit)]
+    if not passage.silent:
+        tell(values, passage, action)
     for level in ordered:
         edit(values, level.request_headers_to_remove, level.request_headers_to_add, scene)
     _rewrite_host(values, action, part)
@@ -258,12 +258,6 @@ def _request(passage: Passage, route: route_v3.Route, part: Any) -> Values:
     if passage.host is not None and passage.host.include_request_attempt_count:
         values["x-envoy-attempt-count"] = ["1"]
     return values
-
-
-def _milliseconds(action: route_v3.RouteAction, limit: str) -> str:
-    if not action.HasField("timeout"):
-        return "15000"
-    return str(action.timeout.seconds * 1000 + action.timeout.nanos // 1_000_000)
 
 
 def _rewrite_host(values: Values, action: route_v3.RouteAction, part: Any) -> None:
@@ -312,7 +306,8 @@ def _rewrite_path(values: Values, route: route_v3.Route, passage: Passage) -> No
         new = fill(action.path_rewrite, passage.scene) + query
     else:
         return
-    values["x-envoy-original-path"] = [old]
+    if not passage.silent:
+        values["x-envoy-original-path"] = [old]
     values[":path"] = [new]
 
 
@@ -357,7 +352,7 @@ def _mirrors(passage: Passage, action: route_v3.RouteAction) -> list[dict[str, A
 def _limits(passage: Passage, action: route_v3.RouteAction) -> None:
     """How long it may take, and what is tried again."""
     answer = passage.answer
-    answer.timeout = duration(action.timeout) if action.HasField("timeout") else _DEFAULT_TIMEOUT
+    answer.timeout = deadline(passage, action)
     policy = action.retry_policy if action.HasField("retry_policy") else None
     if policy is None and passage.host is not None and passage.host.HasField("retry_policy"):
         policy = passage.host.retry_policy

@@ -147,7 +147,7 @@ def _refuse(refusal: Refusal, answer: Answer, question: Request) -> None:
         answer.say("request", refusal.reason)
         return
     answer.fail(Failure.PROTOCOL_ERROR, refusal.status, refusal.reason, "request")
-    if question.is_grpc:
+    if question.is_grpc and not refusal.bare:
         answer.status, answer.grpc_status = 200, _GRPC.get(refusal.status, _UNKNOWN)
 
 

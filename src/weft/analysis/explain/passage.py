@@ -42,7 +42,8 @@ class Passage:
 
     ``others`` are routes that take a share of such requests, in millionths, as ``share`` is this one's.
     ``unrouted``: what is answered when no filter answers before; ``anew`` looks for a route once more.
-    ``asks``: clusters that are not there are asked for, and come.
+    ``asks``: clusters that are not there are asked for, and come. ``silent``: the proxy adds no headers of
+    its own (``x-envoy-…``).
     """
 
     question: Request
@@ -57,6 +58,7 @@ class Passage:
     share: int = MILLION
     others: tuple[tuple[route_v3.Route, int], ...] = ()
     asks: bool = False
+    silent: bool = False
     unrouted: Reply | None = None
     anew: Callable[[], None] | None = None
     on_answer: list[Callable[[Values], None]] = field(default_factory=list)

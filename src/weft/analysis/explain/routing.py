@@ -14,6 +14,7 @@ from weft.analysis.match_tree import Opened, decide
 if TYPE_CHECKING:
     from weft.protos import hcm_v3, mutation_rules_v3, route_v3
 
+_REJECT_HEADER, _DROP_HEADER = 1, 2  # HeadersWithUnderscoresAction
 _REJECT, _REDIRECT, _FORWARD = 2, 3, 4  # PathWithEscapedSlashesAction
 # What an edge takes from requests that come from outside (ConnectionManagerUtility::cleanInternalHeaders).
 _INTERNAL: Final = (
@@ -37,11 +38,15 @@ _EDGE_ONLY: Final = ("x-envoy-decorator-operation", "x-envoy-downstream-service-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The connection manager answers itself. ``location`` for a redirect to the normalised path."""
+    """The connection manager answers itself. ``location`` for a redirect to the normalised path.
+
+    ``bare``: it does so before it knows what kind of request it is, so that gRPC gets no answer of its own.
+    """
 
     status: int
     reason: str
     location: str = ""
+    bare: bool = False
 
 
 _HOP_BY_HOP: Final = ("keep-alive", "proxy-connection", "transfer-encoding")
@@ -59,6 +64,8 @@ def receive(hcm: hcm_v3.HttpConnectionManager, scene: Scene, opened: Opened) -> 
     """Change the request as the connection manager does before it looks for a route."""
     if not scene.first(":authority"):
         return Refusal(400, "the request names no host")
+    if _with_underscores(hcm, scene):
+        return Refusal(400, "the name of a header has an underscore", bare=True)
     for row in hcm.early_header_mutation_extensions:
         config = opened(row.typed_config)
         for mutation in getattr(config, "mutations", ()):
@@ -80,6 +87,16 @@ def receive(hcm: hcm_v3.HttpConnectionManager, scene: Scene, opened: Opened) -> 
         host = bare
     scene.headers[":authority"] = [host]
     return None
+
+
+def _with_underscores(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> bool:
+    """Whether a header has one, and may not; those that are only dropped are, here."""
+    action = int(hcm.common_http_protocol_options.headers_with_underscores_action)
+    names = [name for name in scene.headers if "_" in name]
+    if action == _DROP_HEADER:
+        for name in names:
+            del scene.headers[name]
+    return action == _REJECT_HEADER and bool(names)
 
 
 def _take_away(mutation: mutation_rules_v3.HeaderMutation, scene: Scene) -> None:
@@ -130,6 +147,8 @@ def _forwarded(hcm: hcm_v3.HttpConnectionManager, scene: Scene, opened: Opened) 
         scene.remote_ip = chain[-hops] if 0 < hops <= len(chain) else scene.source_ip
         if not hops or "x-forwarded-proto" not in headers:
             headers["x-forwarded-proto"] = [scheme]
+        if hcm.append_x_forwarded_port and (not hops or "x-forwarded-port" not in headers):
+            headers["x-forwarded-port"] = [str(scene.destination_port)]
     else:
         trusted = [
             block

@@ -24,6 +24,7 @@ from weft.names import ISTIO_VERSION
 _ORDERED: Final = frozenset(
     {ir.Target.HTTP_FILTER, ir.Target.NETWORK_FILTER, ir.Target.HTTP_ROUTE, ir.Target.LISTENER_FILTER}
 )
+_CLASSES: Final = {kind.value: kind for kind in ir.FilterClass}
 _INSERTS: Final = frozenset(
     {ir.Operation.INSERT_BEFORE, ir.Operation.INSERT_AFTER, ir.Operation.INSERT_FIRST}
 )
@@ -98,6 +99,7 @@ def _patch(wanted: EnvoyConfigObjectPatch, origin: str, index: int) -> ir.Patch 
         context=ir.Context(match.context or "ANY"),
         match=_match(match),
         value="" if change.value is None else json.dumps(change.value, sort_keys=True, separators=(",", ":")),
+        filter_class=_CLASSES.get(str(change.filter_class)),
         origin=origin,
         index=index,
     )

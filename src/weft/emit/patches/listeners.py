@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from weft.emit.patches.lists import keep, patch_list
 from weft.emit.patches.merge import MERGES, merge_value, merged_any
+from weft.emit.patches.placed import PUTTING, Placed
 from weft.emit.patches.routes import patch_routes
 from weft.emit.patches.sorted import Patches, applied
 from weft.emit.patches.value import value_of
@@ -101,8 +102,11 @@ def _patch_chain(scene: _Scene, chain: listener_v3.FilterChain) -> None:
         if patch.operation in MERGES:
             applied(patch, _merge_chain, chain, patch)
     filters = scene.of(Target.NETWORK_FILTER, chain)
+    placed = Placed()
     for patch in filters:
-        if patch.operation is not Operation.MERGE:
+        if patch.filter_class is not None and patch.match.filter is None and patch.operation in PUTTING:
+            applied(patch, placed.put, chain.filters, patch)
+        elif patch.operation is not Operation.MERGE:
             applied(patch, patch_list, chain.filters, patch, _by_name(patch.match.filter))
     for part in chain.filters:
         for patch in filters:
@@ -146,8 +150,11 @@ def _patch_manager(scene: _Scene, chain: listener_v3.FilterChain, part: listener
 
 
 def _patch_http_filters(manager: hcm_v3.HttpConnectionManager, patches: Sequence[Patch]) -> None:
+    placed = Placed()
     for patch in patches:
-        if patch.operation is not Operation.MERGE:
+        if patch.filter_class is not None and patch.match.http_filter is None and patch.operation in PUTTING:
+            applied(patch, placed.put, manager.http_filters, patch)
+        elif patch.operation is not Operation.MERGE:
             applied(patch, patch_list, manager.http_filters, patch, _by_name(patch.match.http_filter))
     for part in manager.http_filters:
         for patch in patches:
