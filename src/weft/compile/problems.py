@@ -9,6 +9,7 @@ from weft.compile.destinations import Targets
 from weft.compile.gatewayapi import gateway_flaws
 from weft.compile.gatewayapi.flaws import all_problems
 from weft.compile.istio import custom_policy, delegate, flaws, rule_flaws
+from weft.compile.istio.annotation_flaws import annotation_problems
 from weft.compile.istio.request_authentication import key_problems
 from weft.compile.istio.request_match import claim_path
 from weft.compile.istio.virtual_service import MESH, bound_to
@@ -22,6 +23,7 @@ from weft.compile.world import World
 from weft.errors import Problem, Severity, did_you_mean
 from weft.model.authorization_policy import AuthorizationPolicy
 from weft.model.destination_rule import DestinationRule
+from weft.model.gateway import Gateway as ApiGateway
 from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
 from weft.model.mesh_config import MeshConfig
@@ -30,7 +32,9 @@ from weft.model.request_authentication import RequestAuthentication
 from weft.model.resource import Key
 from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import VirtualService
+from weft.model.workload import Workload
 from weft.model.workload_entry import WorkloadEntry
+from weft.model.workload_group import WorkloadGroup
 from weft.names import expand_host
 
 NOT_FOUND: Final = "IST0101"
@@ -55,6 +59,8 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(key_problems, policies, world.key_sets) if policies else ()
     asking = world.all(AuthorizationPolicy)
     refused += memo(custom_policy.problems, asking, settings, world.services, memo)
+    noted = (world.all(Workload), world.all(WorkloadGroup), world.all(ApiGateway))
+    refused += memo(annotation_problems, *noted)
     facts = world.gateway_facts
     refused += memo(gateway_flaws.problems, facts)
     refused += memo(all_problems, facts.routes, facts) + memo(all_problems, facts.grpc_routes, facts)
