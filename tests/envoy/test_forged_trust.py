@@ -138,7 +138,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 CLIENT = "203.0.113.7"
 PROXY = "203.0.113.8"
 ADMIN = "By=spiffe://cluster.local/ns/x/sa/y;URI=spiffe://cluster.local/ns/istio-system/sa/admin"
-# What Envoys tell each other or obey (source/common/http/headers.h), what Istio's proxies add, and what might.
+# What Envoys tell each other or obey (source/common/http/headers.h), and what Istio's proxies add.
 INTERNAL = {
     f"x-envoy-{name}": value
     for name, value in {

@@ -10,6 +10,7 @@ from weft.emit.filters.forward_proxy import name_cache
 from weft.emit.filters.rbac import NETWORK as RBAC
 from weft.emit.filters.rbac import network as access_rules
 from weft.emit.http import connection_manager
+from weft.emit.peer_names import one_identity
 from weft.emit.scalars import (
     address,
     boolean,
@@ -127,12 +128,13 @@ def _filters(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> l
     mutual = unit.tls is not None and unit.tls.require_client_certificate
     match unit.handler:
         case HttpHandler() as handler:
-            return [connection_manager(handler, direction, telemetry, mutual=mutual)]
+            manager = connection_manager(handler, direction, telemetry, mutual=mutual)
+            return [*one_identity(unit.tls), manager]
         case TcpHandler() as handler:
             alpn = [_alpn(handler.alpn)] if handler.alpn else []
             if handler.look_up_port is not None:
                 alpn.append(_sni_lookup(handler.look_up_port))
-            guard = [*of_connections(handler), *access_rules(handler)]
+            guard = [*one_identity(unit.tls), *of_connections(handler), *access_rules(handler)]
             return [*guard, *alpn, _tcp_proxy(handler, direction, telemetry, mutual=mutual)]
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from ipaddress import ip_address
 from typing import Final
 
+from weft.emit.peer_names import of_domains
 from weft.emit.scalars import boolean, duration, text
 from weft.ir.match import TextMatch, TextTest
 from weft.ir.tls import DownstreamTls, SecretFrom, SecretRef, TlsLimits, TlsVersion, UpstreamTls
@@ -157,16 +158,8 @@ def quic(tls: DownstreamTls) -> core_v3.TransportSocket:
 
 
 def _downstream(tls: DownstreamTls) -> tls_v3.DownstreamTlsContext:
-    names = _names(tls.peer_names)
-    if not names:
-        # The domains are an allow list of their own, unless names say more.
-        names = [
-            tls_v3.SubjectAltNameMatcher(
-                san_type=tls_v3.SubjectAltNameMatcher.SanType.URI,
-                matcher=text(TextMatch(test=TextTest.PREFIX, value=f"spiffe://{domain}/")),
-            )
-            for domain in tls.peer_trust_domains
-        ]
+    # The domains are an allow list of their own, unless names say more.
+    names = _names(tls.peer_names) or of_domains(tls.peer_trust_domains)
     validation = tls_v3.CertificateValidationContext(
         match_typed_subject_alt_names=names,
         verify_certificate_hash=tls.peer_certificate_hashes,

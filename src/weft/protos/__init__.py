@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from weft_stubs import session_header_v3 as session_header_v3
     from weft_stubs import set_filter_state_v3 as set_filter_state_v3
     from weft_stubs import sni_forward_proxy_v3 as sni_forward_proxy_v3
+    from weft_stubs import ssl_inputs_v3 as ssl_inputs_v3
     from weft_stubs import stateful_session_v3 as stateful_session_v3
     from weft_stubs import stats_log_v3 as stats_log_v3
     from weft_stubs import tap_match_v3 as tap_match_v3

@@ -87,6 +87,7 @@ PACKAGES: Final[dict[str, str]] = {
     "session_cookie_v3": "envoy.extensions.http.stateful_session.cookie.v3",
     "session_header_v3": "envoy.extensions.http.stateful_session.header.v3",
     "set_filter_state_v3": f"{_FILTERS}.common.set_filter_state.v3",
+    "ssl_inputs_v3": "envoy.extensions.matching.common_inputs.ssl.v3",
     "stateful_session_v3": f"{_FILTERS}.http.stateful_session.v3",
     "sni_forward_proxy_v3": f"{_FILTERS}.network.sni_dynamic_forward_proxy.v3",
     "stats_log_v3": "envoy.extensions.access_loggers.stats.v3",
