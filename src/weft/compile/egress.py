@@ -8,7 +8,7 @@ from weft import ir
 from weft.compile import explicit_proxy
 from weft.compile.gatewayapi.mesh import meshed
 from weft.compile.istio.sidecar import UNIX, WHOLE, Egress
-from weft.compile.mesh_listeners import listeners_of
+from weft.compile.mesh_listeners import listeners_of, stream_socket
 from weft.compile.mesh_routes import Routing, Tables, routing_of, streams_of, tables_of
 from weft.compile.outbound import ANYWHERE, port_listener
 from weft.compile.outlook import Outlook, spoken
@@ -109,10 +109,14 @@ def _listeners(
     if egress.explicit and egress.port:
         own = bind or explicit_proxy.own_address(attachment)
         return (memo(explicit_proxy.proxy_listener, own, egress.port, _name(egress)),)
-    if egress.port == 0:
+    if egress.port == 0 and egress.protocol.may_be_http:
         return _socket(outlook, settings, world) if bind.startswith(UNIX) else ()
     view = outlook.view if egress.port is None else memo(spoken, outlook.view, egress.protocol)
     streams = _streams(world, outlook, view, settings)
+    if egress.port == 0:
+        if not bind.startswith(UNIX):
+            return ()
+        return (memo(stream_socket, view, streams, rules, streams.bearer(labels), bind, settings, memo),)
     listeners = memo(
         listeners_of,
         view,

@@ -17,7 +17,7 @@ from weft.compile.rules import Rules
 from weft.compile.service import Labels, Port, Resolution, Service, reachable
 from weft.compile.settings import Settings
 from weft.compile.view import View
-from weft.names import outbound_cluster
+from weft.names import BLACKHOLE_CLUSTER, outbound_cluster
 
 Members = tuple[tuple[str, tuple[str, ...]], ...]
 """Addresses behind each headless service, by host."""
@@ -84,6 +84,31 @@ def listeners_of(
         )
         for (address, number), slot in sorted(slots.items())
     )
+
+
+def stream_socket(
+    view: View,
+    routing: Routing,
+    rules: Rules,
+    labels: Labels,
+    bind: str,
+    settings: Settings,
+    memo: Memo,
+) -> ir.Listener:
+    """A Unix socket for what is no HTTP. It has no port to tell by: a service there has one only (Istio).
+
+    The first service takes all that comes; of TLS, each what names it.
+    """
+    found: list[ir.FilterChain] = []
+    for service in sorted(view.services, key=lambda service: service.order):
+        if service.resolution is Resolution.ALIAS or len(service.ports) != 1:
+            continue
+        (port,) = service.ports
+        if reachable(service, port):
+            made = _chains(service, port, view, routing, rules, labels, settings, memo)
+            found += (chain for chain in made if not chain.match.addresses)  # a socket has none
+    nobody = ir.FilterChain(name=bind, match=ir.ChainMatch(), handler=tcp_handler(BLACKHOLE_CLUSTER))
+    return port_listener(bind, 0, "", apart((*found, nobody)), False, True, settings)
 
 
 def _addresses(service: Service, members: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

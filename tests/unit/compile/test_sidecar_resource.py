@@ -287,7 +287,38 @@ def test_applications_that_listen_at_localhost_only() -> None:
     assert (to.address, to.port) == ("127.0.0.1", 8080)
 
 
-def test_a_socket_is_for_http() -> None:
-    spec = "{egress: [{port: {number: 0, protocol: TCP, name: t}, bind: 'unix:///tmp/x', hosts: ['./*']}]}"
-    _, problems = compile_proxy(world(sidecar(spec)), identity())
-    assert [(problem.code, problem.path) for problem in problems] == [("WEFT0102", "spec.egress[0].bind")]
+def _socket(protocol: str, *services: str) -> ir.Listener:
+    spec = f"{{egress: [{{port: {{number: 0, protocol: {protocol}, name: t}}, bind: 'unix:///tmp/x', hosts: ['./*']}}]}}"
+    made, problems = compile_proxy(world(sidecar(spec), *services), identity())
+    assert not problems
+    return listener(made, "unix:///tmp/x_0")
+
+
+def _leads_to(chain: ir.FilterChain | None) -> str:
+    assert chain is not None
+    assert isinstance(chain.handler, ir.TcpHandler)
+    return chain.handler.destinations[0].cluster
+
+
+def test_bytes_at_a_socket_go_to_the_first_service_with_one_port() -> None:
+    two = service("a", 1).replace("ports: [", "ports: [{name: more, port: 2}, ")
+    opened = _socket("TCP", two, service("b", 5432, port_name="tcp"), service("c", 80))
+    assert opened.receive is ir.Receive.BOUND
+    assert _leads_to(opened.chains[0]) == "outbound|5432||b.default.svc.cluster.local"
+    assert _leads_to(_socket("TCP").chains[0]) == "BlackHoleCluster"
+
+
+def test_tls_at_a_socket_is_told_apart_by_the_name() -> None:
+    route = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [b]
+  tls: [{match: [{sniHosts: [b]}], route: [{destination: {host: b}}]}]
+"""
+    opened = _socket("TLS", service("b", 443, port_name="tls"), route)
+    (chain,) = opened.chains
+    assert chain.match.server_names == ("b",)
+    assert _leads_to(chain) == "outbound|443||b.default.svc.cluster.local"
+    assert _leads_to(opened.default_chain) == "BlackHoleCluster"

@@ -12,8 +12,6 @@ from weft.compile.istio import gateway as istio_gateway
 from weft.compile.istio.delegate import MESH, full_gateway
 from weft.compile.istio.edge import merge
 from weft.compile.istio.http_action import REDIRECTS
-from weft.compile.istio.sidecar import UNIX
-from weft.compile.protocol import parse_protocol
 from weft.compile.registry import Services
 from weft.compile.service import Resolution, Service
 from weft.compile.settings import Settings
@@ -133,7 +131,7 @@ def _at_gateways(match: L4MatchAttributes | TLSMatchAttributes, owner: VirtualSe
 
 
 def sidecar_problems(sidecars: Mapping[Key, Sidecar]) -> tuple[Problem, ...]:
-    """Egress sockets for anything but HTTP."""
+    """Egress listeners at names."""
     found: list[Problem] = []
     for key, sidecar in sorted(sidecars.items()):
         for index, part in enumerate(sidecar.spec.egress or ()):
@@ -141,11 +139,6 @@ def sidecar_problems(sidecars: Mapping[Key, Sidecar]) -> tuple[Problem, ...]:
                 message = f"{part.bind!r} is no IP address: it is not bound to"
                 path = f"spec.egress[{index}].bind"
                 found.append(_problem(UNHEEDED, key, message, path, "write an IP address, or remove it"))
-            protocol = parse_protocol((part.port.protocol if part.port else None) or "")
-            if (part.bind or "").startswith(UNIX) and not protocol.may_be_http:
-                message = "a Unix socket is opened for HTTP only: others say no host, and it has no port"
-                path = f"spec.egress[{index}].bind"
-                found.append(_problem(UNHEEDED, key, message, path, "bind an address with a port"))
     return tuple(found)
 
 
