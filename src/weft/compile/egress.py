@@ -79,6 +79,8 @@ def _of_port(outlook: Outlook, made: Tables, settings: Settings, world: World) -
     egress, memo = outlook.egress, world.memo
     if egress.port is None:
         return made.tables
+    if egress.port == 0 and not egress.protocol.may_be_http:
+        return ()
     if egress.explicit or not egress.port:
         tunnels = memo(explicit_proxy.tunnels_of, outlook.view, settings) if egress.explicit else ()
         return (memo(explicit_proxy.table, made.hosts, tunnels, settings, _name(egress)),)
