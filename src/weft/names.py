@@ -148,6 +148,16 @@ def inbound_cluster(port: int) -> str:
     return f"inbound|{port}||"
 
 
+def table_variant(name: str, mark: str) -> str:
+    """A route table that only some listeners may use: ``http.80~1a2b3c4d``."""
+    return f"{name}~{mark}"
+
+
+def table_name(text: str) -> str:
+    """What a table is called, whichever variant it is."""
+    return text.partition("~")[0]
+
+
 def authority_of(cluster: str) -> str:
     """What a gRPC service behind a cluster is called in requests: ``|`` may not stand there."""
     return cluster.replace("|", "_.")

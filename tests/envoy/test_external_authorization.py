@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.envoy.mesh import inbound, run_compiled, run_proxy, server_listener, spiffe
+from tests.envoy.xds import Authority, Control, envoy
 from tests.support.authorizers import GrpcAuthorizer, HttpAuthorizer, serving_grpc
 from tests.support.backend import HttpBackend, TcpBackend, serving
 from tests.support.certificates import TestAuthority
@@ -20,8 +24,19 @@ from tests.support.edge_backends import pem_file
 from tests.support.envoy import Envoy, wait_until
 from tests.support.ports import free_port, free_ports
 from weft import ir
+from weft.compile.endpoints import endpoint_set
+from weft.compile.proxy import compile_proxy
+from weft.emit.bundle import emit
+from weft.emit.endpoints import pack
 from weft.names import ProxyName
 
+PROXY = "sidecar~127.0.0.1~app.default~default.svc.cluster.local"
+MESH_OFF = """
+apiVersion: weft.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: default, namespace: istio-system}
+spec: {enableAutoMtls: false}
+"""
 HERE, THERE = "127.0.0.1", "127.0.0.2"
 GATEWAY = """
 apiVersion: networking.istio.io/v1
@@ -447,3 +462,55 @@ def test_connections_are_asked_about_when_the_client_speaks(ground: Ground, side
                 assert connection.recv(100) == b""
     finally:
         ground.grpc.closed = False
+
+
+async def test_connections_from_before_a_route_asks_do_not_get_past(tmp_path: Path) -> None:
+    """They are served by a listener that lacks the authorizer's filter, until they end."""
+    control, port = Control(Authority()), free_port()
+    identity = ir.ProxyIdentity(
+        name=ProxyName("router", HERE, "edge", "default"), port_map=((80, port),),
+        labels=(("gateway.networking.k8s.io/gateway-name", "edge"),),
+        attachment=ir.Attachment(capture=ir.Capture.NONE),
+    )  # fmt: skip
+    before = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: default}
+spec:
+  parentRefs: [{name: edge}]
+  rules:
+  - {matches: [{path: {value: /free}}], backendRefs: [{name: web, port: 80}]}
+"""
+    after = before + _rule("/asked", _by("GRPC", "lost", 9000))
+
+    def publish(revision: int, routes: str, backend: int) -> None:
+        of = world(
+            MESH_OFF, API_GATEWAY, routes, service("web"), service("lost", 9000, port_name="grpc"),
+            instance("web", "web", HERE, account="", ports=f"{{http: {backend}}}"),
+        )  # fmt: skip
+        made, problems = compile_proxy(of, identity)
+        assert not problems
+        sets = [endpoint_set(of, item.name) for item in made.clusters if item.discovery is ir.Discovery.EDS]
+        control.store.publish_endpoints(None, {item.cluster: pack(item) for item in sets})
+        control.store.publish(PROXY, emit(made), revision)
+
+    def ask(connection: http.client.HTTPConnection, path: str) -> int:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+    with serving(HttpBackend(HERE, 0, "web")) as web:
+        async with control.running(), envoy(control, tmp_path) as proxy:
+            publish(1, before, int(web.server_address[1]))
+            await proxy.ready()
+            await control.settled(1)
+            old = http.client.HTTPConnection(HERE, port, timeout=20)
+            assert await asyncio.to_thread(ask, old, "/free") == 200
+            publish(2, after, int(web.server_address[1]))
+            await control.settled(2)
+            assert await asyncio.to_thread(ask, old, "/asked") == 404  # it has the routes of its time
+            new = http.client.HTTPConnection(HERE, port, timeout=20)
+            assert await asyncio.to_thread(ask, new, "/asked") == 403
+            assert web.seen["/asked"] == 0
+    assert control.record.refusals() == []

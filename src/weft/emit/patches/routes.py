@@ -10,6 +10,7 @@ from weft.emit.patches.merge import MERGES, merge_value
 from weft.emit.patches.sorted import Patches, applied
 from weft.emit.patches.value import value_of
 from weft.ir.patch import Context, Operation, Patch, Target
+from weft.names import table_name
 
 if TYPE_CHECKING:
     from weft.protos import route_v3
@@ -84,7 +85,7 @@ def _replace(into: Any, patch: Patch) -> None:
 
 
 def _is_about(name: str, patch: Patch) -> bool:
-    match = patch.match
+    match, name = patch.match, table_name(name)
     port, port_name, gateway = _parts(name)
     return (
         match.routes in {"", name}
