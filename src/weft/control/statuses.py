@@ -1,4 +1,4 @@
-"""What weft says of objects in their ``status``: all of the Gateway API, and how many replicas run.
+"""What weft says of objects in their ``status``: all of the Gateway API, how many replicas run, and more.
 
 After a new world, or when a gateway's proxy got further, each status is made anew and written where it
 differs from the stored one, outside history. The world leaves status out, so that no write here comes back
@@ -24,13 +24,14 @@ from weft.compile.gatewayapi.facts import Facts
 from weft.compile.gatewayapi.listener_set import gateway_of
 from weft.compile.gatewayapi.listeners import Listener, listeners_of
 from weft.compile.gatewayapi.status import Waiting, each_status
-from weft.compile.istio.status import entry_statuses
+from weft.compile.istio.status import authentication_statuses, entry_statuses
 from weft.compile.world import World
 from weft.control.entry import DRAINING, PROXY_ANNOTATION, stamp
 from weft.control.status import Status
 from weft.model.catalog import GATEWAY_API, by_id
 from weft.model.gateway import Gateway
 from weft.model.listener_set import ListenerSet
+from weft.model.request_authentication import RequestAuthentication
 from weft.model.resource import Key, Metadata
 from weft.model.service_entry import ServiceEntry
 from weft.model.workload import Workload
@@ -179,13 +180,19 @@ class Statuses:
         if entries is not self._entries:
             self._entries, self._running = entries, _Running.of(entries.values())
         waiting = await self._late(facts)
-        made_of = (facts, self._running, waiting, world.all(Workload), world.all(ServiceEntry), world.vips)
+        policies, key_sets = world.all(RequestAuthentication), world.key_sets or {}
+        made_of = (
+            facts, self._running, waiting, world.all(Workload), world.all(ServiceEntry), world.vips,
+            policies, key_sets,
+        )  # fmt: skip
         if _same(made_of, self._made_of):
             return
         said: dict[Key, _Said] = {}
         found = each_status(facts, GATEWAY_CONTROLLER, self._running.addresses, waiting)
-        entry_addresses = entry_statuses(world.all(ServiceEntry), world.vips)
-        for key, status in chain(found, entry_addresses, _workloads(world, self._running)):
+        istio = chain(
+            entry_statuses(world.all(ServiceEntry), world.vips), authentication_statuses(policies, key_sets)
+        )
+        for key, status in chain(found, istio, _workloads(world, self._running)):
             wanted = _wanted(world, key, status)
             if wanted is not None:
                 said[key] = wanted

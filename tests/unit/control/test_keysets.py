@@ -219,5 +219,12 @@ async def test_the_control_plane_fetches_what_its_policies_need(issuer: IssuerSe
             ),
         ):
             await client.raw("POST", f"/apis/{path}", body=yaml.safe_load(text))
-        await eventually(lambda: issuer.asked["/keys"] > 0, 30)
+
+        async def fetched() -> bool:
+            found = await client.raw("GET", f"/apis/{path}/users")
+            said = [(one["type"], one["status"]) for one in found.get("status", {}).get("conditions", ())]
+            return said == [("KeysFetched", "True")]
+
+        await eventually(fetched, 30)
+        assert issuer.asked["/keys"] == 1
         stop.set()

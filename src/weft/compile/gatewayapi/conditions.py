@@ -10,12 +10,15 @@ from weft.model.resource import Metadata
 
 Status = dict[str, Any]
 
+KEYS_FETCHED: Final = "KeysFetched"
+
 # Types that are weft's to set and to take away; conditions of any other type belong to somebody else.
 _OURS: Final = frozenset(
     {
         "Accepted",
         "Conflicted",
         "InsecureFrontendValidationMode",
+        KEYS_FETCHED,
         "OverlappingTLSConfig",
         "PartiallyInvalid",
         "Programmed",

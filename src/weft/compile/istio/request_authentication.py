@@ -113,27 +113,24 @@ def _chain(chain: ir.FilterChain, authentication: ir.RequestAuthentication) -> i
 def key_problems(
     resources: Mapping[Key, RequestAuthentication], key_sets: KeySets | None
 ) -> tuple[Problem, ...]:
-    """Issuers whose keys are not known, or may be out of date. ``key_sets`` None: nobody fetches any."""
-    return () if key_sets is None else tuple(_unknown(resources, key_sets))
+    """Issuers whose keys could not be fetched, at all or lately."""
+    return tuple(_failures(resources, key_sets)) if key_sets else ()
 
 
-def _unknown(resources: Mapping[Key, RequestAuthentication], key_sets: KeySets) -> Iterator[Problem]:
+def _failures(resources: Mapping[Key, RequestAuthentication], key_sets: KeySets) -> Iterator[Problem]:
     for key, policy in sorted(resources.items()):
         for index, rule in enumerate(policy.spec.jwt_rules or ()):
             source = source_of(rule)
             known = key_sets.get(source) if source is not None else None
-            if source is None or (known is not None and known.text and not known.failure):
+            if source is None or known is None or not known.failure:
                 continue
             owner = rule.issuer or "the issuer"
-            if known is not None and known.text:
+            message = f"the keys of {owner} are not known, so that its tokens are refused"
+            if known.text:
                 message = f"the keys of {owner} may be out of date, they are the last that were fetched"
-            else:
-                message = f"the keys of {owner} are not known, so that its tokens are refused"
-            failure = known.failure if known is not None and known.failure else "they are being fetched"
             yield Problem(
                 KEYS,
-                f"{message}: {source.uri}: {failure}",
-                hint="",
+                f"{message}: {source.uri}: {known.failure}",
                 path=f"spec.jwtRules[{index}].{'issuer' if source.discover else 'jwksUri'}",
                 severity=Severity.WARNING,
                 resource=str(key),
