@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from cryptography import x509
+
+
+_UNREADABLE: Final = (
+    IndexError,
+    ValueError,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,17 @@ def peer_serial(context: Any) -> str:
 
 
 def spiffe_id(context: Any) -> str | None:
-    """The SPIFFE ID in the client's certificate; None if it has none, or more than one."""
-    ids = context.auth_context().get("peer_spiffe_id", ())
-    return ids[0].decode() if len(ids) == 1 else None
+    """The one URI in the client's certificate; None if it has none, several, or is an authority's.
+
+    What gRPC itself says (``peer_spiffe_id``) ends where there is a NUL: another name would pass for it.
+    """
+    shown = context.auth_context().get("x509_pem_cert", ())
+    try:
+        leaf = x509.load_pem_x509_certificate(shown[0])
+        if leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return None
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except _UNREADABLE:
+        return None
+    return found[0] if len(found) == 1 else None

@@ -49,9 +49,9 @@ class TestAuthority:
     __test__ = False
 
     def __init__(self, name: str = "test root") -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._certificate = self._sign(name, self._key, (), authority=True)
-        self.pem = self._certificate.public_bytes(_PEM).decode()
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self._sign(name, self.key, (), authority=True)
+        self.pem = self.certificate.public_bytes(_PEM).decode()
 
     def _sign(
         self,
@@ -66,7 +66,7 @@ class TestAuthority:
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(subject if authority else self._certificate.subject)
+            .issuer_name(subject if authority else self.certificate.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
@@ -78,7 +78,7 @@ class TestAuthority:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(self._key, hashes.SHA256())
+        return builder.sign(self.key, hashes.SHA256())
 
     def issue(self, *names: str) -> Pair:
         """A pair for some names: ``spiffe://…`` as URI, others as DNS."""

@@ -1,4 +1,4 @@
-"""Certificates that nobody should accept, and how each came about: signed by the root that is trusted, mostly."""
+"""Certificates that nobody should accept, and what is wrong with each: most are signed by the trusted root."""
 
 from __future__ import annotations
 
@@ -172,5 +172,3 @@ def wishes(identity: str, other: str) -> Mapping[str, Wish]:
         "no path": named(f"spiffe://{domain}"),
         "an empty path": named(f"spiffe://{domain}/"),
     }
-
-

@@ -293,14 +293,19 @@ _UNREADABLE: Final = (
 
 
 def caller_of(leaf_der: bytes) -> AdminId | NodeId | SpiffeId | UserId | None:
-    """Whose certificate this is; the TLS layer has verified it. None when it names nobody of a mesh."""
+    """Whose certificate this is; the TLS layer has verified it. None when it names nobody of a mesh.
+
+    X509-SVID, sections 2 and 5.2: exactly one URI, and never an authority.
+    """
     try:
         certificate = x509.load_der_x509_certificate(leaf_der)
+        if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return None
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     except _UNREADABLE:
         return None
-    if len(uris) != 1:  # X509-SVID, section 2: exactly one
+    if len(uris) != 1:
         return None
     for form in (AdminId, NodeId, SpiffeId, UserId):
         try:
