@@ -9,7 +9,6 @@ from typing import Any, Final
 import grpc
 from cryptography import x509
 
-
 _UNREADABLE: Final = (
     IndexError,
     ValueError,

@@ -1,4 +1,4 @@
-"""Certificates that nobody should accept, and what is wrong with each: most are signed by the trusted root."""
+"""Certificates that nobody should accept, and what is wrong with each: most the trusted root has signed."""
 
 from __future__ import annotations
 
