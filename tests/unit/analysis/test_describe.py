@@ -275,3 +275,38 @@ def test_as_text(shop: str) -> None:
 
 def test_yaml_says_the_same_as_json(shop: str) -> None:
     assert yaml.safe_load(weft("reviews", shop, "-o", "yaml").stdout) == report("reviews", shop)
+
+
+ASKED = """
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec: {template: {metadata: {labels: {app: web}}, spec: {containers: [{name: app}]}}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask}
+spec: {selector: {matchLabels: {app: web}}, action: CUSTOM, provider: {name: opa}, rules: [{}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web}]
+  rules:
+  - filters:
+    - {type: ExternalAuth, externalAuth: {protocol: GRPC, grpc: {}, backendRef: {name: authz, port: 9000}}}
+    backendRefs: [{name: web, port: 80}]
+"""
+
+
+def test_whoever_else_decides_is_named(tmp_path: Path) -> None:
+    (tmp_path / "asked.yaml").write_text(ASKED)
+    shown = json.dumps(report("web", str(tmp_path / "asked.yaml")))
+    assert "CUSTOM, 1 rule, opa decides" in shown
+    assert "ExternalAuth by authz:9000" in shown

@@ -119,6 +119,8 @@ def _short(item: Object) -> Report:
             count = sum(1 for _ in rows(spec, "rules"))
             action = word(spec, "action") or "ALLOW"
             said = f"{action}, {_count(count, 'rule')}" if count else f"{action} nothing"
+            if action == "CUSTOM":
+                said += f", {word(spec, 'provider', 'name') or 'nobody'} decides"
             if item.annotations.get("istio.io/dry-run") == "true":
                 said += ", dry run"
             return {"action": action, "summary": said}

@@ -172,7 +172,7 @@ def _parent(row: Mapping[str, Any], route: Object) -> str:
 def _route_rule(route: Object, index: int, rule: Mapping[str, Any], item: Object, kind: str) -> Report:
     where = route.where(("spec", "rules", index))
     backends = [row for _, row in rows(rule, "backendRefs")]
-    filters = [word(row, "type") for _, row in rows(rule, "filters")]
+    filters = [_filter(row) for _, row in rows(rule, "filters")]
     return {
         "index": index,
         "name": word(rule, "name"),
@@ -191,6 +191,16 @@ def _route_rule(route: Object, index: int, rule: Mapping[str, Any], item: Object
         "does": filters,
         "toService": any(_means(row, route, item, kind, "Service") for row in backends),
     }
+
+
+def _filter(row: Mapping[str, Any]) -> str:
+    """A filter in words."""
+    asked = table(row, "externalAuth", "backendRef")
+    return (
+        f"{word(row, 'type')} by {word(asked, 'name')}:{number(asked, 'port')}"
+        if asked
+        else word(row, "type")
+    )
 
 
 def _route_match(match: Mapping[str, Any]) -> str:
