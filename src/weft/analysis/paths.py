@@ -17,6 +17,8 @@ _UNRESERVED: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTU
 _LITERALS: Final = "a-zA-Z0-9-._~%!$&'()+,;:@="
 _ESCAPED_SLASH: Final = re.compile("%2f|%5c", re.IGNORECASE)
 _ESCAPED: Final = re.compile("%([0-9a-fA-F]{2})")
+_DOTS_WITH_PARAMETERS: Final = re.compile(r"(?<=[/\\])(\.\.?);[^/\\]*")
+_UNWISE: Final = re.compile('["<>^`{|}]')
 
 
 def split_query(path: str) -> tuple[str, str]:
@@ -52,12 +54,15 @@ def merge_slashes(path: str) -> str:
 def normalize(path: str) -> str | None:
     """RFC 3986: dot segments go, needless escapes are read, backslashes are slashes; None when it cannot be.
 
-    An escape that remains keeps its case. Escaped dots count as dots.
+    An escape that remains keeps its case. Escaped dots count as dots; dots with parameters (``..;a``) do too,
+    unless they are escaped. Some characters are escaped.
     """
     bare, query = split_query(path)
     if not bare.startswith("/"):
         return None
+    bare = _DOTS_WITH_PARAMETERS.sub(r"\1", bare)
     text = _ESCAPED.sub(_plain, bare).replace("\\", "/")
+    text = _UNWISE.sub(lambda found: f"%{ord(found[0]):02X}", text)
     if "%00" in text:
         return None
     kept: list[str] = []

@@ -11,6 +11,7 @@ from weft.compile.istio.authorization_policy import guard_of, guarded, selected
 from weft.compile.istio.custom_policy import consultations_of, consulted
 from weft.compile.istio.envoy_filter import patches_of, wants_metadata
 from weft.compile.istio.request_authentication import authenticated, authentication_of
+from weft.compile.moved_ports import declared
 from weft.compile.own_settings import handling
 from weft.compile.peers import needs_peers, peers_of
 from weft.compile.problems import problems_of
@@ -53,7 +54,8 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
             guard = guard_of(chosen, world.settings, memo)
             asked = consultations_of(chosen, world.settings, world.services, memo)
             listeners = consulted(guarded(proxy.listeners, guard, memo), asked, memo)
-            proxy = replace(proxy, listeners=listeners)
+            moved = (*identity.attachment.inbound_ports, *identity.port_map)
+            proxy = replace(proxy, listeners=declared(listeners, moved, memo))
     if world.memo(asked_for, world.all(HTTPRoute)):
         proxy = prepared(proxy, world.memo)
     proxy = handled(proxy, handling(world, identity), world.memo)

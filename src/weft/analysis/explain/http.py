@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -30,15 +31,26 @@ _NOT_FOUND: Final = 404
 
 def headers_of(question: Request, address: str) -> Values:
     """The request as the client sends it, pseudo headers included."""
+    host, path = _target(question)
     values: Values = {
         ":method": [question.method],
-        ":authority": [question.host or address],
-        ":path": [question.path],
+        ":authority": [host or address],
+        ":path": [path],
         **{name: _received(name, items) for name, items in question.headers.items()},
     }
     if question.method == "CONNECT":
         del values[":path"]
     return values
+
+
+# A request target that is a whole URL (RFC 9112, section 3.2.2): its host goes before the header.
+_ABSOLUTE: Final = re.compile(r"https?://(?:[^/?@]*@)?([^/?]+)(.*)", re.IGNORECASE)
+
+
+def _target(question: Request) -> tuple[str, str]:
+    """Host and path of a request."""
+    found = _ABSOLUTE.fullmatch(question.path) if question.protocol == "http" else None
+    return (found[1], found[2] or "/") if found else (question.host, question.path)
 
 
 # Headers of which Envoy keeps one value: further ones are joined to it, empty ones are lost.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,6 +50,9 @@ class Refusal:
     bare: bool = False
 
 
+# What Envoy takes for a host (http/header_utility, authorityIsValid), and for a path.
+_HOST: Final = re.compile(r"[\w.~!$&'()*+,;=:@%\[\]-]*", re.ASCII)
+_VISIBLE: Final = re.compile("[!-~]*")
 _HOP_BY_HOP: Final = ("keep-alive", "proxy-connection", "transfer-encoding")
 
 
@@ -64,6 +68,10 @@ def receive(hcm: hcm_v3.HttpConnectionManager, scene: Scene, opened: Opened) -> 
     """Change the request as the connection manager does before it looks for a route."""
     if not scene.first(":authority"):
         return Refusal(400, "the request names no host")
+    if not _HOST.fullmatch(scene.first(":authority")):
+        return Refusal(400, f"{scene.first(':authority')!r} cannot be a host")
+    if not _VISIBLE.fullmatch(scene.path):
+        return Refusal(400, "a path has visible characters of ASCII only")
     if _with_underscores(hcm, scene):
         return Refusal(400, "the name of a header has an underscore", bare=True)
     for row in hcm.early_header_mutation_extensions:
@@ -110,7 +118,7 @@ def _take_away(mutation: mutation_rules_v3.HeaderMutation, scene: Scene) -> None
 
 def _path(hcm: hcm_v3.HttpConnectionManager, scene: Scene) -> Refusal | None:
     path = original = scene.path
-    if not path:
+    if not path or (path == "*" and scene.first(":method") == "OPTIONS"):
         return None
     if "#" in path:
         return Refusal(400, "a path may not have a fragment")
@@ -158,7 +166,9 @@ def _forwarded(hcm: hcm_v3.HttpConnectionManager, scene: Scene, opened: Opened) 
         if trusted and not within(trusted, scene.source_ip):
             scene.remote_ip = scene.source_ip
             if scene.source_ip:
-                headers["x-forwarded-for"] = [",".join((*headers.get("x-forwarded-for", ()), scene.source_ip))]
+                headers["x-forwarded-for"] = [
+                    ",".join((*headers.get("x-forwarded-for", ()), scene.source_ip))
+                ]
         else:
             scene.remote_ip = chain[-1 - hops] if hops < len(chain) else scene.source_ip
         headers.setdefault("x-forwarded-proto", [scheme])

@@ -18,21 +18,37 @@ from weft import ir
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/")
 _PERCENT: Final = ord("%")
 _HEX: Final = re.compile(rb"%([0-9a-fA-F]{2})")
-# A star of a template may stand for what Envoy's own templates do not know, as brackets.
-_PART: Final = re.compile(r"(\{\*\*?\})")
 _PARTS: Final = {"{*}": "[^/]+", "{**}": ".*"}
+# Servlet containers take them away; an escaped semicolon is none for them, and is one for whoever decodes.
+_PARAMETERS: Final = "(?:(?:;|%3[bB])[^/]*)?"
+# For those who take parameters away ``;x`` and ``.;x`` are no parts of the path, and ``..;x`` is a step back.
+_SLASH: Final = r"/(?:(?:.*/)?\.{0,2}(?:;|%3[bB])[^/]*/)*"
 # Any byte: a dot means a character, and what is no UTF-8 has none.
 _ANY: Final = r"\C*"
 _GAP: Final = r"[ \t]*"
 
 
 def path(value: str) -> ir.TextMatch | None:
-    """A path whose characters may be escaped, or need not be."""
-    if "{*}" in value or "{**}" in value:
-        return _regex("".join(_PARTS.get(part) or _escapable(part) for part in _PART.split(value)))
-    body, before, after = _starred(value, ".*")
-    pattern = _escapable(body)
-    return None if pattern == _quoted(body) else _regex(f"{before}{pattern}{after}")
+    """A path with characters escaped or not, with parameters (``/admin;x``), with a slash at its end or none.
+
+    Of templates this is all that counts: Envoy's own know no brackets.
+    """
+    if value == "*":
+        return None
+    opened, closed = value.startswith("*"), value.endswith(("*", "{**}"))
+    body = value[1:] if opened else value.removesuffix("*")
+    parts = (body.rstrip("/") if not closed else body).split("/")
+    found = []
+    for place, part in enumerate(parts):
+        last = place == len(parts) - 1
+        pattern = _PARTS.get(part) or _escapable(part)
+        whole = part and part not in _PARTS and not (last and closed)
+        found.append(pattern + _PARAMETERS if whole else pattern)
+    if body == "/" and not closed:
+        found.append(_PARAMETERS)
+    end = "" if closed else "/?"
+    rest = ".*" if closed and not value.endswith("{**}") else ""
+    return _regex(f"{'.*' if opened else ''}{_SLASH.join(found)}{end}{rest}")
 
 
 def method(value: str) -> ir.TextMatch | None:
