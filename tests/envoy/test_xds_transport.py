@@ -159,3 +159,55 @@ async def test_a_taken_port_is_said_plainly(control: Control) -> None:
             lambda _node, _spiffe: module.Refusal("nobody"),
         ):  # fmt: skip
             pytest.fail("the port was taken")
+
+
+async def test_of_two_streams_of_one_proxy_the_newer_wins_and_the_older_is_told(control: Control) -> None:
+    control.store.publish(PROXY, bundle(cluster("one")), 1)
+    async with stream(control) as first, stream(control) as second:
+        await first.write(request())
+        async with asyncio.timeout(10):
+            await first.read()
+        await second.write(request())
+        code, words = await ended(first)
+        assert code is grpc.StatusCode.ALREADY_EXISTS
+        assert "another stream of this proxy" in words
+        async with asyncio.timeout(10):
+            reply = discovery_v3.DeltaDiscoveryResponse.FromString(await second.read())
+        assert [resource.name for resource in reply.resources] == ["one"]
+        # That the older one went takes nothing from the newer.
+        control.store.publish(PROXY, bundle(cluster("two")), 2)
+        await second.write(request(response_nonce=reply.nonce))
+        async with asyncio.timeout(10):
+            reply = discovery_v3.DeltaDiscoveryResponse.FromString(await second.read())
+        assert "two" in {resource.name for resource in reply.resources}
+
+
+async def test_more_streams_than_a_proxy_needs_wait_and_hold_up_no_other_connection(control: Control) -> None:
+    """A connection has so many streams at once; the next ones are not even begun."""
+    control.store.publish(PROXY, bundle(cluster("one")), 1)
+    chain, key = control.authority.workload()
+    credentials = grpc.ssl_channel_credentials(control.authority.pem, key, chain)
+    given = (("grpc.ssl_target_name_override", "weft.test"),)
+    async with grpc.aio.secure_channel(f"127.0.0.1:{control.port}", credentials, given) as channel:
+        calls = [channel.stream_stream(METHOD)() for _ in range(200)]
+        async with stream(control) as other:
+            await other.write(request())
+            async with asyncio.timeout(10):
+                await other.read()
+        for call in calls:
+            call.cancel()
+
+
+async def test_a_message_larger_than_any_proxy_sends_ends_its_stream_only(control: Control) -> None:
+    control.store.publish(PROXY, bundle(cluster("one")), 1)
+    async with stream(control) as well, stream(control) as large:
+        await well.write(request())
+        async with asyncio.timeout(10):
+            reply = discovery_v3.DeltaDiscoveryResponse.FromString(await well.read())
+        await large.write(request(metadata={"x": "y" * (17 << 20)}, node=PROXY.replace("app.", "b.")))
+        async with asyncio.timeout(20):
+            assert await large.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        control.store.publish(PROXY, bundle(cluster("two")), 2)
+        await well.write(request(response_nonce=reply.nonce))
+        async with asyncio.timeout(10):
+            await well.read()

@@ -12,7 +12,11 @@ from typing import Final
 
 from cryptography import x509
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
+from weft.control.api.resources import reply
+from weft.control.api.status import no_such_path
 from weft.control.api.subject import (
     AUTHENTICATED,
     MASTERS,
@@ -102,6 +106,28 @@ def authenticator(
         return None
 
     return authenticate
+
+
+_MONITORED: Final = frozenset({"/healthz", "/livez", "/readyz", "/version", "/metrics"})
+
+
+def monitoring_only(app: ASGIApp) -> ASGIApp:
+    """The application as the monitoring port shows it: health, series and what is for looking into it."""
+
+    async def shown(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path not in _MONITORED and not path.startswith("/debug/"):
+                error = no_such_path()
+                await reply(error.body(), error.code)(scope, receive, send)
+                return
+            scope[DOOR] = Audience.MONITORING
+        elif scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).close(1008, "no sessions here")
+            return
+        await app(scope, receive, send)
+
+    return shown
 
 
 def subject_of(credential: Credential, door: Audience) -> Subject:

@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute, Route
 
 from weft.compile.world import World
 from weft.control import sources
-from weft.control.access import authenticator
+from weft.control.access import authenticator, monitoring_only
 from weft.control.admission import examiner
 from weft.control.api.app import create_app
 from weft.control.api.kubeconfig import kubeconfig, write_kubeconfig
@@ -304,7 +304,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         registry.opened()
         monitoring = await stack.enter_async_context(
             serve_api(
-                app,
+                monitoring_only(app),
                 host=options.listen,
                 port=options.monitoring_port,
                 ssl_context_factory=credentials.context,

@@ -104,7 +104,8 @@ class Transport(Protocol):
 
 
 class StreamError(Exception):
-    """The server ends a stream. ``reason``: ``invalid``, ``denied``, ``slow``, ``failed`` or ``stopping``."""
+    """The server ends a stream. ``reason``: ``invalid``, ``denied``, ``slow``, ``failed``,
+    ``replaced`` or ``stopping``."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -33,8 +33,12 @@ _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_concurrent_streams", 100),
+    # A proxy has one stream for configuration and a few calls for telemetry.
+    ("grpc.max_concurrent_streams", 32),
     ("grpc.max_metadata_size", 16 * 1024),
+    # Who connects and says nothing is cut off, before the handshake and after it.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 120_000),
     # A mesh that comes back all at once must not be turned away: the defaults reset streams at 2,000.
     ("grpc.server.max_pending_requests", 100_000),
     ("grpc.server.max_pending_requests_hard_limit", 200_000),
@@ -50,6 +54,7 @@ _CODES: Final = {
     "slow": grpc.StatusCode.DEADLINE_EXCEEDED,
     "failed": grpc.StatusCode.INTERNAL,
     "stopping": grpc.StatusCode.UNAVAILABLE,
+    "replaced": grpc.StatusCode.ALREADY_EXISTS,
 }
 
 
@@ -97,7 +102,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._authorize = authorize
         self._revoked = revoked
         self._shared = Shared()
-        self._connections: set[Connection] = set()
+        self._connections: dict[str, Connection] = {}
         self._stopping = False
         self._methods = {
             _METHOD: grpc.stream_stream_rpc_method_handler(self._stream),
@@ -141,11 +146,16 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise StreamError("stopping", "the control plane is stopping")
         peer = Peer(about.id, about, verdict, serial)
         connection = Connection(transport, peer, self._shared, self._store, self._observer)
-        self._connections.add(connection)
+        if (old := self._connections.get(about.id)) is not None:
+            # A proxy that lost its connection is back before this end knows; one of two is told to go.
+            _log.warning("%s: another stream of this proxy has come, from %s", about.id, context.peer())
+            old.end("replaced", "another stream of this proxy has come")
+        self._connections[about.id] = connection
         try:
             await connection.serve(first)
         finally:
-            self._connections.discard(connection)
+            if self._connections.get(about.id) is connection:
+                del self._connections[about.id]
 
     async def _admit(self, about: Node, spiffe: str | None) -> ProxyIdentity | Refusal:
         """The verdict. A workload that was registered a moment ago may not be known here yet."""
@@ -160,7 +170,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     def stop(self) -> None:
         """Send every proxy away; each comes back to whoever serves next, and keeps what it has till then."""
         self._stopping = True
-        for connection in tuple(self._connections):
+        for connection in tuple(self._connections.values()):
             connection.end("stopping", "the control plane is stopping")
 
 

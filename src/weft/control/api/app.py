@@ -17,11 +17,13 @@ from starlette.websockets import WebSocket
 
 from weft.control.api import discovery, openapi, reviews
 from weft.control.api.apply import Applier
+from weft.control.api.doorway import share_of
 from weft.control.api.objects import Objects
 from weft.control.api.permission import Access, Denied, impersonated
 from weft.control.api.resources import Converged, Resources, reply
 from weft.control.api.roles import Roles
 from weft.control.api.rules import Ask
+from weft.control.api.shares import Share, Shares, lasts
 from weft.control.api.status import ApiError, no_such_path
 from weft.control.api.subject import (
     ANONYMOUS,
@@ -129,6 +131,7 @@ class _Gate:
         self._roles = roles
         self._open = open_paths
         self._denied = denied
+        self._shares = Shares()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
@@ -151,7 +154,26 @@ class _Gate:
             return
         connection.state.subject = access.subject
         connection.state.access = access
-        await self._app(scope, _bounded(receive), _numbered(send, request_id))
+        send = _numbered(send, request_id)
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def starting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        caller = access.subject.by or access.subject.name
+        if subject is None:  # nodes that join must not stand behind a stranger's
+            caller = f"address {share_of(connection.client.host) if connection.client else ''}"
+        try:
+            async with self._shares.of(caller, lasts=lasts(scope["path"], connection.query_params)) as share:
+                await self._app(scope, _bounded(receive, share), starting)
+        except ApiError as error:
+            if not started:
+                await reply(error.body(), error.code)(scope, receive, send)
 
 
 _STRANGER: Final = Subject(name=ANONYMOUS, groups=(UNAUTHENTICATED,))
@@ -168,7 +190,7 @@ def _numbered(send: Send, request_id: str) -> Send:
     return numbered
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, share: Share) -> Receive:
     """Stops reading a body that is too long, whatever length it claims to have."""
     read = 0
 
@@ -176,7 +198,9 @@ def _bounded(receive: Receive) -> Receive:
         nonlocal read
         message = await receive()
         if message["type"] == "http.request":
-            read += len(message.get("body", b""))
+            part = len(message.get("body", b""))
+            read += part
+            share.take(part)
             if read > _MAX_BODY_BYTES:
                 raise ApiError(413, f"the body is larger than {_MAX_BODY_BYTES} bytes: send it in parts")
         return message

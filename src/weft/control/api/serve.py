@@ -18,16 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
+from weft.control.api.doorway import DEFAULT, Doorway, Limits, Peer
 from weft.control.api.subject import PEER, UnixPeer
 from weft.errors import WeftError
 
 _GRACE_SECONDS: Final = 2
+# A session's largest message (docs/reference/node-protocol.md), and what may wait to be read by a peer.
+_MESSAGE_MAX: Final = 8 << 20
+_UNREAD_MAX: Final = 16 << 20
 _PEERCRED: Final = struct.Struct("3i")
 
 
@@ -59,15 +64,77 @@ def _with_extensions(app: Any, extensions: Mapping[str, Any]) -> Any:
 
 
 class _Http(H11Protocol):
+    """uvicorn's, with an end to what comes too slowly."""
+
+    doorway: Doorway
+    limits: Limits
+    _peer: Peer = None
+    _phase = ""
+    _timer: asyncio.TimerHandle | None = None
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app = _with_extensions(self.app, _extensions(transport))
+        self._peer = transport.get_extra_info("peername")
+        self._enter("head")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._enter("")
+        self.doorway.left(self._peer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        state = self.conn.their_state
+        if state is h11.SEND_BODY:
+            self._enter("body")
+        elif state is h11.IDLE:
+            # Bytes that are no whole head yet: the clock goes on from the first of them.
+            self._enter("head")
+        else:
+            self._enter("")
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._enter("")
+        super().handle_websocket_upgrade(event)
+
+    def _enter(self, phase: str) -> None:
+        """What is waited for has its own time, however often a byte of it comes."""
+        if phase == self._phase:
+            return
+        self._phase = phase
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if phase:
+            limit = self.limits.head if phase == "head" else self.limits.body
+            self._timer = self.loop.call_later(limit, self.transport.abort)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.their_state is h11.IDLE:
+            # Without a byte of the next request uvicorn's own clock runs.
+            self._enter("head" if self.conn.trailing_data[0] else "")
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
+    doorway: Doorway
+    _peer: Peer = None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.app = _with_extensions(self.app, _extensions(transport))
+        self._peer = transport.get_extra_info("peername")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.doorway.left(self._peer)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Pongs are written whether or not the other end reads them.
+        if self.transport.get_write_buffer_size() > _UNREAD_MAX:
+            self.transport.abort()
 
     def shutdown(self) -> None:
         try:
@@ -87,7 +154,7 @@ class _Server(uvicorn.Server):
 async def serve_api(
     app: ASGIApp, *, host: str | None = None, port: int = 0,
     ssl_context_factory: Callable[[], ssl.SSLContext] | None = None, socket_path: Path | None = None,
-    stop: asyncio.Event,
+    stop: asyncio.Event, limits: Limits = DEFAULT,
 ) -> AsyncIterator[Serving]:  # fmt: skip
     """Serve over HTTPS (``host``, port 0 for a free one) and on ``socket_path`` (0600) inside the block.
 
@@ -107,14 +174,12 @@ async def serve_api(
         if socket_path is not None:
             doors.append((sockets.enter_context(_bind_unix(socket_path)), None))
             sockets.callback(socket_path.unlink, missing_ok=True)
-        servers = [_server(app, factory) for _, factory in doors]
+        servers = [_server(app, door, factory, limits) for door, factory in doors]
         ticking: list[asyncio.Task[None]] = []
         try:
-            for server, (door, _) in zip(servers, doors, strict=True):
-                server.config.load()
-                server.lifespan = server.config.lifespan_class(server.config)
-                await server.startup(sockets=[door])
+            for server, doorway in servers:
                 await server.on_tick(0)
+                doorway.open()
                 ticking.append(asyncio.create_task(server.main_loop(), name="api: clock"))
             yield Serving(host, port if host is not None else None, socket_path)
         finally:
@@ -122,27 +187,43 @@ async def serve_api(
             for task in ticking:
                 task.cancel()
             await asyncio.gather(*ticking, return_exceptions=True)
-            await asyncio.gather(*(server.shutdown() for server in servers if server.started))
+            await asyncio.gather(*(doorway.close() for _, doorway in servers))
+            await asyncio.gather(*(server.shutdown() for server, _ in servers))
 
 
-def _server(app: ASGIApp, factory: Callable[[], ssl.SSLContext] | None) -> _Server:
-    tls: dict[str, Any] = {}
-    if factory is not None:
-        make = factory
-        tls["ssl_context_factory"] = lambda config, default: make()
+def _server(
+    app: ASGIApp, door: socket.socket, factory: Callable[[], ssl.SSLContext] | None, limits: Limits
+) -> tuple[_Server, Doorway]:
+    """uvicorn behind a doorway of our own."""
+    http = type("_Http", (_Http,), {"limits": limits})
+    web_socket = type("_WebSocket", (_WebSocket,), {})
     config = uvicorn.Config(
         cast(Any, app),
-        http=_Http,
-        ws=_WebSocket,
+        http=http,
+        ws=web_socket,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_keep_alive=limits.idle,
+        h11_max_incomplete_event_size=limits.head_bytes,
+        ws_max_size=_MESSAGE_MAX,
         ws_per_message_deflate=False,
-        **tls,
     )
-    return _Server(config)
+    config.load()
+    server = _Server(config)
+    server.lifespan = config.lifespan_class(config)
+    server.servers = []
+    server.started = True
+
+    def protocol() -> asyncio.Protocol:
+        made: asyncio.Protocol = http(config=config, server_state=server.server_state, app_state={})
+        return made
+
+    doorway = Doorway(door, protocol, factory() if factory is not None else None, limits)
+    http.doorway = web_socket.doorway = doorway  # type: ignore[attr-defined]
+    return server, doorway
 
 
 def _bind_tcp(host: str, port: int) -> socket.socket:
