@@ -28,7 +28,7 @@ from weft.node.link import Endpoint
 from weft.node.loaded import Loading
 from weft.node.names import HeardNames, Names
 from weft.node.registration import Registrations
-from weft.node.remote import Denied, call, explain, trusting_context
+from weft.node.remote import Denied, Disowned, call, explain, reason, trusting_context
 from weft.spiffe import SpiffeId
 from weft.start import ProxyStart
 
@@ -75,7 +75,7 @@ class Session:
         self._answers: dict[str, asyncio.Future[ProxyStart]] = {}
         self._drains: dict[str, asyncio.Future[bool]] = {}
         self._names = HeardNames()
-        self._bundle_calls: list[Callable[[str], None]] = []
+        self._trust_calls: list[Callable[[Trust], None]] = []
         self._ask: Ask | None = None
         self._trust = membership.credential.trust
         self._inquiries: set[asyncio.Task[None]] = set()
@@ -195,13 +195,13 @@ class Session:
         return self._membership.trust_domain
 
     @property
-    def bundle(self) -> str:
-        """The roots to trust now, PEM."""
-        return self._membership.credential.bundle
+    def trust(self) -> Trust:
+        """What peers are verified by now."""
+        return self._membership.credential.trust
 
-    def on_bundle(self, call: Callable[[str], None]) -> None:
-        """Call back with each further trust bundle (PEM)."""
-        self._bundle_calls.append(call)
+    def on_trust(self, call: Callable[[Trust], None]) -> None:
+        """Call back with what peers are verified by from then on."""
+        self._trust_calls.append(call)
 
     def now(self) -> datetime:
         """The time by which certificates are judged (UTC)."""
@@ -296,20 +296,18 @@ class Session:
 
     async def _call(self, method: str, path: str, body: Message | None = None) -> Message:
         self._membership.check(self._clock())
-        url = f"{self._membership.api}{path}"
-        answer = await call(self._http, method, url, self._context, body)
+        member = self._membership
+        url = f"{member.api}{path}"
+        try:
+            answer = await call(self._http, method, url, self._context, body)
+        except WeftError as error:
+            raise await reason(self._http, member.api, member.credential.bundle, error) from error
         if not isinstance(answer, dict):
             raise WeftError(f"{url} answers as no control plane does", hint="compare the versions")
         return answer
 
     async def _sign(self, asked: Message) -> Signed:
-        self._membership.check(self._clock())
-        url = f"{self._membership.api}/weft/v1/certificates"
-        answer = await call(self._http, "POST", url, self._context, asked)
-        try:
-            return Signed.parse(answer)
-        except WeftError as error:
-            raise WeftError(f"{url} answers as no control plane does", hint=error.hint) from error
+        return Signed.parse(await self._call("POST", "/weft/v1/certificates", asked))
 
     def _make_context(self) -> ssl.SSLContext:
         mine = self._membership.credential
@@ -320,8 +318,8 @@ class Session:
         self._context = self._make_context()
         self._membership.save(self._state)
         self._loading.wake()
-        for told in self._bundle_calls:
-            told(credential.bundle)
+        for told in self._trust_calls:
+            told(credential.trust)
 
     async def _hold(self) -> None:
         failures = 0
@@ -335,7 +333,8 @@ class Session:
             except WeftError as error:
                 failures += 1
                 if self.error is None or self.error.message != error.message:
-                    log.warning("no session with the control plane: %s; traffic goes on", error)
+                    hint = f" ({error.hint})" if isinstance(error, Disowned) else ""
+                    log.warning("no session with the control plane: %s; traffic goes on%s", error, hint)
                 self.error = error
             # Several tries a lease: within one, nobody is taken for gone.
             pause = min(_PAUSE_FIRST_S * 2.0 ** min(failures, 16), _PAUSE_MAX_S, self._lease_s / 4)
@@ -367,7 +366,8 @@ class Session:
                 hint=f"was it removed? join again: weft token create --node {member.node}",
             ) from error
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise explain(error, member.api) from error
+            why = explain(error, member.api)
+            raise await reason(self._http, member.api, member.credential.bundle, why) from error
         beside = [
             asyncio.create_task(self._ping(socket), name="heartbeat"),
             asyncio.create_task(self._tell_loaded(), name="loaded"),

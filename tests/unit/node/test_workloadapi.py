@@ -18,21 +18,28 @@ from typing import Any, cast
 
 import jwt
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from tests.support import spiffe_client
 from tests.support.plane import Plane, eventually, plane
 
 from weft import ir
+from weft.identity.ca import Authority
 from weft.identity.scope import Scope
+from weft.identity.trust import Trust
 from weft.node.app import Node
 from weft.node.capture import cgroup
 from weft.node.capture.cgroup import Hierarchy
 from weft.node.capture.choose import Choice, Mode
+from weft.node.certificates import trust_all
 from weft.node.enrolment import join
 from weft.node.layout import Layout
 from weft.node.process import Process
 from weft.node.session import Session
 from weft.node.spec import Placement, WorkloadSpec
 from weft.node.workloadapi import serve as module
+from weft.node.workloadapi import transport
 from weft.node.workloadapi.callers import find
 from weft.node.workloadapi.serve import serve
 
@@ -191,6 +198,36 @@ async def test_a_renewed_certificate_and_a_new_root_reach_whoever_watches(settin
         assert (await app.ask(bundles=True))["roots"] == {"cluster.local": 2}
 
 
+async def test_federated_domains_and_what_is_revoked_come_along(setting: Setting) -> None:
+    async with application(setting.socket) as app:
+        await setting.become(app)
+        before = await app.ask(raw="/SpiffeWorkloadAPI/FetchX509SVID", metadata=HEADER)
+        own, partner = setting.control.authority, Authority.create(setting.control.clock(), "partner.example")
+        now = setting.control.clock()
+        revoked = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(own.issuer.subject)
+            .last_update(now)
+            .next_update(now + timedelta(hours=1))
+            .sign(own.key, hashes.SHA256())
+            .public_bytes(Encoding.PEM)
+            .decode()
+        )
+        domains = (("cluster.local", own.bundle + revoked), ("partner.example", partner.bundle))
+        session = setting.session
+        trust_all(
+            Trust(pem=own.bundle + revoked, domains=domains),
+            (session._keeper, *session._certificates.keepers()),
+        )
+        roots = {"cluster.local": 1, "partner.example": 1}
+        assert (await app.ask(x509=True))["roots"] == roots
+        assert (await app.ask(bundles=True))["roots"] == roots
+        after = await app.ask(raw="/SpiffeWorkloadAPI/FetchX509SVID", metadata=HEADER)
+        list_bytes = len(x509.load_pem_x509_crl(revoked.encode()).public_bytes(Encoding.DER))
+        root_bytes = len(partner.roots[0].public_bytes(Encoding.DER))
+        assert after["bytes"] > before["bytes"] + list_bytes + root_bytes
+
+
 async def test_a_stranger_gets_nothing(setting: Setting) -> None:
     async with application(setting.socket) as stranger, application(setting.socket) as app:
         await setting.become(app)
@@ -286,13 +323,17 @@ async def test_another_workload_of_the_same_name_inherits_no_connection(setting:
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\4\1\5\0\0\0\1\xff\xff\xff\xff",
     ],
 )
-async def test_what_is_no_grpc_ends_its_own_connection_only(setting: Setting, sent: bytes) -> None:
+async def test_what_is_no_grpc_ends_its_own_connection_only(
+    setting: Setting, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_FIRST_CALL_S", 0.2)
     reader, writer = await asyncio.open_unix_connection(str(setting.socket))
     writer.write(sent)
     async with asyncio.timeout(20):
         while await reader.read(4096):
             pass
     writer.close()
+    monkeypatch.undo()
     async with application(setting.socket) as app:
         await setting.become(app)
         assert (await app.ask(x509=True))["id"] == WEB

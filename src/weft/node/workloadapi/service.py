@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from weft.errors import WeftError
 from weft.identity.jwt import SvidError, check_audience, verify
+from weft.identity.trust import Trust, split
 from weft.node.keys import Credential
 from weft.node.remote import Denied
 from weft.node.workloadapi import messages
@@ -30,6 +31,7 @@ from weft.spiffe import SpiffeId
 # What every client has to send: a browser or a forged redirect cannot (Workload Endpoint, section 3).
 _HEADER: Final = "workload.spiffe.io"
 _PREFIX: Final = "/SpiffeWorkloadAPI/"
+_END: Final = "-----END X509 CRL-----\n"
 
 Value = TypeVar("Value")
 
@@ -67,12 +69,14 @@ class Service:
         name, identity = self._admit(headers)
         held = await _answered(self._svids.credential(name, identity))
         async for credential in self._while_there(held):
-            yield messages.x509_svids([_svid(identity, credential)], {})
+            own, others, revoked = _bundles(identity, credential.trust)
+            yield messages.x509_svids([_svid(identity, credential, own)], others, revoked)
 
     async def _x509_bundles(self, headers: Mapping[str, str], body: bytes) -> AsyncIterator[bytes]:
         _, identity = self._admit(headers)
-        async for bundle in self._while_there(self._svids.bundle):
-            yield messages.x509_bundles({_domain(identity): _der(bundle)})
+        async for trust in self._while_there(self._svids.trust):
+            own, others, revoked = _bundles(identity, trust)
+            yield messages.x509_bundles({_domain(identity): own, **others}, revoked)
 
     async def _jwt_svid(self, headers: Mapping[str, str], body: bytes) -> AsyncIterator[bytes]:
         _, identity = self._admit(headers)
@@ -154,16 +158,36 @@ def _domain(identity: SpiffeId) -> str:
     return f"spiffe://{identity.trust_domain}"
 
 
-def _svid(identity: SpiffeId, credential: Credential) -> messages.X509Svid:
+def _svid(identity: SpiffeId, credential: Credential, bundle: bytes) -> messages.X509Svid:
     key = load_pem_private_key(credential.key.encode(), password=None)
     return messages.X509Svid(
         spiffe_id=str(identity),
         chain=_der(credential.certificate),
         key=key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),
-        bundle=_der(credential.bundle),
+        bundle=bundle,
     )
 
 
+def _bundles(identity: SpiffeId, trust: Trust) -> tuple[bytes, dict[str, bytes], list[bytes]]:
+    """The roots of the own trust domain, those of others by their SPIFFE IDs, and what is revoked; DER."""
+    own, others = trust.pem, dict[str, bytes]()
+    for domain, pem in trust.domains:
+        if domain == identity.trust_domain:
+            own = pem
+        else:
+            others[f"spiffe://{domain}"] = _der(pem)
+    lists = _lists(trust.pem)
+    return _der(own), others, lists
+
+
+def _lists(pem: str) -> list[bytes]:
+    """The revocation lists in a PEM text, DER."""
+    _, lists = split(pem)
+    blocks = [f"{block}{_END}" for block in lists.split(_END)[:-1]]
+    return [x509.load_pem_x509_crl(block.encode()).public_bytes(Encoding.DER) for block in blocks]
+
+
 def _der(pem: str) -> bytes:
-    found: list[Any] = x509.load_pem_x509_certificates(pem.encode())
+    roots, _ = split(pem)
+    found: list[Any] = x509.load_pem_x509_certificates(roots.encode())
     return b"".join(certificate.public_bytes(Encoding.DER) for certificate in found)

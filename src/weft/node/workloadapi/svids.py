@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from weft.errors import WeftError
+from weft.identity.trust import Trust
 from weft.node.keys import Credential
 from weft.spiffe import SpiffeId
 
@@ -27,10 +28,10 @@ class Source(Protocol):
         """Of this mesh."""
 
     @property
-    def bundle(self) -> str:
-        """The roots to trust now, PEM."""
+    def trust(self) -> Trust:
+        """What peers are verified by now."""
 
-    def on_bundle(self, call: Callable[[str], None]) -> None:
+    def on_trust(self, call: Callable[[Trust], None]) -> None:
         """Call back with each further one."""
 
     def now(self) -> datetime:
@@ -91,8 +92,8 @@ class Svids:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.bundle = Changing(source.bundle)
-        source.on_bundle(self.bundle.set)
+        self.trust = Changing(source.trust)
+        source.on_trust(self.trust.set)
         self._held: dict[str, Changing[Credential]] = {}
         self._asking: dict[str, asyncio.Lock] = {}
         self._keys: Changing[dict[str, Any]] | None = None

@@ -76,6 +76,7 @@ class Connection:
         self._writer = writer
         self._methods = methods
         self._calls: dict[int, _Call] = {}
+        self._called = False
         self._window = asyncio.Event()
         config = h2.config.H2Configuration(client_side=False, header_encoding="latin-1")
         self._h2 = h2.connection.H2Connection(config)
@@ -86,7 +87,8 @@ class Connection:
         self._flush()
         try:
             while not self._writer.is_closing():
-                async with asyncio.timeout(None if self._calls else _FIRST_CALL_S):
+                # Who has called once may be silent for long: its next token is due in minutes.
+                async with asyncio.timeout(None if self._called else _FIRST_CALL_S):
                     data = await self._reader.read(_READ_BYTES)
                 if not data:
                     return
@@ -116,6 +118,7 @@ class Connection:
                 case h2.events.RequestReceived():
                     headers = {str(name): str(value) for name, value in event.headers}
                     self._calls[event.stream_id] = _Call(headers)
+                    self._called = True
                 case h2.events.DataReceived():
                     self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                     call = self._calls.get(event.stream_id)
