@@ -1,5 +1,5 @@
-"""The authority's life on three hosts: its root is replaced under load, over crashes and without a host that is
-away; certificates are revoked.
+"""The authority's life on three hosts: its root is replaced under load, over crashes and without a host that
+is away; certificates are revoked.
 
 The control plane runs on host a. The tests share one mesh and run in this order; each leaves it whole.
 """
@@ -74,7 +74,7 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop() -> Iterator[Shop]:
-    with cluster(["a", "b", "c"], certificate_lifetime="12s") as mesh:
+    with cluster(["a", "b", "c"], certificate_lifetime="10s") as mesh:
         shop = Shop(mesh)
         for member in shop.api.values():
             shop.wait_endpoints(member, "abc")
@@ -112,3 +112,49 @@ def test_the_root_is_replaced_under_load_over_crashes(shop: Shop) -> None:
         assert outcome["failed"] == []
         assert outcome["sent"] > 100
         assert set(outcome["by"]) == {"web-a", "web-b", "web-c"}
+
+
+def test_a_host_that_was_away_joins_again(shop: Shop) -> None:
+    """It missed a whole rotation; nobody else notices, and it is told what to do."""
+    away, url = shop.mesh["c"], f"http://web.shop:{PORT}/"
+    away.host.partition()
+    shop.wait_endpoints(shop.api["a"], "ab")
+    with shop.api["a"].load(url) as outcome:
+        shop.mesh.first.weft("ca", "rotate", "--no-wait")
+        missing = shop.ca("status")["rotation"]["missing"]
+        assert {"node": "c", "proxy": None, "why": "is away"} in missing
+        # Asked again it goes on with the same rotation.
+        shop.mesh.first.weft("ca", "rotate", "--skip", "c")
+        found = shop.ca("status")
+        assert found["rotation"] is None
+        away.host.heal()
+        said = away.log_file("node")
+        wait_until(lambda: "away, join again" in said.read_text(), "the node says what to do", 40)
+        away.node.terminate()
+        away.node.wait()
+        shop.mesh.join("c")
+        shop.wait_endpoints(shop.api["a"], "abc")
+        shop.wait_whole()
+        wait_until(lambda: shop.api["c"].get(url)[0] == 200, "api on c is served again", 20)
+    assert outcome["failed"] == []
+    assert {"web-a", "web-b", "web-c"} <= set(outcome["by"])
+
+
+def test_whoever_is_revoked_is_cut_off(shop: Shop) -> None:
+    """A connection that stands, too; those of others go on."""
+    url = f"http://web.shop:{PORT}/"
+    rows = shop.ca("list", "--identity", "spiffe://cluster.local/ns/shop/sa/web", "--node", "c")
+    assert rows
+    assert all(row["state"] if "state" in row else not row["revoked"] for row in rows)
+    assert shop.api["c"].get(url)[0] == 200
+    with shop.api["a"].load(url) as outcome:
+        revoked = shop.ca("revoke", "--node", "c", "--reason", "stolen")
+        assert revoked["nodes"] == ["c"]
+        assert {entry["node"] for entry in revoked["revoked"]} == {"c"}
+        # api on c still has its key, its Envoy and where web was; nobody takes it any more.
+        wait_until(lambda: shop.api["c"].get(url)[0] != 200, "c is cut off", 60)
+        shop.wait_endpoints(shop.api["a"], "ab")
+        # Whoever stays looks at the list, and goes on.
+        wait_until(lambda: shop.ca("status")["revoked"] > 0, "the revocations", 10)
+        wait_until(lambda: shop.api["a"].get(url)[0] == 200, "a is served", 20)
+    assert not [why for why in outcome["failed"] if "web-c" in why]

@@ -171,6 +171,8 @@ async def membership(
         return await join(url, token, options.name, (address,), layout.state)
     wanted = url or known.api
     expired = _expired(known)
+    if token is not None and not expired and wanted == known.api:
+        known, expired = await _renewed(known, layout.state)
     if token is not None and (expired or wanted != known.api):
         try:
             return await join(wanted, token, known.node, (address,), layout.state)
@@ -182,6 +184,19 @@ async def membership(
         hint = f" ({expired.hint})" if expired.hint else ""
         click.echo(f"warning: {expired.message}{hint}; what runs here is adopted and goes on", err=True)
     return replace(known, api=wanted)
+
+
+async def _renewed(known: Membership, state: Path) -> tuple[Membership, WeftError | None]:
+    """The membership, and why it is one no more: then the token is needed, else it is spared."""
+    from weft.node.enrolment import renew
+    from weft.node.remote import Denied, Disowned
+
+    try:
+        return await renew(known, known.api, state), None
+    except (Denied, Disowned) as error:
+        return known, error
+    except (WeftError, TimeoutError):
+        return known, None
 
 
 def _expired(known: Membership) -> WeftError | None:

@@ -24,7 +24,7 @@ from weft.identity.join import JoinToken
 from weft.identity.pin import spki_sha256
 from weft.node.keys import Credential, Signed, make_key, request_for
 from weft.node.layout import write_atomic
-from weft.node.remote import call, plain_context, trusting_context
+from weft.node.remote import call, plain_context, reason, trusting_context
 
 _FILE: Final = "node.json"
 _TIMES: Final = ("not_before", "not_after", "since")
@@ -128,6 +128,32 @@ async def join(
     )
     membership.save(state)
     return membership
+
+
+async def renew(member: Membership, api: str, state: Path) -> Membership:
+    """A new certificate with the one that there is, kept in ``state``.
+
+    Raises:
+        Disowned: this host is no member any more.
+        Denied: neither, since the node was removed.
+        WeftError: nobody answers, the clocks differ.
+    """
+    member.check(datetime.now(UTC))
+    key, mine = make_key(), member.credential
+    context = trusting_context(mine.bundle, key=mine.key, certificate=mine.certificate)
+    async with asyncio.timeout(2 * _TIMEOUT_S), aiohttp.ClientSession() as http:
+        try:
+            answer = await call(
+                http, "POST", f"{api}/weft/v1/certificates", context, {"csr": request_for(key)}
+            )
+        except WeftError as error:
+            raise await reason(http, api, mine.bundle, error) from error
+    here = datetime.now(UTC)
+    credential = Credential.of(key, Signed.parse(answer), since=here)
+    credential.check(f"node {member.node}", here)
+    renewed = replace(member, credential=credential, api=api)
+    renewed.save(state)
+    return renewed
 
 
 def _pinned(answer: Any, token: JoinToken, api: str) -> str:

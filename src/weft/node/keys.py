@@ -397,7 +397,10 @@ class Keeper:
                 failures += 1
                 self.error = error
                 level = logging.ERROR if self._clock() > credential.renew_at(0.9) else logging.WARNING
-                log.log(level, "certificate of %s not renewed (try %d): %s", self.name, failures, error)
+                hint = f" ({error.hint})" if failures == 1 and error.hint else ""
+                log.log(
+                    level, "certificate of %s not renewed (try %d): %s%s", self.name, failures, error, hint
+                )
             else:
                 failures, share = 0, _share()
 

@@ -15,6 +15,10 @@ from weft.names import CONTROL_PLANE_HOST
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=15, connect=5)
 _REPLY_MAX: Final = 4 * 1024 * 1024
+_REJOIN: Final = (
+    "its root was replaced while this host was away, join again with a new token: "
+    "weft token create --node THIS-NODE"
+)
 # OpenSSL: X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED (x509_vfy.h).
 _NOT_YET_VALID: Final = 9
 _EXPIRED: Final = 10
@@ -30,6 +34,10 @@ class Denied(WeftError):  # noqa: N818 - a decision of the control plane, as its
     def __init__(self, message: str, *, status: int, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+
+
+class Disowned(WeftError):  # noqa: N818 - a state of the mesh, not a mistake
+    """This host is no member any more: its certificates, or those it trusts, are of another root."""
 
 
 def plain_context() -> ssl.SSLContext:
@@ -110,10 +118,9 @@ def explain(error: BaseException, url: str) -> WeftError:
                 f"the certificate of {url} is {word} by this host's clock",
                 hint="set the clocks of this host and of the control plane by NTP",
             )
-        return WeftError(
+        return Disowned(
             f"{url} is not this mesh's control plane: {cause.verify_message}",
-            hint="compare the address; if the mesh was made anew, or its root was replaced while this host "
-            "was away, join again with a new token: weft token create --node THIS-NODE",
+            hint=f"compare the address; if the mesh was made anew, or {_REJOIN}",
         )
     if isinstance(cause, ssl.SSLError) or "SSL" in type(cause).__name__:
         return WeftError(
@@ -128,3 +135,17 @@ def explain(error: BaseException, url: str) -> WeftError:
         f"the control plane does not answer at {url}: {reason}",
         hint="is it running ('weft control-plane'), and is the way to it open?",
     )
+
+
+async def reason(http: aiohttp.ClientSession, api: str, bundle: str, error: WeftError) -> WeftError:
+    """Why a connection with this host's certificate failed: a server that refuses one just hangs up.
+
+    ``Disowned`` when the very same control plane answers whoever shows none; else ``error``.
+    """
+    if not isinstance(error, Unreachable):
+        return error
+    try:
+        await call(http, "GET", f"{api}/weft/v1/bundle", trusting_context(bundle))
+    except WeftError:
+        return error
+    return Disowned(f"{api} does not accept this node's certificate any more", hint=f"if {_REJOIN}")
