@@ -8,7 +8,7 @@ from weft import ir
 from weft.compile.authorizers import asked_for, prepared
 from weft.compile.handling import handled
 from weft.compile.istio.authorization_policy import guard_of, guarded, selected
-from weft.compile.istio.custom_policy import consultations_of, consulted
+from weft.compile.istio.custom_policy import consultations_of, consulted, unseen
 from weft.compile.istio.envoy_filter import patches_of, wants_metadata
 from weft.compile.istio.request_authentication import authenticated, authentication_of
 from weft.compile.moved_ports import declared
@@ -34,6 +34,7 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
     Units that another call was given the same inputs for are the very same objects.
     """
     identity = located(world, identity)
+    found: tuple[Problem, ...] = ()
     build = router if identity.name.kind == "router" else sidecar
     proxy = build(world, identity)
     if resources := world.all(RateLimit):
@@ -56,6 +57,7 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
             listeners = consulted(guarded(proxy.listeners, guard, memo), asked, memo)
             moved = (*identity.attachment.inbound_ports, *identity.port_map)
             proxy = replace(proxy, listeners=declared(listeners, moved, memo))
+            found = unseen(chosen, asked, proxy, memo)
     if world.memo(asked_for, world.all(HTTPRoute)):
         proxy = prepared(proxy, world.memo)
     proxy = handled(proxy, handling(world, identity), world.memo)
@@ -66,4 +68,4 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
         namespace, labels = identity.name.namespace, itself(world, identity).labels
         root = world.settings.root_namespace
         proxy = replace(proxy, patches=world.memo(patches_of, filters, namespace, labels, metadata, root))
-    return proxy, problems_of(world, identity.name.namespace)
+    return proxy, found + problems_of(world, identity.name.namespace)

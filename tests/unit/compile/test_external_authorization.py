@@ -140,6 +140,19 @@ def test_a_dry_run_asks_nobody() -> None:
     assert asked(mesh_config(grpc()), tried.replace("  provider: {name: a}\n", ""))[0] == ()
 
 
+def test_an_authorizer_that_the_proxy_cannot_see_is_told() -> None:
+    hiding = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: all, namespace: default}
+spec: {egress: [{hosts: [./*]}]}
+"""
+    _, _, (told,) = asked(mesh_config(grpc()), policy("p", "a"), hiding)
+    assert f"web-0.default has no way to outbound|9000||{HOST}" in told
+    _, _, (told,) = asked(mesh_config(grpc(port=1)), policy("p", "a"))
+    assert f"has no way to outbound|1||{HOST}" in told
+
+
 def test_an_authorizer_does_not_wait_until_it_is_needed() -> None:
     of = world(WEB, AUTHZ, mesh_config(grpc()), policy("p", "a"))
     proxy, _ = compile_proxy(of, identity(NODE, {"app": "web"}))

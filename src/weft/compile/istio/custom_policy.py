@@ -64,6 +64,29 @@ def consulted(
 _NOBODY = Consultations((), ())
 
 
+def unseen(
+    policies: Selected, consultations: Consultations, proxy: ir.Proxy, memo: Memo
+) -> tuple[Problem, ...]:
+    """Authorizers that a proxy has no way to: hidden from it, or at a port that their service has not."""
+    wanted = {one.authorizer.cluster for one in consultations.http if one.authorizer is not None}
+    missing = wanted - memo(_names, proxy.clusters) if wanted else wanted
+    return tuple(
+        _problem(
+            policy,
+            f"{proxy.identity.name.name}.{proxy.identity.name.namespace} has no way to {cluster}: "
+            "what the rules fit is refused",
+            "spec.provider.name",
+            "see that the service has the port, and that a Sidecar or exportTo does not hide it",
+        )
+        for cluster in sorted(missing)
+        for policy in memo(_custom, policies)
+    )
+
+
+def _names(clusters: tuple[ir.Cluster, ...]) -> frozenset[str]:
+    return frozenset(cluster.name for cluster in clusters)
+
+
 def _custom(policies: Selected) -> Selected:
     """A dry run is none: nobody could tell the authorizer that it is one."""
     return tuple(policy for policy in policies if policy.spec.action == CUSTOM and not is_tried_out(policy))
