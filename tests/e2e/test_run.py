@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import spiffe_client
 from tests.support.mesh import Mesh, Output, up, wait_until
 from tests.support.ports import free_port
 from tests.support.user import User, as_uid, interpreter, ordinary_user
@@ -363,3 +364,24 @@ class TestANodeOfOnesOwn:
         assert "has not joined a mesh yet" in done.stderr
         assert "--token" in done.stderr
         assert not any(" weft " in line for line in user.processes().values() if "lost" in line)
+
+
+def test_an_application_fetches_its_own_identity(user: User, mesh: Mesh) -> None:
+    client = user.write("spiffe_client.py", Path(spiffe_client.__file__).read_text())
+    fetch = f'exec {interpreter(user.uid)} {client} "${{SPIFFE_ENDPOINT_SOCKET#unix://}}"'
+    done = run(user, mesh, "svid", "sh", "-c", fetch, stdin='{"x509": true}\n{"jwt": ["bank"]}\n')
+    assert done.returncode == 0, done.stderr
+    certificate, token = map(json.loads, done.stdout.splitlines())
+    assert certificate["id"] == token["id"] == "spiffe://cluster.local/ns/default/sa/svid"
+    # Who runs beside it and is no workload gets nothing.
+    socket = mesh.runtime / "workload.sock"
+    stranger = subprocess.run(
+        [*user.prefix, interpreter(user.uid), str(client), str(socket)],
+        env={**os.environ, **user.env},
+        input='{"raw": "/SpiffeWorkloadAPI/FetchX509SVID", "metadata": [["workload.spiffe.io", "true"]]}\n',
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert json.loads(stranger.stdout)["code"] == "PERMISSION_DENIED", stranger.stderr

@@ -21,9 +21,12 @@ import sys
 import threading
 from typing import Any
 
-import grpc
-from spiffe import WorkloadApiClient
-from spiffe.spiffe_id.spiffe_id import SpiffeId
+# pem, which spiffe uses, takes along a pyOpenSSL of the system that does not fit this cryptography.
+sys.modules["OpenSSL"] = None  # type: ignore[assignment]
+
+import grpc  # noqa: E402
+from spiffe import WorkloadApiClient  # noqa: E402
+from spiffe.spiffe_id.spiffe_id import SpiffeId  # noqa: E402
 
 _TIMEOUT_S = 20.0
 
