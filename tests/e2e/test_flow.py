@@ -12,12 +12,14 @@ import secrets
 import shutil
 import socket
 import ssl
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import spiffe_client
 from tests.support.certificates import TestAuthority
 from tests.support.mesh import SHOP, Mesh, up, wait_until
 
@@ -205,6 +207,26 @@ def test_a_callers_trace_goes_on_and_its_spans_reach_the_control_plane(shop: Mes
     assert headers["x-request-id"] == ["mine-1"]
     # One span by each of the two sidecars; Envoy sends them every five seconds.
     wait_until(lambda: shop.metric("weft_spans_received_total") >= before + 2, "two spans arrived")
+
+
+def test_an_application_fetches_its_identity_and_no_others(shop: Mesh) -> None:
+    def fetch(*prefix: str) -> dict[str, Any]:
+        asked = {"raw": "/SpiffeWorkloadAPI/FetchX509SVID", "metadata": [["workload.spiffe.io", "true"]]}
+        done = subprocess.run(
+            [*prefix, sys.executable, spiffe_client.__file__, str(shop.runtime / "workload.sock")],
+            input='{"x509": true}\n' if prefix else json.dumps(asked) + "\n",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    for name in ("catalog", "orders"):
+        within = ("nsenter", f"--net={shop.netns(f'shop/{name}-v1-0')}")
+        assert fetch(*within)["id"] == f"spiffe://cluster.local/ns/shop/sa/{name}"
+    assert fetch()["code"] == "PERMISSION_DENIED"
 
 
 def test_a_plaintext_caller_without_a_sidecar_is_refused(shop: Mesh) -> None:
