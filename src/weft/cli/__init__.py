@@ -29,6 +29,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "diff": ("weft.cli.diff:diff", "What apply would change"),
         "validate": ("weft.cli.validate:validate", "Check files without a mesh"),
         "token": ("weft.cli.token:token", "Join tokens for nodes"),
+        "nodes": ("weft.cli.hosts:nodes", "Hosts of the mesh: list, remove"),
         "ca": ("weft.cli.ca:ca", "Roots and certificates: replace, revoke, list"),
     },
     "Look into it": {
@@ -36,6 +37,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "logs": ("weft.cli.logs:logs", "Output of a workload or of its sidecar"),
         "proxy": ("weft.cli.proxy:proxy", "What each proxy runs: status, config, log"),
         "explain": ("weft.cli.explain:explain", "Where a request goes, and which line decided it"),
+        "policy": ("weft.cli.policy:policy", "Policies with evidence: replay, suggest, unused"),
         "describe": ("weft.cli.describe:describe", "What applies to a service or workload, and why"),
         "xds": ("weft.cli.xds:xds", "The configuration that a proxy would get"),
         "status": ("weft.cli.status:status", "What would become of resources, and why"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Self
 
 from weft.names import ClusterName
@@ -42,6 +42,7 @@ class FlowKey:
     ``protocol``: ``http`` or ``tcp``. ``path`` is a template; ``host`` and ``method`` are ``*`` where there
     are too many. ``decision``: ``allow`` or ``deny``; ``policy``: which decided, as the proxy names it.
     ``outcome``: ``ok``, ``refused`` (4xx) or ``failed``. ``shadow``: what a dry run came to.
+    ``tls``: ``mtls``, ``tls`` (without a certificate of the caller's) or ``none``.
     """
 
     source: str
@@ -53,6 +54,7 @@ class FlowKey:
     service: str
     port: int
     protocol: str
+    tls: str = "none"
     method: str = ""
     host: str = ""
     path: str = ""
@@ -74,7 +76,8 @@ class Flow:
     """``count``: requests it stands for; ``kept``: those that were told. Both since ``first``. Times in ms.
 
     ``examples``: concrete ``path``, ``host``, ``code``, ``requestId``, ``time``. ``addresses``: pairs of the
-    connected peer and of the client in front of it; ``more_addresses``: there were others.
+    connected peer and of the client in front of it; ``more_addresses``: there were others. ``instance``: the
+    one of the workload's that was called last.
     """
 
     key: FlowKey
@@ -85,9 +88,11 @@ class Flow:
     examples: list[dict[str, Any]] = field(default_factory=list)
     addresses: list[list[str]] = field(default_factory=list)
     more_addresses: bool = False
+    instance: str = ""
 
     def absorb(self, other: Flow) -> None:
         """Add what another entry of the same flow holds."""
+        self.instance = other.instance if other.last > self.last else self.instance
         self.first, self.last = min(self.first, other.first), max(self.last, other.last)
         self.count, self.kept = self.count + other.count, self.kept + other.kept
         known = {example["path"] for example in self.examples}
@@ -106,6 +111,7 @@ class Flow:
             "examples": self.examples,
             "addresses": self.addresses,
             "moreAddresses": self.more_addresses,
+            "instance": self.instance,
         }
 
     @classmethod
@@ -120,6 +126,7 @@ class Flow:
             list(data["examples"]),
             [list(pair) for pair in data["addresses"]],
             bool(data["moreAddresses"]),
+            str(data.get("instance", "")),
         )
 
 
@@ -181,6 +188,7 @@ class FlowTable:
             flow = self._flows[key] = Flow(key, report.time_ms, report.time_ms)
         flow.first = min(flow.first, report.time_ms)
         flow.last = max(flow.last, report.time_ms)
+        flow.instance = report.reporter.instance
         flow.count += weight
         flow.kept += 1
         self._exemplify(flow, report)
@@ -211,14 +219,18 @@ class FlowTable:
         for key, flow in self._flows.items():
             if flow.last < since_ms:
                 continue
-            count, kept = counts.get(key, (flow.count, flow.kept)) if counts is not None else (
-                flow.count, flow.kept
-            )  # fmt: skip
+            count, kept = flow.count, flow.kept
+            if counts is not None:
+                count, kept = counts.get(key, (count, kept))
             now = self._templated(key, learn=False)
-            copy = Flow(
-                now, flow.first, flow.last, count, kept, list(flow.examples), list(flow.addresses),
-                flow.more_addresses,
-            )  # fmt: skip
+            copy = replace(
+                flow,
+                key=now,
+                count=count,
+                kept=kept,
+                examples=list(flow.examples),
+                addresses=list(flow.addresses),
+            )
             if now in found:
                 found[now].absorb(copy)
             else:
@@ -260,6 +272,7 @@ class FlowTable:
             service=said.get("service", ""),
             port=cluster.port if cluster is not None and inbound else _number(said.get("port", "")),
             protocol="http" if http else "tcp",
+            tls="mtls" if said.get("source") else "tls" if said.get("tls") else "none",
             method=learned.methods[good].learn(said["method"]) if http else "",
             host=learned.hosts[good].learn(said.get("host", "").lower()) if http else "",
             path=learned.paths[good].learn(said["path"]) if http and "path" in said else "",

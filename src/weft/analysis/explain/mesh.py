@@ -44,10 +44,12 @@ class Mesh:
         *,
         namespace: str = "default",
         controller: str = "",
+        decoded: Decoded | None = None,
     ) -> None:
         """``parts`` are all documents, ``read`` those of them that weft understands.
 
         ``namespace`` is of documents without one; GatewayClasses of ``controller`` are weft's, too.
+        ``decoded`` reads the configurations, perhaps otherwise than they are written.
         """
         known = tuple(read)
         resources = [resource for _, resource in known]
@@ -57,7 +59,7 @@ class Mesh:
             self.world = World.build(resources, replace(self.world.settings, controllers=controllers))
         self._bearers = bearers(parts, namespace)
         self._origins = Origins(known)
-        self._decoded = Decoded()
+        self._decoded = decoded or Decoded()
         # What could not be honoured in the configurations that were looked at, each once.
         self.problems: dict[Problem, None] = {}
         self._configurations: dict[tuple[ir.ProxyIdentity, bool], Configuration] = {}
