@@ -13,6 +13,8 @@ from weft.model.resource import Resource
 from weft.model.scalars import GroupName, IntOrString, KindName, Text, Time, UInt
 
 DRY_RUN: Final = "istio.io/dry-run"
+# What says yes in an annotation (Go's strconv.ParseBool).
+TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _REFUSED: Final = frozenset(
     {
         "internal.istio.io/webhook-always-reject",

@@ -8,7 +8,9 @@ from typing import Any, Final
 from weft.analysis.describe.picture import Picture, Report, age, ref
 from weft.analysis.objects import Object
 from weft.analysis.scene import Scene, selects
-from weft.analysis.tree import at, pairs, rows, table, word
+from weft.analysis.tree import pairs, rows, table, word
+from weft.model.istio import DRY_RUN, TRUE
+from weft.names import GATEWAY_NAME_LABEL
 from weft.yaml import Path
 
 PEER: Final = "security.istio.io/PeerAuthentication"
@@ -30,6 +32,7 @@ _SELECTORS: Final = {
 WORKLOAD: Final = "workload"
 NAMESPACE: Final = "namespace"
 MESH: Final = "mesh"
+TARGET: Final = "target"
 
 
 def mode_of(scene: Scene, namespace: str, labels: Mapping[str, str], port: int | None) -> Report:
@@ -74,8 +77,11 @@ def _scope(
     item: Object, place: Sequence[str], scene: Scene, namespace: str, labels: Mapping[str, str]
 ) -> str:
     """Why a policy holds for a workload; empty when it does not."""
-    if at(item.spec, "targetRef") or at(item.spec, "targetRefs"):
-        return ""
+    targets = [table(item.spec, "targetRef"), *(row for _, row in rows(item.spec, "targetRefs"))]
+    if any(targets):
+        gateway = labels.get(GATEWAY_NAME_LABEL)
+        meant = any((word(one, "kind"), word(one, "name")) == ("Gateway", gateway) for one in targets)
+        return TARGET if gateway and meant and item.namespace == namespace else ""
     selector = pairs(item.spec, *place)
     if item.namespace not in {namespace, scene.root} or not selects(selector, labels):
         return ""
@@ -121,7 +127,7 @@ def _short(item: Object) -> Report:
             said = f"{action}, {_count(count, 'rule')}" if count else f"{action} nothing"
             if action == "CUSTOM":
                 said += f", {word(spec, 'provider', 'name') or 'nobody'} decides"
-            if item.annotations.get("istio.io/dry-run") == "true":
+            if item.annotations.get(DRY_RUN) in TRUE:
                 said += ", dry run"
             return {"action": action, "summary": said}
         case "RequestAuthentication":

@@ -20,15 +20,13 @@ from weft.compile.memo import Memo
 from weft.compile.service import Labels
 from weft.compile.settings import Settings
 from weft.model.authorization_policy import AuthorizationPolicy
-from weft.model.istio import DRY_RUN, PolicyTargetReference
+from weft.model.istio import DRY_RUN, TRUE, PolicyTargetReference
 from weft.model.resource import Key
 from weft.names import BLACKHOLE_CLUSTER, DRY_RUN_ALLOW, DRY_RUN_DENY, authorization_rule
 
 Policies = Mapping[Key, AuthorizationPolicy]
 Selected = tuple[AuthorizationPolicy, ...]
 
-# As Go's strconv.ParseBool reads them.
-_TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _STAGES: Final = (
     ("AUDIT", ir.RuleAction.LOG, ""),
     ("DENY", ir.RuleAction.DENY, DRY_RUN_DENY),
@@ -71,7 +69,7 @@ def guarded(listeners: tuple[ir.Listener, ...], guard: Guard, memo: Memo) -> tup
 
 def is_tried_out(policy: AuthorizationPolicy) -> bool:
     """Whether it is a dry run: what it would do is counted, and not done."""
-    return (policy.metadata.annotations or {}).get(DRY_RUN) in _TRUE
+    return (policy.metadata.annotations or {}).get(DRY_RUN) in TRUE
 
 
 def _by_namespace(policies: Policies) -> Mapping[str, Selected]:
