@@ -121,7 +121,7 @@ def peer_tls(settings: Settings, *, http: bool) -> ir.DownstreamTls:
         certificates=(ir.SecretRef(source=ir.SecretFrom.FILE, name=WORKLOAD_CERTIFICATE),),
         trust=ir.SecretRef(source=ir.SecretFrom.FILE, name=WORKLOAD_TRUST_BUNDLE),
         require_client_certificate=True,
-        peer_trust_domains=settings.accepted_trust_domains,
+        peer_trust_domains=settings.peer_trust_domains,
         alpn=_ACCEPT_HTTP if http else _ACCEPT_TCP,
         limits=settings.enforced(
             replace(settings.mesh_limits, minimum=settings.mesh_limits.minimum or ir.TlsVersion.V1_2)

@@ -14,9 +14,15 @@ from weft.compile.age import age
 from weft.compile.istio import traffic_policy as policies
 from weft.compile.istio.gateway import VERSIONS, known_ciphers, known_groups
 from weft.compile.istio.http_action import inbound_retry_of, retry_of
-from weft.compile.settings import NO_LIMITS, Delivery, Settings
+from weft.compile.settings import NO_LIMITS, Delivery, ForeignTrust, Settings
 from weft.model.core import ConfigMap
-from weft.model.mesh_config import DefaultTrafficPolicy, MeshConfig, MeshConfigSpec, TLSConfig
+from weft.model.mesh_config import (
+    CertificateData,
+    DefaultTrafficPolicy,
+    MeshConfig,
+    MeshConfigSpec,
+    TLSConfig,
+)
 from weft.model.proxy_settings import Topology
 from weft.model.resource import Key
 from weft.names import ROOT_NAMESPACE
@@ -53,6 +59,13 @@ def spec_of(resource: ConfigMap) -> MeshConfigSpec | None:
         return None
 
 
+def _foreign(data: CertificateData) -> ForeignTrust:
+    """Signers of certificates of Kubernetes' own API (``certSigners``) are none here."""
+    return ForeignTrust(
+        domains=tuple(data.trust_domains or ()), pem=data.pem or "", url=data.spiffe_bundle_url or ""
+    )
+
+
 def settings_from(spec: MeshConfigSpec | None) -> Settings:
     """Istio's defaults, where the user did not say."""
     default = Settings()
@@ -73,6 +86,7 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         inbound_retry=inbound_retry,
         trust_domain=spec.trust_domain or default.trust_domain,
         trust_domains=tuple(spec.trust_domain_aliases or ()),
+        foreign=tuple(_foreign(one) for one in spec.ca_certificates or ()),
         root_namespace=spec.root_namespace or default.root_namespace,
         outbound_any=outbound is None or outbound.mode != "REGISTRY_ONLY",
         lookup=outbound is not None and outbound.mode == "ALLOW_ANY_DYNAMIC_DNS",

@@ -38,11 +38,24 @@ class Delivery(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignTrust:
+    """Roots that vouch for these trust domains and no others: PEM, or where a SPIFFE bundle is published.
+
+    No domains: the own one, and its aliases.
+    """
+
+    domains: tuple[str, ...] = ()
+    pem: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``detection_timeout`` zero: a silent client is waited for, however long it takes.
 
     ``export_*`` are what a resource without ``exportTo`` is exported to. ``trust_domains`` are other
-    domains whose identities are accepted as well. ``controllers`` name the GatewayClasses that are ours.
+    domains whose identities are taken for own ones; ``foreign``: who vouches for those of others.
+    ``controllers`` name the GatewayClasses that are ours.
     ``tracing``: spans are made, and the headers that tie requests together. ``flow_share``: of requests that
     succeed, so many in a million are told to the telemetry store; failures and denials always are.
     ``nearness``: what holds of near and far endpoints; None: nothing. ``default_pool`` and
@@ -65,6 +78,7 @@ class Settings:
 
     trust_domain: str = TRUST_DOMAIN
     trust_domains: tuple[str, ...] = ()
+    foreign: tuple[ForeignTrust, ...] = ()
     domain: str = CLUSTER_DOMAIN
     root_namespace: str = ROOT_NAMESPACE
     outbound_any: bool = True
@@ -118,6 +132,12 @@ class Settings:
         if not trust_domain or trust_domain == self.trust_domain:
             return self
         return replace(self, trust_domain=trust_domain)
+
+    @property
+    def peer_trust_domains(self) -> tuple[str, ...]:
+        """Domains that a client may be of at all: other ones are foreign, and never taken for own ones."""
+        others = (domain for one in self.foreign for domain in one.domains)
+        return tuple(dict.fromkeys((*self.accepted_trust_domains, *others)))
 
     @property
     def accepted_trust_domains(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from weft.control.cells import cells
 from weft.control.chain import NAME
 from weft.control.credentials import ADMIN_LIFETIME, Credentials
 from weft.control.entry import ENTRY_KIND, PROXY_ANNOTATION
+from weft.control.federation import Federation
 from weft.control.key_server import KeyServer
 from weft.control.keysets import KeyFetcher
 from weft.control.names import names
@@ -177,6 +178,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             table.set(names(world))
             statuses.heard(world, revision)
             keys.heard(world)
+            federation.heard(world)
 
         pipeline = Pipeline(store, config, proxies, status, trust_domain=options.trust_domain, on_world=heard)
 
@@ -189,6 +191,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         )
         pipeline.take_keys(await keys.load())
         pipeline.take_epoch(trustee.ledger.epoch)
+        federation = Federation(KeyServer(), store.private("federation"), trustee.federate)
 
         async def drained(_key: Key, revision: int) -> None:
             await pipeline.endpoints_acknowledged(revision, _DRAIN_S)
@@ -226,6 +229,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             trustee, issuer, nodes, registry.instances, store.private("authority-request"), audit.access
         )
         trustee.members = authority_routes.members
+        nodes.sequence = lambda: trustee.state.sequence
         trustee.told += [
             credentials.renew,
             nodes.announce_bundle,
@@ -274,6 +278,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             tasks.create_task(registry.keep(), name="registry"),
             tasks.create_task(credentials.keep(), name="credentials"),
             tasks.create_task(trustee.run(), name="authority"),
+            tasks.create_task(federation.run(), name="federation"),
             tasks.create_task(telemetry.run(), name="telemetry"),
         ]
         stack.callback(lambda: [task.cancel() for task in running])

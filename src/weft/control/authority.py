@@ -165,6 +165,11 @@ class AuthorityRoutes:
                     f"{what} {_subject(certificate)} expires on {certificate.not_valid_after_utc:%Y-%m-%d}: "
                     "replace it with 'weft ca rotate'"
                 )
+        if self._trustee.ledger.revoked() and not self._trustee.checks_lists:
+            found.append(
+                "proxies do not look at revocation lists while several trust domains are trusted and a root "
+                "without a list vouches for this one; the control plane still refuses what was revoked"
+            )
         if self._trustee.error is not None:
             found.append(f"the last step was not taken: {self._trustee.error}")
         return found

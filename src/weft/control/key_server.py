@@ -126,6 +126,19 @@ class KeyServer:
             except TimeoutError as error:
                 raise FetchError(f"no answer within {timeout.total_seconds():g}s") from error
 
+    async def read(self, uri: str, timeout: timedelta) -> bytes:
+        """What a server answers, within the same bounds.
+
+        Raises:
+            FetchError: it cannot be had.
+        """
+        async with self._turn:
+            try:
+                async with asyncio.timeout(timeout.total_seconds()):
+                    return await self._get(uri)
+            except TimeoutError as error:
+                raise FetchError(f"no answer within {timeout.total_seconds():g}s") from error
+
     async def _discover(self, uri: str) -> str:
         """Where the keys are, by the issuer's OpenID configuration."""
         found = _json(await self._get(uri))

@@ -24,6 +24,7 @@ from weft.control.nametable import NameTable
 from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, Hub, Message, Session
 from weft.control.registry import Registry
 from weft.errors import WeftError
+from weft.identity.bundle import write_bundle
 from weft.identity.jwt_issuer import JwtIssuer, JwtRequest
 from weft.identity.nodes import check_node_name
 from weft.identity.scope import EVERYTHING, Scope
@@ -78,6 +79,8 @@ class NodeService:
         self.loaded = loaded
         self.start = start
         self._recorded = recorded
+        self.sequence: Callable[[], int] = lambda: 1
+        """Of the trust bundle; grows with each change."""
         self._sessions: dict[str, Session] = {}
 
     def routes(self) -> list[BaseRoute]:
@@ -132,9 +135,12 @@ class NodeService:
         raise LookupError("no node that is connected runs it")
 
     async def _bundle(self, request: Request) -> Response:
-        """Open to all: it is public, and a node that joins checks it against its token."""
+        """Open to all: it is public, a node that joins checks it against its token, and other trust domains
+        read it in SPIFFE's form.
+        """
         authority = self.issuer.authority
-        return JSONResponse({"bundle": authority.bundle, "trustDomain": authority.trust_domain})
+        published = write_bundle(authority.roots, sequence=self.sequence())
+        return JSONResponse({**published, "bundle": authority.bundle, "trustDomain": authority.trust_domain})
 
     async def _enroll(self, request: Request) -> Response:
         signed = await self.issuer.enroll(EnrollRequest.parse(await body_of(request)))

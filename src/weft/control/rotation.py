@@ -50,6 +50,7 @@ class Trustee:
         self._clock = clock
         self._trust = Trust(pem=state.authority.bundle, issuer=issuer_key(state.authority))
         self._domains: dict[str, str] = {}
+        self._added = ""
         self._aliases: tuple[str, ...] = ()
         self._reports: dict[str, dict[str, Loaded]] = {}
         self._revoked_at: datetime | None = None
@@ -143,7 +144,7 @@ class Trustee:
             else:
                 merged = tuple(sorted({*running.skip, *skip}))
                 limit = timeout if timeout is not None else running.timeout
-                state = State(self.authority, replace(running, skip=merged, timeout=limit))
+                state = replace(self.state, rotation=replace(running, skip=merged, timeout=limit))
             await self._become(state)
         self._changed.set()
 
@@ -197,12 +198,15 @@ class Trustee:
         self._changed.set()
         return fresh
 
-    async def set_domains(self, domains: Mapping[str, str], aliases: tuple[str, ...]) -> None:
-        """Other trust domains with their roots (PEM), and other names of the own one."""
-        if (dict(domains), aliases) == (self._domains, self._aliases):
+    async def federate(self, domains: Mapping[str, str], added: str, aliases: tuple[str, ...]) -> None:
+        """Other trust domains with their roots (PEM), roots that vouch for the own one too, its aliases."""
+        own = {self.authority.trust_domain, *aliases}
+        added += "".join(pem for name, pem in sorted(domains.items()) if name in own)
+        domains = {name: pem for name, pem in domains.items() if name not in own}
+        if (dict(domains), added, aliases) == (self._domains, self._added, self._aliases):
             return
         async with self._lock:
-            self._domains, self._aliases = dict(domains), aliases
+            self._domains, self._added, self._aliases = dict(domains), added, aliases
             await self._publish()
 
     async def refresh(self) -> bool:
@@ -210,14 +214,21 @@ class Trustee:
         lists = await self.ledger.lists(self.state.signers)
         roots = self.authority.bundle
         pairs: tuple[tuple[str, str], ...] = ()
-        if self._domains:
-            # This validator looks up every authority of a chain, not the leaf alone.
-            own = roots if any(signer.chain for signer in self.state.signers) else roots + lists
+        if self._domains or self._added:
+            own = roots + self._added + (lists if self.checks_lists else "")
             names = (self.authority.trust_domain, *self._aliases)
             pairs = tuple(sorted({**self._domains, **dict.fromkeys(names, own)}.items()))
         fresh = Trust(pem=roots + lists, domains=pairs, issuer=issuer_key(self.authority))
         changed, self._trust = fresh != self._trust, fresh
         return changed
+
+    @property
+    def checks_lists(self) -> bool:
+        """Whether proxies look at revocation lists. Where several domains are trusted they demand one of each
+        authority in a chain, so also of a root whose key is not here.
+        """
+        several = bool(self._domains or self._added)
+        return not several or not (self._added or any(signer.chain for signer in self.state.signers))
 
     async def run(self) -> None:
         """Take each step as soon as nobody is missing, for ever."""

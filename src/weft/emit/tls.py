@@ -112,6 +112,16 @@ def _names(names: tuple[TextMatch, ...]) -> list[tls_v3.SubjectAltNameMatcher]:
     return [tls_v3.SubjectAltNameMatcher(san_type=_san_type(name), matcher=text(name)) for name in names]
 
 
+def _demand_uri(validation: tls_v3.CertificateValidationContext) -> None:
+    """The validator for several trust domains compares URIs only, and without any it would take everybody:
+    then one is demanded that nobody has.
+    """
+    kind = tls_v3.SubjectAltNameMatcher.SanType
+    if all(name.san_type != kind.URI for name in validation.match_typed_subject_alt_names):
+        nobody = TextMatch(test=TextTest.EXACT, value="spiffe://nobody.invalid/")
+        validation.match_typed_subject_alt_names.extend(_names((nobody,)))
+
+
 def _identity(
     context: tls_v3.CommonTlsContext,
     certificates: tuple[SecretRef, ...],
@@ -128,6 +138,8 @@ def _identity(
             context.tls_certificate_sds_secret_configs.append(_sds(secret))
     if trust is None:
         return
+    if trust.name == WORKLOAD_TRUST_BUNDLE and validation.match_typed_subject_alt_names:
+        _demand_uri(validation)
     if trust.revoked_path:
         validation.crl.CopyFrom(_pem(trust.revoked_path))
     if trust.source is SecretFrom.PATHS:

@@ -57,6 +57,8 @@ class State:
 
     authority: Authority
     rotation: Rotation | None = None
+    sequence: int = 1
+    """Grows with each change."""
 
     @property
     def signers(self) -> tuple[Authority, ...]:
@@ -95,7 +97,7 @@ class State:
             skip=tuple(sorted(set(skip))),
             timeout=timeout,
         )
-        return State(self.authority.trust(*successor.roots), rotation)
+        return self._next(self.authority.trust(*successor.roots), rotation)
 
     def advance(self, now: datetime) -> State:
         """The next step, whoever is missing; as it is when there is nothing to do."""
@@ -105,19 +107,25 @@ class State:
         match rotation.phase:
             case Phase.TRUST:
                 authority = self.authority.succeed(rotation.successor)
-                return State(authority, replace(rotation, phase=Phase.SIGN, since=now))
+                return self._next(authority, replace(rotation, phase=Phase.SIGN, since=now))
             case Phase.SIGN:
                 authority, old = self.authority, rotation.predecessor.roots[0]
                 # A new intermediate under the same root takes no root away.
                 if old not in rotation.successor.roots:
                     authority = authority.distrust(old)
-                return State(authority, replace(rotation, phase=Phase.DROP, since=now))
+                return self._next(authority, replace(rotation, phase=Phase.DROP, since=now))
             case Phase.DROP:
-                return State(self.authority)
+                return self._next(self.authority, None)
+
+    def _next(self, authority: Authority, rotation: Rotation | None) -> State:
+        return State(authority, rotation, self.sequence + 1)
 
     def to_json(self) -> bytes:
         """As it is stored, private keys included."""
-        body: dict[str, Any] = {"authority": self.authority.to_pem().decode()}
+        body: dict[str, Any] = {
+            "authority": self.authority.to_pem().decode(),
+            "sequence": self.sequence,
+        }
         if (rotation := self.rotation) is not None:
             body["rotation"] = {
                 "phase": rotation.phase,
@@ -143,8 +151,9 @@ class State:
             fields = json.loads(body)
             authority = Authority.from_pem(fields["authority"].encode(), trust_domain)
             said = fields.get("rotation")
+            sequence = int(fields.get("sequence") or 1)
             if said is None:
-                return cls(authority)
+                return cls(authority, None, sequence)
             seconds = said["timeout"]
             rotation = Rotation(
                 phase=Phase(said["phase"]),
@@ -159,7 +168,7 @@ class State:
             raise AuthorityError(
                 "the stored authority is damaged", hint="restore it from a backup"
             ) from error
-        return cls(authority, rotation)
+        return cls(authority, rotation, sequence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

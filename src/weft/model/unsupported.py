@@ -86,6 +86,7 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
         "spec.probe.exec": "it would run on hosts whatever the group says: give the command to the workload",
     },
     "weft.dev/MeshConfig": {
+        "spec.caCertificates[].certSigners": "weft does not use Kubernetes' signers of certificates",
         "spec.configSources": "configuration comes by the API, or from the folder of --config",
         "spec.hboneIdleTimeout": _NO_AMBIENT,
         "spec.ingressClass": _NO_INGRESS,

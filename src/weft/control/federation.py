@@ -1,0 +1,130 @@
+"""The roots of other trust domains: given in the MeshConfig, or fetched where their owners publish them.
+
+What was good once stays while its server fails, over a restart as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Final
+
+from cryptography import x509
+
+from weft.compile.settings import ForeignTrust
+from weft.compile.world import World
+from weft.control.key_server import FetchError, KeyServer, Reach
+from weft.identity.bundle import read_bundle
+from weft.identity.pem import AuthorityError, read_certificates, write_certificates
+from weft.store.interface import Private
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT: Final = timedelta(seconds=10)
+_REFRESH_LEAST_S: Final = 60.0
+_REFRESH_MOST_S: Final = 3600.0
+_RETRY_FIRST_S: Final = 1.0
+
+
+class Federation:
+    """Keeps them. Give it every world (``heard``) and let ``run`` run.
+
+    Args:
+        server: fetches, within the bounds that hold for keys of issuers (``keyFetching``).
+        table: the last good bundles, by URL.
+        changed: is given the roots (PEM) by trust domain, those that were added to the own one, and the own
+            one's other names.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        server: KeyServer,
+        table: Private,
+        changed: Callable[[Mapping[str, str], str, tuple[str, ...]], Awaitable[None]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.errors: dict[str, str] = {}
+        """Why a bundle could not be had or used, by its URL or by ``pem`` of its trust domains."""
+        self._server = server
+        self._table = table
+        self._changed = changed
+        self._clock = clock
+        self._wanted: tuple[ForeignTrust, ...] = ()
+        self._aliases: tuple[str, ...] = ()
+        self._good: dict[str, str] = {}
+        self._due: dict[str, float] = {}
+        self._pause: dict[str, float] = {}
+        self._woken = asyncio.Event()
+
+    def heard(self, world: World) -> None:
+        """The mesh's settings may have changed."""
+        settings = world.settings
+        self._server.reach = Reach(settings.key_networks, settings.key_plaintext)
+        wanted, aliases = world.settings.foreign, world.settings.trust_domains
+        if (wanted, aliases) != (self._wanted, self._aliases):
+            self._wanted, self._aliases = wanted, aliases
+            self._woken.set()
+
+    async def run(self) -> None:
+        """Fetch, and say what changed, for ever."""
+        kept = await self._table.list()
+        self._good = {url: json.loads(body) for url, body in kept.items()}
+        async with self._server:
+            await self._keep()
+
+    async def _keep(self) -> None:
+        while True:
+            self._woken.clear()
+            await self._tell()
+            urls = {one.url for one in self._wanted if one.url}
+            for url in urls:
+                if self._due.get(url, 0.0) <= self._clock():
+                    await self._fetch(url)
+            await self._tell()
+            waits = [self._due[url] - self._clock() for url in urls]
+            try:
+                async with asyncio.timeout(max(0.0, min(waits)) if waits else None):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    async def _fetch(self, url: str) -> None:
+        try:
+            pem, hint = read_bundle(await self._server.read(url, _TIMEOUT))
+        except (FetchError, AuthorityError) as error:
+            if self.errors.get(url) != str(error):
+                _log.warning("the trust bundle at %s cannot be had: %s; the last good one stays", url, error)
+            self.errors[url] = str(error)
+            pause = self._pause[url] = min(self._pause.get(url, _RETRY_FIRST_S / 2) * 2, _REFRESH_LEAST_S)
+            self._due[url] = self._clock() + pause
+            return
+        self.errors.pop(url, None)
+        self._pause.pop(url, None)
+        self._due[url] = self._clock() + min(max(hint.total_seconds(), _REFRESH_LEAST_S), _REFRESH_MOST_S)
+        if self._good.get(url) != pem:
+            self._good[url] = pem
+            await self._table.put(url, json.dumps(pem).encode())
+            _log.info("the trust bundle at %s has changed", url)
+
+    async def _tell(self) -> None:
+        """Several sources for one domain are joined (Istio's ``caCertificates``)."""
+        found: dict[str, list[x509.Certificate]] = {}
+        for one in self._wanted:
+            try:
+                pem = self._good.get(one.url, "") if one.url else one.pem
+                roots = read_certificates(pem.encode()) if pem else ()
+            except AuthorityError as error:
+                self.errors[f"pem of {', '.join(one.domains) or 'the own trust domain'}"] = str(error)
+                continue
+            for domain in one.domains or ("",):
+                known = found.setdefault(domain, [])
+                known += [root for root in roots if root not in known]
+        # A domain whose bundle has not come yet has nobody to vouch for it: its peers are refused.
+        domains = {name: write_certificates(roots) for name, roots in found.items() if name and roots}
+        await self._changed(domains, write_certificates(found.get("", ())), self._aliases)
