@@ -22,16 +22,13 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from weft.compile.key_sets import KeySource
-from weft.model.jwks import key_set
+from weft.model.jwks import slim, usable
 
 Network = IPv4Network | IPv6Network
 
 _LIMIT: Final = 1 << 20
 _MOST_KEYS: Final = 200
 _AT_ONCE: Final = 8
-# What of a key a proxy needs; the rest, certificates above all, would only cost memory.
-_MEMBERS: Final = ("kty", "kid", "alg", "use", "crv", "x", "y", "n", "e")
-_PUBLIC: Final = frozenset({"RSA", "EC", "OKP"})
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
@@ -205,8 +202,8 @@ def _json(body: bytes) -> object:
 def public_keys(body: bytes) -> str:
     """A key set with the public keys that a proxy can use, and nothing else of what was there.
 
-    Shared secrets are no public keys: whoever can read them could sign. Keys of kinds that nobody knows yet
-    are left out.
+    Shared secrets are no public keys: whoever can read them could sign. Keys that Envoy cannot use are left
+    out: with a set of such keys only it would refuse its whole configuration.
 
     Raises:
         FetchError: there are none, or too many.
@@ -217,18 +214,12 @@ def public_keys(body: bytes) -> str:
         raise FetchError("the answer is not a set of keys")
     if len(keys) > _MOST_KEYS:
         raise FetchError(f"the answer has more than {_MOST_KEYS} keys")
-    slim = [_slim(key) for key in keys if isinstance(key, Mapping)]
+    public = [slim(key) for key in keys if isinstance(key, Mapping) and key.get("kty") != "oct"]
     good = sorted(
-        text
-        for key in slim
-        if key.get("kty") in _PUBLIC
-        and key.get("use", "sig") == "sig"
-        and not key_set(text := json.dumps(key, separators=(",", ":")))
+        json.dumps(key, separators=(",", ":"))
+        for key in public
+        if key.get("use", "sig") == "sig" and usable(key)
     )
     if not good:
         raise FetchError("the answer has no public key to verify signatures with")
     return f'{{"keys":[{",".join(dict.fromkeys(good))}]}}'
-
-
-def _slim(key: Mapping[str, Any]) -> dict[str, str]:
-    return {name: key[name] for name in _MEMBERS if isinstance(key.get(name), str)}

@@ -17,10 +17,10 @@ class JwtHeader:
 class JwtRule:
     """One issuer. The empty ``issuer`` is anybody whose tokens ``keys``, a JSON web key set, verify.
 
-    ``keys`` None: they are not known, so that none of its tokens is believed. Without ``headers``, ``params``
-    and ``cookies`` a token is looked for where OAuth 2 puts it. ``claim_headers`` are (claim, header) pairs;
-    what is in ``payload_header`` and in those when a request comes is not believed. ``required``: a request
-    without such a token is refused.
+    ``keys`` None: they are not known; empty: none can be used. Either way none of its tokens is believed.
+    Without ``headers``, ``params`` and ``cookies`` a token is looked for where OAuth 2 puts it.
+    ``claim_headers`` are (claim, header) pairs; what is in ``payload_header`` and in those when a request
+    comes is not believed. ``required``: a request without such a token is refused.
     """
 
     issuer: str

@@ -120,13 +120,13 @@ def test_keys_that_are_fetched_are_an_input() -> None:
     assert keys(of) == [None, None]
     assert said(of) == []  # nobody fetches here
     fetched = of.replace(key_sets={a: KeySet("A"), b: KeySet("", "status 500")})
-    assert keys(fetched) == ["A", None]
+    assert keys(fetched) == [None, "A"]  # by the names of the issuers
     ((path, message),) = said(fetched)
     assert path == "spec.jwtRules[1].jwksUri"
     assert message.startswith("the keys of b are not known")
     assert message.endswith("https://b.example/k: status 500")
     old = fetched.replace(key_sets={a: KeySet("A"), b: KeySet("B", "status 500")})
-    assert keys(old) == ["A", "B"]
+    assert keys(old) == ["B", "A"]
     assert "may be out of date" in said(old)[0][1]
     again = old.replace(key_sets=dict(old.key_sets or {}))
     assert rules(old) is rules(again)  # the same keys are the same unit

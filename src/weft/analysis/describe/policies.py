@@ -131,8 +131,8 @@ def _short(item: Object) -> Report:
                 said += ", dry run"
             return {"action": action, "summary": said}
         case "RequestAuthentication":
-            issuers = [word(rule, "issuer") for _, rule in rows(spec, "jwtRules")]
-            return {"summary": f"tokens of {', '.join(filter(None, issuers))}" if issuers else "no rules"}
+            issuers = [_issuer(rule) for _, rule in rows(spec, "jwtRules")]
+            return {"summary": f"tokens of {', '.join(issuers)}" if issuers else "no rules"}
         case "Telemetry":
             parts = [name for name in ("tracing", "metrics", "accessLogging") if name in spec]
             return {"summary": ", ".join(parts) or "nothing"}
@@ -142,6 +142,12 @@ def _short(item: Object) -> Report:
             hosts = [host for _, row in rows(spec, "egress") for host in _texts(row.get("hosts"))]
             return {"summary": f"sees {', '.join(hosts)}" if hosts else "sees everything"}
     return {"summary": ""}
+
+
+def _issuer(rule: Mapping[str, Any]) -> str:
+    """Whose tokens a rule believes, and whether there must be one."""
+    named = word(rule, "issuer") or f"anybody with a key of {word(rule, 'jwksUri') or 'the rule'}"
+    return f"{named} (required)" if word(rule, "presence") == "REQUIRED" else named
 
 
 def _texts(value: Any) -> list[str]:

@@ -14,7 +14,7 @@ from weft.compile.key_sets import KeySets, source_of
 from weft.compile.memo import Memo
 from weft.compile.service import Labels
 from weft.errors import Problem, Severity
-from weft.model.jwks import public_part
+from weft.model.jwks import is_plain, public_part, slim, usable
 from weft.model.request_authentication import JWTRule, RequestAuthentication
 from weft.model.resource import Key
 
@@ -76,12 +76,20 @@ def _keys(rule: JWTRule, key_sets: KeySets) -> str | None:
     return known.text if known is not None and known.text else None
 
 
-def _for_proxies(text: str) -> str:
-    """A key set as Envoy reads it; no proxy gets the private part of a key that has a public one."""
+def _for_proxies(text: str) -> str | None:
+    """A key set that Envoy takes; no proxy gets the private part of a key that has a public one.
+
+    None for a set without keys; empty where none of the keys can be used.
+    """
     found = json.loads(text)
     keys = found.get("keys", [found])
     public = [public_part(key) for key in keys]
-    return text if "keys" in found and public == keys else json.dumps({"keys": public}, separators=(",", ":"))
+    if "keys" in found and public == keys and is_plain(text) and any(map(usable, keys)):
+        return text
+    good = [slim(key) for key in public if usable(key)]
+    if not good:
+        return "" if keys else None
+    return json.dumps({"keys": good}, separators=(",", ":"))
 
 
 def authenticated(

@@ -20,6 +20,8 @@ NO_KEYS: Final = (
     '{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","kid":"weft: the keys of this issuer are not known",'
     '"x":"diunBD3GPO0Ou--PDLVyc3EA0xZQhClpkbTNxFxgYQk","y":"A6bIp9ZhMU4n2Vz_IrYx36jazDtqbSXWbFEv5AsM8Zc"}]}'
 )
+# The same for one that has keys of which none can be used: Envoy would refuse all that comes with them.
+UNUSABLE_KEYS: Final = NO_KEYS.replace("the keys of this issuer are not known", "no key can be used")
 _HEADER_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 
 
@@ -45,7 +47,9 @@ def _provider(rule: JwtRule, reroute: bool) -> jwt_authn_v3.JwtProvider:
     return provider(
         issuer=rule.issuer,
         audiences=rule.audiences,
-        local_jwks=core_v3.DataSource(inline_string=NO_KEYS if rule.keys is None else rule.keys),
+        local_jwks=core_v3.DataSource(
+            inline_string=NO_KEYS if rule.keys is None else rule.keys or UNUSABLE_KEYS
+        ),
         forward=rule.forward,
         from_headers=[
             jwt_authn_v3.JwtHeader(name=header.name, value_prefix=header.prefix) for header in rule.headers
