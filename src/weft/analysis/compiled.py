@@ -68,9 +68,9 @@ def compiled(
         if problem.code == NOT_FOUND and (not references or _looked_up(problem.path)):
             continue
         finding, about = _placed(problem, by_origin.get(problem.resource, ()))
+        told.setdefault(about, []).append(finding.message)
         if about is not None and problem.path.startswith(_ATTACHED) and _told(finding, about, before):
             continue
-        told.setdefault(about, []).append(finding.message)
         yield finding, about
     for key, status in said.items():
         if (about := by_key.get(key)) is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from weft.cli.server import files_option
 from weft.errors import Severity, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.I
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH…]")
+@files_option
+@click.option(
+    "-R", "--recursive", is_flag=True, help="As istioctl has it; directories are always looked into wholly."
+)
 @click.option("-n", "--namespace", default="", help="Only what belongs to it; and where none is given.")
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="All of them, whatever -n says.")
 @click.option(
@@ -91,6 +96,8 @@ _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.I
 @click.option("--server", envvar="WEFT_SERVER", metavar="URL|SOCKET", help="The control plane, for --live.")
 def analyze(
     paths: tuple[str, ...],
+    files: tuple[str, ...],
+    recursive: bool,
     namespace: str,
     everywhere: bool,
     suppress: tuple[str, ...],
@@ -116,6 +123,7 @@ def analyze(
     from weft.analysis.analyze import Filter, Input, worst
     from weft.analysis.analyze import analyze as run
 
+    paths = (*files, *paths)
     if listing:
         _list(output)
         return 0

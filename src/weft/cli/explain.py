@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from weft.cli.server import files_option
 from weft.errors import Severity, UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _SCHEMES: Final = {
 
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="PATH… [[METHOD] URL] | REQUEST-ID")
+@files_option
 @click.option("--requests", metavar="FILE", help="One request a line, as JSON; - for standard input.")
 @click.option(
     "--from",
@@ -73,6 +75,7 @@ _SCHEMES: Final = {
 @click.option("-o", "output", type=click.Choice(["text", "json", "yaml"]), help="How to print.")
 def explain(
     arguments: tuple[str, ...],
+    files: tuple[str, ...],
     requests: str | None,
     sender: str | None,
     method: str,
@@ -91,10 +94,10 @@ def explain(
 
     With the REQUEST-ID of a request that was made, say which proxies of this host it passed.
     """
-    paths = arguments
+    paths = (*files, *arguments)
     questions: Iterable[object]
     on_terminal = output or ("text" if sys.stdout.isatty() else "json")
-    if _is_request_id(arguments) and not (requests or sender or live):
+    if _is_request_id(arguments) and not (requests or sender or live or files):
         from weft.cli.explain_live import print_hops
 
         print_hops(arguments[0], on_terminal)
@@ -107,7 +110,8 @@ def explain(
         questions = _lines(requests)
         shown = output or "json"
     else:
-        paths, said_method, url = _divided(arguments)
+        before, said_method, url = _divided(arguments)
+        paths = (*files, *before)
         questions = [
             _question(proxy_asked(sender or "", namespace), said_method or method.upper(), url, said)
         ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from weft.cli.documents import refuse_errors
-from weft.cli.server import connect, server_option, show
+from weft.cli.server import connect, files_option, server_option, show
 from weft.errors import Severity, UsageError, WeftError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _HIDDEN: Final = ("data", "stringData")
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH…]")
+@files_option
 @click.option("-o", "output", type=click.Choice(["json", "yaml"]), help="The resources with their status.")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Where none is given.")
 @click.option("--controller-name", default="", help="Serve GatewayClasses of this controller as well.")
@@ -47,6 +48,7 @@ _HIDDEN: Final = ("data", "stringData")
 @server_option
 def status(
     paths: tuple[str, ...],
+    files: tuple[str, ...],
     output: str | None,
     namespace: str,
     controller_name: str,
@@ -64,6 +66,7 @@ def status(
     """
     from weft.cli.status_table import findings, table
 
+    paths = (*files, *paths)
     if paths:
         found, problems = computed(paths, state, namespace, controller=controller_name, time=time)
     elif state or controller_name or time:

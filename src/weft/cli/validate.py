@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from weft.cli.server import files_option
+from weft.errors import UsageError
+
 if TYPE_CHECKING:
     from weft.errors import Problem
     from weft.model.parse import Part
@@ -16,18 +19,23 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.argument("paths", nargs=-1, metavar="PATH…")
+@files_option
 @click.option("-o", "output", type=click.Choice(["json", "yaml"]), help="Machine-readable.")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Where none is given.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
-def validate(paths: tuple[str, ...], output: str | None, namespace: str, strict: bool) -> int:
+def validate(
+    paths: tuple[str, ...], files: tuple[str, ...], output: str | None, namespace: str, strict: bool
+) -> int:
     """Check files, folders or standard input (-), without a mesh.
 
     Exits with 1 when a document is not valid.
     """
     from weft.model.files import read_paths
 
-    documents, broken = read_paths(paths)
+    if not (files or paths):
+        raise UsageError("no files are given", hint="name files or directories, or - for standard input")
+    documents, broken = read_paths((*files, *paths))
     results = [result for document in documents for result in check(document, namespace)]
     results += unread(broken, results)
     results.sort(key=lambda item: (item["file"], item["doc"], item["line"]))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weft.cli.documents import read_resources, refuse_errors
+from weft.cli.server import files_option
 from weft.errors import UsageError
 from weft.names import ProxyName
 
@@ -137,7 +138,8 @@ def configuration(
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", nargs=-1)
+@files_option
 @click.option(
     "--proxy",
     required=True,
@@ -159,6 +161,7 @@ def configuration(
 @click.option("-o", "output", type=click.Choice(["json", "yaml"]), default="json", show_default=True)
 def xds(
     paths: tuple[str, ...],
+    files: tuple[str, ...],
     proxy: str,
     labels: str,
     service_account: str,
@@ -173,6 +176,9 @@ def xds(
     PATHS are files, directories (recursively) or - for standard input. Secrets are never shown: in a
     --static bootstrap a placeholder that nobody trusts stands for each.
     """
+    paths = (*files, *paths)
+    if not paths:
+        raise UsageError("no files are given", hint="name files or directories, or - for standard input")
     wanted = () if "all" in kinds else kinds
     identity = _identity(_name(proxy), _labels(labels), service_account)
     made = configuration(paths, identity, namespace, wanted, static=static, controller=controller_name)

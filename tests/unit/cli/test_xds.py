@@ -148,7 +148,7 @@ def test_errors_are_named_by_file_and_line(tmp_path: Path) -> None:
         ((str(GOOD), "--proxy", PROXY, "--labels", "app"), "is not a label"),
         ((str(GOOD),), "--proxy"),
         ((str(GOOD), "--proxy", PROXY, "--type", "xyz"), "xyz"),
-        (("--proxy", PROXY), "PATHS"),
+        (("--proxy", PROXY), "no files are given"),
     ],
 )
 def test_wrong_use_exits_with_2(arguments: tuple[str, ...], said: str) -> None:

@@ -158,3 +158,12 @@ def test_delegates_that_lead_to_each_other_end() -> None:
     kept = host(table(made, "9080"), HOST).routes
     assert [route.match.path.value for route in kept] == ["/x", "/"]
     assert len([problem for problem in problems if "a delegate cannot delegate" in problem.message]) == 2
+
+
+def test_of_many_rules_that_contradict_one_a_few_are_told() -> None:
+    rules = "\n".join(
+        "- {match: [{uri: {prefix: /no}}], route: [{destination: {host: ratings}}]}" for _ in range(9)
+    )
+    said = found(root("- {match: [{uri: {prefix: /yes}}], delegate: {name: part}}"), resource("part", rules))
+    assert len(said) == 6
+    assert "4 more rules of default/part ask" in said[-1]

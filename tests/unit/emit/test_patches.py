@@ -543,3 +543,23 @@ def test_what_cannot_be_read_is_told_with_its_path() -> None:
     ]
     assert "nmae" in found[2].message
     assert "v3" in found[1].hint
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"name": [1]}, "name: a text is expected, not a list"),
+        ({"load_assignment": 5}, "load_assignment: an object is expected, not a number"),
+        ({"load_assignment": {"endpoints": {"a": 1}}}, "load_assignment.endpoints: a list is expected"),
+        ({"connect_timeout": {"a": 1}}, "connect_timeout: a duration is expected, as 5s"),
+        (
+            {"per_connection_buffer_limit_bytes": "many"},
+            "per_connection_buffer_limit_bytes: a number is expected, not 'many'",
+        ),
+        ({"per_connection_buffer_limit_bytes": -4}, "per_connection_buffer_limit_bytes: -4 is out of range"),
+        ({"type": "NO_SUCH"}, "NO_SUCH is no value of envoy.config.cluster.v3.Cluster.DiscoveryType"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told_in_words(value: dict[str, Any], said: str) -> None:
+    (flaw,) = flaws_of((patch(Target.CLUSTER, Operation.ADD, value),))
+    assert flaw.message == said

@@ -22,7 +22,8 @@ def fields(scene: Scene) -> Iterator[Found]:
     for item in scene.of("networking.istio.io/Sidecar"):
         if at(item.spec, "outboundTrafficPolicy", "egressProxy") is not None:
             path = ("spec", "outboundTrafficPolicy", "egressProxy")
-            yield Found(item, "IST0002", "outboundTrafficPolicy.egressProxy is ignored", path)
+            message = "outboundTrafficPolicy.egressProxy is deprecated: Istio ignores it, weft heeds it"
+            yield Found(item, "IST0002", message, path)
     for item in scene.of("apiextensions.k8s.io/CustomResourceDefinition"):
         kind = word(item.spec, "names", "kind")
         if word(item.spec, "group") == "rbac.istio.io" and kind in _REMOVED:

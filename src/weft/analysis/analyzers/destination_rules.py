@@ -21,17 +21,21 @@ def authorities(scene: Scene) -> Iterator[Found]:
     for rule in scene.of(RULE):
         host, policy = word(rule.spec, "host"), table(rule.spec, "trafficPolicy")
         if mode := _unverified(rule, policy):
-            message = f"TLS to {host} is {mode} without caCertificates: anybody is accepted"
+            message = f"TLS to {host} is {mode} without caCertificates: {_accepted(policy)}"
             yield Found(rule, "IST0128", message, ("spec", "trafficPolicy", "tls"))
         for index, level in rows(policy, "portLevelSettings"):
             if mode := _unverified(rule, level):
                 port = word(level, "port", "number")
-                message = (
-                    f"TLS to port {port} of {host} is {mode} without caCertificates: anybody is accepted"
-                )
+                message = f"TLS to port {port} of {host} is {mode} without caCertificates: {_accepted(level)}"
                 yield Found(
                     rule, "IST0129", message, ("spec", "trafficPolicy", "portLevelSettings", index, "tls")
                 )
+
+
+def _accepted(policy: Mapping[str, Any]) -> str:
+    if table(policy, "tls").get("insecureSkipVerify") is True:
+        return "anybody is accepted"
+    return "whoever an authority of this system vouches for is accepted"
 
 
 def _unverified(rule: Object, policy: Mapping[str, Any]) -> str:

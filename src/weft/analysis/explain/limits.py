@@ -6,6 +6,8 @@ RateLimit.Action in route_components.proto and of local_rate_limit.proto.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +16,7 @@ from weft.analysis.match import fraction
 
 if TYPE_CHECKING:
     from weft.analysis.explain.passage import Passage
+    from weft.analysis.match import Scene
 
 Entries = tuple[tuple[str, str | None], ...]
 """Keys and values of a descriptor; None is a value that is known only when the request is made."""
@@ -67,8 +70,25 @@ def _entry(action: Any, passage: Passage) -> list[tuple[str, str | None]] | None
             return [("remote_address", scene.remote_ip or None)]
     if kind == "extension":
         made = passage.open(config.typed_config)
-        return [(getattr(made, "descriptor_key", "") or config.name, None)]
+        text = getattr(made, "text", "")
+        return [(getattr(made, "descriptor_key", "") or config.name, _evaluated(text, scene))]
     return [(kind or "", None)]
+
+
+_TEXT: Final = r'"(?:[^"\\]|\\.)*"'
+_PEER: Final = r"connection\.uri_san_peer_certificate"
+_OF_PEER: Final = re.compile(rf"has\({_PEER}\) \? {_PEER} : ({_TEXT})")
+_OF_HEADER: Final = re.compile(rf"\(({_TEXT}) in request\.headers\) \? request\.headers\[\1\] : ({_TEXT})")
+
+
+def _evaluated(text: str, scene: Scene) -> str | None:
+    """What weft's own expressions come to: a caller's identity or header, or a word for nobody."""
+    if found := _OF_PEER.fullmatch(text):
+        return scene.peer[0] if scene.peer else str(json.loads(found[1]))
+    if found := _OF_HEADER.fullmatch(text):
+        values = scene.headers.get(json.loads(found[1]))
+        return ",".join(values) if values else str(json.loads(found[2]))
+    return None
 
 
 def _if_matched(config: Any, key: str, holds: bool) -> list[tuple[str, str | None]] | None:

@@ -19,6 +19,7 @@ from weft.compile.gatewayapi.rivals import settled
 from weft.compile.gatewayapi.status_gateway import refusal
 from weft.compile.quic import asked_for
 from weft.errors import Problem, Severity, did_you_mean
+from weft.model.backend_tls_policy import BackendTLSPolicy
 from weft.model.gateway import Gateway
 from weft.model.gateway import Listener as Resource
 from weft.model.listener_set import ListenerSet
@@ -47,12 +48,20 @@ def problems(facts: Facts) -> tuple[Problem, ...]:
     for key, policy in sorted(facts.tls_policies.items()):
         verdict = facts.memo(verdict_of, policy, facts)
         said = dict.fromkeys(one.message for one in (verdict.accepted, verdict.resolved) if not one.holds)
-        found += (_problem(key, message, "spec", "see its status") for message in said)
+        found += (_problem(key, message, _named(policy, message), "see its status") for message in said)
     tables: tuple[Mapping[Key, Layer4], ...] = (facts.tls_routes, facts.tcp_routes, facts.udp_routes)
     for table in tables:
         for _, route in sorted(table.items()):
             found += _of_route(route, facts)
     return tuple(found)
+
+
+def _named(policy: BackendTLSPolicy, message: str) -> str:
+    """The path of the target that a message names; that of the whole when it names none."""
+    for index, ref in enumerate(policy.spec.target_refs or ()):
+        if message.endswith(f" {policy.metadata.namespace}/{ref.name}"):
+            return f"spec.targetRefs[{index}]"
+    return "spec"
 
 
 def _of_gateway(gateway: Gateway, facts: Facts) -> Iterator[Problem]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from heapq import merge
+from typing import Final
 
 from weft.compile.age import age
 from weft.compile.gatewayapi.binding import Attached, Parent, attached, parents_of
 from weft.compile.gatewayapi.facts import Facts, Route
 from weft.compile.gatewayapi.mesh import CONFLICTED, mesh_parent
 from weft.compile.gatewayapi.routes import RequestRoute
-from weft.compile.hosts import overlaps
 from weft.model.gateway import Gateway
 from weft.model.grpc_route import GRPCRoute
 from weft.model.http_route import HTTPRoute
@@ -61,22 +62,51 @@ def _lost(gateway: Gateway, facts: Facts) -> dict[Key, frozenset[_Place]]:
     """The listeners at which a route has to yield to an older one of the other kind (specification)."""
     if not facts.routes or not facts.grpc_routes:
         return {}
-    held: dict[_Place, list[tuple[type[RequestRoute], str]]] = {}
+    held: dict[tuple[_Place, bool], _Names] = {}
     lost: dict[Key, set[_Place]] = {}
     for route, parents in _all(gateway, facts):
-        kind = type(route)
+        rpc = isinstance(route, GRPCRoute)
         for binding in (binding for parent in parents for binding in parent.bindings):
             place = (binding.owner, binding.listener)
-            others = held.setdefault(place, [])
-            if any(
-                other is not kind and overlaps(name, own)
-                for other, name in others
-                for own in binding.hostnames
-            ):
+            others = held.get((place, not rpc), _NOTHING)
+            if any(map(others.overlap, binding.hostnames)):
                 lost.setdefault(route.key, set()).add(place)
             else:
-                others += ((kind, name) for name in binding.hostnames)
+                own = held.setdefault((place, rpc), _Names())
+                for name in binding.hostnames:
+                    own.add(name)
     return {key: frozenset(places) for key, places in lost.items()}
+
+
+class _Names:
+    """Host names, ``*.example.com`` among them, of which one finds out at once whether another overlaps."""
+
+    def __init__(self) -> None:
+        self._all: set[str] = set()
+        self._above: set[str] = set()
+
+    def add(self, name: str) -> None:
+        self._all.add(name)
+        self._above.update(_parents(name))
+
+    def overlap(self, name: str) -> bool:
+        """Whether some name is meant by ``name`` and by one of these."""
+        if name in self._all or "*" in self._all or (name == "*" and self._all):
+            return True
+        if any(f"*.{parent}" in self._all for parent in _parents(name)):
+            return True
+        return name.startswith("*.") and name[2:] in self._above
+
+
+_NOTHING: Final = _Names()
+
+
+def _parents(name: str) -> Iterator[str]:
+    """``b.c`` and ``c`` of ``a.b.c``, and of ``*.a.b.c``."""
+    _, _, rest = name.removeprefix("*.").partition(".")
+    while rest:
+        yield rest
+        _, _, rest = rest.partition(".")
 
 
 def _without(parent: Parent, lost: frozenset[_Place] | None) -> Parent:

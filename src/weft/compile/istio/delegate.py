@@ -290,16 +290,31 @@ def problems(root: VirtualService, resources: VirtualServices, settings: Setting
                 "add the namespace to its exportTo",
             )
         else:
-            for place, other in enumerate(named.spec.http or ()):
-                whole, parts = _in_full(rule.match or (), root), _in_full(other.match or (), named)
-                if other.delegate is None and _matches(whole, parts) is None:
-                    yield _warning(
-                        root,
-                        CONTRADICTS,
-                        f"rule {place} of {wanted} asks for what this rule excludes: it is left out",
-                        path,
-                        "narrow its match down to what the root lets through",
-                    )
+            yield from _contradictions(root, rule, named, wanted, path)
+
+
+_TOLD_MOST: Final = 5
+"""So many rules that contradict one rule are told of one by one; of more only how many they are."""
+
+
+def _contradictions(
+    root: VirtualService, rule: HTTPRoute, named: VirtualService, wanted: str, path: str
+) -> Iterator[Problem]:
+    """Rules of a delegate that its root's rule excludes."""
+    whole = _in_full(rule.match or (), root)
+    found = [
+        place
+        for place, other in enumerate(named.spec.http or ())
+        if other.delegate is None and _matches(whole, _in_full(other.match or (), named)) is None
+    ]
+    hint = "narrow its match down to what the root lets through"
+    for place in found[:_TOLD_MOST]:
+        message = f"rule {place} of {wanted} asks for what this rule excludes: it is left out"
+        yield _warning(root, CONTRADICTS, message, path, hint)
+    if len(found) > _TOLD_MOST:
+        more = len(found) - _TOLD_MOST
+        message = f"{more} more rules of {wanted} ask for what this rule excludes: they are left out"
+        yield _warning(root, CONTRADICTS, message, path, hint)
 
 
 def _warning(resource: VirtualService, code: str, message: str, path: str, hint: str) -> Problem:

@@ -38,6 +38,28 @@ _NO_FIELD: Final = re.compile(
 )
 
 
+# What Python and protobuf say of a value of the wrong type, in words of the resource.
+_PLAINLY: Final = (
+    (re.compile(r"expected string or bytes-like object, got '(\w+)'"), "a text is expected, not {}"),
+    (re.compile(r"Duration JSON value not a string: .*"), "a duration is expected, as 5s"),
+    (
+        re.compile(r"'(\w+)' object is not (?:iterable|subscriptable|a mapping).*"),
+        "an object is expected, not {}",
+    ),
+    (re.compile(r"'(\w+)' object has no attribute .*"), "an object is expected, not {}"),
+    (re.compile(r"repeated field \w+ must be in \[\] .*"), "a list is expected"),
+    (re.compile(r"invalid literal for int\(\) with base 10: ('.*')"), "a number is expected, not {}"),
+    (re.compile(r"[Cc]ouldn't parse (?:integer|float|number): (.*)"), "a number is expected, not {}"),
+    (re.compile(r"Value out of range: (.*)"), "{} is out of range"),
+    (re.compile(r"Can not find message descriptor by type_url: (.*)"), "this Envoy has no type {}"),
+    (re.compile(r"Invalid enum value (\S+) for enum type (\S+)"), "{} is no value of {}"),
+)
+_TYPES: Final = {
+    "str": "a text", "int": "a number", "float": "a number", "bool": "a boolean", "list": "a list",
+    "dict": "an object", "NoneType": "nothing",
+}  # fmt: skip
+
+
 class PatchError(ValueError):
     """A patch cannot be applied; the text says why."""
 
@@ -86,4 +108,10 @@ def _said(text: str) -> str:
             known = [re.sub("[A-Z]", lambda upper: f"_{upper[0].lower()}", name) for name in known]
         meant = did_you_mean(field, known)
         return f"{unknown['type']} has no field '{field}'{f' ({meant})' if meant else ''}"
-    return text.removeprefix("Failed to parse ").rstrip(".")
+    *fields, words = re.split(r"(?:Failed to parse )?([\w.@/\[\]]+) field: ", text)
+    path = ".".join(filter(None, fields))
+    words = re.sub(r" at [\w.\[\]]+$", "", words.removeprefix("Failed to parse ").rstrip("."))
+    for pattern, plain in _PLAINLY:
+        if found := pattern.match(words):
+            words = plain.format(*(_TYPES.get(part, part) for part in found.groups()))
+    return f"{path}: {words}" if path else words
