@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from weft.compile.hosts import is_wildcard
 from weft.compile.gatewayapi.conditions import KEYS_FETCHED, generation
+from weft.compile.hosts import is_wildcard
 from weft.compile.istio.service_entry import wants_vip
 from weft.compile.key_sets import KeySet, KeySets, source_of
 from weft.model.request_authentication import RequestAuthentication
