@@ -139,7 +139,9 @@ class NodeService:
         read it in SPIFFE's form.
         """
         authority = self.issuer.authority
-        published = write_bundle(authority.roots, sequence=self.sequence())
+        tokens = await self.jwts.keys()
+        published = write_bundle(authority.roots, sequence=self.sequence() + tokens.generation)
+        published["keys"] += [{**key, "use": "jwt-svid"} for key in tokens.public()]
         return JSONResponse({**published, "bundle": authority.bundle, "trustDomain": authority.trust_domain})
 
     async def _enroll(self, request: Request) -> Response:

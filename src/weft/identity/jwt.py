@@ -65,9 +65,10 @@ class SigningKey:
 @dataclass(frozen=True, slots=True)
 class SigningKeys:
     """The keys of a trust domain, the oldest first: one that signs, its successor before its time comes, and
-    predecessors whose tokens may still be valid."""
+    predecessors whose tokens may still be valid. ``generation`` counts their changes."""
 
     keys: tuple[SigningKey, ...]
+    generation: int = 1
 
     @classmethod
     def create(cls, now: datetime) -> Self:
@@ -78,10 +79,10 @@ class SigningKeys:
         """What they have to be now: itself when nothing is due."""
         kept = tuple(key for key in self.keys if now < key.until + _KEPT)
         if not kept or kept[-1].until <= now:
-            return SigningKeys((*kept, SigningKey.create(now)))
-        if now >= kept[-1].until - _AHEAD:
-            return SigningKeys((*kept, SigningKey.create(kept[-1].until)))
-        return self if kept == self.keys else SigningKeys(kept)
+            kept = (*kept, SigningKey.create(now))
+        elif now >= kept[-1].until - _AHEAD:
+            kept = (*kept, SigningKey.create(kept[-1].until))
+        return self if kept == self.keys else SigningKeys(kept, self.generation + 1)
 
     def signer(self, now: datetime) -> SigningKey:
         """The key that signs now; call it on what ``at`` gave."""
@@ -93,22 +94,17 @@ class SigningKeys:
 
     def to_json(self) -> bytes:
         """Everything, the private keys included."""
-        return json.dumps([asdict(key) for key in self.keys], default=datetime.isoformat).encode()
+        return json.dumps(asdict(self), default=datetime.isoformat).encode()
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
         """Read what ``to_json`` wrote."""
-        return cls(
-            tuple(
-                SigningKey(
-                    row["id"],
-                    row["pem"],
-                    datetime.fromisoformat(row["since"]),
-                    datetime.fromisoformat(row["until"]),
-                )
-                for row in json.loads(body)
-            )
+        found = json.loads(body)
+        rows = (
+            {**row, **{name: datetime.fromisoformat(row[name]) for name in ("since", "until")}}
+            for row in found["keys"]
         )
+        return cls(tuple(SigningKey(**row) for row in rows), found["generation"])
 
 
 def check_audience(audience: object) -> tuple[str, ...]:
