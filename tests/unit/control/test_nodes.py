@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from tests.support.plane import Plane, plane
 
+from weft.identity.bundle import REFRESH_HINT, read_bundle
 from weft.identity.join import JoinToken
 from weft.names import CONTROL_PLANE_HOST
 from weft.node.enrolment import Membership, join
@@ -152,12 +153,48 @@ class TestTokens:
         assert code == 2
         assert "write a number and a unit" in text
 
+    async def test_the_command_for_nodes(self, control: Plane, member: Membership, tmp_path: Path) -> None:
+        async def weft(*argv: str) -> tuple[int, str, str]:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", "from weft.cli import main; main()", *argv,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "WEFT_SERVER": str(control.socket)},
+            )  # fmt: skip
+            out, err = await process.communicate()
+            assert process.returncode is not None
+            return process.returncode, out.decode(), err.decode()
+
+        code, text, error = await weft("nodes", "list")
+        assert code == 0, error
+        assert text.splitlines()[1].split()[:4] == [member.node, "no", "0", "*/*"]
+        assert (await weft("nodes", "remove", member.node))[0] == 0
+        code, _, error = await weft("nodes", "remove", member.node)
+        assert (code, f"there is no node '{member.node}'" in error) == (1, True)
+        own = member.credential
+        body = {"csr": request_for(make_key()), "namespace": "shop", "serviceAccount": "web"}
+        status, answer = await ask(
+            control, "POST", "/weft/v1/certificates", body, key=own.key, certificate=own.certificate
+        )
+        assert (status, "is not part of this mesh" in answer["message"]) == (403, True)
+        # It comes back with a token made for it.
+        (tmp_path / "again").mkdir()
+        again = await join(
+            control.url, await control.token(node=member.node), member.node, [], tmp_path / "again"
+        )
+        assert again.credential.key != own.key
+
 
 class TestDoors:
     async def test_the_bundle_is_public(self, control: Plane) -> None:
         status, answer = await ask(control, "GET", "/weft/v1/bundle")
         assert status == 200
-        assert answer == {"bundle": control.authority.bundle, "trustDomain": "cluster.local"}
+        assert answer["bundle"] == control.authority.bundle
+        assert answer["trustDomain"] == "cluster.local"
+        # The same in SPIFFE's form, for other trust domains.
+        assert read_bundle(json.dumps(answer).encode()) == (control.authority.bundle, REFRESH_HINT)
+        assert [key["use"] for key in answer["keys"]] == ["x509-svid", "jwt-svid"]
+        _, tokens = await ask(control, "GET", "/weft/v1/jwks")
+        assert [{**key, "use": "jwt-svid"} for key in tokens["keys"]] == answer["keys"][1:]
 
     @pytest.mark.parametrize(
         "body",
