@@ -154,6 +154,15 @@ class Rule(Shape):
     to: tuple[To, ...] | None = None
     when: tuple[WhenCondition, ...] | None = None
 
+    def flaws(self) -> Iterator[Flaw]:
+        """An empty list would mean everybody, or everything, where it looks like nobody."""
+        for field, items, meaning in (
+            ("from", self.from_, "every caller"),
+            ("to", self.to, "every operation"),
+        ):
+            if items is not None and not items:
+                yield Flaw((field,), f"{field} is empty", f"leave it out to mean {meaning}")
+
     @property
     def http_only(self) -> bool:
         """Whether nothing in it can be seen of a TCP connection; conditions do not count."""

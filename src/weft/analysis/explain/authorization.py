@@ -64,7 +64,7 @@ def judge(
             answer.say("authz", f"marked for the audit by {title}", cause)
         return None
     if allowed:
-        if name:
+        if cause is not None:
             _decided(name, answer)
             answer.say("authz", f"allowed by {title}", cause)
         return None
@@ -86,8 +86,10 @@ def logged(line: Mapping[str, Any], audits: Collection[str] = ()) -> dict[str, A
     details = f"{line.get('response_code_details') or line.get('connection_termination_details') or ''}"
     refusal = _REFUSAL.search(details)
     name = refusal[1] if refusal is not None else line.get("authz_policy")
-    if not isinstance(name, str) or name in audits or name in {"-", "none"}:
+    if not isinstance(name, str) or name in {*audits, "none"}:
         name = ""
+    if refusal is None and read_authorization_rule(name) is None:
+        name = ""  # another filter's
     policy, rule = parts(name)
     tried = [
         (_RESULTS[result], line.get(f"dry_run_{action}_policy"))
