@@ -138,7 +138,8 @@ def replay(
                 else:
                     click.echo(f"          {change.after.why or change.after.word}")
         words = f"{outcome.looked_at} flows, {outcome.requests} requests"
-        click.echo(f"{words}: {len(outcome.changes)} change" if outcome.changes else f"{words}: none changes")
+        changed = len(outcome.changes)
+        click.echo(f"{words}: {changed} would change" if changed else f"{words}: none would change")
     if outcome.changes:
         sys.exit(1)
 

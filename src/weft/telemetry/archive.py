@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -128,13 +129,13 @@ class Archive:
         spans: Sequence[Span],
         records: Sequence[tuple[int, str, str, str, Mapping[str, Any]]],
     ) -> None:
-        """Keep what was seen: counted flows, spans, single requests; in one transaction.
+        """Keep flows with their counts, spans, single requests, in one transaction; the oldest makes room.
 
         Raises:
             apsw.FullError: there is no room, on the disk or within the limit.
         """
         execute = self._database.execute
-        with self._database:
+        with self._transaction():
             for key in forgotten:
                 text = _key_text(key)
                 execute("DELETE FROM flow_hour WHERE flow = (SELECT id FROM flow WHERE key = ?)", (text,))
@@ -172,11 +173,26 @@ class Archive:
                 ((*start, _Encode(body)) for *start, body in records),
             )
 
+        while self.size() > _FULL * self._limits.disk_bytes and self.drop_oldest():
+            pass
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it or nothing. A database that is full has rolled back by itself."""
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            if not self._database.getautocommit():
+                self._database.execute("ROLLBACK")
+            raise
+
     def trim(self, now_ms: int) -> None:
-        """Let go of what is too old, too many, or too large."""
+        """Let go of what is too old or too many."""
         limits = self._limits
         hour = (now_ms - _ms(limits.flow_age)) // HOUR_MS
-        with self._database:
+        with self._transaction():
             self._database.execute("DELETE FROM flow_hour WHERE hour < ?", (hour,))
             for table, column, unit, age, most in (
                 ("span", "start", 1_000, limits.span_age, limits.spans),
@@ -190,15 +206,13 @@ class Archive:
                     f"(SELECT min(id) FROM {table} WHERE {column} >= ?), ?)",
                     ((now_ms - _ms(age)) * unit, newest + 1),
                 )
-        while self.size() > _FULL * limits.disk_bytes and self.drop_oldest():
-            pass
         with contextlib.suppress(apsw.BusyError):
             self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def drop_oldest(self) -> bool:
         """Make room: a tenth of the spans and of the records goes. False when there is none left."""
         dropped = False
-        with self._database:
+        with self._transaction():
             for table in ("span", "record"):
                 query = f"SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM {table}"  # noqa: S608
                 ((first, last),) = self.ask(query)

@@ -169,9 +169,15 @@ def describe(body: bytes) -> dict[str, Any]:
         "spanId": span.span_id.hex(),
         "parentId": span.parent_span_id.hex(),
         "name": harmless(span.name),
-        "kind": otlp_trace_v1.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
+        "kind": _word(otlp_trace_v1.Span.SpanKind, span.kind, "SPAN_KIND_"),
         "startUs": span.start_time_unix_nano // 1_000,
         "durationUs": max(0, (span.end_time_unix_nano - span.start_time_unix_nano) // 1_000),
-        "status": otlp_trace_v1.Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_").lower(),
+        "status": _word(otlp_trace_v1.Status.StatusCode, span.status.code, "STATUS_CODE_"),
         "attributes": _fields(span.attributes),
     }
+
+
+def _word(enum: Any, number: int, prefix: str) -> str:
+    """The name of a value; the number itself for one that is newer than we are, or made up."""
+    known = number in enum.values()
+    return str(enum.Name(number)).removeprefix(prefix).lower() if known else str(number)

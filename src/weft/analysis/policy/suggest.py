@@ -183,7 +183,7 @@ def _suggestion(target: _Target) -> Suggestion:
         if not rule["to"]:
             del rule["to"]
         written.append(rule)
-        words = f"{counts[key]} times, last {_day(newest[key])}"
+        words = f"{_times(counts[key])}, last {_day(newest[key])}"
         if missed[key]:
             words += f"; never answered well: {', '.join(dict.fromkeys(missed[key]))}"
         said.append(words)
@@ -264,6 +264,10 @@ def _name(flow: Observed) -> str:
     kept = "".join(char if char.isalnum() or char == "-" else "-" for char in flow.workload.lower())
     gateway = "gateway-" if flow.kind == "router" else ""
     return f"{_PREFIX}{gateway}{kept[:_MOST].strip('-')}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _day(time_ms: int) -> str:

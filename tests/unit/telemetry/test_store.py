@@ -1,0 +1,220 @@
+"""Messages are taken in, kept over a restart within their bounds, and answered about."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weft.protos import otlp_common_v1, otlp_logs_service_v1, otlp_trace_service_v1
+from weft.protos.octets import repaired
+from weft.spiffe import SpiffeId
+from weft.telemetry import otlp
+from weft.telemetry.answers import QUESTIONS
+from weft.telemetry.inquiry import TelemetryError, ask, serve_inquiries
+from weft.telemetry.intake import Intake
+from weft.telemetry.limits import Limits, Losses
+from weft.telemetry.store import Share, Store
+
+SENDER = SpiffeId("cluster.local", "default", "reviews")
+NODE = "sidecar~10.0.0.1~reviews-0.default~default.svc.cluster.local"
+NOW_MS = 1_800_000_000_000
+
+
+def _logs(count: int = 1, **fields: str) -> bytes:
+    request = otlp_logs_service_v1.ExportLogsServiceRequest()
+    resource = request.resource_logs.add()
+    for key, value in (("node_name", NODE), ("cluster_name", "reviews.default")):
+        resource.resource.attributes.append(_pair(key, value))
+    scope = resource.scope_logs.add()
+    for _ in range(count):
+        record = scope.log_records.add(time_unix_nano=NOW_MS * 1_000_000, trace_id=b"t" * 16)
+        said = {"method": "GET", "path": "/a", "code": "200", "port": "9080", "request_id": "r1", **fields}
+        record.attributes.extend(_pair(key, value) for key, value in said.items())
+    return request.SerializeToString()
+
+
+def _pair(key: str, value: str) -> otlp_common_v1.KeyValue:
+    return otlp_common_v1.KeyValue(key=key, value=otlp_common_v1.AnyValue(string_value=value))
+
+
+def _spans(*traces: bytes, size: int = 0) -> bytes:
+    request = otlp_trace_service_v1.ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    for trace in traces:
+        span = scope.spans.add(trace_id=trace, span_id=b"s" * 8, name="GET", start_time_unix_nano=1_000_000)
+        if size:
+            span.attributes.append(_pair("x", "x" * size))
+    return request.SerializeToString()
+
+
+def _store(path: Path, **limits: Any) -> Store:
+    return Store(path / "telemetry" / "t.db", Limits(**limits), now_ms=lambda: NOW_MS)
+
+
+async def _ask(store: Store, question: str, **parameters: str) -> dict[str, Any]:
+    return await QUESTIONS[question](store, parameters)
+
+
+async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.take_logs(_logs(3), SENDER)
+    store.take_traces(_spans(b"a" * 16), SENDER)
+    await store.close()
+    again = _store(tmp_path)
+    again.take_logs(_logs(2), SENDER)
+    (flow,) = (await _ask(again, "flows", since="1h"))["flows"]
+    assert (flow["count"], flow["workload"], flow["instance"], flow["account"]) == (
+        5, "reviews", "reviews-0", "reviews",
+    )  # fmt: skip
+    assert len((await _ask(again, "records", request="r1"))["records"]) == 5
+    (span,) = (await _ask(again, "trace", id=(b"a" * 16).hex()))["spans"]
+    assert (span["name"], span["namespace"]) == ("GET", "default")
+    await again.close()
+
+
+async def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.take_logs(_logs(), SENDER)
+    await store.flush()
+    directory = tmp_path / "telemetry"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()} == {0o600}
+    await store.close()
+
+
+async def test_a_file_that_is_no_database_is_begun_anew(tmp_path: Path) -> None:
+    (tmp_path / "telemetry").mkdir()
+    (tmp_path / "telemetry" / "t.db").write_bytes(b"rubbish" * 1000)
+    store = _store(tmp_path)
+    store.take_logs(_logs(), SENDER)
+    assert (await _ask(store, "flows"))["total"] == 1
+    await store.close()
+
+
+async def test_counts_are_of_the_time_asked_about(tmp_path: Path) -> None:
+    now = [NOW_MS - 10 * 3_600_000]
+    store = Store(tmp_path / "t.db", Limits(), now_ms=lambda: now[0])
+    store.take_logs(_logs(4), SENDER)  # told with a time in the future: it is now
+    now[0] = NOW_MS
+    store.take_logs(_logs(1), SENDER)
+    (flow,) = (await _ask(store, "flows", since="2h"))["flows"]
+    assert flow["count"] == 1
+    (flow,) = (await _ask(store, "flows"))["flows"]
+    assert flow["count"] == 5
+    await store.close()
+
+
+async def test_the_disk_is_bounded(tmp_path: Path) -> None:
+    most = 2 * 1024 * 1024
+    store = _store(tmp_path, disk_bytes=most, spans_per_second=1_000_000, span_age=timedelta(days=40_000))
+    for number in range(30):
+        store.take_traces(_spans(*(b"%08d%08d" % (number, at) for at in range(50)), size=4_000), SENDER)
+        await store.flush()
+    health = await _ask(store, "health")
+    assert health["received"]["spans"] == 1_500
+    assert health["diskBytes"] <= most
+    assert (tmp_path / "telemetry" / "t.db").stat().st_size <= most
+    newest = (await _ask(store, "trace", id=(b"%08d%08d" % (29, 49)).hex()))["spans"]
+    assert len(newest) == 1, "the oldest go"
+    store.take_logs(_logs(), SENDER)
+    assert (await _ask(store, "flows"))["total"] == 1
+    await store.close()
+
+
+async def test_the_identity_is_the_certificates(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.take_logs(_logs(node="x", namespace="kube-system", account="admin"), SENDER)
+    (flow,) = (await _ask(store, "flows"))["flows"]
+    assert (flow["namespace"], flow["account"]) == ("default", "reviews")
+    await store.close()
+
+
+async def test_bad_questions_are_refused(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    path = tmp_path / "s.sock"
+    async with serve_inquiries(path, store):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert (await ask(path, "flows", {}))["flows"] == []
+        for question, parameters, status in (
+            ("nothing", {}, 404),
+            ("flows", {"since": "soon"}, 400),
+            ("flows", {"since": "-1h"}, 400),
+            ("flows", {"limit": "many"}, 400),
+            ("trace", {"id": "zz"}, 400),
+        ):
+            with pytest.raises(TelemetryError) as refused:
+                await ask(path, question, parameters)
+            assert refused.value.status == status
+    with pytest.raises(TelemetryError) as gone:
+        await ask(path, "flows", {})
+    assert gone.value.status == 503
+    await store.close()
+
+
+async def test_what_does_not_fit_into_the_queue_is_counted() -> None:
+    losses, taken, done = Losses(), list[bytes](), asyncio.Event()
+    intake = Intake(10_000, losses)
+
+    def handle(message: bytes, _: SpiffeId) -> None:
+        if message == b"bad":
+            raise DecodeError
+        taken.append(message)
+        if len(taken) == 2:
+            done.set()
+
+    assert intake.offer(handle, b"x" * 5_000, SENDER)
+    assert not intake.offer(handle, b"x" * 5_000, SENDER)
+    assert intake.offer(handle, b"bad", SENDER)
+    assert intake.offer(handle, b"y", SENDER)
+    running = asyncio.create_task(intake.run())
+    async with asyncio.timeout(10):
+        await done.wait()
+    running.cancel()
+    assert (losses.refused_messages, losses.refused_bytes, losses.unreadable) == (1, 5_000, 1)
+    assert intake.held_bytes == 0
+
+
+def test_whole_traces_are_left_out_when_there_are_too_many() -> None:
+    now = [0.0]
+    share = Share(100, lambda: now[0])
+    traces = [bytes(12) + (number * 0x01010101 % 2**32).to_bytes(4) for number in range(256)]
+    for second in range(3):
+        now[0] = float(second)
+        kept = [trace for trace in traces for _ in range(4) if share.take(trace)]
+    assert 50 < len(kept) < 150, "about a tenth of 1,024 spans a second"
+    assert all(kept.count(trace) == 4 for trace in kept)
+
+
+def test_texts_that_are_none_lose_only_themselves() -> None:
+    body = _logs(2, user="PLACEHOLDER")
+    broken = body.replace(b"PLACEHOLDER", b"\xff\xfe\x1b[31m\xc2\x9bXY")
+    with pytest.raises(DecodeError):
+        otlp_logs_service_v1.ExportLogsServiceRequest.FromString(broken)
+    first, second = otlp.reports(broken, SENDER, NOW_MS)
+    assert first.fields["user"] == second.fields["user"] == "\ufffd\ufffd\ufffd[31m\ufffdXY"
+    assert (first.fields["path"], first.trace) == ("/a", "74" * 16)
+
+
+@given(st.binary(max_size=300))
+def test_rubbish_is_refused_and_nothing_else(body: bytes) -> None:
+    try:
+        found = otlp.reports(body, SENDER, NOW_MS)
+    except DecodeError:
+        return
+    assert all(text.isprintable() for one in found for text in one.fields.values())
+
+
+def test_repairing_keeps_what_is_well() -> None:
+    body = _logs(3)
+    name = "opentelemetry.proto.collector.logs.v1.ExportLogsServiceRequest"
+    kind = otlp_logs_service_v1.ExportLogsServiceRequest
+    assert kind.FromString(repaired(body, name)) == kind.FromString(body)
+    assert repaired(_spans(b"\xff" * 16), name.replace("Logs", "Trace").replace("logs", "trace")), "ids stay"
