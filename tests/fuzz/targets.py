@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from weft import ir
 from weft.compile.problems import problems_of
 from weft.compile.proxy import compile_proxy
@@ -19,10 +21,12 @@ from weft.compile.world import World
 from weft.control.api.app import create_app
 from weft.control.api.objects import Objects
 from weft.control.api.subject import Subject
+from weft.control.key_server import FetchError, public_keys
 from weft.emit.bundle import emit
 from weft.errors import WeftError
 from weft.identity.ca import Authority
 from weft.identity.join import JoinToken
+from weft.identity.jwt import SvidError, verify
 from weft.identity.server import EnrollRequest, SignRequest, caller_of
 from weft.instance import Instance
 from weft.model.jwks import key_set, private_keys
@@ -30,9 +34,11 @@ from weft.model.parse import parse, unwrap
 from weft.model.resource import Resource
 from weft.names import ProxyName
 from weft.node.resolve import Names, parse_question, refuse
+from weft.node.workloadapi.messages import read_jwt_request, read_validate_request
 from weft.protos import discovery_v3
 from weft.spiffe import AdminId, NodeId, SpiffeId
 from weft.store.sqlite import SqliteStore
+from weft.telemetry.otlp import describe, reports, spans
 from weft.xds.connection import StreamError, node, request
 from weft.xds.connection import parse as parse_request
 from weft.xds.messages import ProtocolError, Snapshot
@@ -174,6 +180,37 @@ def jwks(data: bytes) -> None:
         list(private_keys(text))
 
 
+def keys(data: bytes) -> None:
+    """What an issuer's server answers, of which proxies get the public keys."""
+    with suppress(FetchError):
+        assert not key_set(public_keys(data))
+
+
+def svid(data: bytes) -> None:
+    """A JWT-SVID that an application was shown."""
+    key = {"kid": "k", "kty": "EC", "crv": "P-256", "alg": "ES256", "x": "A" * 43, "y": "A" * 43}
+    with suppress(SvidError):
+        verify(data.decode(errors="replace"), "web", {"cluster.local": [key]}, now=_NOW)
+
+
+def workload_api(data: bytes) -> None:
+    """What an application asks of the Workload API."""
+    for read in (read_jwt_request, read_validate_request):
+        with suppress(ValueError):
+            read(data)
+
+
+def otlp(data: bytes) -> None:
+    """Access logs and spans that a proxy reports."""
+    reporter = SpiffeId("cluster.local", "default", "web")
+    with suppress(DecodeError):
+        for report in reports(data, reporter, 1_700_000_000_000):
+            assert report.time_ms <= 1_700_000_000_000
+    with suppress(DecodeError):
+        for span in spans(data, reporter, lambda _: True):
+            describe(span.body)
+
+
 class _Api:
     """The control plane's API over a store of its own, called without a socket."""
 
@@ -234,5 +271,8 @@ def api(data: bytes) -> None:
 
 TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
-    for target in (api, certificate, configuration, csr, dns, instance, jwks, tokens, xds, yaml)
-}
+    for target in (
+        api, certificate, configuration, csr, dns, instance, jwks, keys, otlp, svid, tokens, workload_api,
+        xds, yaml,
+    )
+}  # fmt: skip
