@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from weft.analysis.finding import Finding
     from weft.model.resource import Key, Resource
 
-PASSED: Final = "PassedAnalysis"
 _LEVELS: Final = {Severity.ERROR: "ERROR", Severity.WARNING: "WARNING", Severity.INFO: "INFO"}
 
 
@@ -28,12 +27,12 @@ def analysed(resources: Iterable[Resource], findings: Iterable[Finding]) -> Mapp
 
 
 def _status(resource: Resource, findings: list[Finding]) -> dict[str, Any]:
-    from weft.compile.gatewayapi.conditions import LONGEST
+    from weft.compile.gatewayapi.conditions import ANALYSED, LONGEST
 
     failed = any(finding.level is Severity.ERROR for finding in findings)
     generation = resource.metadata.generation or 1
     condition = {
-        "type": PASSED,
+        "type": ANALYSED,
         "status": str(not failed),
         "reason": "ErrorsFound" if failed else "NoErrorsFound",
         "message": "; ".join(f"{finding.code}: {finding.message}" for finding in findings)[:LONGEST],

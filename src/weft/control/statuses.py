@@ -28,6 +28,7 @@ from weft.compile.istio.status import authentication_statuses, entry_statuses
 from weft.compile.world import World
 from weft.control.entry import DRAINING, PROXY_ANNOTATION, stamp
 from weft.control.status import Status
+from weft.control.verdicts import Findings, blamed, findings_of, judged, verdicts
 from weft.model.catalog import GATEWAY_API, by_id
 from weft.model.gateway import Gateway
 from weft.model.listener_set import ListenerSet
@@ -141,6 +142,10 @@ class Statuses:
         self._made_of: tuple[object, ...] = ()
         self._said: dict[Key, _Said] = {}
         self._breath = 0.0
+        self._status = status
+        self._refusing: set[str] = set()
+        self._looked_at: World | None = None
+        self._found: Findings = {}
         status.listen(self._progressed)
         status.proxies.listen(self._came_or_went)
 
@@ -151,11 +156,14 @@ class Statuses:
         self._wake.set()
 
     def _progressed(self, connection: Connection) -> None:
-        if connection.peer.identity.name.kind == _ROUTER:
+        refuses = any(True for _ in connection.stream.rejected())
+        if refuses or connection.peer.identity.name.kind == _ROUTER or connection.proxy in self._refusing:
+            (self._refusing.add if refuses else self._refusing.discard)(connection.proxy)
             self._wake.set()
 
     def _came_or_went(self, proxy: str) -> None:
-        if proxy.startswith(_ROUTER):
+        if proxy.startswith(_ROUTER) or proxy in self._refusing:
+            self._refusing.discard(proxy)
             self._wake.set()
 
     async def run(self) -> None:
@@ -181,18 +189,24 @@ class Statuses:
             self._entries, self._running = entries, _Running.of(entries.values())
         waiting = await self._late(facts)
         policies, key_sets = world.all(RequestAuthentication), world.key_sets or {}
+        if self._looked_at is not world:
+            self._found = await findings_of(world, self._breathe)
+            self._looked_at = world
+        found, refused = self._found, dict(blamed(self._status.rejections()))
         made_of = (
             facts, self._running, waiting, world.all(Workload), world.all(ServiceEntry), world.vips,
-            policies, key_sets,
+            policies, key_sets, dict(found), refused, *map(id, judged(world)),
         )  # fmt: skip
         if _same(made_of, self._made_of):
             return
         said: dict[Key, _Said] = {}
-        found = each_status(facts, GATEWAY_CONTROLLER, self._running.addresses, waiting)
-        istio = chain(
-            entry_statuses(world.all(ServiceEntry), world.vips), authentication_statuses(policies, key_sets)
+        by_api = each_status(facts, GATEWAY_CONTROLLER, self._running.addresses, waiting)
+        istio = _together(
+            entry_statuses(world.all(ServiceEntry), world.vips),
+            authentication_statuses(policies, key_sets),
+            verdicts(world, found, refused),
         )
-        for key, status in chain(found, istio, _workloads(world, self._running)):
+        for key, status in chain(by_api, istio, _workloads(world, self._running)):
             wanted = _wanted(world, key, status)
             if wanted is not None:
                 said[key] = wanted
@@ -261,6 +275,16 @@ class Statuses:
                 return
             return
         _log.warning("%s changes all the time: its status stays as it is", key)
+
+
+def _together(*parts: Iterable[tuple[Key, Wire]]) -> Iterator[tuple[Key, Wire]]:
+    """One status a resource, of all that is said of it; conditions add up."""
+    said: dict[Key, Wire] = {}
+    for key, status in chain(*parts):
+        known = said.get(key, {})
+        both = [*known.get("conditions", ()), *status.get("conditions", ())]
+        said[key] = {**known, **status, **({"conditions": both} if both else {})}
+    yield from said.items()
 
 
 def _successor(stored: Stored, wanted: _Said, now: str, controllers: frozenset[str]) -> Put | None:

@@ -11,6 +11,8 @@ from weft.model.resource import Metadata
 Status = dict[str, Any]
 
 KEYS_FETCHED: Final = "KeysFetched"
+ANALYSED: Final = "PassedAnalysis"
+"""Istio's: what is found in a resource holds no error."""
 
 # Types that are weft's to set and to take away; conditions of any other type belong to somebody else.
 _OURS: Final = frozenset(
@@ -19,6 +21,7 @@ _OURS: Final = frozenset(
         "Conflicted",
         "InsecureFrontendValidationMode",
         KEYS_FETCHED,
+        ANALYSED,
         "OverlappingTLSConfig",
         "PartiallyInvalid",
         "Programmed",
@@ -36,6 +39,7 @@ _FIELDS: Final = frozenset(
         "listeners",
         "parents",
         "supportedFeatures",
+        "validationMessages",
     }
 )
 # Entries that several controllers write side by side, and what tells those of one controller apart.
