@@ -8,7 +8,7 @@ from typing import Final
 from weft.compile.destinations import Targets
 from weft.compile.gatewayapi import gateway_flaws
 from weft.compile.gatewayapi.flaws import all_problems
-from weft.compile.istio import custom_policy, delegate, flaws, rule_flaws
+from weft.compile.istio import authorization_flaws, custom_policy, delegate, flaws, rule_flaws
 from weft.compile.istio.annotation_flaws import annotation_problems
 from weft.compile.istio.request_authentication import key_problems
 from weft.compile.istio.request_match import claim_path
@@ -58,6 +58,7 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     policies = world.all(RequestAuthentication)
     refused += memo(key_problems, policies, world.key_sets) if policies else ()
     asking = world.all(AuthorizationPolicy)
+    refused += memo(authorization_flaws.problems, asking)
     refused += memo(custom_policy.problems, asking, settings, world.services, memo)
     noted = (world.all(Workload), world.all(WorkloadGroup), world.all(ApiGateway))
     refused += memo(annotation_problems, *noted)

@@ -247,3 +247,27 @@ def test_gateways_by_name_and_by_label() -> None:
     assert [names(stage.enforced) for stage in chain.handler.authorization] == [
         [rule("attached"), rule("labelled")]
     ]
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ("{targetRefs: [{kind: Service, name: web}]}", "spec.targetRefs[0]"),
+        ("{targetRef: {group: gateway.networking.k8s.io, kind: GatewayClass, name: weft}}", "spec.targetRef"),
+        ("{rules: [{to: [{operation: {paths: [/a, '/b c']}}]}]}", "spec.rules[0].to[0].operation.paths[1]"),
+        ("{rules: [{to: [{operation: {paths: [//a]}}]}]}", "spec.rules[0].to[0].operation.paths[0]"),
+        (
+            "{action: DENY, rules: [{to: [{operation: {ports: ['80'], paths: ['/b c'], notPaths: [/é]}}]}]}",
+            "spec.rules[0].to[0].operation.notPaths[0]",
+        ),
+        (
+            "{rules: [{when: [{key: 'request.auth.claims[a][]', values: [b]}]}]}",
+            "spec.rules[0].when[0].key",
+        ),
+        (ATTACHED % "edge", ""),
+        ("{rules: [{to: [{operation: {paths: ['/caf%C3%A9', '/u/{*}/x', '/v/{**}', '*.css', '*']}}]}]}", ""),
+    ],
+)  # fmt: skip
+def test_what_has_no_effect_is_told(spec: str, path: str) -> None:
+    _, problems = compile_proxy(world(policy("a", spec=spec)), identity(WEB))
+    assert [problem.path for problem in problems] == ([path] if path else [])
