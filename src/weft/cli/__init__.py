@@ -29,6 +29,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "diff": ("weft.cli.diff:diff", "What apply would change"),
         "validate": ("weft.cli.validate:validate", "Check files without a mesh"),
         "token": ("weft.cli.token:token", "Join tokens for nodes"),
+        "user": ("weft.cli.user:user", "Who else may use the API"),
         "nodes": ("weft.cli.hosts:nodes", "Hosts of the mesh: list, remove"),
         "ca": ("weft.cli.ca:ca", "Roots and certificates: replace, revoke, list"),
     },
@@ -47,6 +48,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "echo": ("weft.cli.echo:echo", "A test backend that answers what it was asked"),
     },
     "Keep house": {
+        "audit": ("weft.cli.audit:audit", "Who did what, and what was refused"),
         "clean": ("weft.cli.clean:clean", "Remove what a crash left behind"),
         "completion": ("weft.cli.completion:completion", "Completion script for a shell"),
         "version": ("weft.cli.version:version", "Versions of weft, Envoy and Python"),

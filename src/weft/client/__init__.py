@@ -4,6 +4,7 @@ It knows paths and JSON, no models: whoever must stay light can import it.
 """
 
 from weft.client.api import ApiClient, RefusedError, Resource, WatchEvent
-from weft.client.locate import Server, locate
+from weft.client.locate import locate
+from weft.client.server import Server
 
 __all__ = ["ApiClient", "RefusedError", "Resource", "Server", "WatchEvent", "locate"]

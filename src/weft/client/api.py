@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any, Final, Self
 import aiohttp
 import msgspec
 
-from weft.client.locate import HOW_TO_START, Server
+from weft.client.locate import HOW_TO_START
+from weft.client.server import Server
 from weft.errors import Problem, Severity, WeftError
 
 Wire = dict[str, Any]
@@ -72,7 +74,9 @@ class RefusedError(WeftError):
 
     def __init__(self, code: int, status: Wire) -> None:
         hints = {
-            401: "use the socket of the mesh as its owner, or give a client certificate",
+            401: "use the socket of the mesh as its owner, or a kubeconfig: --server FILE",
+            403: "see what you may: kubectl auth can-i --list; an administrator may give you a role",
+            429: "try again in a moment",
             410: "list again",
             503: "the control plane is starting or stopping: try again",
         }
@@ -95,6 +99,7 @@ class ApiClient:
             connector = aiohttp.TCPConnector(ssl=_tls(server))
         timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
         self._session = aiohttp.ClientSession(
+            headers={"authorization": f"Bearer {server.token}"} if server.token else None,
             connector=connector, timeout=timeout, read_bufsize=_LINE_BYTES, max_line_size=65536,
             max_field_size=65536,
         )  # fmt: skip
@@ -255,14 +260,28 @@ def _decode(text: bytes) -> Any:
 def _tls(server: Server) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=str(server.ca_file) if server.ca_file else None)
+        if server.ca_data:
+            context = ssl.create_default_context(cadata=server.ca_data.decode())
         if server.certificate_file is not None:
             context.load_cert_chain(server.certificate_file, server.key_file)
-    except (OSError, ssl.SSLError) as error:
+        elif server.certificate_data:
+            _load(context, server.certificate_data + b"\n" + server.key_data)
+    except (OSError, ValueError) as error:
         raise WeftError(
             f"the credentials for {server} cannot be read: {error}",
-            hint="set WEFT_CA_FILE, WEFT_CERT_FILE and WEFT_KEY_FILE to PEM files",
+            hint="set WEFT_CA_FILE, WEFT_CERT_FILE and WEFT_KEY_FILE to PEM files, or give a kubeconfig",
         ) from error
     return context
+
+
+def _load(context: ssl.SSLContext, pem: bytes) -> None:
+    """OpenSSL's Python binding reads keys from files only; this one is in memory."""
+    descriptor = os.memfd_create("weft-client-key", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, pem)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _group_resources(group: Wire) -> list[Resource]:

@@ -5,30 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from weft.client.server import Server
 from weft.errors import UsageError, WeftError
 
 SERVER_VARIABLE: Final = "WEFT_SERVER"
 RUNTIME_VARIABLE: Final = "WEFT_RUNTIME_DIR"
 SOCKET_NAME: Final = "api.sock"
 HOW_TO_START: Final = "start one: weft up FILE… (this machine) or weft control-plane"
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where the API answers: a Unix socket, or an ``https://`` address with its credentials in PEM files."""
-
-    url: str = ""
-    socket_path: Path | None = None
-    ca_file: Path | None = None
-    certificate_file: Path | None = None
-    key_file: Path | None = None
-
-    def __str__(self) -> str:
-        return str(self.socket_path or self.url)
 
 
 def runtime_directories(environ: Mapping[str, str], uid: int) -> tuple[Path, ...]:
@@ -48,8 +34,8 @@ def locate(
     Of the last only a socket that the caller or root made, unless its directory is named: in /tmp anybody
     may make one.
 
-    A server is ``https://host:15017`` (with ``WEFT_CA_FILE``, ``WEFT_CERT_FILE`` and ``WEFT_KEY_FILE``)
-    or a socket's path.
+    A server is ``https://host:15017`` (with ``WEFT_CA_FILE``, and ``WEFT_CERT_FILE`` and ``WEFT_KEY_FILE``
+    or ``WEFT_TOKEN_FILE``), the path of a kubeconfig, or a socket's path.
 
     Raises:
         UsageError: for another form, or when several meshes run here.
@@ -81,19 +67,34 @@ def locate(
 
 def _parse(text: str, environ: Mapping[str, str]) -> Server:
     if text.startswith("https://"):
-        files = [
+        ca, certificate, key = (
             Path(environ[name]) if name in environ else None
             for name in ("WEFT_CA_FILE", "WEFT_CERT_FILE", "WEFT_KEY_FILE")
-        ]
-        return Server(text.rstrip("/"), None, *files)
+        )
+        return Server(text.rstrip("/"), None, ca, certificate, key, token=_token(environ))
     if text.startswith("http://"):
         raise UsageError(f"{text} is not encrypted", hint="write https://, or the path of the Unix socket")
     path = Path(text.removeprefix("unix://"))
     if path.is_dir():
         path = path / SOCKET_NAME
+    if path.is_file() and path.stat().st_size:
+        from weft.client.kubeconfig import read_kubeconfig
+
+        return read_kubeconfig(path)
     if not path.exists():
         raise WeftError(f"no control plane listens on {path}", hint=HOW_TO_START)
     return Server(socket_path=path)
+
+
+def _token(environ: Mapping[str, str]) -> str:
+    """Read from a file: the environment of a process is no place for it."""
+    name = environ.get("WEFT_TOKEN_FILE")
+    if not name:
+        return ""
+    try:
+        return Path(name).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeftError(f"WEFT_TOKEN_FILE cannot be read: {error}") from error
 
 
 def state_directory(environ: Mapping[str, str], uid: int) -> Path:

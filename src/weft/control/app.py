@@ -38,6 +38,7 @@ from weft.control.chain import NAME
 from weft.control.credentials import ADMIN_LIFETIME, Credentials
 from weft.control.entry import ENTRY_KIND, PROXY_ANNOTATION
 from weft.control.federation import Federation
+from weft.control.handover import Handover, OwnAuthority
 from weft.control.key_server import KeyServer
 from weft.control.keysets import KeyFetcher
 from weft.control.names import names
@@ -57,7 +58,7 @@ from weft.control.telemetry import TelemetryProcess
 from weft.control.users import UserRoutes
 from weft.errors import WeftError
 from weft.identity.ca import WORKLOAD_LIFETIME
-from weft.identity.custody import Custody, read_authority
+from weft.identity.custody import Custody
 from weft.identity.jwt_issuer import JwtIssuer
 from weft.identity.ledger import Ledger
 from weft.identity.nodes import Nodes
@@ -81,15 +82,6 @@ API_SOCKET: Final = "api.sock"
 AUDIT_LOG: Final = NAME
 KUBECONFIG: Final = "kubeconfig"
 _DRAIN_S: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnAuthority:
-    """PEM files of an authority that the operator brings: its key, its chain, the roots to trust."""
-
-    key: Path
-    chain: Path
-    roots: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +220,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         authority_routes = AuthorityRoutes(
             trustee, issuer, nodes, registry.instances, store.private("authority-request"), audit.access
         )
+        authority_routes.doubts.append(federation.doubts)
         trustee.members = authority_routes.members
         nodes.sequence = lambda: trustee.state.sequence
         trustee.told += [
@@ -237,7 +230,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             lambda: pipeline.take_epoch(trustee.ledger.epoch),
         ]
         proxy_routes = ProxyRoutes(status, config, nodes.ask)
-        user_routes = UserRoutes(users, lambda: trustee.authority, _now, audit.access)
+        user_routes = UserRoutes(users, lambda: trustee.authority, _now, audit.access, addresses)
         telemetry = TelemetryProcess(
             address=_url_host(options.listen),
             port=options.telemetry_port,
@@ -316,6 +309,10 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 stop=stop,
             )
         )
+        if (own := options.own_authority) is not None:
+            handover = Handover(trustee, own)
+            authority_routes.doubts.append(handover.doubts)
+            running.append(tasks.create_task(handover.run(), name="handover"))
         if options.config is not None:
             running.append(
                 tasks.create_task(sources.follow(objects, options.config, stop=stop), name="directory")
@@ -381,12 +378,10 @@ def _make_runtime(path: Path) -> None:
 
 
 async def _trustee(options: ControlOptions, store: SqliteStore) -> Trustee:
-    given, domain = None, options.trust_domain
-    if (own := options.own_authority) is not None:
-        given = read_authority(own.key, own.chain, own.roots, now=_now(), trust_domain=domain)
+    own, domain = options.own_authority, options.trust_domain
     ledger = await Ledger(store.private("issued"), store.private("revoked"), _now).open()
     custody = Custody(store.private("authority"), _now, trust_domain=domain)
-    return await Trustee.open(custody, ledger, _now, given)
+    return await Trustee.open(custody, ledger, _now, own.read(_now(), domain) if own else None)
 
 
 def _asked(connection: HTTPConnection, listen: str) -> str:

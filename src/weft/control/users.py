@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cryptography import x509
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from weft.control.api.permission import Access
 from weft.control.api.rules import Ask
 from weft.control.nodes import Recorded, answer, body_of
+from weft.control.nodesession import Addresses
 from weft.errors import WeftError
 from weft.identity.ca import Authority
 from weft.identity.server import Refused
@@ -36,11 +37,13 @@ class UserRoutes:
         authority: Callable[[], Authority],
         clock: Callable[[], datetime],
         recorded: Recorded = lambda event, access, about: None,
+        addresses: Callable[[HTTPConnection], Addresses] | None = None,
     ) -> None:
         self._users = users
         self._authority = authority
         self._clock = clock
         self._recorded = recorded
+        self._addresses = addresses
 
     def routes(self) -> list[BaseRoute]:
         """For the API's application."""
@@ -81,7 +84,9 @@ class UserRoutes:
                 name, serial, groups=groups, lifetime=lifetime, audiences=audiences
             )
             answer = {"certificate": chain}
-        return JSONResponse({**answer, "bundle": authority.bundle, **self._shown(made)}, status_code=201)
+        api = self._addresses(request).api if self._addresses is not None else ""
+        about = {"bundle": authority.bundle, "server": api}
+        return JSONResponse({**answer, **about, **self._shown(made)}, status_code=201)
 
     async def _revoke(self, request: Request) -> Response:
         access: Access = request.state.access

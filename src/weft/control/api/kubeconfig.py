@@ -11,13 +11,22 @@ from weft.errors import WeftError
 
 
 def kubeconfig(
-    *, server: str, ca: bytes, certificate: bytes, key: bytes, name: str = "weft", namespace: str = "default"
-) -> str:
-    """The file's text (JSON, which is YAML). ``server`` is ``https://host:15017``, the rest is PEM."""
+    *, server: str, ca: bytes, certificate: bytes = b"", key: bytes = b"", token: str = "",
+    user: str = "admin", name: str = "weft", namespace: str = "default",
+) -> str:  # fmt: skip
+    """The file's text (JSON, which is YAML). ``server`` is ``https://host:15017``, the rest is PEM.
+
+    The user proves itself by certificate and key, or by the token.
+    """
+    credential: dict[str, str]
 
     def data(pem: bytes) -> str:
         return base64.b64encode(pem).decode()
 
+    if token:
+        credential = {"token": token}
+    else:
+        credential = {"client-certificate-data": data(certificate), "client-key-data": data(key)}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -25,13 +34,10 @@ def kubeconfig(
             {"name": name, "cluster": {"server": server, "certificate-authority-data": data(ca)}},
         ],
         "users": [
-            {
-                "name": "admin",
-                "user": {"client-certificate-data": data(certificate), "client-key-data": data(key)},
-            }
+            {"name": user, "user": credential},
         ],
         "contexts": [
-            {"name": name, "context": {"cluster": name, "user": "admin", "namespace": namespace}},
+            {"name": name, "context": {"cluster": name, "user": user, "namespace": namespace}},
         ],
         "current-context": name,
     }
