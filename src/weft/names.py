@@ -158,11 +158,6 @@ def table_name(text: str) -> str:
     return text.partition("~")[0]
 
 
-def authority_of(cluster: str) -> str:
-    """What a gRPC service behind a cluster is called in requests: ``|`` may not stand there."""
-    return cluster.replace("|", "_.")
-
-
 def outbound_sni(host: str, port: int, subset: str = "") -> str:
     """``outbound_.9080_.v1_.reviews.default.svc.cluster.local``."""
     return f"outbound_.{port}_.{subset}_.{host}"

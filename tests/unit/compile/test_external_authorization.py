@@ -69,7 +69,7 @@ def test_istios_defaults_hold() -> None:
     assert one.authorizer == ir.Authorizer(
         name="a",
         cluster=f"outbound|9000||{HOST}",
-        host=f"outbound_.9000_._.{HOST}",
+        host=HOST,
         protocol=ir.AuthorizerProtocol.GRPC,
         timeout=timedelta(seconds=600),
     )

@@ -13,6 +13,7 @@ from weft import ir
 from weft.compile.gatewayapi.rivals import settled
 from weft.compile.proxy import compile_proxy
 from weft.model.resource import Key
+from weft.names import table_name
 
 NODE, LABELS = "router~10.0.0.3~edge-1.default", {"gateway.networking.k8s.io/gateway-name": "edge"}
 WEB, API = service("web", 80), service("api", 80)
@@ -40,7 +41,8 @@ spec:
 
 
 def made(*texts: str, at: str = "*") -> tuple[ir.Route, ...]:
-    return host(table(proxy(world(WEB, API, GATEWAY, *texts), NODE, labels=LABELS), "http.80"), at).routes
+    of = proxy(world(WEB, API, GATEWAY, *texts), NODE, labels=LABELS)
+    return host(next(one for one in of.routes if table_name(one.name) == "http.80"), at).routes
 
 
 def routes(rules: str, kind: str = "HTTPRoute") -> tuple[ir.Route, ...]:

@@ -10,7 +10,7 @@ from typing import Final
 from weft import ir
 from weft.compile.gatewayapi.backends import UNKNOWN, Backends
 from weft.model.http_route import HTTPExternalAuthFilter
-from weft.names import ClusterName, authority_of
+from weft.names import ClusterName
 
 # The specification has no limit; somebody who never answers must not hold requests for ever.
 _TIMEOUT: Final = timedelta(seconds=10)
@@ -33,16 +33,16 @@ def authorizers_of(
 def _authorizer(rule: HTTPExternalAuthFilter, cluster: str) -> ir.Authorizer:
     """Equal filters are one authorizer, whichever routes have them: the name is made of what they say."""
     reached = ClusterName.parse(cluster)
-    place = f"{reached.host}:{reached.port}" if reached is not None else cluster
+    host, port = (reached.host, reached.port) if reached is not None else (cluster, 0)
     digest = hashlib.sha256(rule.model_dump_json(exclude={"backend_ref"}).encode()).hexdigest()[:8]
     http, grpc = rule.http, rule.grpc
     shown = (http.allowed_headers if http else None) or (grpc.allowed_headers if grpc else None) or ()
     copied = (http.allowed_response_headers if http else None) or ()
     size = rule.forward_body.max_size if rule.forward_body is not None else None
     return ir.Authorizer(
-        name=f"{place}-{digest}",
+        name=f"{host}:{port}-{digest}",
         cluster=cluster,
-        host=authority_of(cluster) if rule.protocol == "GRPC" else place,
+        host=host,
         protocol=ir.AuthorizerProtocol(rule.protocol.lower()),
         timeout=_TIMEOUT,
         path_prefix=_prefix(http.path) if http is not None and http.path else "",

@@ -23,7 +23,7 @@ from weft.model.extension_provider import (
     ExtensionProvider,
     status_of,
 )
-from weft.names import authority_of, outbound_cluster
+from weft.names import outbound_cluster
 
 Providers = tuple[ExtensionProvider, ...]
 
@@ -105,7 +105,7 @@ def _authorizer(name: str, spec: _Spec, service: Service) -> ir.Authorizer:
     common = ir.Authorizer(
         name=name,
         cluster=cluster,
-        host=authority_of(cluster),
+        host=host,
         protocol=ir.AuthorizerProtocol.GRPC,
         timeout=spec.timeout if spec.timeout is not None else _TIMEOUT,
         body=_body(spec.include_request_body_in_check),
@@ -117,7 +117,6 @@ def _authorizer(name: str, spec: _Spec, service: Service) -> ir.Authorizer:
         return common
     return replace(
         common,
-        host=host,
         protocol=ir.AuthorizerProtocol.HTTP,
         path_prefix=spec.path_prefix or "",
         headers=_names(spec.include_request_headers_in_check or spec.include_headers_in_check or ()),
