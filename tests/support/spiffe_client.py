@@ -7,7 +7,6 @@ Each line of standard input is a request in JSON, answered by one line on standa
 - ``{"jwt": [AUDIENCE…], "subject": ID?}`` -> ``{"token", "id", "audience"}``
 - ``{"keys": true}`` -> ``{"keys": {domain: [kid]}}``
 - ``{"validate": TOKEN, "audience": AUDIENCE}`` -> ``{"id", "claims"}``
-- ``{"watch": COUNT}`` -> ``{"serials": [serial]}`` of so many updates, the first of them at once
 - ``{"raw": METHOD, "metadata": [[NAME, VALUE]]}`` -> ``{"bytes": N}``
 - ``{"follow": METHOD, "metadata": …}`` -> a line ``{"bytes": N}`` for each message, until the call ends
 
@@ -18,7 +17,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from typing import Any
 
 # pem, which spiffe uses, takes along a pyOpenSSL of the system that does not fit this cryptography.
@@ -34,22 +32,6 @@ _TIMEOUT_S = 20.0
 def roots(bundles: Any) -> dict[str, int]:
     """How many roots each trust domain has."""
     return {bundle.trust_domain.name: len(bundle.x509_authorities) for bundle in bundles.bundles}
-
-
-def watch(client: WorkloadApiClient, count: int) -> dict[str, Any]:
-    """The serial numbers of the first updates."""
-    serials: list[str] = []
-    enough = threading.Event()
-
-    def updated(context: Any) -> None:
-        serials.append(f"{context.default_svid.leaf.serial_number:x}")
-        if len(serials) >= count:
-            enough.set()
-
-    handle = client.stream_x509_contexts(on_success=updated, on_error=lambda error: enough.set())
-    enough.wait(_TIMEOUT_S)
-    handle.cancel()
-    return {"serials": serials}
 
 
 def say(told: dict[str, Any]) -> None:
@@ -91,8 +73,6 @@ def answer(client: WorkloadApiClient, path: str, asked: dict[str, Any]) -> dict[
         case {"validate": token}:
             believed = client.validate_jwt_svid(token, asked["audience"], timeout=_TIMEOUT_S)
             return {"id": str(believed.spiffe_id), "audience": sorted(believed.audience)}
-        case {"watch": count}:
-            return watch(client, count)
         case {"follow": method}:
             return raw(path, method, asked.get("metadata") or [], follow=True)
         case {"raw": method}:

@@ -2,46 +2,106 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
 import struct
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 from weft.errors import UsageError, WeftError
 
 _UCRED = struct.Struct("3i")
+# <asm-generic/socket.h>, since Linux 6.5; Python does not name it.
+_SO_PEERPIDFD: Final = 77
 _FIRST_FREE_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+class Held:
+    """The process at the other end of a Unix socket, held so that its pid cannot become another's unnoticed.
+
+    Whoever connects may hand the connection on and end; what is then read of its pid is somebody else's.
+    """
+
+    def __init__(self, peer: socket.socket) -> None:
+        self.pid, self.uid, self.gid = _UCRED.unpack(
+            peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        )
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):
+            self._descriptor = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+            return
+        # Before Linux 6.5: a pid that was given again between its connect() and now is not noticed.
+        with contextlib.suppress(OSError):
+            self._descriptor = os.pidfd_open(self.pid)
+
+    def alive(self) -> bool:
+        """Whether the process that connected still runs: then what was read of its pid was its own."""
+        if self._descriptor is None:
+            return False
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return not poll.poll(0)
+
+    def close(self) -> None:
+        """Let go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The process at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
+    """Who is at the other end of a Unix socket, as the kernel says (unix(7)): when it connected, not later.
+
+    ``unit``: of the system's systemd, from its cgroup; empty when there is none. ``groups``: further ones.
+    Neither is looked for where nothing depends on it.
+    """
 
     pid: int
     uid: int
     gid: int
+    unit: str = ""
+    groups: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, peer: socket.socket) -> Self:
         """Ask the kernel."""
-        return cls(*_UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+        held = Held(peer)
+        try:
+            made = cls(held.pid, held.uid, held.gid)
+            if made.trusted:
+                return made
+            found = replace(made, unit=_unit(held.pid), groups=_groups(held.pid))
+            return found if held.alive() else made
+        finally:
+            held.close()
 
     @property
     def trusted(self) -> bool:
         """Root, or the user that the node itself runs as."""
         return self.uid in {0, os.geteuid()}
 
-    def unit(self) -> str:
-        """The unit of the system's systemd it belongs to, from its cgroup; empty when there is none."""
-        try:
-            text = Path(f"/proc/{self.pid}/cgroup").read_text()
-        except OSError:
-            return ""
-        return unit_of(text)
+
+def _unit(pid: int) -> str:
+    try:
+        return unit_of(Path(f"/proc/{pid}/cgroup").read_text())
+    except OSError:
+        return ""
+
+
+def _groups(pid: int) -> frozenset[int]:
+    """The supplementary groups of a process (proc(5))."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return frozenset()
+    lines = (line.removeprefix("Groups:") for line in text.splitlines() if line.startswith("Groups:"))
+    return frozenset(int(gid) for line in lines for gid in line.split())
 
 
 def unit_of(cgroup: str) -> str:
@@ -74,8 +134,8 @@ class Claim:
         """Whether this claim covers the caller and what it wants."""
         return (
             self.uid in {None, caller.uid}
-            and self.gid in {None, caller.gid}
-            and (self.unit is None or self.unit == caller.unit())
+            and (self.gid is None or self.gid == caller.gid or self.gid in caller.groups)
+            and (self.unit is None or self.unit == caller.unit)
             and bool({"*", namespace} & {*self.namespaces})
             and bool({"*", service_account} & {*self.service_accounts})
         )

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from tests.support.ports import free_port
 
 from weft.errors import UsageError, WeftError
-from weft.node.claims import Caller, Claim, check_claim, check_ports, read_claims, unit_of
+from weft.node.claims import Caller, Claim, Held, check_claim, check_ports, read_claims, unit_of
 
 
 def test_the_kernel_says_who_calls() -> None:
@@ -87,3 +90,50 @@ def test_an_ordinary_user_claims_no_port_of_others() -> None:
     with pytest.raises(WeftError, match="by root only"):
         check_ports([free_port(), 1])
     check_ports([free_port()])
+
+
+def test_a_claim_may_name_any_group_of_the_caller() -> None:
+    caller = Caller(1, 4242, 4242, groups=frozenset({50}))
+    for gid, allowed in ((4242, True), (50, True), (51, False)):
+        claim = Claim(gid=gid, namespaces=("shop",))
+        assert claim.allows(caller, "shop", "web") is allowed
+    assert not Claim(unit="a.service", namespaces=("shop",)).allows(caller, "shop", "web")
+    of_unit = Caller(1, 4242, 4242, unit="a.service")
+    assert Claim(unit="a.service", namespaces=("shop",)).allows(of_unit, "shop", "web")
+    assert not Claim(unit="a.service", uid=1, namespaces=("shop",)).allows(of_unit, "shop", "web")
+
+
+_KNOCK = """
+import os, socket, sys
+os.setgroups([4343, 4344]); os.setresgid(4242, 4242, 4242); os.setresuid(4242, 4242, 4242)
+with socket.socket(socket.AF_UNIX) as one:
+    one.connect(sys.argv[1])
+    if sys.argv[2] == "stays":
+        one.recv(1)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+@pytest.mark.parametrize("how", ["stays", "ends"])
+def test_what_is_known_of_a_caller_is_known_only_while_it_runs(how: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="weft-t") as made, socket.socket(socket.AF_UNIX) as server:
+        path = Path(made) / "s"
+        Path(made).chmod(0o711)
+        server.bind(str(path))
+        path.chmod(0o666)
+        server.listen()
+        child = subprocess.Popen([sys.executable, "-c", _KNOCK, str(path), how])
+        try:
+            peer, _ = server.accept()
+            with peer:
+                if how == "ends":
+                    child.wait()
+                caller, held = Caller.of(peer), Held(peer)
+                groups = frozenset({4343, 4344}) if how == "stays" else frozenset[int]()
+                assert (caller.uid, caller.gid, caller.groups) == (4242, 4242, groups)
+                assert held.alive() is (how == "stays")
+                held.close()
+        finally:
+            child.kill()
+            child.wait()

@@ -7,21 +7,16 @@ imitate it. The same uid is no boundary; what is checked here keeps workloads fr
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from weft.node.capture.cgroup import Hierarchy
-from weft.node.claims import Caller
+from weft.node.claims import Held
 from weft.node.process import Process
 from weft.node.spec import Placement
 
-# <asm-generic/socket.h>, Linux 6.5; Python names it from 3.14 on.
-_SO_PEERPIDFD: Final = 77
 _ANCESTORS_MAX: Final = 64
 
 
@@ -39,37 +34,10 @@ class Member(Protocol):
 Found = TypeVar("Found", bound=Member)
 
 
-class Connected:
-    """The process at the other end of a connection, held so that its pid cannot become another's."""
-
-    def __init__(self, peer: socket.socket) -> None:
-        self.caller = Caller.of(peer)
-        self._descriptor: int | None = None
-        with contextlib.suppress(OSError):
-            self._descriptor = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-            return
-        # Before Linux 6.5: a pid given again between its connect() and now would not be noticed.
-        with contextlib.suppress(OSError):
-            self._descriptor = os.pidfd_open(self.caller.pid)
-
-    def close(self) -> None:
-        """Let go."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def alive(self) -> bool:
-        """Whether the process that connected still runs: then what was read of its pid was its own."""
-        if self._descriptor is None:
-            return False
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        return not poll.poll(0)
-
-    def find(self, members: Iterable[Found]) -> Found | None:
-        """The workload that it belongs to, or None."""
-        found = find(self.caller.pid, members)
-        return found if self.alive() else None
+def find_caller(held: Held, members: Iterable[Found]) -> Found | None:
+    """The workload that the process at the other end of a connection belongs to, or None."""
+    found = find(held.pid, members)
+    return found if held.alive() else None
 
 
 def find(pid: int, members: Iterable[Found]) -> Found | None:

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from weft.node.app import Node
+from weft.node.claims import Held
 from weft.node.workload import Workload
-from weft.node.workloadapi.callers import Connected
+from weft.node.workloadapi.callers import find_caller
 from weft.node.workloadapi.svids import Source, Svids
 from weft.spiffe import SpiffeId
 
@@ -38,11 +39,11 @@ class Desk:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        connected = Connected(writer.get_extra_info("socket"))
+        held = Held(writer.get_extra_info("socket"))
         try:
             # Read while the caller is held: later its pid may be somebody else's.
-            workload = connected.find(self._node.workloads.values())
-            asker = workload.id if workload is not None else f"uid {connected.caller.uid}"
+            workload = find_caller(held, self._node.workloads.values())
+            asker = workload.id if workload is not None else f"uid {held.uid}"
             if self._open[asker] >= _CONNECTIONS_MAX:
                 writer.close()
                 return
@@ -54,7 +55,7 @@ class Desk:
                 if not self._open[asker]:
                     del self._open[asker]
         finally:
-            connected.close()
+            held.close()
             self._tasks.discard(task)
 
     async def _serve(
