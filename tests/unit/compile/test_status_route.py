@@ -166,6 +166,34 @@ def test_a_match_that_no_proxy_can_be_given_is_dropped() -> None:
     assert not any(item["attachedRoutes"] for item in status(of, "Gateway", "edge")["listeners"])
 
 
+@pytest.mark.parametrize(
+    ("backend", "reason"),
+    [
+        ("{name: web, port: 80}", "ResolvedRefs"),
+        ("{name: nobody, port: 80}", "!BackendNotFound"),
+        ("{name: web, namespace: other, port: 80}", "!RefNotPermitted"),
+        ("{name: web, port: 80, group: example.com, kind: Bucket}", "!InvalidKind"),
+    ],
+)
+def test_an_authorizer_is_a_reference_as_a_backend_is(backend: str, reason: str) -> None:
+    asked = f"{{type: ExternalAuth, externalAuth: {{protocol: HTTP, http: {{}}, backendRef: {backend}}}}}"
+    rules = f"[{{filters: [{asked}], backendRefs: [{{name: web, port: 80}}]}}]"
+    texts = (WEB, OTHER, gateway(LISTENERS), of_kind("HTTPRoute", rules=rules))
+    (parent,) = status(world(*texts), "HTTPRoute", "web")["parents"]
+    assert verdicts(parent["conditions"]) == {**FINE, "ResolvedRefs": reason}
+    grant = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: {name: grant, namespace: other}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}]
+  to: [{group: "", kind: Service}]
+"""
+    (parent,) = status(world(*texts, grant), "HTTPRoute", "web")["parents"]
+    granted = "ResolvedRefs" if reason == "!RefNotPermitted" else reason
+    assert verdicts(parent["conditions"])["ResolvedRefs"] == granted
+
+
 @pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
 def test_a_filter_of_an_unknown_kind_is_told(kind: str) -> None:
     ref = "{type: ExtensionRef, extensionRef: {group: example.com, kind: Magic, name: m}}"
