@@ -43,6 +43,11 @@ _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--ca-cert", type=_PEM, help="An authority of your own: its chain, the one that signs first.")
 @click.option("--ca-key", type=_PEM, help="Its private key, P-256.")
 @click.option("--ca-root", type=_PEM, help="The roots to trust; default: --ca-cert.")
+@click.option(
+    "--ca-dir",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Instead of these: a directory as cert-manager or Istio's cacerts fill it. Changes are followed.",
+)
 @click.option("--trust-domain", default=TRUST_DOMAIN, show_default=True, help="Of all identities.")
 @click.option("--certificate-lifetime", default="24h", show_default=True, help="Of workload certificates.")
 @click.option(
@@ -63,6 +68,7 @@ def control_plane(
     ca_cert: Path | None,
     ca_key: Path | None,
     ca_root: Path | None,
+    ca_dir: Path | None,
     trust_domain: str,
     certificate_lifetime: str,
     lease: str,
@@ -73,7 +79,8 @@ def control_plane(
     Needs no root. The API's Unix socket and a kubeconfig are made in the runtime directory.
     """
     from weft.client.locate import runtime_directories, state_directory
-    from weft.control.app import ControlOptions, OwnAuthority
+    from weft.control.app import ControlOptions
+    from weft.control.handover import OwnAuthority
     from weft.units import parse_duration
 
     try:
@@ -81,6 +88,10 @@ def control_plane(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     own = OwnAuthority(key=ca_key, chain=ca_cert, roots=ca_root or ca_cert) if ca_key and ca_cert else None
+    if ca_dir is not None:
+        if ca_key or ca_cert or ca_root:
+            raise click.UsageError("give --ca-dir, or the files, not both")
+        own = OwnAuthority(directory=ca_dir)
     if own is None and (ca_key or ca_cert or ca_root):
         raise click.UsageError("an authority of your own needs --ca-cert and --ca-key")
     options = ControlOptions(

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -78,6 +78,8 @@ class AuthorityRoutes:
         self._fleet = fleet
         self._instances = instances
         self._kept = kept
+        self.doubts: list[Callable[[], Iterable[str]]] = []
+        """What else an operator should know of, by whoever knows it."""
         self._record = record
 
     def routes(self) -> list[BaseRoute]:
@@ -170,6 +172,7 @@ class AuthorityRoutes:
                 "proxies do not look at revocation lists while several trust domains are trusted and a root "
                 "without a list vouches for this one; the control plane still refuses what was revoked"
             )
+        found += [text for doubt in self.doubts for text in doubt()]
         if self._trustee.error is not None:
             found.append(f"the last step was not taken: {self._trustee.error}")
         return found

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
@@ -28,6 +28,7 @@ _TIMEOUT: Final = timedelta(seconds=10)
 _REFRESH_LEAST_S: Final = 60.0
 _REFRESH_MOST_S: Final = 3600.0
 _RETRY_FIRST_S: Final = 1.0
+_PEM: Final = "pem of "
 
 
 class Federation:
@@ -61,6 +62,11 @@ class Federation:
         self._due: dict[str, float] = {}
         self._pause: dict[str, float] = {}
         self._woken = asyncio.Event()
+
+    def doubts(self) -> Iterable[str]:
+        """For whoever looks at the authority."""
+        for where, why in sorted(self.errors.items()):
+            yield f"the trust bundle, {where}: {why}"
 
     def heard(self, world: World) -> None:
         """The mesh's settings may have changed."""
@@ -115,12 +121,13 @@ class Federation:
     async def _tell(self) -> None:
         """Several sources for one domain are joined (Istio's ``caCertificates``)."""
         found: dict[str, list[x509.Certificate]] = {}
+        self.errors = {where: why for where, why in self.errors.items() if not where.startswith(_PEM)}
         for one in self._wanted:
             try:
                 pem = self._good.get(one.url, "") if one.url else one.pem
                 roots = read_certificates(pem.encode()) if pem else ()
             except AuthorityError as error:
-                self.errors[f"pem of {', '.join(one.domains) or 'the own trust domain'}"] = str(error)
+                self.errors[f"{_PEM}{', '.join(one.domains) or 'the own trust domain'}"] = str(error)
                 continue
             for domain in one.domains or ("",):
                 known = found.setdefault(domain, [])

@@ -85,7 +85,7 @@ class Running:
 
 @asynccontextmanager
 async def running(directory: Path) -> AsyncIterator[Running]:
-    from weft.control.app import OwnAuthority
+    from weft.control.handover import OwnAuthority
 
     directory.mkdir(exist_ok=True)
     authority = Authority.create(datetime.now(UTC))

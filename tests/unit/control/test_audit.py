@@ -16,8 +16,9 @@ from weft.client import ApiClient, Server
 from weft.control.api.app import create_app, same_user
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
-from weft.control.app import ControlOptions, OwnAuthority, control_plane
+from weft.control.app import ControlOptions, control_plane
 from weft.control.audit import AuditLog
+from weft.control.handover import OwnAuthority
 from weft.errors import WeftError
 from weft.identity.ca import Authority
 from weft.identity.pem import write_key

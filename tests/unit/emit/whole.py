@@ -495,6 +495,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
                     ),
                     handler=inline,
                     tls=trusting,
+                    epoch=1,
                 ),
             ),
             default_chain=chain("tcp", blackhole),
