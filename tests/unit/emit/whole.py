@@ -293,6 +293,27 @@ def _routes() -> ir.RouteTable:
     )
 
 
+def _authentication() -> ir.RequestAuthentication:
+    """One issuer with all that can be said of one, and some without keys that can be used."""
+    key = '{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
+    whole = ir.JwtRule(
+        issuer="https://issuer.example",
+        keys=key,
+        audiences=("a", "b"),
+        headers=(ir.JwtHeader(name="X-Token"), ir.JwtHeader(name="authorization", prefix="Bearer ")),
+        params=("token",),
+        cookies=("session",),
+        forward=True,
+        payload_header="x-claims",
+        claim_headers=(("sub", "x-user"), ("realm.role", "x-role")),
+        space_delimited=("scope",),
+        required=True,
+    )
+    return ir.RequestAuthentication(
+        rules=(whole, ir.JwtRule(issuer="", keys=None), ir.JwtRule(issuer="unusable", keys="")), reroute=True
+    )
+
+
 def _authorizers() -> tuple[ir.Authorizer, ir.Authorizer]:
     """By HTTP and by gRPC, each with all that it can have."""
     names = (_text("exact", "x-user", ignore_case=True), _text("prefix", "x-"), _text("suffix", "-id"))
@@ -413,6 +434,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         strangers=True,
         looks_up=True,
         rate_limits=limits,
+        authentication=_authentication(),
         authorizers=(*_authorizers(), replace(_authorizers()[0], name="any", any_upstream_headers=True)),
         consultations=_consultations(),
         preserve_external_request_id=True,
