@@ -215,7 +215,7 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
             for name in ("endpoint", "route"):
                 times, cpus = [], []
                 for turn in range(given.rounds):
-                    change = _endpoint(turn) if name == "endpoint" else _route(turn)
+                    change = _endpoint(turn) if name == "endpoint" else route_change(turn)
                     cpu, began = cpu_seconds(control), time.monotonic()
                     answer = await client.apply([change], wait=True, seconds=60)
                     assert answer["convergence"]["converged"], answer
@@ -247,7 +247,7 @@ def _endpoint(turn: int) -> dict[str, Any]:
     return entry
 
 
-def _route(turn: int) -> dict[str, Any]:
+def route_change(turn: int) -> dict[str, Any]:
     rule = {"route": [{"destination": {"host": "service-7"}}], "timeout": f"{turn + 1}s"}
     return {
         "apiVersion": "networking.istio.io/v1",

@@ -135,7 +135,7 @@ def _answers(path: Path) -> bool:
 async def host(*, rootless: bool = False, node: bool = True, capture: str = "auto") -> AsyncIterator[Host]:
     """A control plane and, with ``node``, a node that has joined it."""
     with tempfile.TemporaryDirectory(prefix="weft-b", dir="/tmp") as base:
-        ports = {name: str(free_port()) for name in ("xds", "api", "monitoring")}
+        ports = {name: str(free_port()) for name in ("xds", "api", "monitoring", "telemetry")}
         url = f"https://127.0.0.1:{ports['api']}"
         made = Host(f"b{secrets.token_hex(3)}", Path(base), rootless, url)
         if rootless:
