@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from weft.compile.age import age
@@ -46,18 +46,21 @@ def peer_modes(
     labels: frozenset[tuple[str, str]],
     root: str,
 ) -> PeerModes:
-    """The modes of a workload: the rule for it, else its namespace's, else the mesh's, the oldest of each.
+    """The modes of a workload: the rule for it, else its namespace's, else the mesh's; the oldest of each.
 
-    ``UNSET`` asks the next wider one. Ports are named only by a rule for a workload; in a port's own
-    ``UNSET`` the workload's mode holds.
+    ``UNSET`` asks the next wider one, never a younger one of the same width. Ports are named only by a rule
+    for a workload; in a port's own ``UNSET`` the workload's mode holds. In the root namespace rules are for
+    the whole mesh: one with a selector there is for nobody (Istio: pilot/pkg/security/authn).
     """
     ordered = sorted(rules, key=lambda rule: age(rule.metadata))
-    mesh = _first(_whole(rule) for rule in ordered if rule.metadata.namespace == root)
-    own = _first(_whole(rule) for rule in ordered if rule.metadata.namespace == namespace != root)
-    default = own or mesh or PeerMode.PERMISSIVE
+    default = PeerMode.PERMISSIVE
+    for space in dict.fromkeys((root, namespace)):
+        whole = (rule for rule in ordered if rule.metadata.namespace == space and not _selector(rule))
+        if (oldest := next(whole, None)) is not None:
+            default = _mode(oldest.spec.mtls) or default
     for rule in ordered:
-        wanted = _selector(rule)
-        if not wanted or rule.metadata.namespace != namespace or not labels.issuperset(wanted.items()):
+        wanted, space = _selector(rule), rule.metadata.namespace
+        if not wanted or space != namespace or space == root or not labels.issuperset(wanted.items()):
             continue
         default = _mode(rule.spec.mtls) or default
         ports = rule.spec.port_level_mtls or {}
@@ -70,17 +73,6 @@ def peer_modes(
 def _selector(rule: PeerAuthentication) -> Mapping[str, str]:
     selector = rule.spec.selector
     return (selector.match_labels or {}) if selector is not None else {}
-
-
-def _whole(rule: PeerAuthentication) -> PeerMode | None:
-    return None if _selector(rule) else (_mode(rule.spec.mtls) or _UNSET)
-
-
-_UNSET = None
-
-
-def _first(modes: Iterable[PeerMode | None]) -> PeerMode | None:
-    return next((mode for mode in modes if mode is not None), None)
 
 
 def _mode(tls: MutualTLS | None) -> PeerMode | None:
