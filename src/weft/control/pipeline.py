@@ -24,6 +24,7 @@ from weft.compile.renewal import renewed
 from weft.compile.secrets import asked_for
 from weft.compile.settings import Settings
 from weft.compile.world import Host, World
+from weft.control.aside import BYTES, aside
 from weft.control.delivery import Deliveries
 from weft.control.entry import ENTRY_KIND
 from weft.control.lanes import Lanes, Place
@@ -45,6 +46,8 @@ QUIET_SECONDS: Final = 0.02
 CAP_SECONDS: Final = 0.5
 # The streams must get the loop well within the 50 ms that a proxy may be kept waiting.
 _SLICE_SECONDS: Final = 0.02
+# Bytes of an object whose rules take longer to compile than the loop may be held.
+_BULKY: Final = 128 * 1024
 _PART: Final = 500
 _CHUNK: Final = 50
 _VIPS: Final = "vips"
@@ -251,7 +254,7 @@ class Pipeline:
         put: list[Resource] = []
         removed: list[Key] = []
         for key, stored in batch.changes.items():
-            resource = self._parse(stored) if stored is not None else None
+            resource = await self._parse(stored) if stored is not None else None
             if resource is not None:
                 put.append(resource)
             else:
@@ -311,9 +314,16 @@ class Pipeline:
     async def _publish(self, batch: _Batch) -> None:
         left = await self._lanes.refresh(self._endpoints, self._breathe, ahead=self._has_endpoints)
         self._config.flush()
+        bulky = any(stored is not None and len(stored.body) > _BULKY for stored in batch.changes.values())
+        ahead: dict[tuple[str, str], object] = {}
         for connection in list(self._proxies.connections()):
             if connection.proxy in self._newcomers:
                 continue
+            name = connection.peer.identity.name
+            if bulky and (name.kind, name.namespace) not in ahead:
+                # What proxies share is made in a thread, kept until all have it, and only found again below.
+                identity = self._identity(connection)
+                ahead[name.kind, name.namespace] = await asyncio.to_thread(_made_ahead, self.world, identity)
             self._compile(connection, batch.since)
             await self._breathe()
         # What no proxy has any more is taken away, rather than emptied while routes may still lead there.
@@ -372,12 +382,8 @@ class Pipeline:
     def _has_endpoints(self, cluster: str) -> bool:
         return has_endpoints(self.world, cluster)
 
-    def _parse(self, stored: Stored) -> Resource | None:
-        wire = _decode(stored.body)
-        if stored.key.kind != ENTRY_KIND:
-            # What we say of an object is no input: writing it must not make a new world.
-            wire.pop("status", None)
-        resource, problems = parse_object(wire, _origin(stored))
+    async def _parse(self, stored: Stored) -> Resource | None:
+        resource, problems = await aside(len(stored.body) > BYTES, _understood, stored)
         if resource is None and problems:
             self.invalid[stored.key] = problems
             _log.warning("%s cannot be read and is left out: %s", stored.key, problems[0])
@@ -405,6 +411,23 @@ class Pipeline:
     async def endpoints_acknowledged(self, revision: int, timeout: float) -> tuple[str, ...]:
         """Wait until every proxy acknowledged the endpoints as of ``revision``; who did not in time."""
         return await self._status.wait_endpoints_of(revision, timeout)
+
+
+def _made_ahead(world: World, identity: ir.ProxyIdentity) -> object:
+    """A proxy's configuration, for what others will share of it; a failure is told when it is made."""
+    try:
+        proxy, _ = compile_proxy(world, identity)
+        return proxy, emit(proxy)
+    except Exception:
+        return None
+
+
+def _understood(stored: Stored) -> tuple[Resource | None, tuple[Problem, ...]]:
+    wire = _decode(stored.body)
+    if stored.key.kind != ENTRY_KIND:
+        # What we say of an object is no input: writing it must not make a new world.
+        wire.pop("status", None)
+    return parse_object(wire, _origin(stored))
 
 
 def _asked_for(proxy: ir.Proxy, made: _Made | None) -> tuple[str, ...]:

@@ -211,7 +211,7 @@ class Applier:
         before = await self._objects.store.get(key)
         await _may_apply(row, key, options, known=before is not None)
         if before is None:
-            checked = check(row, born(row, _noted(wire), Stamp.now()), options.validation)
+            checked = await check(row, born(row, _noted(wire), Stamp.now()), options.validation)
             owner, uid, expect, old = options.owner, checked.wire["metadata"]["uid"], 0, None
             key = key_of(row, place, checked.wire["metadata"]["name"])
             if row.namespaced:
@@ -226,7 +226,7 @@ class Applier:
                 plan.found.append(Found(index=index, problem=_foreign(key, owner_name)))
                 return
             owner = own(row, before, options)
-            checked = check(row, _merged(row, old, wire), options.validation, old)
+            checked = await check(row, _merged(row, old, wire), options.validation, old)
             uid, expect = before.uid, before.revision
         plan.found += [Found(index=index, problem=problem) for problem in checked.problems]
         # The same object keeps its very bytes: then the store makes no revision and wakes nobody.

@@ -98,7 +98,7 @@ class Objects:
         generated = not wire["metadata"].get("name")
         for attempt in range(_ATTEMPTS):
             wire_born = born(row, wire, Stamp.now())
-            checked = check(row, wire_born, options.validation)
+            checked = await check(row, wire_born, options.validation)
             name = wire_born["metadata"].get("name", "")
             write = Write(
                 operation=Put(
@@ -164,7 +164,7 @@ class Objects:
             new = arrive(row, body, namespace, name)
             if new["metadata"].get("uid", before.uid) != before.uid:
                 raise conflict(row, name, f"its uid is {before.uid}, the one sent is another object's")
-            write, warnings = self._successor(row, before, old, new, options, part)
+            write, warnings = await self._successor(row, before, old, new, options, part)
             try:
                 more = await self.commit([write], options)
             except (ConflictError, NotFoundError) as error:
@@ -174,14 +174,14 @@ class Objects:
             return await self._written(write, options, (*warnings, *map(str, more)))
         raise AssertionError("the last attempt returns or raises")
 
-    def _successor(
+    async def _successor(
         self, row: KindRow, before: Stored, old: Wire, new: Wire, options: Options, part: Part
     ) -> tuple[Write, tuple[str, ...]]:
         if part is Part.STATUS:
-            checked = check(row, with_status(old, new), options.validation)
+            checked = await check(row, with_status(old, new), options.validation)
             owner, record = before.owner, False
         else:
-            checked = check(row, changed(row, old, new), options.validation, old)
+            checked = await check(row, changed(row, old, new), options.validation, old)
             owner, record = own(row, before, options), in_history(row, checked.wire)
         metadata = checked.wire["metadata"]
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
@@ -281,7 +281,7 @@ class Objects:
             key = key_of(row, "", name)
             if await self.store.get(key) is None:
                 wire = arrive(row, body, "", name)
-                checked = check(row, born(row, wire, Stamp.now()), Validation.STRICT)
+                checked = await check(row, born(row, wire, Stamp.now()), Validation.STRICT)
                 put = Put(key=key, uid=checked.wire["metadata"]["uid"], body=encode(checked.wire), expect=0)
                 writes.append(Write(operation=put, resource=checked.resource, before=None))
         return writes
@@ -294,7 +294,7 @@ class Objects:
             if before is None:
                 continue
             old = decode(before)
-            checked = check(row, changed(row, old, arrive(row, body, "", None)), Validation.STRICT, old)
+            checked = await check(row, changed(row, old, arrive(row, body, "", None)), Validation.STRICT, old)
             if checked.wire != old:
                 put = Put(key=before.key, uid=before.uid, body=encode(checked.wire), expect=before.revision)
                 writes.append(Write(operation=put, resource=checked.resource, before=before))

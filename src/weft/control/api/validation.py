@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from weft.control.api.status import ApiError, cause_text, invalid
+from weft.control.aside import aside, is_bulky
 from weft.errors import Origin, Problem, Severity
 from weft.model import fixed
 from weft.model.catalog import KindRow
@@ -45,7 +46,12 @@ class Checked:
         return tuple(cause_text(problem) for problem in self.problems)
 
 
-def check(row: KindRow, wire: Wire, validation: Validation, before: Wire | None = None) -> Checked:
+async def check(row: KindRow, wire: Wire, validation: Validation, before: Wire | None = None) -> Checked:
+    """As ``judge``, of an object that may be large: the event loop goes on meanwhile."""
+    return await aside(is_bulky(wire), judge, row, wire, validation, before)
+
+
+def judge(row: KindRow, wire: Wire, validation: Validation, before: Wire | None = None) -> Checked:
     """Pass ``wire`` through its model; ``before`` is the object that it takes the place of.
 
     Raises:
