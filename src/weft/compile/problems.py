@@ -8,7 +8,14 @@ from typing import Final
 from weft.compile.destinations import Targets
 from weft.compile.gatewayapi import gateway_flaws
 from weft.compile.gatewayapi.flaws import all_problems
-from weft.compile.istio import authorization_flaws, custom_policy, delegate, flaws, rule_flaws
+from weft.compile.istio import (
+    authorization_flaws,
+    custom_policy,
+    delegate,
+    flaws,
+    peer_authentication,
+    rule_flaws,
+)
 from weft.compile.istio.annotation_flaws import annotation_problems
 from weft.compile.istio.request_authentication import key_problems
 from weft.compile.istio.request_match import claim_path
@@ -27,6 +34,7 @@ from weft.model.gateway import Gateway as ApiGateway
 from weft.model.istio import Destination
 from weft.model.istio_gateway import Gateway
 from weft.model.mesh_config import MeshConfig
+from weft.model.peer_authentication import PeerAuthentication
 from weft.model.rate_limit import RateLimit
 from weft.model.request_authentication import RequestAuthentication
 from weft.model.resource import Key
@@ -55,10 +63,11 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(flaws.entry_problems, named, world.services) if named else ()
     refused += memo(rule_flaws.rule_problems, world.all(DestinationRule), world.services, settings)
     refused += memo(limit_problems, world.all(RateLimit), world.services, settings.domain)
+    refused += memo(peer_authentication.problems, world.all(PeerAuthentication), settings.root_namespace)
     policies = world.all(RequestAuthentication)
     refused += memo(key_problems, policies, world.key_sets) if policies else ()
     asking = world.all(AuthorizationPolicy)
-    refused += memo(authorization_flaws.problems, asking)
+    refused += memo(authorization_flaws.problems, asking, memo)
     refused += memo(custom_policy.problems, asking, settings, world.services, memo)
     noted = (world.all(Workload), world.all(WorkloadGroup), world.all(ApiGateway))
     refused += memo(annotation_problems, *noted)

@@ -12,7 +12,9 @@ from weft.protos.pool import message_class, pool
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-_MAPS: Final = frozenset({"providers", "typed_extension_protocol_options", "typed_per_filter_config"})
+_MAPS: Final = frozenset(
+    {"policies", "providers", "typed_extension_protocol_options", "typed_per_filter_config"}
+)
 _STRUCTS: Final = frozenset({"filter_metadata", "json_format"})
 _PREFIX: Final = "type.googleapis.com/"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from weft.compile.istio.authorization_value import names_in_brackets
+from weft.compile.memo import Memo
 from weft.errors import Problem, Severity
 from weft.model.authorization_policy import AuthorizationPolicy, Rule
 from weft.model.catalog import GATEWAY_API
@@ -18,11 +19,14 @@ _CLAIMS: Final = "request.auth.claims"
 _NEVER: Final = re.compile(r'[^!-~]|["<>^`|\\]|//|/\.\.?(?:/|$)')
 
 
-def problems(policies: Mapping[Key, AuthorizationPolicy]) -> tuple[Problem, ...]:
+def problems(policies: Mapping[Key, AuthorizationPolicy], memo: Memo) -> tuple[Problem, ...]:
     """Of all policies, in the order of their names."""
+    return tuple(problem for _, policy in sorted(policies.items()) for problem in memo(_problems, policy))
+
+
+def _problems(policy: AuthorizationPolicy) -> tuple[Problem, ...]:
     return tuple(
-        Problem(UNHEEDED, message, hint=hint, path=path, severity=Severity.WARNING, resource=str(key))
-        for key, policy in sorted(policies.items())
+        Problem(UNHEEDED, message, hint=hint, path=path, severity=Severity.WARNING, resource=str(policy.key))
         for path, message, hint in _of(policy)
     )
 

@@ -56,7 +56,7 @@ def selected(policies: Policies, namespace: str, labels: Labels, root: str, memo
 
 def guard_of(policies: Selected, settings: Settings, memo: Memo) -> Guard:
     """The stages that policies make."""
-    return memo(_guard, policies, settings.accepted_trust_domains)
+    return memo(_guard, policies, settings.accepted_trust_domains, memo)
 
 
 def guarded(listeners: tuple[ir.Listener, ...], guard: Guard, memo: Memo) -> tuple[ir.Listener, ...]:
@@ -98,12 +98,14 @@ def targets_of(policy: AuthorizationPolicy) -> tuple[PolicyTargetReference, ...]
     return spec.target_refs or ((spec.target_ref,) if spec.target_ref else ())
 
 
-def _guard(policies: Selected, trust_domains: tuple[str, ...]) -> Guard:
-    http, tcp = (_stages(policies, trust_domains, tcp=tcp) for tcp in (False, True))
+def _guard(policies: Selected, trust_domains: tuple[str, ...], memo: Memo) -> Guard:
+    http, tcp = (_stages(policies, trust_domains, memo, tcp=tcp) for tcp in (False, True))
     return Guard(http, tcp)
 
 
-def _stages(policies: Selected, trust_domains: tuple[str, ...], *, tcp: bool) -> tuple[ir.Authorization, ...]:
+def _stages(
+    policies: Selected, trust_domains: tuple[str, ...], memo: Memo, *, tcp: bool
+) -> tuple[ir.Authorization, ...]:
     found: list[ir.Authorization] = []
     for name, action, prefix in _STAGES:
         ones = [policy for policy in policies if (policy.spec.action or "ALLOW") == name]
@@ -112,8 +114,8 @@ def _stages(policies: Selected, trust_domains: tuple[str, ...], *, tcp: bool) ->
         if ones:
             found.append(
                 ir.Authorization(
-                    enforced=rules_of(held, action, trust_domains, tcp=tcp) if held else None,
-                    shadow=rules_of(tried, action, trust_domains, tcp=tcp) if tried else None,
+                    enforced=rules_of(held, action, trust_domains, memo, tcp=tcp) if held else None,
+                    shadow=rules_of(tried, action, trust_domains, memo, tcp=tcp) if tried else None,
                     shadow_prefix=prefix if tried else "",
                 )
             )
@@ -124,26 +126,30 @@ def rules_of(
     policies: Iterable[AuthorizationPolicy],
     action: ir.RuleAction,
     trust_domains: tuple[str, ...],
+    memo: Memo,
     *,
     tcp: bool,
     prefix: str = "",
 ) -> ir.AccessRules:
-    """The rules of policies in one; ``prefix`` goes before their names.
+    """The rules of policies in one; ``prefix`` goes before their names."""
+    rules = (memo(_rules, policy, action, trust_domains, tcp, prefix) for policy in policies)
+    return ir.AccessRules(action=action, rules=tuple(rule for some in rules for rule in some))
 
-    A policy without rules fits nothing, and says so: with ALLOW it refuses what no other lets pass.
-    """
-    found: list[ir.AccessRule] = []
-    for policy in policies:
-        namespace, name = policy.metadata.namespace, policy.metadata.name
-        bounds = Bounds(namespace, trust_domains, tcp, action)
-        for number, rule in enumerate(policy.spec.rules or ()):
-            made = access_rule(rule, prefix + authorization_rule(namespace, name, number), bounds)
-            if made is not None:
-                found.append(made)
-        if not policy.spec.rules:
-            title = prefix + authorization_rule(namespace, name, 0)
-            found.append(ir.AccessRule(name=title, permissions=(_NEVER,), principals=(_NEVER,)))
-    return ir.AccessRules(action=action, rules=tuple(found))
+
+def _rules(
+    policy: AuthorizationPolicy, action: ir.RuleAction, trust_domains: tuple[str, ...], tcp: bool, prefix: str
+) -> tuple[ir.AccessRule, ...]:
+    """Of one policy. Without rules it fits nothing and says so: ALLOW refuses what no other allows."""
+    namespace, name = policy.metadata.namespace, policy.metadata.name
+    if not policy.spec.rules:
+        title = prefix + authorization_rule(namespace, name, 0)
+        return (ir.AccessRule(name=title, permissions=(_NEVER,), principals=(_NEVER,)),)
+    bounds = Bounds(namespace, trust_domains, tcp, action)
+    made = (
+        access_rule(rule, prefix + authorization_rule(namespace, name, number), bounds)
+        for number, rule in enumerate(policy.spec.rules)
+    )
+    return tuple(rule for rule in made if rule is not None)
 
 
 def _guarded(listener: ir.Listener, guard: Guard) -> ir.Listener:

@@ -44,7 +44,7 @@ def consultations_of(policies: Selected, settings: Settings, services: Services,
     custom = memo(_custom, policies)
     if not custom:
         return _NOBODY
-    return memo(_consultations, custom, settings.providers, settings.accepted_trust_domains, services)
+    return memo(_consultations, custom, settings.providers, settings.accepted_trust_domains, services, memo)
 
 
 def consulted(
@@ -98,7 +98,11 @@ def provider_of(policy: AuthorizationPolicy) -> str:
 
 
 def _consultations(
-    policies: Selected, providers: Providers, trust_domains: tuple[str, ...], services: Services
+    policies: Selected,
+    providers: Providers,
+    trust_domains: tuple[str, ...],
+    services: Services,
+    memo: Memo,
 ) -> Consultations:
     names = sorted({provider_of(policy) for policy in policies})
     http: list[ir.Consultation] = []
@@ -110,7 +114,7 @@ def _consultations(
             if streams and found is not None and found.protocol is not ir.AuthorizerProtocol.GRPC:
                 continue  # as in Istio: it can be asked about requests only
             prefix = f"{CONSULTATION_RULE}-{name}-" if name else f"{CONSULTATION_RULE}-"
-            rules = rules_of(ones, ir.RuleAction.DENY, trust_domains, tcp=streams, prefix=prefix)
+            rules = rules_of(ones, ir.RuleAction.DENY, trust_domains, memo, tcp=streams, prefix=prefix)
             if found is None:
                 vain = tuple(replace(rule, name=rule.name + CONSULTATION_IN_VAIN) for rule in rules.rules)
                 rules = replace(rules, rules=vain)

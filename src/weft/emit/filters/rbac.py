@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from weft.emit.filters.rbac_tests import permission, principal
-from weft.ir.authorization import AccessRules, Authorization, RuleAction
+from weft.emit.packed import Once
+from weft.ir.authorization import AccessRule, AccessRules, Authorization, RuleAction
 from weft.ir.listener import HttpHandler, TcpHandler
 from weft.protos import listener_v3, rbac_filter_v3, rbac_network_v3, rbac_v3
 from weft.protos.wire import pack
@@ -18,20 +19,26 @@ _STAT_PREFIX: Final = "tcp."
 
 def each(unit: HttpHandler) -> Iterator[rbac_filter_v3.RBAC]:
     """A filter for each stage."""
-    for stage in unit.authorization:
-        yield rbac_filter_v3.RBAC(
-            rules=rules(stage.enforced),
-            shadow_rules=rules(stage.shadow),
-            shadow_rules_stat_prefix=stage.shadow_prefix,
-        )
+    return map(_of_requests, unit.authorization)
 
 
 def network(unit: TcpHandler) -> list[listener_v3.Filter]:
     """The same before bytes are handed on."""
-    return [listener_v3.Filter(name=NETWORK, typed_config=pack(_stage(one))) for one in unit.authorization]
+    return [
+        listener_v3.Filter(name=NETWORK, typed_config=pack(_of_connections(stage)))
+        for stage in unit.authorization
+    ]
 
 
-def _stage(stage: Authorization) -> rbac_network_v3.RBAC:
+def _http(stage: Authorization) -> rbac_filter_v3.RBAC:
+    return rbac_filter_v3.RBAC(
+        rules=rules(stage.enforced),
+        shadow_rules=rules(stage.shadow),
+        shadow_rules_stat_prefix=stage.shadow_prefix,
+    )
+
+
+def _tcp(stage: Authorization) -> rbac_network_v3.RBAC:
     return rbac_network_v3.RBAC(
         rules=rules(stage.enforced),
         stat_prefix=_STAT_PREFIX,
@@ -40,16 +47,28 @@ def _stage(stage: Authorization) -> rbac_network_v3.RBAC:
     )
 
 
+# The chains of a listener have the same stages, and a change leaves most rules as they are.
+_of_requests: Final = Once(_http, 1_000)
+_of_connections: Final = Once(_tcp, 1_000)
+
+
 def rules(unit: AccessRules | None) -> rbac_v3.RBAC | None:
     """Rules of one action."""
     if unit is None:
         return None
     made = rbac_v3.RBAC(action=_action(unit.action))
     for rule in unit.rules:
-        policy = made.policies[rule.name]
-        policy.permissions.extend(permission(test) for test in rule.permissions)
-        policy.principals.extend(principal(test) for test in rule.principals)
+        made.policies[rule.name].CopyFrom(_policies(rule))
     return made
+
+
+def _policy(rule: AccessRule) -> rbac_v3.Policy:
+    return rbac_v3.Policy(
+        permissions=map(permission, rule.permissions), principals=map(principal, rule.principals)
+    )
+
+
+_policies: Final = Once(_policy)
 
 
 def _action(action: RuleAction) -> rbac_v3.RBAC.Action.ValueType:
