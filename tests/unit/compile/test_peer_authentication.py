@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.compiled import resources
+from tests.support.compiled import identity, resources, world
 
 from weft.compile.inbound import PeerMode
 from weft.compile.istio.peer_authentication import peer_modes
+from weft.compile.proxy import compile_proxy
 from weft.model.peer_authentication import PeerAuthentication
 
 ROOT = "istio-system"
@@ -117,3 +118,18 @@ def test_in_the_root_namespace_the_meshs_rule_holds_and_no_other() -> None:
         rule(ROOT, "DISABLE", day=1, selector=WEB, ports="{80: {mode: DISABLE}}"),
     ]
     assert modes(texts, ROOT) == (S, {70: S, 80: S, 90: S})
+
+
+def test_rules_that_are_for_nobody_are_told() -> None:
+    of = world(
+        rule(ROOT, "STRICT", day=1, name="mesh"),
+        rule(ROOT, "STRICT", day=2, name="selects", selector=WEB),
+        rule("shop", "STRICT", day=3, name="first"),
+        rule("shop", "DISABLE", day=4, name="second"),
+        rule("shop", "DISABLE", day=5, name="workload", selector=WEB),
+    )
+    _, problems = compile_proxy(of, identity("sidecar~10.0.0.1~web-0.shop", dict(LABELS)))
+    assert [(one.code, one.resource, one.path) for one in problems] == [
+        ("WEFT0102", f"PeerAuthentication {ROOT}/selects", "spec.selector"),
+        ("WEFT0111", "PeerAuthentication shop/second", "metadata.name"),
+    ]

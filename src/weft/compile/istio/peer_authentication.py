@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from weft.compile.age import age
 from weft.compile.inbound import PeerMode
 from weft.compile.memo import Memo
 from weft.compile.service import Labels
+from weft.errors import Problem, Severity
 from weft.model.peer_authentication import MutualTLS, PeerAuthentication
 from weft.model.resource import Key
+
+UNHEEDED: Final = "WEFT0102"
+OVERRULED: Final = "WEFT0111"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,29 @@ def peer_modes(
             default, tuple(sorted((int(number), _mode(tls) or default) for number, tls in ports.items()))
         )
     return PeerModes(default)
+
+
+def problems(rules: Mapping[Key, PeerAuthentication], root: str) -> tuple[Problem, ...]:
+    """Those that are for nobody."""
+    found: list[Problem] = []
+    oldest: dict[str, Key] = {}
+    for key, rule in sorted(rules.items(), key=lambda row: age(row[1].metadata)):
+        if _selector(rule):
+            if key.namespace == root:
+                message = f"in {root} a rule is for the whole mesh: one with a selector is for nobody"
+                hint = "put it into the namespace of the workloads"
+                found.append(_problem(UNHEEDED, key, message, "spec.selector", hint))
+            continue
+        first = oldest.setdefault(key.namespace, key)
+        if first != key:
+            message = f"{first.name} is for the same workloads and older: it alone counts"
+            hint = "leave one of them, or select workloads"
+            found.append(_problem(OVERRULED, key, message, "metadata.name", hint))
+    return tuple(found)
+
+
+def _problem(code: str, key: Key, message: str, path: str, hint: str) -> Problem:
+    return Problem(code, message, None, hint, path, severity=Severity.WARNING, resource=str(key))
 
 
 def _selector(rule: PeerAuthentication) -> Mapping[str, str]:
