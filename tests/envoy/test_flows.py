@@ -20,6 +20,10 @@ from tests.support.certificates import TestAuthority
 from tests.support.dial import Connection
 from tests.support.envoy import Envoy, short_directory, wait_until
 from tests.support.telemetry import Telemetry, running_telemetry
+from weft.analysis.policy.observed import read_flows
+from weft.analysis.policy.suggest import suggest
+from weft.model.parse import Part, parse
+from weft.yaml import Document
 
 HTTP, TCP = 9080, 9000
 WEB, STRANGER = "spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/other/sa/stranger"
@@ -224,8 +228,10 @@ def test_traffic_outlives_a_process_that_is_killed(mesh: Mesh) -> None:
     thread.start()
     try:
         wait_until(lambda: sent[0] > 20, 60, "requests")
+        restarts = mesh.telemetry.metrics.telemetry_restarts
+        began = restarts.value()
         mesh.telemetry.kill()
-        wait_until(lambda: not mesh.telemetry.answers(), 60, "its end")
+        wait_until(lambda: restarts.value() > began, 60, "its end")
         mark = sent[0]
         wait_until(lambda: sent[0] > mark + 50, 60, "requests without it")
         wait_until(mesh.telemetry.answers, 60, "its return")
@@ -236,4 +242,31 @@ def test_traffic_outlives_a_process_that_is_killed(mesh: Mesh) -> None:
         over.set()
         thread.join()
     assert not failures
-    assert mesh.telemetry.metrics.telemetry_restarts.value() == 1
+
+
+def test_suggested_policies_let_pass_what_was_seen_and_nothing_else(mesh: Mesh) -> None:
+    """Last: the policies of the other tests are replaced."""
+    web = mesh.connect()
+    seen = [("GET", f"/items/{number}") for number in (1, 2, 3)] + [("GET", "/health")]
+    for method, path in seen:
+        assert web.ask(path, method).status == 200
+    mesh.telemetry.wait_count(3, path="/items/{*}", outcome="ok")
+    mesh.telemetry.wait_count(1, path="/health", outcome="ok")
+    read = []
+    for data in _resources(mesh.address):
+        part = Part(Document("mesh", 0, data, {}), data)
+        resource, problems = parse(part)
+        assert resource is not None, problems
+        read.append((part, resource))
+    wanted = mesh.telemetry.flows(outcome="ok", protocol="http", path="/items/{*}")
+    wanted += mesh.telemetry.flows(outcome="ok", protocol="http", path="/health")
+    made, lacking = suggest(read_flows(wanted), tuple(read))
+    assert lacking == ()
+    mesh.plane.apply(*(one.policy for one in made))
+    mesh.plane.delete(_policy("readers"))
+    web = mesh.connect()
+    for method, path in (*seen, ("GET", "/items/17")):
+        assert web.ask(path, method).status == 200, path
+    for method, path in (("DELETE", "/items/1"), ("GET", "/items/1/owner"), ("GET", "/admin")):
+        assert web.ask(path, method).status == 403, path
+    assert mesh.connect(STRANGER).ask("/health").status == 403
