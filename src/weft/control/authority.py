@@ -25,6 +25,7 @@ from weft.control.rotation import Trustee
 from weft.errors import WeftError
 from weft.identity import handover
 from weft.identity.ca import Authority
+from weft.identity.expiry import is_due
 from weft.identity.ledger import Issued
 from weft.identity.pin import spki_sha256
 from weft.identity.revocation import Revoked, issuer_key, read_serial
@@ -37,9 +38,6 @@ from weft.units import parse_duration
 
 _BODY_MAX: Final = 512 * 1024
 _REQUEST: Final = "request"
-# A signing certificate that has less than this share of its life left is worth a warning, 90 days at most.
-_NEAR_SHARE: Final = 0.2
-_NEAR_MAX: Final = timedelta(days=90)
 
 
 class Fleet(Protocol):
@@ -161,8 +159,7 @@ class AuthorityRoutes:
             ("the signing certificate", authority.issuer),
             *(("the root", root) for root in authority.roots if root != authority.issuer),
         ):
-            left, life = certificate.not_valid_after_utc - now, _life(certificate)
-            if left < min(life * _NEAR_SHARE, _NEAR_MAX):
+            if is_due(certificate, now):
                 found.append(
                     f"{what} {_subject(certificate)} expires on {certificate.not_valid_after_utc:%Y-%m-%d}: "
                     "replace it with 'weft ca rotate'"
@@ -377,10 +374,6 @@ def _described(certificate: x509.Certificate) -> dict[str, Any]:
         "notBefore": _when(certificate.not_valid_before_utc),
         "notAfter": _when(certificate.not_valid_after_utc),
     }
-
-
-def _life(certificate: x509.Certificate) -> timedelta:
-    return certificate.not_valid_after_utc - certificate.not_valid_before_utc
 
 
 def _subject(certificate: x509.Certificate) -> str:

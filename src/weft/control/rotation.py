@@ -6,6 +6,7 @@ Each change is stored before anybody is told, so that a control plane that stops
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
@@ -26,6 +27,8 @@ from weft.identity.trust import Trust
 _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
+# Certificates expire, and with them their places in the lists.
+_IDLE_S: Final = 60.0
 # Nodes that have not loaded a revocation by then are not waited for.
 _PATIENCE: Final = timedelta(seconds=10)
 
@@ -235,7 +238,8 @@ class Trustee:
         await self._tell()
         while True:
             try:
-                async with asyncio.timeout(_TICK_S):
+                busy = self.state.rotation is not None or self.ledger.pending
+                async with asyncio.timeout(_TICK_S if busy else _IDLE_S):
                     await self._changed.wait()
             except TimeoutError:
                 pass
@@ -244,9 +248,12 @@ class Trustee:
                 await self._step()
                 self.error = None
             except WeftError as error:
-                # Another control plane may have taken the step; the next tick sees what is stored.
                 _log.error("the authority was not replaced: %s", error)
                 self.error = error
+                # Another control plane may have taken the step: go on from what is stored.
+                with contextlib.suppress(WeftError):
+                    self.state = await self._custody.open()
+                    await self._publish()
 
     async def _step(self) -> None:
         async with self._lock:
@@ -302,8 +309,12 @@ class Trustee:
 
     async def _tell(self) -> None:
         for call in self.told:
-            if (waiting := call()) is not None:
-                await waiting
+            try:
+                if (waiting := call()) is not None:
+                    await waiting
+            except Exception:
+                # One who cannot hear of it, as with a full disk, must not keep the others from it.
+                _log.exception("a part of the control plane does not know of the authority's change")
 
 
 async def _nobody(_: Mapping[str, Mapping[str, Loaded]]) -> Mapping[str, Member]:

@@ -15,7 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
+
 from weft.errors import WeftError
+from weft.identity.expiry import is_due
 from weft.names import API_PORT, MONITORING_PORT, XDS_PORT
 from weft.node.capture.choose import Host, Mode, choose, lacks
 from weft.node.capture.command import SEARCH_PATH
@@ -54,7 +57,7 @@ async def check_host(layout: Layout) -> list[Finding]:
     findings = [_kernel(), _user(host), *_captures(host)]
     tests: tuple[Callable[[], Finding], ...] = (_conntrack, _files, _watches)
     findings += [test() for test in tests]
-    findings += [_disk(layout), _ports(layout), _clock(layout), await _envoy()]
+    findings += [_disk(layout), _ports(layout), _clock(layout), *_authority(layout), await _envoy()]
     return findings
 
 
@@ -234,6 +237,29 @@ def _clock(layout: Layout) -> Finding:
             "is the control plane reachable?",
         )
     return _ok("membership", f"node {membership.node!r}, certificate for {left / 86400:.0f} days")
+
+
+def _authority(layout: Layout) -> list[Finding]:
+    """Roots and intermediates that will have to be replaced; weft replaces none without being told."""
+    try:
+        membership = Membership.load(layout.state)
+    except (WeftError, OSError):
+        return []  # said already
+    if membership is None:
+        return []
+    mine, now = membership.credential, datetime.now(UTC)
+    pem = mine.certificate.partition("-----END CERTIFICATE-----")[2] + mine.bundle
+    due = [
+        Finding(
+            "authority",
+            "warn",
+            f"{one.subject.rfc4514_string()} expires on {one.not_valid_after_utc:%Y-%m-%d}",
+            "replace it: weft ca rotate",
+        )
+        for one in x509.load_pem_x509_certificates(pem.encode())
+        if is_due(one, now)
+    ]
+    return due or [_ok("authority", "no root or intermediate expires soon")]
 
 
 async def _envoy() -> Finding:
