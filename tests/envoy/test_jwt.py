@@ -111,6 +111,18 @@ spec:
     outputClaimToHeaders:
     - {{claim: sub, header: x-user}}
     - {{claim: realm.name, header: x-realm}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: staff, namespace: default}}
+spec:
+  selector: {{matchLabels: {{app: web}}}}
+  action: DENY
+  rules:
+  - to: [{{operation: {{paths: [/staff, /staff/*]}}}}]
+    from: [{{source: {{notRequestPrincipals: ["{ISSUER}/*"]}}}}]
+  - to: [{{operation: {{paths: [/staff/gold]}}}}]
+    when: [{{key: "request.auth.claims[realm][name]", notValues: [gold]}}]
 """
 EDGE = f"""
 apiVersion: security.istio.io/v1
@@ -292,6 +304,9 @@ def compare(answer: Answer, explained: dict[str, Any]) -> None:
     challenge = explained["response"]["headers"].get("www-authenticate")
     assert (challenge or [None])[0] == answer.headers.get("www-authenticate"), explained
     request = explained["upstream"]["request"]
+    if answer.text.startswith("RBAC"):
+        assert explained["authz"]["decision"] == "deny"
+        return
     if answer.status != 200:
         assert explained["authn"]["jwt"] == ("none" if answer.text == "Jwt is missing" else "invalid")
         assert explained["trace"][-1]["detail"] == answer.text
@@ -430,6 +445,26 @@ def test_the_other_algorithm_of_a_scheme_is_written_in_other_letters(site: Site)
     # "Bearer " is looked for as it stands: what is written otherwise is no token, and nobody is somebody.
     answer = ask(site.sidecar, authorization=f"bearer {token(OTHER)}", x_user="root")
     assert (answer.status, "x-user" in answer.got) == (200, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "status"),
+    [
+        ("/staff", None, 403),
+        ("/staff", {}, 200),
+        ("/staff", {"sub": None}, 403),
+        ("/staff", {"sub": ""}, 403),
+        ("/staff/gold", {}, 403),
+        ("/staff/gold", {"realm": {"name": "silver"}}, 403),
+        ("/staff/gold", {"realm": {"name": "gold"}}, 200),
+        ("/staff/gold", {"realm": {"name": ["gold", "silver"]}}, 200),
+        ("/staff/gold", {"realm": "gold"}, 403),
+        ("/staff/gold", {"realm.name": "gold"}, 403),
+    ],
+)
+def test_policies_by_who_the_user_is(site: Site, path: str, said: dict[str, Any] | None, status: int) -> None:
+    headers = {} if said is None else bearer(token(EC, claims(**said)))
+    assert ask(site.sidecar, path, **headers).status == status
 
 
 PREFLIGHT = {"origin": "https://shop.example", "access_control_request_method": "GET"}
