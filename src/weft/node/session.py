@@ -19,7 +19,13 @@ from weft import __version__
 from weft.errors import WeftError
 from weft.identity.trust import Trust
 from weft.instance import Instance
-from weft.names import CLUSTER_DOMAIN, CONTROL_PLANE_HOST, TELEMETRY_PORT
+from weft.names import (
+    CLUSTER_DOMAIN,
+    CONTROL_PLANE_ACCOUNT,
+    CONTROL_PLANE_HOST,
+    ROOT_NAMESPACE,
+    TELEMETRY_PORT,
+)
 from weft.node.certificates import Certificates, trust_all
 from weft.node.enrolment import Membership
 from weft.node.inquiry import Ask, reply_to
@@ -111,10 +117,12 @@ class Session:
     def xds(self) -> Endpoint:
         """Where Envoys connect to."""
         host, _, port = self._xds.rpartition(":")
+        control_plane = SpiffeId(self._membership.trust_domain, ROOT_NAMESPACE, CONTROL_PLANE_ACCOUNT)
         return Endpoint(
             host=host.strip("[]"),
             port=int(port),
-            names=(CONTROL_PLANE_HOST,),
+            # No DNS name: where several trust domains are trusted, Envoy compares URIs only.
+            names=(str(control_plane),),
             telemetry_port=self._telemetry_port,
         )
 
