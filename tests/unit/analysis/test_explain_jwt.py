@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.support.tokens import ISSUER, claims, ec_key, jwk, jwks, token
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.tokens import ISSUER, b64, claims, ec_key, jwk, jwks, token
 
+from weft.analysis import tokens
 from weft.analysis.explain.mesh import Mesh
 from weft.model.parse import Part, parse, unwrap
 from weft.model.resource import Resource
@@ -162,3 +165,22 @@ def test_limits_count_by_the_claims_of_good_tokens() -> None:
 def test_what_is_no_description_is_said(described: Any, field: str) -> None:
     found = explain(INLINE, jwt=described)
     assert field in str(found["trace"]) + str(found["error"])
+
+
+_PART = st.text(st.sampled_from("eyJ9hbGciOi-_=$."), max_size=12) | st.dictionaries(
+    st.sampled_from(["alg", "kid", "iss", "sub", "aud", "exp", "nbf"]),
+    st.none() | st.integers() | st.floats() | st.text(max_size=5) | st.lists(st.text(max_size=3), max_size=2),
+).map(b64)
+
+
+@given(st.lists(_PART, min_size=1, max_size=4).map(".".join))
+def test_whatever_a_token_is_it_is_read_or_refused(text: str) -> None:
+    with pytest.raises(tokens.TokenError, match="^(Jwt|Jwks|Audiences) "):
+        _believe(text)
+
+
+def _believe(text: str) -> None:
+    found = tokens.parse(text)
+    tokens.check_time(found, 0)
+    tokens.check_audience(found, ["web"])
+    tokens.check_signature(found, [jwk(OURS)])

@@ -9,12 +9,15 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support.backend import serving
 from tests.support.key_server import IssuerServer
 from tests.support.tokens import ec_key, jwk, jwks, rsa_key
 
 from weft.compile.key_sets import DISCOVERY, KeySource
 from weft.control.key_server import FetchError, KeyServer, Reach, public_keys
+from weft.model.jwks import is_plain, usable
 
 SOON = timedelta(seconds=20)
 HERE = Reach((ip_network("127.0.0.0/8"), ip_network("::1/128")), plaintext=True)
@@ -190,3 +193,30 @@ def test_allowed_networks_hold_whatever_an_address_is_written_as() -> None:
     assert [reach.allows(one) for one in ("10.1.2.3", "::ffff:10.1.2.3", "11.0.0.1", "127.0.0.1")] == [
         True, True, True, False,
     ]  # fmt: skip
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+_KEY = st.builds(
+    lambda key, changes: {**key, **changes},
+    st.sampled_from([RSA, EC, {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43}, {"kty": "oct", "k": "YQ"}]),
+    st.dictionaries(st.sampled_from([*RSA, *EC, "use", "d", "x5c"]), _JSON | st.just("AQAB"), max_size=3),
+)
+
+
+@given(
+    st.binary(max_size=60)
+    | st.lists(_KEY | _JSON, max_size=4).map(lambda keys: json.dumps({"keys": keys}).encode())
+)
+def test_whatever_an_issuer_answers_only_keys_that_envoy_takes_go_on(body: bytes) -> None:
+    try:
+        text = public_keys(body)
+    except FetchError:
+        return
+    assert is_plain(text)
+    keys = json.loads(text)["keys"]
+    assert keys
+    assert all(usable(key) and key["kty"] != "oct" and "d" not in key for key in keys)
