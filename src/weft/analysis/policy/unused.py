@@ -16,13 +16,15 @@ from weft.analysis.match import Scene
 from weft.analysis.policy.bounds import bounded, known_of
 from weft.analysis.policy.judge import Judge, Read
 from weft.analysis.policy.observed import Example, Observed
-from weft.compile.istio.authorization_policy import rules_of, selected
+from weft.compile.istio.authorization_policy import selected
+from weft.compile.istio.authorization_rule import Bounds, access_rule
 from weft.compile.memo import Memo
 from weft.compile.world import World
 from weft.emit.filters.rbac import rules as envoy_rules
-from weft.ir.authorization import RuleAction
+from weft.ir.authorization import AccessRules, RuleAction
 from weft.model.authorization_policy import AuthorizationPolicy, Rule
 from weft.model.resource import Key
+from weft.protos import rbac_v3
 
 _ACTIONS: Final = {"ALLOW": RuleAction.ALLOW, "DENY": RuleAction.DENY}
 _SOURCE: Final = (
@@ -148,11 +150,8 @@ def _last(
     domains: tuple[str, ...],
 ) -> int | None:
     """When a flow last fitted the rule; None when none did."""
-    narrow = policy.model_copy(update={"spec": policy.spec.model_copy(update={"rules": (rule,)})})
     newest: int | None = None
-    forms = {
-        tcp: envoy_rules(rules_of([narrow], _ACTIONS[action], domains, tcp=tcp)) for tcp in (False, True)
-    }
+    forms = {tcp: _form(policy, action, rule, domains, tcp=tcp) for tcp in (False, True)}
     for flow in flows:
         if newest is not None and flow.last <= newest:
             continue
@@ -165,6 +164,15 @@ def _last(
         if any(rbac.decide(rules, _scene(flow, example))[1] for example in flow.examples):
             newest = flow.last
     return newest
+
+
+def _form(
+    policy: AuthorizationPolicy, action: str, rule: Rule, domains: tuple[str, ...], *, tcp: bool
+) -> rbac_v3.RBAC | None:
+    """The rule as Envoy has it; None when it fits nothing that can come."""
+    does = _ACTIONS[action]
+    made = access_rule(rule, "rule", Bounds(policy.metadata.namespace, domains, tcp, does))
+    return None if made is None else envoy_rules(AccessRules(action=does, rules=(made,)))
 
 
 def _scene(flow: Observed, example: Example) -> Scene:
