@@ -256,6 +256,15 @@ class AuthorizationRule(NamedTuple):
 _RULE: Final = re.compile(r"ns\[([^\[\]]*)\]-policy\[([^\[\]]*)\]-rule\[(\d+)\]")
 
 
+_CONSULTED: Final = re.compile(rf"{CONSULTATION_RULE}-(?:(.*)-)?ns\[")
+
+
+def read_consulted_provider(text: str) -> str | None:
+    """The provider in the name of a rule that leaves the decision to one; None for other rules."""
+    found = _CONSULTED.match(text)
+    return found[1] or "" if found is not None else None
+
+
 def read_authorization_rule(text: str) -> AuthorizationRule | None:
     """The rule of that name, whatever goes before it; None when it is none."""
     found = _RULE.search(text)

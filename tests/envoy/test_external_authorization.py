@@ -24,6 +24,7 @@ from tests.support.edge_backends import pem_file
 from tests.support.envoy import Envoy, wait_until
 from tests.support.ports import free_port, free_ports
 from weft import ir
+from weft.analysis.explain.authorization import logged
 from weft.compile.endpoints import endpoint_set
 from weft.compile.proxy import compile_proxy
 from weft.emit.bundle import emit
@@ -333,6 +334,8 @@ def test_a_provider_by_http_has_all_of_its_fields(ground: Ground) -> None:
         ground.http.gate.set()
         (line,) = gateway.envoy.requests(path="/a?decide=deny")
         assert line["response_flags"] == "UAEX"
+        told = logged(line)
+        assert (told["decision"], told["provider"], told["policy"]) == ("deny", "authorizer", "default/ask")
 
 
 def test_what_cannot_be_asked_passes_only_where_that_is_said(ground: Ground) -> None:
@@ -461,6 +464,9 @@ def test_connections_are_asked_about_when_the_client_speaks(ground: Ground, side
                 assert connection.recv(100) == b""
     finally:
         ground.grpc.closed = False
+    rule = "istio-ext-authz-authorizer-ns[default]-policy[ask]-rule[1]"
+    passed, refused = map(logged, sidecar.envoy.requests(2, consulted_policy=rule))
+    assert (passed["decision"], refused["decision"]) == ("external", "deny")
 
 
 async def test_connections_from_before_a_route_asks_do_not_get_past(tmp_path: Path) -> None:

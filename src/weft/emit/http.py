@@ -181,7 +181,12 @@ def connection_manager(
         http_protocol_options=core_v3.Http1ProtocolOptions(accept_http_10=True),
         upgrade_configs=[hcm_v3.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         http_filters=chain(unit, direction),
-        access_log=http_logs(telemetry, direction, mutual=mutual, decider=RBAC if unit.authorization else ""),
+        access_log=http_logs(
+            telemetry,
+            direction,
+            mutual=mutual,
+            decider=RBAC if unit.authorization or unit.consultations else "",
+        ),
         tracing=tracing(telemetry),
         request_id_extension=request_ids(telemetry),
     )

@@ -100,7 +100,12 @@ def _tcp_proxy(
     made = tcp_proxy_v3.TcpProxy(
         stat_prefix=unit.stat_prefix,
         idle_timeout=maybe_duration(unit.idle_timeout),
-        access_log=tcp_logs(telemetry, direction, mutual=mutual, decider=RBAC if unit.authorization else ""),
+        access_log=tcp_logs(
+            telemetry,
+            direction,
+            mutual=mutual,
+            decider=RBAC if unit.authorization or unit.consultations else "",
+        ),
     )
     if telemetry.metrics:
         made.access_log_options.flush_access_log_on_connected = True

@@ -10,7 +10,7 @@ from weft.emit.metrics import http_metrics, tcp_metrics
 from weft.emit.scalars import boolean, duration, fraction
 from weft.ir.listener import Direction
 from weft.ir.proxy import Telemetry
-from weft.names import DRY_RUN_ALLOW, DRY_RUN_DENY
+from weft.names import CONSULTATION, DRY_RUN_ALLOW, DRY_RUN_DENY
 from weft.protos import (
     accesslog_data_v3,
     accesslog_v3,
@@ -70,6 +70,7 @@ _FIELDS: Final = {
 _DECISIONS: Final = {
     "authz_result": "enforced_engine_result",
     "authz_policy": "enforced_effective_policy_id",
+    "consulted_policy": f"{CONSULTATION}shadow_effective_policy_id",
     "dry_run_allow_result": f"{DRY_RUN_ALLOW}shadow_engine_result",
     "dry_run_allow_policy": f"{DRY_RUN_ALLOW}shadow_effective_policy_id",
     "dry_run_deny_result": f"{DRY_RUN_DENY}shadow_engine_result",

@@ -6,6 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from weft.analysis.explain.authorization import logged
 from weft.analysis.explain.mesh import Mesh
 from weft.model.parse import Part, parse, unwrap
 from weft.model.resource import Resource
@@ -126,3 +129,29 @@ def test_a_route_asks() -> None:
     assert (moved["status"], moved["authz"]["decision"]) == (302, "external")
     assert [ask(of, path)["status"] for path in ("/nobody", "/foreign")] == [500, 500]
     assert ask(of, "/elsewhere")["authz"]["decision"] == "allow"
+
+
+ASKED = {"consulted_policy": "istio-ext-authz-my-opa-ns[shop]-policy[ask]-rule[2]"}
+
+
+@pytest.mark.parametrize(
+    ("line", "decision", "provider", "policy"),
+    [
+        (ASKED, "external", "my-opa", "shop/ask"),
+        ({**ASKED, "response_code_details": "ext_authz_denied"}, "deny", "my-opa", "shop/ask"),
+        ({**ASKED, "response_code_details": "ext_authz_error"}, "deny", "my-opa", "shop/ask"),
+        (
+            {
+                **ASKED,
+                "response_code_details": "rbac_access_denied_matched_policy[ns[shop]-policy[never]-rule[0]]",
+            },
+            "deny", None, "shop/never",
+        ),
+        ({"consulted_policy": "-", "authz_result": "allowed"}, "allow", None, None),
+    ],
+)  # fmt: skip
+def test_a_line_of_a_log_says_who_decided(
+    line: dict[str, str], decision: str, provider: str | None, policy: str | None
+) -> None:
+    told = logged(line)
+    assert (told["decision"], told["provider"], told["policy"]) == (decision, provider, policy)

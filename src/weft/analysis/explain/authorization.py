@@ -14,7 +14,7 @@ from weft.analysis.explain.answer import Action, Answer
 from weft.analysis.explain.origins import Cause, Origins
 from weft.analysis.explain.passage import Passage, Reply
 from weft.model.resource import Key
-from weft.names import DRY_RUN_ALLOW, DRY_RUN_DENY, read_authorization_rule
+from weft.names import DRY_RUN_ALLOW, DRY_RUN_DENY, read_authorization_rule, read_consulted_provider
 
 if TYPE_CHECKING:
     from weft.analysis.explain.configuration import Configuration
@@ -26,6 +26,7 @@ NETWORK: Final = "envoy.filters.network.rbac"
 _KIND: Final = "security.istio.io/AuthorizationPolicy"
 _ALLOW, _LOG = 0, 2  # config.rbac.v3.RBAC.Action
 _REFUSAL: Final = re.compile(r"rbac_access_denied_matched_policy\[(.*)\]")
+_EXTERNAL: Final = re.compile(r"ext_authz_(denied|error|close)")
 _RESULTS: Final = {"allowed": "allow", "denied": "deny"}
 _DRY_RUNS: Final = frozenset({DRY_RUN_ALLOW, DRY_RUN_DENY, ""})
 
@@ -91,6 +92,10 @@ def logged(line: Mapping[str, Any], audits: Collection[str] = ()) -> dict[str, A
     if refusal is None and read_authorization_rule(name) is None:
         name = ""  # another filter's
     policy, rule = parts(name)
+    consulted = line.get("consulted_policy")
+    provider = read_consulted_provider(consulted) if isinstance(consulted, str) else None
+    if provider is not None and refusal is None:
+        policy, rule = parts(str(consulted))
     tried = [
         (_RESULTS[result], line.get(f"dry_run_{action}_policy"))
         for action in ("deny", "allow")
@@ -99,10 +104,16 @@ def logged(line: Mapping[str, Any], audits: Collection[str] = ()) -> dict[str, A
     word, by = min(tried, key=lambda one: one[0] != "deny", default=(None, None))
     dry_policy, dry_rule = parts(by if isinstance(by, str) and by != "-" else "")
     decided = refusal is not None or line.get("authz_result") in _RESULTS
+    decision = ("deny" if refusal is not None else "allow") if decided else None
+    if refusal is None and _EXTERNAL.search(details):
+        decision = "deny"
+    elif refusal is None and provider is not None:
+        decision = "external"
     return {
-        "decision": ("deny" if refusal is not None else "allow") if decided else None,
+        "decision": decision,
         "policy": policy,
         "rule": rule,
+        "provider": provider if refusal is None else None,
         "dryRun": word,
         "dryRunPolicy": dry_policy,
         "dryRunRule": dry_rule,
