@@ -29,6 +29,7 @@ Network = IPv4Network | IPv6Network
 _LIMIT: Final = 1 << 20
 _MOST_KEYS: Final = 200
 _AT_ONCE: Final = 8
+_UNREADABLE: Final = "the URI cannot be read"
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 
 
@@ -150,7 +151,7 @@ class KeyServer:
             parts = urlsplit(uri)
             host = parts.hostname
         except ValueError as error:
-            raise FetchError("the URI cannot be read") from error
+            raise FetchError(_UNREADABLE) from error
         if not host or parts.scheme not in {"https", "http"}:
             raise FetchError("the URI is not one of https")
         if parts.scheme == "http" and not self.reach.plaintext:
@@ -164,10 +165,10 @@ class KeyServer:
                 if response.status != 200:
                     raise FetchError(f"status {response.status}")
                 return await _body(response)
-        except ValueError as error:  # aiohttp's InvalidURL is one
-            raise FetchError("the URI cannot be read") from error
         except aiohttp.ClientError as error:
             raise FetchError(_why(error)) from error
+        except ValueError as error:
+            raise FetchError(_UNREADABLE) from error
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
@@ -183,6 +184,8 @@ def _why(error: aiohttp.ClientError) -> str:
     """In few words, and the same for the same reason: each change of it is told."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         return "the server's certificate is not accepted"
+    if isinstance(error, aiohttp.InvalidURL):
+        return _UNREADABLE
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host has no address"
     if isinstance(error, aiohttp.ClientConnectorError):

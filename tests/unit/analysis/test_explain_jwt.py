@@ -175,7 +175,7 @@ _PART = st.text(st.sampled_from("eyJ9hbGciOi-_=$."), max_size=12) | st.dictionar
 
 @given(st.lists(_PART, min_size=1, max_size=4).map(".".join))
 def test_whatever_a_token_is_it_is_read_or_refused(text: str) -> None:
-    with pytest.raises(tokens.TokenError, match="^(Jwt|Jwks|Audiences) "):
+    with pytest.raises(tokens.TokenError, match=r"^(Jwt|Jwks|Audiences) "):
         _believe(text)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 from datetime import timedelta
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.backend import serving
+from tests.support.certificates import TestAuthority
 from tests.support.key_server import IssuerServer
 from tests.support.tokens import ec_key, jwk, jwks, rsa_key
 
@@ -120,6 +123,32 @@ async def test_nobody_listens() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         assert await refusal(f"http://127.0.0.1:{taken.getsockname()[1]}/") == "no connection to the host"
+
+
+async def test_the_servers_certificate_must_be_for_its_name_and_from_somebody_trusted(tmp_path: Path) -> None:
+    authority = TestAuthority()
+    pair = authority.issue("localhost")
+    file = tmp_path / "server.pem"
+    file.write_text(pair.certificate + pair.key)
+    server = IssuerServer()
+    server.put("/", jwks(EC))
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(file)
+    server.socket = own.wrap_socket(server.socket, server_side=True)
+    trusting = ssl.create_default_context(cadata=authority.pem)
+    with serving(server):
+        port = server.server_address[1]
+
+        async def said(host: str, tls: ssl.SSLContext | None) -> str:
+            async with KeyServer(HERE, tls=tls) as keys:
+                try:
+                    return await keys.fetch(KeySource(f"https://{host}:{port}/"), SOON)
+                except FetchError as error:
+                    return str(error)
+
+        assert json.loads(await said("localhost", trusting))["keys"] == [EC]
+        assert await said("127.0.0.1", trusting) == "the server's certificate is not accepted"
+        assert await said("localhost", None) == "the server's certificate is not accepted"
 
 
 @pytest.mark.parametrize(
