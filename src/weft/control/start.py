@@ -52,13 +52,16 @@ async def proxy_start(store: Store, root: str, instance: Instance) -> ProxyStart
     annotations: dict[str, str] = {}
     for part in (group.get("metadata") or {}, template, workload.get("metadata") or {}):
         annotations |= part.get("annotations") or {}
-    if instance.kind == "router":
-        annotations |= await _of_gateway(store, root, instance, maps)
+    borne = await _of_gateway(store, root, instance, maps) if instance.kind == "router" else {}
+    annotations |= borne
     defaults = mesh.default_config if mesh else None
     own = annotated(annotations)
     start = start_of(defaults, configs, instance.namespace, instance.labels, root, own)
     start = replace(start, probe=_probe(group), bootstrap=_place(instance))
     start = told(start, merged(defaults, own), annotations, (instance.address,))
+    if borne:  # the Gateway's infrastructure: where nothing else is made, the proxy itself bears it
+        node = {"node": {"metadata": {"ANNOTATIONS": borne}}}
+        start = replace(start, bootstrap=(*start.bootstrap, node))
     if not filters:
         return start
     labels = tuple(sorted(instance.labels.items()))

@@ -88,3 +88,25 @@ async def test_envoy_is_told_where_it_is(tmp_path: Path) -> None:
         for place, labels, wanted in cases:
             one = replace(instance(None), locality=place, labels=labels)
             assert (await proxy_start(store, "istio-system", one)).bootstrap == wanted
+
+
+async def test_a_gateway_starts_as_its_infrastructure_says(tmp_path: Path) -> None:
+    config = "terminationDrainDuration: 7s\nmeshId: shop"
+    noted = {"team": "web", "proxy.istio.io/config": config}
+    spec = {
+        "gatewayClassName": "weft",
+        "infrastructure": {"annotations": noted},
+        "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+    }
+    async with SqliteStore.open(tmp_path / "store") as store:
+        await _put(store, "gateway.networking.k8s.io/Gateway", "edge", {}, spec)
+        labels = {"gateway.networking.k8s.io/gateway-name": "edge"}
+        router = replace(instance(None), labels=labels, kind="router")
+        start = ProxyStart.parse((await proxy_start(store, "istio-system", router)).to_dict())
+        assert start.drain_s == 7
+        assert start.bootstrap == (
+            {"node": {"metadata": {"MESH_ID": "shop"}}},
+            {"node": {"metadata": {"ANNOTATIONS": noted}}},
+        )
+        sidecar = await proxy_start(store, "istio-system", replace(router, kind="sidecar"))
+        assert sidecar == ProxyStart()

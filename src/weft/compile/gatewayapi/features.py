@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 # Sorted, as the API demands of supportedFeatures. A name stands here once it works through a real proxy.
-# Left out: GatewayInfrastructurePropagation (nothing is made that could bear the labels), and what a mesh
-# has, which is no class's.
+# Left out: GatewayInfrastructurePropagation (what bears the labels is a process, no Pod or Service), and
+# what a mesh has, which is no class's.
 SUPPORTED: Final = (
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
