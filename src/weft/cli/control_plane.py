@@ -123,6 +123,8 @@ def _run(options: object, verbose: int) -> None:
 
     assert isinstance(options, ControlOptions)
     log_to_stderr(verbose)
+    # Whatever is made here, by whatever library, is nobody else's.
+    os.umask(0o077)
 
     async def serve() -> None:
         async with stop_on_signals() as stop, running(options, stop) as listening:

@@ -69,6 +69,7 @@ from weft.instance import Instance
 from weft.model.resource import Key
 from weft.model.workload_entry import WorkloadEntry
 from weft.names import API_PORT, MONITORING_PORT, TELEMETRY_PORT, TRUST_DOMAIN, XDS_PORT
+from weft.private import check_readable_by_owner_only, make_directory, secure
 from weft.runtime import Readiness
 from weft.start import ProxyStart
 from weft.store.interface import Private
@@ -137,6 +138,9 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         WeftError: a port is taken, the state cannot be read.
     """
     _make_runtime(options.runtime)
+    await asyncio.to_thread(_secure_state, options.state)
+    if options.own_authority is not None:
+        check_readable_by_owner_only(options.own_authority.key)
     # A thousand streams are more files than the usual 1,024.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -360,6 +364,20 @@ async def _ended(work: Awaitable[object]) -> None:
     await work
 
 
+def _secure_state(path: Path) -> None:
+    """The directory of what stays, with everything in it.
+
+    Raises:
+        WeftError: it, or something in it, belongs to another user, or cannot be made.
+    """
+    try:
+        make_directory(path)
+    except OSError as error:
+        hint = "run as root, or choose another --state-dir"
+        raise WeftError(f"cannot use {path}: {error.strerror}", hint=hint) from error
+    secure(path)
+
+
 def _make_runtime(path: Path) -> None:
     """The directory of the sockets. Whoever owns it, or the one above, could put others in their place.
 
@@ -368,11 +386,15 @@ def _make_runtime(path: Path) -> None:
     """
     hint = "remove it, set XDG_RUNTIME_DIR, or choose another --runtime-dir"
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path)
         for directory in (path.parent, path):
             owner = directory.stat().st_uid if directory == path.parent else directory.lstat().st_uid
             if owner not in {0, os.geteuid()}:
                 raise WeftError(f"{directory} belongs to uid {owner}", hint=hint)
+        # The node of root lets other users walk through, to sockets that check who they are.
+        if path.stat().st_mode & 0o022:
+            path.chmod(0o700)
+            _log.warning("others could write to %s: closed to them", path)
     except OSError as error:
         raise WeftError(f"cannot use {path}: {error.strerror}", hint=hint) from error
 

@@ -29,6 +29,7 @@ from weft.node.resolver import Listening, Resolver
 from weft.node.sidecar import ProxyOptions, envoy_binary, proxy_uid
 from weft.node.spec import Placement, WorkloadSpec
 from weft.node.workload import Report, Workload
+from weft.private import secure
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ class Node:
 
     async def __aenter__(self) -> Node:
         self.layout.prepare(proxy_uid=self._proxy.uid)
+        secure(self.layout.state, also=frozenset({self._proxy.uid} if self._proxy.uid is not None else ()))
         self._take_lock()
         try:
             if self.options.adopt:

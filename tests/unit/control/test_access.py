@@ -116,7 +116,7 @@ async def test_what_opens_the_api_and_what_does_not(tmp_path: Path) -> None:
         )["token"]
         joining = (await mesh.weft("token", "create")).strip()
         day = timedelta(days=1)
-        past = {"now": datetime.now(UTC) - 2 * day, "lifetime": day}
+        past: dict[str, Any] = {"now": datetime.now(UTC) - 2 * day, "lifetime": day}
         tokens = {
             "nothing": ("", 401),
             "a token": (token, 200),

@@ -153,8 +153,8 @@ async def test_every_verb_is_asked_for_by_itself(api: Api) -> None:
         # A rule about the object says nothing of its status.
         if holder in status:
             headers = {"content_type": MERGE} if holder == "patch" else {}
-            body = None if holder == "get" else route()
-            assert (await api(holder, status[holder], f"{one}/status", body, **headers))[0] == 403
+            sent = None if holder == "get" else route()
+            assert (await api(holder, status[holder], f"{one}/status", sent, **headers))[0] == 403
     assert (await api("", "GET", one))[0] == 200
 
 

@@ -110,7 +110,8 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
             return reply(error.body(), error.code)
         except WeftError as error:
             log.error("%s %s: %s", request.method, request.url.path, error.message)
-            return reply(ApiError(500, error.message).body(), 500)
+            # 503: what cannot be recorded or stored now may be later, once there is room on the disk.
+            return reply(ApiError(503, error.message).body(), 503)
 
     return guarded
 

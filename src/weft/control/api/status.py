@@ -23,6 +23,7 @@ _REASONS: Final = {
     422: "Invalid",
     429: "TooManyRequests",
     500: "InternalError",
+    503: "ServiceUnavailable",
     504: "Timeout",
 }
 
