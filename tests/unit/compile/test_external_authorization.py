@@ -89,6 +89,9 @@ def test_istios_defaults_hold() -> None:
         ((grpc(port=0),), "0 is not a port"),
         ((grpc(more=', statusOnError: "999"'),), "'999' is not a status"),
         ((http(more=", pathPrefix: check"),), "its pathPrefix 'check' does not begin"),
+        ((http(more=", pathPrefix: '/a b'"),), "is no path"),
+        ((http(more=', includeAdditionalHeadersInCheck: {x-a: "1\\n2"}'),), "is no header"),
+        ((http(more=", includeAdditionalHeadersInCheck: {'x a': b}"),), "is no header"),
         ((http(more=', headersToDownstreamOnDeny: ["*"]'),), "'*' alone"),
     ],
 )

@@ -5,6 +5,7 @@ Source: istio pilot/pkg/security/authz/builder/extauthz.go.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -29,6 +30,10 @@ Providers = tuple[ExtensionProvider, ...]
 
 _TIMEOUT: Final = timedelta(seconds=600)
 _PORTS: Final = range(1, 65536)
+# What Envoy takes of paths and headers.
+_PATH: Final = re.compile(r"/[!-~]*")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,11 @@ def _wrong(spec: _Spec) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
     if isinstance(spec, EnvoyExternalAuthorizationHttpProvider):
-        if spec.path_prefix and not spec.path_prefix.startswith("/"):
-            yield f"its pathPrefix {spec.path_prefix!r} does not begin with '/'"
+        if spec.path_prefix and not _PATH.fullmatch(spec.path_prefix):
+            yield f"its pathPrefix {spec.path_prefix!r} does not begin with '/', or is no path"
+        for name, value in (spec.include_additional_headers_in_check or {}).items():
+            if not _HEADER.fullmatch(name) or not _VALUE.fullmatch(value):
+                yield f"{name!r} is no header with the value {value!r}"
         if any("*" in (getattr(spec, name) or ()) for name in HEADER_LISTS):
             yield "'*' alone is no test of a header's name"
 
@@ -110,7 +118,7 @@ def _authorizer(name: str, spec: _Spec, service: Service) -> ir.Authorizer:
         timeout=spec.timeout if spec.timeout is not None else _TIMEOUT,
         body=_body(spec.include_request_body_in_check),
         fail_open=bool(spec.fail_open),
-        error_status=status_of(spec.status_on_error),
+        error_status=status_of(spec.status_on_error) or None,
         reroute=bool(spec.clear_route_cache),
     )
     if isinstance(spec, EnvoyExternalAuthorizationGrpcProvider):
