@@ -255,6 +255,8 @@ def test_gateways_by_name_and_by_label() -> None:
         ("{targetRefs: [{kind: Service, name: web}]}", "spec.targetRefs[0]"),
         ("{targetRef: {group: gateway.networking.k8s.io, kind: GatewayClass, name: weft}}", "spec.targetRef"),
         ("{rules: [{to: [{operation: {paths: [/a, '/b c']}}]}]}", "spec.rules[0].to[0].operation.paths[1]"),
+        ("{action: DENY, rules: [{to: [{operation: {ports: ['80'], paths: ['{**}']}}]}]}",
+         "spec.rules[0].to[0].operation.paths[0]"),
         ("{rules: [{to: [{operation: {paths: [//a]}}]}]}", "spec.rules[0].to[0].operation.paths[0]"),
         (
             "{action: DENY, rules: [{to: [{operation: {ports: ['80'], paths: ['/b c'], notPaths: [/é]}}]}]}",
@@ -271,3 +273,11 @@ def test_gateways_by_name_and_by_label() -> None:
 def test_what_has_no_effect_is_told(spec: str, path: str) -> None:
     _, problems = compile_proxy(world(policy("a", spec=spec)), identity(WEB))
     assert [problem.path for problem in problems] == ([path] if path else [])
+
+
+def test_a_template_that_would_crash_envoy_is_not_sent() -> None:
+    (stage,) = stages(world(policy("a", spec="{rules: [{to: [{operation: {paths: ['a/{*}', '/b/{*}']}}]}]}")))
+    assert stage.enforced is not None
+    never, template = ir.Not(test=ir.Anything()), ir.PathTemplateMatch(template="/b/*")
+    (test,) = stage.enforced.rules[0].permissions
+    assert test == ir.AllOf(tests=(ir.AnyOf(tests=(never, template)),))

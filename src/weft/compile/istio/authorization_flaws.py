@@ -49,13 +49,16 @@ def _of_rule(rule: Rule, path: str, *, refuses: bool) -> Iterator[tuple[str, str
         operation = item.operation
         if operation is None:
             continue
-        # What is refused counts in every spelling; what is let pass, as it is written.
-        field, values = ("notPaths", operation.not_paths) if refuses else ("paths", operation.paths)
-        for number, value in enumerate(values or ()):
-            if _NEVER.search(value):
+        for field, values in (("paths", operation.paths), ("notPaths", operation.not_paths)):
+            # What is refused counts in every spelling; what is let pass, as it is written.
+            spelt = refuses == (field == "paths")
+            for number, value in enumerate(values or ()):
                 where = f"{path}.to[{place}].operation.{field}[{number}]"
                 message = f"no request has the path {value!r} when policies are asked"
-                yield where, message, "write it as it is sent and normalised, as '/a%20b' or '/caf%C3%A9'"
+                if not value.startswith(("/", "*")):
+                    yield where, message, "begin it with a slash"
+                elif not spelt and _NEVER.search(value):
+                    yield where, message, "write it as it is sent and normalised, as '/a%20b' or '/caf%C3%A9'"
     for place, condition in enumerate(rule.when or ()):
         if condition.key.startswith(_CLAIMS):
             names = names_in_brackets(condition.key.removeprefix(_CLAIMS))

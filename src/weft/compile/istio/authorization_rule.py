@@ -19,6 +19,7 @@ from weft.model.authorization_policy import Operation, Rule, Source, WhenConditi
 from weft.names import JWT_FILTER, JWT_PAYLOAD
 
 _PORT_MAX: Final = 65535
+_NEVER: Final[ir.Test] = ir.Not(test=ir.Anything())
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +226,8 @@ def _method(key: str, value: str, _: Bounds) -> ir.Test:
 
 def _path(_: str, value: str, __: Bounds) -> ir.Test:
     if "{*}" in value or "{**}" in value:
+        if not value.startswith("/"):
+            return _NEVER  # as no path begins otherwise; Envoy would crash
         return ir.PathTemplateMatch(template=value.replace("{*}", "*").replace("{**}", "**"))
     return ir.UrlPathMatch(match=values_of.text(value))
 
