@@ -27,6 +27,7 @@ _ENROLLED: Final = "a proxy learns of its control plane from its node, which is 
 _STARTS: Final[Mapping[str, str]] = {
     "availabilityZone": "the locality of a workload tells its zone",
     "binaryPath": _OWN_ENVOY,
+    "caCertificatesPem": "whom proxies trust is for caCertificates of the mesh to say, for all alike",
     "configPath": _OWN_BOOTSTRAP,
     "connectionSettings.listenerConnectionLimit": "as in Istio: globalDownstreamConnectionLimit works",
     "controlPlaneAuthPolicy": "proxies and control plane always speak mutual TLS",
