@@ -45,6 +45,7 @@ TABLE: Final[dict[str, Any]] = yaml.safe_load(
 )
 _OPEN: Final = {"open", "params"}
 _HOST: Final = "web"
+_LISTS: Final = ("denied", "allowed", "unknown")
 
 POLICIES: Final = """
 apiVersion: weft.dev/v1alpha1
@@ -60,6 +61,7 @@ spec:
   ports:
   - {{name: http-denied, port: {denied}}}
   - {{name: http-allowed, port: {allowed}}}
+  - {{name: unknown, port: {unknown}}}
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -82,13 +84,14 @@ spec:
     when: [{{key: "request.headers[x-team]", values: ["ops-*"]}}]
   - to: [{{operation: {{ports: ["{denied}"]}}}}]
     when: [{{key: "request.headers[x-unit]", values: ["*-core"]}}]
+  - to: [{{operation: {{ports: ["{unknown}"], paths: [/admin]}}}}]
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {{name: allowed, namespace: default}}
 spec:
   rules:
-  - to: [{{operation: {{ports: ["{denied}"]}}}}]
+  - to: [{{operation: {{ports: ["{denied}", "{unknown}"]}}}}]
   - to:
     - operation: {{ports: ["{allowed}"], paths: [/public/*, "*.css", "/teams/{{*}}/plan"]}}
 """
@@ -132,22 +135,22 @@ def explained(
 @contextmanager
 def _sidecar(normalization: str) -> Iterator[Sidecar]:
     with ExitStack() as stack:
-        denied, allowed, at_denied, at_allowed = free_ports(4)
-        recorder = stack.enter_context(serving(Recorder(ADDRESS, denied)))
-        other = stack.enter_context(serving(Recorder(ADDRESS, allowed)))
-        other.received = recorder.received
-        made = world(POLICIES.format(normalization=normalization, denied=denied, allowed=allowed))
+        inner = dict(zip(_LISTS, free_ports(len(_LISTS)), strict=True))
+        ports = dict(zip(_LISTS, free_ports(len(_LISTS)), strict=True))
+        recorder, *others = (stack.enter_context(serving(Recorder(ADDRESS, inner[name]))) for name in _LISTS)
+        for other in others:
+            other.received = recorder.received
+        made = world(POLICIES.format(normalization=normalization, **inner))
         identity = ir.ProxyIdentity(
             name=ProxyName("sidecar", ADDRESS, "web-0", "default"), labels=(("app", "web"),),
             service_account="web",
             attachment=ir.Attachment(
                 capture=ir.Capture.PROXY_ENV, inbound_address=ADDRESS, app_address=ADDRESS,
-                inbound_ports=((denied, at_denied), (allowed, at_allowed)),
+                inbound_ports=tuple((inner[name], ports[name]) for name in _LISTS),
             ),
         )  # fmt: skip
         stack.enter_context(run_compiled(made, identity, TestAuthority()))
-        ports = {"denied": at_denied, "allowed": at_allowed}
-        yield Sidecar(normalization, recorder, made, identity, ports, {"denied": denied, "allowed": allowed})
+        yield Sidecar(normalization, recorder, made, identity, ports, inner)
 
 
 @pytest.fixture(scope="module", params=[BASE, DECODE])
@@ -255,6 +258,19 @@ def test_no_other_request_is_hidden_in_one(sidecar: Sidecar) -> None:
     ]
     assert not wrong, "\n".join(wrong)
     assert "/admin" not in {one.target for one in sidecar.recorder.received}
+
+
+def test_what_is_not_recognised_as_http_is_no_way_around(sidecar: Sidecar) -> None:
+    """Of a port without a declared protocol: other bytes are a connection, of which a path is not known."""
+    assert ask(sidecar, "unknown", head("/ok"))[0] == 200
+    for request in (
+        head("/admin"),
+        b"\r\n" + head("/admin"),
+        head("/admin", method="get"),
+        b"\0" + head("/admin"),
+    ):
+        status, received = ask(sidecar, "unknown", request)
+        assert (status in {0, 400, 403}, received) == (True, []), request
 
 
 def test_http2_is_no_way_around(sidecar: Sidecar) -> None:
