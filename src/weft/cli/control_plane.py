@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from weft.errors import UsageError
 from weft.names import API_PORT, MONITORING_PORT, TELEMETRY_PORT, TRUST_DOMAIN, XDS_PORT
 
 _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -83,6 +84,12 @@ def control_plane(
     from weft.control.handover import OwnAuthority
     from weft.units import parse_duration
 
+    if policy := os.environ.get("COMPLIANCE_POLICY"):
+        # Istio's: to start without it would look as if it were in force.
+        raise UsageError(
+            f"COMPLIANCE_POLICY={policy} is not read from the environment",
+            hint="unset it, and apply a MeshConfig with compliancePolicy: pqc",
+        )
     try:
         lifetime, lease_time = parse_duration(certificate_lifetime), parse_duration(lease)
     except ValueError as error:
