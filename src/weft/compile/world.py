@@ -183,8 +183,8 @@ class World:
         return _table(self._seen, kind)
 
     def keys(self) -> frozenset[Key]:
-        """Keys of all resources."""
-        return frozenset(key for table in self._seen.values() for key in table)
+        """Keys of all resources, be they looked at or not."""
+        return frozenset(key for table in self._kinds.values() for key in table)
 
     @property
     def backing(self) -> Backing:
