@@ -467,3 +467,16 @@ def test_a_question_that_cannot_be_read_gets_its_answer() -> None:
     for host in ("reviews:²", "[::1]:80", "[", "reviews:99999", "\x00"):
         assert explain(WEB, http={"host": host, "path": "/%"})["action"] in set(Action)
     assert set(found) == set(get("/"))
+
+
+def test_a_demanded_key_exchange_is_named() -> None:
+    demanded = """
+        apiVersion: weft.dev/v1alpha1
+        kind: MeshConfig
+        metadata: {name: default, namespace: istio-system}
+        spec: {compliancePolicy: pqc}
+        """
+    question: dict[str, Any] = {"port": 9081, "tls": "mtls", "source": {"principal": PERSON}}
+    told = [step["detail"] for step in explain(REVIEWS, demanded, **question)["trace"]]
+    assert any("with key exchange by X25519MLKEM768 only" in line for line in told), told
+    assert "key exchange" not in json.dumps(explain(REVIEWS, **question)["trace"])

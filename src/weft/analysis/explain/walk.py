@@ -27,7 +27,7 @@ from weft.names import (
 )
 
 if TYPE_CHECKING:
-    from weft.protos import listener_v3, udp_proxy_v3
+    from weft.protos import listener_v3, tls_v3, udp_proxy_v3
 
 _NETWORK: Final = "envoy.extensions.filters.network"
 _INBOUND, _OUTBOUND = 1, 2  # core.v3.TrafficDirection
@@ -256,7 +256,7 @@ def _handshake(
         return None
     asked = common.WhichOneof("validation_context_type") is not None
     if question.tls is not ClientTls.MTLS or not asked:
-        answer.say("tls", "TLS ends here")
+        answer.say("tls", f"TLS ends here{_limited(common)}")
         return None
     context = common.validation_context
     if common.HasField("combined_validation_context"):
@@ -265,8 +265,15 @@ def _handshake(
     if question.principal and names and not any(match.text(one.matcher, question.principal) for one in names):
         answer.fail(Failure.MTLS_ERROR, None, f"{question.principal} is nobody who may come in")
         return None
-    answer.say("tls", f"TLS ends here; the client is {question.principal or 'known by its certificate'}")
+    who = question.principal or "known by its certificate"
+    answer.say("tls", f"TLS ends here{_limited(common)}; the client is {who}")
     return question.principal or None
+
+
+def _limited(common: tls_v3.CommonTlsContext) -> str:
+    """Which key exchange is demanded, if not any that Envoy would agree to."""
+    groups = ", ".join(common.tls_params.ecdh_curves)
+    return f", with key exchange by {groups} only" if groups else ""
 
 
 def _stream(
