@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -32,12 +33,14 @@ class Held:
             peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         )
         self._descriptor: int | None = None
-        with contextlib.suppress(OSError):
+        try:
             self._descriptor = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-            return
-        # Before Linux 6.5: a pid that was given again between its connect() and now is not noticed.
-        with contextlib.suppress(OSError):
-            self._descriptor = os.pidfd_open(self.pid)
+        except OSError as error:
+            if error.errno != errno.ENOPROTOOPT:
+                return  # it has ended: who bears its pid now is somebody else
+            # Before Linux 6.5: a pid that was given again between its connect() and now is not noticed.
+            with contextlib.suppress(OSError):
+                self._descriptor = os.pidfd_open(self.pid)
 
     def alive(self) -> bool:
         """Whether the process that connected still runs: then what was read of its pid was its own."""
