@@ -26,6 +26,7 @@ from weft.control.api.status import ApiError
 from weft.control.metrics import Metrics
 from weft.grpc_tls import Certificates
 from weft.model.catalog import WEFT
+from weft.telemetry.answers import OF_NAMESPACE
 from weft.telemetry.inquiry import TelemetryError, ask
 
 _log = logging.getLogger(__name__)
@@ -162,14 +163,14 @@ class TelemetryProcess:
 
     async def _question(self, request: Request) -> Response:
         access: Access = request.state.access
+        question, parameters = request.path_params["question"], dict(request.query_params.items())
+        namespace = parameters.get("namespace", "") if question in OF_NAMESPACE else ""
         try:
-            await access.require(Ask(verb="get", group=WEFT, resource="telemetry"))
+            await access.require(Ask(verb="get", group=WEFT, resource="telemetry", namespace=namespace))
         except ApiError as refusal:
             return reply(refusal.body(), refusal.code)
         try:
-            answer = await ask(
-                self._socket, request.path_params["question"], dict(request.query_params.items())
-            )
+            answer = await ask(self._socket, question, parameters)
         except TelemetryError as error:
             return _status(error.status, error.message, error.hint)
         return JSONResponse(answer)

@@ -89,6 +89,9 @@ QUESTIONS: Final[Mapping[str, Answer]] = {
     "trace": _trace,
 }
 
+# Those that can be asked of one namespace, by whoever may look at it alone.
+OF_NAMESPACE: Final = frozenset({"flows", "records"})
+
 
 def _since(store: Store, asked: Parameters) -> int:
     """The beginning of the time asked for, in ms since the epoch; 0 for all of it."""
