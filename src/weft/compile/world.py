@@ -182,6 +182,10 @@ class World:
         """All resources of a kind; the same object in every world in which none of them differs."""
         return _table(self._seen, kind)
 
+    def held(self, kind: type[R]) -> Mapping[Key, R]:
+        """As ``all``, with those in namespaces that the mesh does not look at (``discoverySelectors``)."""
+        return _table(self._kinds, kind)
+
     def keys(self) -> frozenset[Key]:
         """Keys of all resources, be they looked at or not."""
         return frozenset(key for table in self._kinds.values() for key in table)

@@ -418,7 +418,7 @@ def _registered(pipeline: Pipeline) -> Callable[[str, str], Entry | None]:
     """What the store knows of a workload whose proxy connects."""
 
     def find(namespace: str, name: str) -> Entry | None:
-        entry = pipeline.world.all(WorkloadEntry).get(Key(ENTRY_KIND, namespace, name))
+        entry = pipeline.world.held(WorkloadEntry).get(Key(ENTRY_KIND, namespace, name))
         if entry is None:
             return None
         labels = {**(entry.metadata.labels or {}), **(entry.spec.labels or {})}

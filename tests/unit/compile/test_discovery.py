@@ -57,6 +57,7 @@ def test_only_chosen_namespaces_are_looked_at() -> None:
     assert {key.name for key in of.all(Service)} == {"one", "three"}
     assert ("b", "two") not in of.vips
     assert Key("/Service", "b", "two") in of.keys()
+    assert Key("/Service", "b", "two") in of.held(Service)
 
 
 def test_a_label_and_a_selector_may_change() -> None:
