@@ -238,6 +238,9 @@ def _settings(path: str) -> dict[str, Any]:
     return table(data, "spec") if "apiVersion" in data else data
 
 
+_RBAC: Final = "rbac.authorization.k8s.io"
+
+
 def _namespaces(given: Input) -> set[str]:
     """Those that objects are in, or that are declared."""
     files = ((part.data, given.namespace) for part in given.parts)
@@ -257,13 +260,34 @@ def _objects(server: str | None) -> list[dict[str, Any]]:
 
 
 async def every_object(client: ApiClient) -> list[dict[str, Any]]:
-    """Every object of the mesh."""
+    """Every object of the mesh that the caller may read; what it may not is said, once.
+
+    Roles and their bindings are no configuration of the mesh.
+
+    Raises:
+        RefusedError: when there is nothing that it may read.
+    """
+    from weft.client import RefusedError
+
     found: list[dict[str, Any]] = []
-    for resource in await client.resources():
-        listed = await client.list(resource)
+    withheld: dict[str, RefusedError] = {}
+    wanted = [one for one in await client.resources() if one.group != _RBAC]
+    for resource in wanted:
+        try:
+            listed = await client.list(resource)
+        except RefusedError as refusal:
+            if refusal.code != 403:
+                raise
+            withheld[resource.full_name] = refusal
+            continue
         # A list says once what its items are.
         head = {"apiVersion": listed["apiVersion"], "kind": str(listed["kind"]).removesuffix("List")}
         found += [{**head, **item} for item in listed["items"]]
+    if len(withheld) == len(wanted):
+        raise next(iter(withheld.values()))
+    if withheld:
+        names = ", ".join(withheld)
+        click.echo(f"warning: you may not list {names}: what they say is not looked at", err=True)
     return found
 
 

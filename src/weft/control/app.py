@@ -253,6 +253,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 turned=lambda connection, why: audit.refused(origin(connection), why),
             ),
             denied=audit.denied,
+            seen=audit.seen,
             stop=stop,
             converged=proxy_routes.converged,
             cells=cells(lambda: pipeline.world),

@@ -139,13 +139,18 @@ class AuditLog:
         """
         self.write(event, {**_who(access, ""), "decision": "allow", **about}, sync=True)
 
+    def seen(self, access: Access, ask: Ask) -> None:
+        """Record a look at something secret, before it is answered.
+
+        Raises:
+            AuditError: when it cannot be written.
+        """
+        self.write("read", {**_who(access, ""), **_what(ask), "decision": "allow"})
+
     def denied(self, access: Access, ask: Ask) -> None:
         """Record what the roles did not allow. Who asks for ever is counted, and cannot fill the disk."""
-        about = {
-            "verb": ask.verb, "kind": f"{ask.group}/{ask.whole_resource}" if not ask.path else ask.path,
-            "namespace": ask.namespace, "name": ask.name, "decision": "deny",
-        }  # fmt: skip
-        self._refuse("denied", access.subject.name, {**_who(access, ""), **about})
+        about = {**_who(access, ""), **_what(ask), "decision": "deny"}
+        self._refuse("denied", access.subject.name, about)
 
     def refused(self, where: str, why: str) -> None:
         """Record a credential that was turned away."""
@@ -283,6 +288,14 @@ def _small(value: Any) -> Any:
     if len(encoded) <= _VALUE_MAX:
         return value
     return {"bytes": len(encoded), "sha256": hashlib.sha256(encoded).hexdigest()}
+
+
+def _what(ask: Ask) -> dict[str, Any]:
+    about = {
+        "verb": ask.verb, "kind": ask.path or f"{ask.group}/{ask.whole_resource}",
+        "namespace": ask.namespace, "name": ask.name,
+    }  # fmt: skip
+    return {name: value for name, value in about.items() if value}
 
 
 def _who(access: Access | None, actor: str) -> dict[str, Any]:

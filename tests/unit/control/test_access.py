@@ -219,6 +219,9 @@ async def test_a_kubeconfig_of_each_kind_lets_somebody_in_until_it_is_revoked(tm
                 assert f'User "{kind}" cannot create' in refused.value.message
             shown = await mesh.weft("get", "namespaces", server=str(file))
             assert "istio-system" in shown
+            # Commands that look at everything do without what is not shown to this one.
+            for words in (("get", "all", "-A"), ("analyze", "-A")):
+                await mesh.weft(*words, server=str(file))
             kubectl = ("kubectl", f"--kubeconfig={file}", f"--cache-dir={tmp_path / 'cache'}", "get", "ns")
             done = await asyncio.to_thread(subprocess.run, kubectl, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
@@ -256,6 +259,9 @@ async def test_the_log_tells_the_whole_story_and_holds(tmp_path: Path) -> None:
         assert [(line["old"], line["new"]) for line in changed] == [
             ({"data": {"a": "b"}}, {"data": {"a": "c"}})
         ]
+        assert await mesh.weft("get", "secrets", "-A") == ""
+        (seen,) = [line for line in mesh.audit() if line["event"] == "read"]
+        assert (seen["verb"], seen["kind"], seen["how"]) == ("list", "/secrets", "socket")
         assert "denied" in await mesh.weft("audit", "--file", log, "--who", "ann")
         assert "ConfigMap" not in await mesh.weft("audit", "--file", log, "--event", "denied")
         assert "lines hold" in await mesh.weft("audit", "verify", "--file", log)

@@ -52,12 +52,12 @@ def create_app(
     objects: Objects, *, authenticate: Authenticate, stop: asyncio.Event,
     converged: Converged | None = None, routes: Sequence[BaseRoute] = (),
     open_paths: frozenset[str] = frozenset(), cells: Cells = NO_CELLS,
-    denied: Denied = lambda access, ask: None,
+    denied: Denied = lambda access, ask: None, seen: Denied = lambda access, ask: None,
 ) -> ASGIApp:  # fmt: skip
     """The application. ``stop`` ends watches; ``open_paths`` of ``routes`` are served to anybody.
 
     ``request.state.subject`` is who calls, ``request.state.access`` what the caller may; ``denied`` hears of
-    what the caller may not.
+    what the caller may not, ``seen`` of secrets that are read.
     """
     converged = converged or _at_once
     resources = Resources(objects, converged, stop, cells)
@@ -88,7 +88,7 @@ def create_app(
     )
     # kubectl asks for /api/ and /api alike; a redirect would lose the body.
     app.router.redirect_slashes = False
-    return _Gate(app, authenticate, objects.roles, _OPEN_PATHS | open_paths, denied)
+    return _Gate(app, authenticate, objects.roles, _OPEN_PATHS | open_paths, denied, seen)
 
 
 def _by_path(endpoint: Endpoint) -> Endpoint:
@@ -126,12 +126,14 @@ class _Gate:
         roles: Roles,
         open_paths: frozenset[str],
         denied: Denied,
+        seen: Denied,
     ) -> None:
         self._app = app
         self._authenticate = authenticate
         self._roles = roles
         self._open = open_paths
         self._denied = denied
+        self._seen = seen
         self._shares = Shares()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,7 +148,7 @@ class _Gate:
         request_id = secrets.token_hex(8)
         access = Access(
             subject=subject or _STRANGER, roles=self._roles, where=origin(connection), request=request_id,
-            denied=self._denied,
+            denied=self._denied, seen=self._seen,
         )  # fmt: skip
         try:
             access = await impersonated(connection, access)

@@ -18,7 +18,7 @@ _AS_USER: Final = "impersonate-user"
 _AS_GROUP: Final = "impersonate-group"
 
 Denied = Callable[["Access", Ask], None]
-"""Hears of a refusal."""
+"""Hears of a refusal, or of a look at something secret; of the latter before it is answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,7 @@ class Access:
     where: str = ""
     request: str = ""
     denied: Denied = lambda access, ask: None
+    seen: Denied = lambda access, ask: None
 
     async def decide(self, ask: Ask) -> Decision:
         """Whether the caller may, and why."""
@@ -104,5 +105,6 @@ async def impersonated(connection: HTTPConnection, access: Access) -> Access:
         credential=really.credential, by=really.name,
     )  # fmt: skip
     return Access(
-        subject=subject, roles=access.roles, where=access.where, request=access.request, denied=access.denied
-    )
+        subject=subject, roles=access.roles, where=access.where, request=access.request, denied=access.denied,
+        seen=access.seen,
+    )  # fmt: skip

@@ -367,7 +367,10 @@ async def _allow(request: Request, target: Target, verb: str) -> None:
     if name is None and verb in {"list", "watch", "deletecollection"}:
         name = only_name(request.query_params.get("fieldSelector", ""))
     access: Access = request.state.access
-    await access.require(ask_for(target.row, verb, target.namespace, name or "", target.part))
+    ask = ask_for(target.row, verb, target.namespace, name or "", target.part)
+    await access.require(ask)
+    if target.row.id == "/Secret" and verb in {"get", "list", "watch"}:
+        access.seen(access, ask)
 
 
 def _found(body: Mapping[str, Any] | None) -> Response:
