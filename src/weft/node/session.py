@@ -230,8 +230,8 @@ class Session:
         """Renew what is held under this name no more."""
         await self._certificates.forget(name)
 
-    async def sign_jwt(self, identity: SpiffeId, audience: tuple[str, ...]) -> str:
-        """A new JWT-SVID.
+    async def sign_jwt(self, identity: SpiffeId, audience: tuple[str, ...]) -> tuple[str, datetime]:
+        """A new JWT-SVID, and when it expires.
 
         Raises:
             WeftError: the control plane refused, or cannot be reached.
@@ -241,7 +241,13 @@ class Session:
             "serviceAccount": identity.service_account,
             "audience": list(audience),
         }
-        return str((await self._call("POST", "/weft/v1/jwts", asked))["token"])
+        answer = await self._call("POST", "/weft/v1/jwts", asked)
+        try:
+            return str(answer["token"]), datetime.fromisoformat(answer["notAfter"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeftError(
+                "the control plane's answer holds no token", hint="compare the versions"
+            ) from error
 
     async def read_jwks(self) -> dict[str, Any]:
         """The keys (a JWK set) that JWT-SVIDs of this mesh are verified with.

@@ -283,6 +283,17 @@ async def test_a_token_is_issued_and_believed_by_another_workload(setting: Setti
         )
 
 
+async def test_a_token_is_issued_once_for_half_of_its_life(setting: Setting) -> None:
+    async with application(setting.socket) as app:
+        await setting.become(app)
+        first = (await app.ask(jwt=["bank", "audit"]))["token"]
+        assert (await app.ask(jwt=["audit", "bank"]))["token"] == first
+        assert (await app.ask(jwt=["bank"]))["token"] != first
+        setting.session._clock = lambda: setting.control.clock() + timedelta(minutes=3)
+        assert (await app.ask(jwt=["bank", "audit"]))["token"] != first
+        assert len(setting.control.jwt_audit) == 3
+
+
 async def test_a_token_for_another_subject_is_refused(setting: Setting) -> None:
     async with application(setting.socket) as app:
         await setting.become(app)

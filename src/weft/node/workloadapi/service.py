@@ -79,7 +79,7 @@ class Service:
             yield messages.x509_bundles({_domain(identity): own, **others}, revoked)
 
     async def _jwt_svid(self, headers: Mapping[str, str], body: bytes) -> AsyncIterator[bytes]:
-        _, identity = self._admit(headers)
+        name, identity = self._admit(headers)
         audience, wanted = _read(messages.read_jwt_request, body)
         if wanted and wanted != str(identity):
             raise CallError(Code.PERMISSION_DENIED, f"the caller is not {wanted[:512]}")
@@ -87,7 +87,7 @@ class Service:
             audience = check_audience(audience)
         except SvidError as error:
             raise CallError(Code.INVALID_ARGUMENT, error.message) from error
-        token = await _answered(self._svids.source.sign_jwt(identity, audience))
+        token = await _answered(self._svids.token(name, identity, audience))
         yield messages.jwt_svids(str(identity), [token])
 
     async def _jwt_bundles(self, headers: Mapping[str, str], body: bytes) -> AsyncIterator[bytes]:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 # New keys are published a day before they sign.
 _REFRESH_S: Final = 300.0
 _RETRY_S: Final = 5.0
+# Of each workload, for as many audiences.
+_TOKENS_MAX: Final = 64
 
 
 class Source(Protocol):
@@ -47,8 +49,8 @@ class Source(Protocol):
     async def release(self, name: str) -> None:
         """Renew it no more."""
 
-    async def sign_jwt(self, identity: SpiffeId, audience: tuple[str, ...]) -> str:
-        """A new JWT-SVID.
+    async def sign_jwt(self, identity: SpiffeId, audience: tuple[str, ...]) -> tuple[str, datetime]:
+        """A new JWT-SVID, and when it expires.
 
         Raises:
             WeftError: it was refused, or nobody answers.
@@ -96,6 +98,7 @@ class Svids:
         source.on_trust(self.trust.set)
         self._held: dict[str, Changing[Credential]] = {}
         self._asking: dict[str, asyncio.Lock] = {}
+        self._tokens: dict[str, dict[tuple[str, ...], tuple[str, datetime]]] = {}
         self._keys: Changing[dict[str, Any]] | None = None
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -120,6 +123,22 @@ class Svids:
                 self._held[name] = held
             return held
 
+    async def token(self, name: str, identity: SpiffeId, audience: tuple[str, ...]) -> str:
+        """A JWT-SVID of a workload, with half of its life ahead: who asks for each request gets the same.
+
+        Raises:
+            WeftError: it was refused, or nobody answers.
+        """
+        held, wanted = self._tokens.setdefault(name, {}), tuple(sorted(audience))
+        now = self.source.now()
+        if (known := held.get(wanted)) is not None and now < known[1]:
+            return known[0]
+        token, until = await self.source.sign_jwt(identity, audience)
+        while len(held) >= _TOKENS_MAX:
+            del held[next(iter(held))]
+        held[wanted] = token, now + (until - now) / 2
+        return token
+
     async def keys(self) -> Changing[dict[str, Any]]:
         """The JWK set; kept fresh from the first call on.
 
@@ -136,12 +155,13 @@ class Svids:
     async def drop(self, name: str) -> None:
         """Forget what a workload holds."""
         self._asking.pop(name, None)
+        self._tokens.pop(name, None)
         if self._held.pop(name, None) is not None:
             await self.source.release(name)
 
     def names(self) -> tuple[str, ...]:
         """The workloads that hold something."""
-        return tuple(self._held)
+        return tuple(self._held.keys() | self._tokens.keys())
 
     async def close(self) -> None:
         """Forget all."""
