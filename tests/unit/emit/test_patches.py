@@ -361,6 +361,7 @@ def test_routes_and_hosts_are_merged_replaced_and_removed() -> None:
 @pytest.mark.parametrize(
     ("name", "match", "hit"),
     [
+        ("http.80~1a2b3c4d", {"routes": "http.80", "routes_port": 80}, True),
         ("http.8080", {"routes_port": 8080}, True),
         ("http.8080", {"routes_port": 80}, False),
         ("https.443.tls.shop.web", {"routes_port": 443, "routes_port_name": "tls"}, True),
