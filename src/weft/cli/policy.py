@@ -256,7 +256,7 @@ def _flows(
     else:
         try:
             text = sys.stdin.read() if str(recorded) == "-" else recorded.read_text()
-            rows = json.loads(text)["flows"]
+            rows = list(json.loads(text)["flows"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{recorded} holds no flows: {error!r}") from error
     try:

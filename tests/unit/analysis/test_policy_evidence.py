@@ -255,6 +255,89 @@ def test_callers_with_the_same_needs_share_a_rule() -> None:
     assert suggestion.counts[0].startswith("2 times")
 
 
+EDGE = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: edge-0}
+spec: {address: 10.0.0.9, labels: {app: edge, istio: edge}, serviceAccount: edge}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: shop}
+spec:
+  selector: {istio: edge}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop}
+spec:
+  hosts: ["*"]
+  gateways: [shop]
+  http: [{route: [{destination: {host: reviews, port: {number: 9080}}}]}]
+"""
+EDGE_API = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: edge-0}
+spec:
+  address: 10.0.0.9
+  labels: {gateway.networking.k8s.io/gateway-name: edge, app: edge}
+  serviceAccount: edge
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec: {gatewayClassName: weft, listeners: [{name: http, port: 80, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: shop}
+spec: {parentRefs: [{name: edge}], rules: [{backendRefs: [{name: reviews, port: 9080}]}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("edge", "chosen"),
+    [
+        (EDGE, {"selector": {"matchLabels": {"app": "edge"}}}),
+        (
+            EDGE_API,
+            {"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}]},
+        ),
+    ],
+)
+def test_gateways_are_guarded_by_host(edge: str, chosen: dict[str, object]) -> None:
+    def seen(**fields: str) -> Report:
+        # A port map has the gateway listen on another port than its resource says.
+        said = {"path": "/users/1", "host": "shop.example.com", **fields}
+        return report("edge", "", kind="router", port=18080, **said)  # type: ignore[arg-type]
+
+    mesh = _read(MESH, edge)
+    flows = _flows(seen(), seen(path="/users/2"))
+    made, lacking = suggest(flows, mesh)
+    assert lacking == ()
+    (suggestion,) = made
+    spec = suggestion.policy["spec"]
+    assert {name: spec[name] for name in chosen} == chosen
+    assert spec["rules"] == [
+        {
+            "to": [
+                {
+                    "operation": {
+                        "hosts": ["shop.example.com"], "methods": ["GET"], "paths": ["/users/{*}"],
+                    }
+                }
+            ]
+        }
+    ]  # fmt: skip
+    after = replaced(mesh, _read(documents(made, "24h")))
+    assert replay(flows, mesh, after).changes == ()
+    judge = Judge(after)
+    for other in (seen(host="other.example.com"), seen(path="/admin"), seen(method="PUT")):
+        assert {one.word for one in judge.decide(_flows(other)[0])} == {"deny"}
+
+
 def test_a_namespace_is_closed_where_that_is_asked() -> None:
     made = _suggested(report(path="/a"), close=("default",))
     judge = Judge(_applied(made))
