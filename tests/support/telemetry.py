@@ -26,8 +26,14 @@ class Telemetry:
     """Asks and disturbs the process. ``port``: where proxies send."""
 
     def __init__(
-        self, process: TelemetryProcess, socket: Path, metrics: Metrics, loop: asyncio.AbstractEventLoop
+        self,
+        process: TelemetryProcess,
+        socket: Path,
+        metrics: Metrics,
+        loop: asyncio.AbstractEventLoop,
+        shown: list[Certificates],
     ) -> None:
+        self._shown = shown
         self._process = process
         self._socket = socket
         self._loop = loop
@@ -60,6 +66,10 @@ class Telemetry:
         """Until there are so many, at least."""
         wait_until(lambda: self.count(**wanted) >= count, _SECONDS, f"{count} requests with {wanted}")
 
+    def renew(self, authority: TestAuthority) -> None:
+        """Have the process show a certificate of this authority, and believe nobody else's."""
+        self._shown[0] = _certificates(authority)
+
     def kill(self) -> int:
         """End the process as no program expects; which one it was."""
         known = self._process.pid
@@ -76,11 +86,15 @@ class Telemetry:
         return True
 
 
+def _certificates(authority: TestAuthority) -> Certificates:
+    pair = authority.issue(SERVER)
+    return Certificates(pair.certificate.encode(), pair.key.encode(), authority.pem.encode())
+
+
 @contextmanager
 def running_telemetry(directory: Path, authority: TestAuthority) -> Iterator[Telemetry]:
     """The process, ready to be sent to; ended at the end."""
-    pair = authority.issue(SERVER)
-    certificates = Certificates(pair.certificate.encode(), pair.key.encode(), authority.pem.encode())
+    shown = [_certificates(authority)]
     loop = asyncio.new_event_loop()
     metrics = Metrics()
     ready, stop = threading.Event(), asyncio.Event()
@@ -90,7 +104,7 @@ def running_telemetry(directory: Path, authority: TestAuthority) -> Iterator[Tel
         port=0,
         socket=socket,
         database=directory / "telemetry" / "telemetry.db",
-        certificates=lambda: certificates,
+        certificates=lambda: shown[0],
         trust_domain=lambda: "cluster.local",
         metrics=metrics,
     )
@@ -107,7 +121,7 @@ def running_telemetry(directory: Path, authority: TestAuthority) -> Iterator[Tel
     thread.start()
     try:
         assert ready.wait(_SECONDS), "the telemetry process does not start"
-        yield Telemetry(process, socket, metrics, loop)
+        yield Telemetry(process, socket, metrics, loop, shown)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(_SECONDS)
