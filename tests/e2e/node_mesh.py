@@ -17,6 +17,7 @@ from tests.support.certificates import TestAuthority
 
 from weft import ir
 from weft.emit.bundle import emit
+from weft.identity.trust import Trust
 from weft.names import (
     CLUSTER_DOMAIN,
     INBOUND_SOURCE,
@@ -101,7 +102,7 @@ class MiniMesh:
     ) -> datetime:
         self.events.append(("certify", directory.name))
         pair = self.authority.issue(f"spiffe://{CLUSTER_DOMAIN}/ns/{namespace}/sa/{service_account}")
-        credential = Credential.of(pair.key, Signed(pair.certificate, self.authority.pem))
+        credential = Credential.of(pair.key, Signed(pair.certificate, Trust(pem=self.authority.pem)))
         write_secrets(directory, credential, owner=owner)
         self._expiry[directory] = credential.not_after
         return credential.not_after

@@ -133,6 +133,7 @@ def test_a_host_that_was_away_joins_again(shop: Shop) -> None:
         away.host.heal()
         said = away.log_file("node")
         wait_until(lambda: "away, join again" in said.read_text(), "the node says what to do", 40)
+        assert away.node is not None
         away.node.terminate()
         away.node.wait()
         shop.mesh.join("c")
