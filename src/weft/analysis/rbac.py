@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from weft.protos import rbac_v3
 
 _ALLOW, _DENY = 0, 1
+_DYNAMIC = 0  # MetadataSource
 _REMOTE: Final = {"direct_remote_ip": "source_ip", "source_ip": "source_ip", "remote_ip": "remote_ip"}
 
 
@@ -59,11 +60,19 @@ def permission(rule: rbac_v3.Permission, scene: Scene) -> bool:
             return bool(bounds.start <= scene.destination_port < bounds.end)
         case "metadata":
             return match.metadata(rule.metadata, scene.metadata)
+        case "sourced_metadata":
+            return _sourced(rule.sourced_metadata, scene)
         case "requested_server_name":
             return match.text(rule.requested_server_name, scene.server_name)
         case "uri_template":
             return _template(rule, scene)
     return False
+
+
+def _sourced(test: rbac_v3.SourcedMetadata, scene: Scene) -> bool:
+    """What filters found out. Of a route's own metadata nothing is known here: nobody puts any there."""
+    known = scene.metadata if test.metadata_source == _DYNAMIC else {}
+    return match.metadata(test.metadata_matcher, known)
 
 
 def _template(rule: rbac_v3.Permission, scene: Scene) -> bool:
@@ -99,6 +108,8 @@ def principal(rule: rbac_v3.Principal, scene: Scene) -> bool:
             return bool(scene.path) and match.text(rule.url_path.path, without_query(scene.path))
         case "metadata":
             return match.metadata(rule.metadata, scene.metadata)
+        case "sourced_metadata":
+            return _sourced(rule.sourced_metadata, scene)
         case "filter_state":
             return rule.filter_state.key == "io.istio.peer_principal" and any(
                 match.text(rule.filter_state.string_match, name) for name in scene.peer or ()

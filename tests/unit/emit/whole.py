@@ -344,6 +344,43 @@ def _authorizers() -> tuple[ir.Authorizer, ir.Authorizer]:
     return by_http, by_grpc
 
 
+def _authorization(*, tcp: bool) -> tuple[ir.Authorization, ...]:
+    """Every test that there is, in force and tried out."""
+    fact = ir.FactMatch(
+        filter="envoy.filters.http.jwt_authn",
+        path=("payload", "groups"),
+        value=ir.AnyValueMatch(tests=(ir.ListedMatch(item=_text("exact", "a")), _text("prefix", "a"))),
+    )
+    header = ir.HeaderMatch(name="x-role", match=_text("exact", "admin"))
+    of_requests: tuple[ir.Test, ...] = (
+        ir.UrlPathMatch(match=_text("regex", "/a.*")),
+        ir.PathTemplateMatch(template="/a/*/**"),
+        header,
+    )
+    permissions: tuple[ir.Test, ...] = (
+        ir.AnyOf(tests=(ir.PortMatch(number=80), ir.ServerNameMatch(match=_text("suffix", ".example")))),
+        ir.Not(test=ir.AddressMatch(of=ir.AddressOf.DESTINATION, block="10.0.0.0/8")),
+        fact,
+        *(() if tcp else of_requests),
+    )
+    principals: tuple[ir.Test, ...] = (
+        ir.PrincipalMatch(match=_text("exact", SPIFFE)),
+        ir.AddressMatch(of=ir.AddressOf.PEER, block="10.0.0.1"),
+        ir.AnyOf(tests=(ir.AddressMatch(of=ir.AddressOf.CLIENT, block="2001:db8::/32"), ir.Anything())),
+        ir.Not(test=fact),
+        *(() if tcp else (header,)),
+    )
+    rule = ir.AccessRule(
+        name="ns[a]-policy[b]-rule[0]",
+        permissions=(ir.AllOf(tests=permissions),),
+        principals=(ir.AllOf(tests=principals),),
+    )
+    rules = [ir.AccessRules(action=action, rules=(rule,)) for action in ir.RuleAction]
+    return tuple(
+        ir.Authorization(enforced=one, shadow=one, shadow_prefix="istio_dry_run_deny_") for one in rules
+    )
+
+
 def _consultations() -> tuple[ir.Consultation, ...]:
     fit = ir.AccessRule(
         name="ns[a]-policy[b]-rule[0]", permissions=(ir.Anything(),), principals=(ir.Anything(),)
@@ -437,6 +474,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         authentication=_authentication(),
         authorizers=(*_authorizers(), replace(_authorizers()[0], name="any", any_upstream_headers=True)),
         consultations=_consultations(),
+        authorization=_authorization(tcp=False),
         preserve_external_request_id=True,
         path_normalization=ir.PathNormalization.NONE,
     )
@@ -458,6 +496,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
         tunnel=ir.Tunnel(to="10.0.0.1:80", post=True),
         look_up_port=443,
         consultations=_consultations(),
+        authorization=_authorization(tcp=True),
     )
     blackhole = ir.TcpHandler(stat_prefix="b", destinations=(ir.Destination(cluster="BlackHoleCluster"),))
 

@@ -54,7 +54,7 @@ def permission(test: Test) -> rbac_v3.Permission:
             extension = core_v3.TypedExtensionConfig(name="uri-template", typed_config=pack(config))
             return rbac_v3.Permission(uri_template=extension)
         case FactMatch():
-            return rbac_v3.Permission(metadata=_fact(test))
+            return rbac_v3.Permission(sourced_metadata=_fact(test))
         case HeaderMatch():
             return rbac_v3.Permission(header=header(test))
         case AddressMatch() | PrincipalMatch():
@@ -81,18 +81,19 @@ def principal(test: Test) -> rbac_v3.Principal:
         case AddressMatch(of=AddressOf.CLIENT, block=block):
             return rbac_v3.Principal(remote_ip=cidr(block))
         case FactMatch():
-            return rbac_v3.Principal(metadata=_fact(test))
+            return rbac_v3.Principal(sourced_metadata=_fact(test))
         case HeaderMatch():
             return rbac_v3.Principal(header=header(test))
         case AddressMatch() | PortMatch() | ServerNameMatch() | UrlPathMatch() | PathTemplateMatch():
             raise TypeError(f"{test} is about what is called, and no principal")
 
 
-def _fact(test: FactMatch) -> matcher_v3.MetadataMatcher:
+def _fact(test: FactMatch) -> rbac_v3.SourcedMetadata:
     segment = matcher_v3.MetadataMatcher.PathSegment
-    return matcher_v3.MetadataMatcher(
+    matcher = matcher_v3.MetadataMatcher(
         filter=test.filter, path=[segment(key=key) for key in test.path], value=_value(test.value)
     )
+    return rbac_v3.SourcedMetadata(metadata_matcher=matcher)
 
 
 def _value(test: ValueMatch) -> matcher_v3.ValueMatcher:
