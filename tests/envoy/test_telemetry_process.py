@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.x509 import load_pem_x509_certificate
 
 from tests.support.certificates import Pair, TestAuthority
 from tests.support.envoy import short_directory, wait_until
@@ -92,7 +94,9 @@ def test_rubbish_is_counted_and_no_more(telemetry: Telemetry, authority: TestAut
 
 def test_spans_are_told_to_the_metrics(telemetry: Telemetry, authority: TestAuthority) -> None:
     request = otlp_trace_service_v1.ExportTraceServiceRequest()
-    request.resource_spans.add().scope_spans.add().spans.add(trace_id=b"t" * 16, span_id=b"s" * 8)
+    request.resource_spans.add().scope_spans.add().spans.add(
+        trace_id=b"t" * 16, span_id=b"s" * 8, start_time_unix_nano=time.time_ns()
+    )
     assert _send(telemetry, authority, authority.issue(WORKLOAD), request.SerializeToString()) is (
         grpc.StatusCode.OK
     )
@@ -109,6 +113,16 @@ def test_a_new_root_holds_without_a_restart(authority: TestAuthority) -> None:
         wait_until(lambda: _send(running, other, pair) is grpc.StatusCode.OK, 60, "the new root")
         assert _send(running, other, authority.issue(WORKLOAD)) is grpc.StatusCode.UNAVAILABLE
         assert running.metrics.telemetry_restarts.value() == 0
+
+
+def test_a_revoked_workload_tells_nothing(telemetry: Telemetry, authority: TestAuthority) -> None:
+    pair, other = authority.issue(WORKLOAD), authority.issue(WORKLOAD)
+    assert _send(telemetry, authority, pair) is grpc.StatusCode.OK
+    telemetry.revoked.append(f"{load_pem_x509_certificate(pair.certificate.encode()).serial_number:x}")
+    wait_until(
+        lambda: _send(telemetry, authority, pair) is grpc.StatusCode.PERMISSION_DENIED, 60, "the refusal"
+    )
+    assert _send(telemetry, authority, other) is grpc.StatusCode.OK
 
 
 _PARENT = """

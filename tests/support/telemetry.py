@@ -23,7 +23,7 @@ _SECONDS = 60.0
 
 
 class Telemetry:
-    """Asks and disturbs the process. ``port``: where proxies send."""
+    """Asks and disturbs the process. ``port``: where proxies send; ``revoked``: serial numbers, to add to."""
 
     def __init__(
         self,
@@ -32,8 +32,10 @@ class Telemetry:
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
         shown: list[Certificates],
+        revoked: list[str],
     ) -> None:
         self._shown = shown
+        self.revoked = revoked
         self._process = process
         self._socket = socket
         self._loop = loop
@@ -94,7 +96,7 @@ def _certificates(authority: TestAuthority) -> Certificates:
 @contextmanager
 def running_telemetry(directory: Path, authority: TestAuthority) -> Iterator[Telemetry]:
     """The process, ready to be sent to; ended at the end."""
-    shown = [_certificates(authority)]
+    shown, revoked = [_certificates(authority)], list[str]()
     loop = asyncio.new_event_loop()
     metrics = Metrics()
     ready, stop = threading.Event(), asyncio.Event()
@@ -107,6 +109,7 @@ def running_telemetry(directory: Path, authority: TestAuthority) -> Iterator[Tel
         certificates=lambda: shown[0],
         trust_domain=lambda: "cluster.local",
         metrics=metrics,
+        revoked=lambda: revoked,
     )
 
     async def run() -> None:
@@ -121,7 +124,7 @@ def running_telemetry(directory: Path, authority: TestAuthority) -> Iterator[Tel
     thread.start()
     try:
         assert ready.wait(_SECONDS), "the telemetry process does not start"
-        yield Telemetry(process, socket, metrics, loop, shown)
+        yield Telemetry(process, socket, metrics, loop, shown, revoked)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(_SECONDS)

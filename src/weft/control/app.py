@@ -243,6 +243,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             certificates=credentials.current,
             trust_domain=lambda: options.trust_domain,
             metrics=status.metrics,
+            revoked=lambda: [one.serial for one in trustee.ledger.revoked()],
         )
         app = create_app(
             objects,

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +41,10 @@ _START_S: Final = 30.0
 
 
 class TelemetryProcess:
-    """``address``: where it listens; ``port`` 0 takes a free one, which it keeps over restarts."""
+    """``address``: where it listens; ``port`` 0 takes a free one, which it keeps over restarts.
+
+    ``revoked``: serial numbers (hexadecimal) of certificates whose bearers may tell nothing.
+    """
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class TelemetryProcess:
         certificates: Callable[[], Certificates],
         trust_domain: Callable[[], str],
         metrics: Metrics,
+        revoked: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.port = port
         self._address = address
@@ -61,6 +65,7 @@ class TelemetryProcess:
         self._certificates = certificates
         self._trust_domain = trust_domain
         self._metrics = metrics
+        self._revoked = revoked
         self._told: dict[str, int] = {}
         self._listening = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -120,16 +125,17 @@ class TelemetryProcess:
     async def _feed(self, process: asyncio.subprocess.Process) -> None:
         """Tell it the newest certificate, key and bundle, and count what it counts."""
         assert process.stdin is not None
-        shown: Certificates | None = None
+        shown: tuple[Certificates, tuple[str, ...]] | None = None
         while True:
-            current = self._certificates()
-            if current != shown:
-                shown = current
+            current, revoked = self._certificates(), tuple(self._revoked())
+            if (current, revoked) != shown:
+                shown = current, revoked
                 said = {
                     "chain": current.chain.decode(),
                     "key": current.key.decode(),
                     "roots": current.roots.decode(),
                     "trustDomain": self._trust_domain(),
+                    "revoked": revoked,
                 }
                 process.stdin.write(json.dumps(said).encode() + b"\n")
                 with contextlib.suppress(ConnectionError):

@@ -1,8 +1,9 @@
 """The telemetry process: ``python -m weft.telemetry``, started and fed by the control plane.
 
-Standard input brings lines of JSON ``{"chain", "key", "roots", "trustDomain"}``, one whenever the server's
-certificate or the trust bundle changes; its end is the end of this process. Once it listens, one line goes to
-standard output: ``{"port"}``. Secrets come this way so that they are in no file, argument or environment.
+Standard input brings lines of JSON ``{"chain", "key", "roots", "trustDomain", "revoked"}``, one whenever the
+certificate, the trust bundle or the list of revoked serial numbers changes; its end is the end of this process.
+Once it listens, one line goes to standard output: ``{"port"}``. Secrets come this way so that they are in no
+file, argument or environment.
 """
 
 from __future__ import annotations
@@ -43,7 +44,15 @@ async def _run(arguments: argparse.Namespace) -> None:
     from weft.telemetry.store import Store
 
     lines = await _lines()
-    said: dict[str, Any] = json.loads(await lines.readline())
+    said: dict[str, Any] = {}
+    revoked: frozenset[str] = frozenset()
+
+    def hear(line: bytes) -> None:
+        nonlocal said, revoked
+        said = json.loads(line)
+        revoked = frozenset(said["revoked"])
+
+    hear(await lines.readline())
 
     def certificates() -> Certificates:
         now = said
@@ -63,12 +72,13 @@ async def _run(arguments: argparse.Namespace) -> None:
                 intake,
                 store.losses,
                 {LOGS: store.take_logs, TRACES: store.take_traces},
+                revoked=lambda: revoked,
             ) as port,
         ):
             sys.stdout.write(json.dumps({"port": port}) + "\n")
             sys.stdout.flush()
             while line := await lines.readline():
-                said = json.loads(line)
+                hear(line)
     finally:
         for part in parts:
             part.cancel()

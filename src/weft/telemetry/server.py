@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from weft.errors import WeftError
-from weft.grpc_tls import Certificates, server_credentials, spiffe_id
+from weft.grpc_tls import Certificates, peer_serial, server_credentials, spiffe_id
 from weft.spiffe import SpiffeId
 from weft.telemetry.intake import Handle, Intake
 from weft.telemetry.limits import Losses
@@ -41,11 +41,13 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         intake: Intake,
         losses: Losses,
         trust_domain: Callable[[], str],
+        revoked: Callable[[], Collection[str]],
         handles: Mapping[str, Handle],
     ) -> None:
         self._intake = intake
         self._losses = losses
         self._trust_domain = trust_domain
+        self._revoked = revoked
         self._methods = {
             name: grpc.unary_unary_rpc_method_handler(self._take(handle)) for name, handle in handles.items()
         }
@@ -54,13 +56,18 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         """The handler of a method, or None for a method that is not served."""
         return self._methods.get(handler_call_details.method)
 
+    def _is_revoked(self, context: Any) -> bool:
+        revoked = self._revoked()
+        # Nobody's certificate is read while none is revoked.
+        return bool(revoked) and peer_serial(context) in revoked
+
     def _take(self, handle: Handle) -> Callable[[bytes, Any], Any]:
         async def take(message: bytes, context: Any) -> bytes:
             try:
                 sender = SpiffeId.parse(spiffe_id(context) or "")
             except ValueError:
                 sender = None
-            if sender is None or sender.trust_domain != self._trust_domain():
+            if sender is None or sender.trust_domain != self._trust_domain() or self._is_revoked(context):
                 self._losses.strangers += 1
                 await context.abort(
                     grpc.StatusCode.PERMISSION_DENIED, "telemetry is taken from workloads of this mesh only"
@@ -81,14 +88,18 @@ async def serve(
     intake: Intake,
     losses: Losses,
     handles: Mapping[str, Handle],
+    *,
+    revoked: Callable[[], Collection[str]] = frozenset,
 ) -> AsyncIterator[int]:
     """Serve ``handles`` (by full method name) on ``address`` (``host:port``, port 0 for any); gives the port.
+
+    ``revoked``: serial numbers (hexadecimal) of certificates that are worth nothing any more.
 
     Raises:
         WeftError: when the address cannot be bound.
     """
     server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=4_096)
-    server.add_generic_rpc_handlers((_Service(intake, losses, trust_domain, handles),))
+    server.add_generic_rpc_handlers((_Service(intake, losses, trust_domain, revoked, handles),))
     try:
         port = server.add_secure_port(address, server_credentials(certificates))
     except RuntimeError as error:
