@@ -33,6 +33,20 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}],
         "ports": [{"name": "", "protocol": "TCP", "port": 80}],
     },
+    "rbac.authorization.k8s.io/Role": {
+        "rules": [{"apiGroups": [""], "resources": ["services"], "verbs": ["get"]}]
+    },
+    "rbac.authorization.k8s.io/ClusterRole": {
+        "rules": [{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}]
+    },
+    "rbac.authorization.k8s.io/RoleBinding": {
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}],
+    },
+    "rbac.authorization.k8s.io/ClusterRoleBinding": {
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "team"}],
+    },
     "networking.istio.io/VirtualService": {
         "spec": {"hosts": ["a"], "http": [{"route": [{"destination": {"host": "a"}}]}]}
     },

@@ -402,6 +402,23 @@ async def test_reviews_of_others(api: Api) -> None:
     assert (await api("", "POST", local.format("other"), body))[0] == 400
 
 
+@pytest.mark.parametrize("how", ["the credential", "the role"])
+async def test_a_watch_ends_with_the_right_to_it(api: Api, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr("weft.control.api.watching.BOOKMARK_SECONDS", 0.1)
+    await give(api, "view", "ann")
+    headers = {"authorization": f"Bearer {await api.token('ann')}"}
+    async with api.http.get(f"{ROUTES}?watch=1&allowWatchBookmarks=true", headers=headers) as answer:
+        assert answer.status == 200
+        async with asyncio.timeout(30):
+            assert b"BOOKMARK" in await answer.content.readline()
+            if how == "the role":
+                await api("", "DELETE", f"{RBAC}/namespaces/shop/rolebindings/ann-view")
+            else:
+                await api.users.revoke("ann")
+            while await answer.content.readline():
+                pass
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 async def test_kubectl_knows_what_it_may(api: Api, tmp_path: Path) -> None:
     """kubectl over HTTP: a little proxy in front of the socket stands for TLS, which is no matter here."""

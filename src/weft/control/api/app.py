@@ -146,9 +146,13 @@ class _Gate:
             await _turn_away(scope, receive, send)
             return
         request_id = secrets.token_hex(8)
+
+        async def known() -> bool:
+            return await self._authenticate(connection) == subject
+
         access = Access(
             subject=subject or _STRANGER, roles=self._roles, where=origin(connection), request=request_id,
-            denied=self._denied, seen=self._seen,
+            denied=self._denied, seen=self._seen, known=known,
         )  # fmt: skip
         try:
             access = await impersonated(connection, access)

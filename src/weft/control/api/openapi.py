@@ -28,7 +28,7 @@ _PARAMETERS: Final = [
 ]
 _PATCHES: Final = ("application/json-patch+json", "application/merge-patch+json")
 _STRATEGIC: Final = ("application/strategic-merge-patch+json",)
-_STRATEGIC_GROUPS: Final = frozenset({"", "discovery.k8s.io"})
+_STRATEGIC_GROUPS: Final = frozenset({"", "discovery.k8s.io", "rbac.authorization.k8s.io"})
 
 
 def _place(group: str, version: str) -> str:

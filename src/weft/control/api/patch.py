@@ -24,6 +24,11 @@ _MERGE_KEYS: Final[Mapping[str, Mapping[tuple[str, ...], str | None]]] = {
     "ConfigMap": {},
     "Endpoints": {},
     "EndpointSlice": {},
+    # Rules and subjects are whole values.
+    "Role": {},
+    "ClusterRole": {},
+    "RoleBinding": {},
+    "ClusterRoleBinding": {},
 }
 
 
@@ -145,7 +150,7 @@ def merge_keys(kind: str) -> Mapping[tuple[str, ...], str | None]:
 
 
 def strategic_merge(kind: str, target: Wire, patch: Wire) -> Wire:
-    """Kubernetes' strategic merge patch, for core kinds.
+    """Kubernetes' strategic merge patch, for Kubernetes' own kinds.
 
     Raises:
         ApiError: 415 for a kind without merge keys, 400 for a malformed patch.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,9 +21,16 @@ Denied = Callable[["Access", Ask], None]
 """Hears of a refusal, or of a look at something secret; of the latter before it is answered."""
 
 
+async def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who asks, from where, under which request id; and the roles that decide."""
+    """Who asks, from where, under which request id; and the roles that decide.
+
+    ``known``: whether the credential that was shown is still worth what it was.
+    """
 
     subject: Subject
     roles: Roles
@@ -31,6 +38,7 @@ class Access:
     request: str = ""
     denied: Denied = lambda access, ask: None
     seen: Denied = lambda access, ask: None
+    known: Callable[[], Awaitable[bool]] = _always
 
     async def decide(self, ask: Ask) -> Decision:
         """Whether the caller may, and why."""
@@ -39,6 +47,10 @@ class Access:
     async def may(self, ask: Ask) -> bool:
         """Whether the caller may."""
         return (await self.decide(ask)).allowed
+
+    async def still_may(self, ask: Ask) -> bool:
+        """As ``may``, for what lasts: also when the credential was revoked or has expired meanwhile."""
+        return await self.known() and await self.may(ask)
 
     async def require(self, ask: Ask) -> None:
         """Go on if the caller may.
@@ -106,5 +118,5 @@ async def impersonated(connection: HTTPConnection, access: Access) -> Access:
     )  # fmt: skip
     return Access(
         subject=subject, roles=access.roles, where=access.where, request=access.request, denied=access.denied,
-        seen=access.seen,
+        seen=access.seen, known=access.known,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +24,7 @@ from weft.control.api.status import ApiError, bad_request, no_such_path, success
 from weft.control.api.validation import Validation
 from weft.control.api.watching import Watch, lines
 from weft.control.api.writes import Options, Part, Written
-from weft.model.catalog import KindRow, by_plural
+from weft.model.catalog import RBAC, KindRow, by_plural
 from weft.store.interface import Store
 from weft.units import parse_duration
 
@@ -202,8 +203,10 @@ class Resources:
             return reply(render(present(stored, target.row, target.version), True))
         selects = _selection(query)
         if query.get("watch") in {"true", "1"}:
-            await _allow(request, target, "watch")
+            ask = await _allow(request, target, "watch")
+            access: Access = request.state.access
             watch = self._watch(query, target, selects, render)
+            watch = replace(watch, allowed=partial(access.still_may, ask))
             return StreamingResponse(lines(self._store, watch, self._stop), media_type=JSON)
         await _allow(request, target, "list")
         wires, metadata = await listing.page(
@@ -334,7 +337,7 @@ def _patcher(kind: str, body: bytes, row: KindRow) -> Callable[[Wire], Any]:
         raise bad_request("the patch is no object")
     if kind == _MERGE:
         return lambda wire: merge_patch(wire, patch)
-    if row.group not in {"", "discovery.k8s.io"}:
+    if row.group not in {"", "discovery.k8s.io", RBAC}:
         strategic_merge(f"{row.group}/{row.kind}", {}, {})  # refuses
     return lambda wire: strategic_merge(row.kind, wire, patch)
 
@@ -361,7 +364,7 @@ def _not_allowed() -> ApiError:
     return ApiError(405, "the server does not allow this method on the requested resource")
 
 
-async def _allow(request: Request, target: Target, verb: str) -> None:
+async def _allow(request: Request, target: Target, verb: str) -> Ask:
     """Ask the roles. A collection that is narrowed to one name counts as that object, as in Kubernetes."""
     name = target.name
     if name is None and verb in {"list", "watch", "deletecollection"}:
@@ -371,6 +374,7 @@ async def _allow(request: Request, target: Target, verb: str) -> None:
     await access.require(ask)
     if target.row.id == "/Secret" and verb in {"get", "list", "watch"}:
         access.seen(access, ask)
+    return ask
 
 
 def _found(body: Mapping[str, Any] | None) -> Response:

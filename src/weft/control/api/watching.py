@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ class Watch:
     """One watch. ``since`` None begins with everything that is there.
 
     ``seconds`` is how long it lasts (None: until the client goes); ``mark_initial`` ends the first state
-    with a bookmark.
+    with a bookmark. ``allowed`` is asked now and then: a watch ends with the right to it.
     """
 
     row: KindRow
@@ -40,6 +40,7 @@ class Watch:
     bookmarks: bool = False
     mark_initial: bool = False
     seconds: float | None = None
+    allowed: Callable[[], Awaitable[bool]] | None = None
 
 
 async def lines(store: Store, watch: Watch, stop: asyncio.Event) -> AsyncIterator[bytes]:
@@ -57,6 +58,8 @@ async def lines(store: Store, watch: Watch, stop: asyncio.Event) -> AsyncIterato
     try:
         async for event in _timed(store.watch(since), watch, stop):
             if event is None:
+                if watch.allowed is not None and not await watch.allowed():
+                    return
                 if watch.bookmarks:
                     yield stream.bookmark(since)
                 continue
