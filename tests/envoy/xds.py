@@ -26,7 +26,7 @@ from weft.names import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from weft.protos.wire import from_dict
 from weft.xds.connection import Connection
 from weft.xds.messages import Acknowledged, Refused
-from weft.xds.server import Certificates, Unary, serve
+from weft.xds.server import Certificates, serve
 from weft.xds.shared import Response
 from weft.xds.store import ConfigStore
 from weft.xds.table import Resource
@@ -138,7 +138,6 @@ class Control:
         self.store = ConfigStore()
         self.record = Record()
         self.port = 0
-        self.unary: Mapping[str, Unary] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -148,7 +147,6 @@ class Control:
             self.store,
             self.record,
             authorizer(),
-            unary=self.unary,
             grace=0.2,
         ) as port:
             self.port = port

@@ -1,9 +1,9 @@
 """The telemetry process: ``python -m weft.telemetry``, started and fed by the control plane.
 
 Standard input brings lines of JSON ``{"chain", "key", "roots", "trustDomain", "revoked"}``, one whenever the
-certificate, the trust bundle or the list of revoked serial numbers changes; its end is the end of this process.
-Once it listens, one line goes to standard output: ``{"port"}``. Secrets come this way so that they are in no
-file, argument or environment.
+certificate, the trust bundle or the list of revoked serial numbers changes; its end ends this process. Once
+it listens, one line goes to standard output: ``{"port"}``. Secrets come this way so that they are in no file,
+argument or environment.
 """
 
 from __future__ import annotations

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from weft.errors import WeftError
 from weft.grpc_tls import Certificates, peer_serial, server_credentials, spiffe_id
@@ -58,10 +57,6 @@ _CODES: Final = {
 }
 
 
-Unary = Callable[[bytes, str | None], Awaitable[bytes]]
-"""Serves another method on the same port: serialised request and the caller's SPIFFE ID -> reply."""
-
-
 Revoked = Callable[[str], bool]
 """Whether the client certificate of this serial number (hexadecimal) is worth nothing any more."""
 
@@ -94,7 +89,6 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         store: ConfigStore,
         observer: Observer,
         authorize: Authorize,
-        unary: Mapping[str, Unary],
         revoked: Revoked,
     ) -> None:
         self._store = store
@@ -104,10 +98,7 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._shared = Shared()
         self._connections: dict[str, Connection] = {}
         self._stopping = False
-        self._methods = {
-            _METHOD: grpc.stream_stream_rpc_method_handler(self._stream),
-            **{name: grpc.unary_unary_rpc_method_handler(_unary(serve)) for name, serve in unary.items()},
-        }
+        self._methods = {_METHOD: grpc.stream_stream_rpc_method_handler(self._stream)}
 
     def service(self, handler_call_details: Any) -> Any:
         """The handler of a method, or None for a method that is not served."""
@@ -174,17 +165,6 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
             connection.end("stopping", "the control plane is stopping")
 
 
-def _unary(serve: Unary) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    async def handle(message: bytes, context: Any) -> bytes:
-        try:
-            return await serve(message, spiffe_id(context))
-        except DecodeError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            raise  # never: abort does
-
-    return handle
-
-
 @asynccontextmanager
 async def serve(
     address: str,
@@ -193,21 +173,19 @@ async def serve(
     observer: Observer,
     authorize: Authorize,
     *,
-    unary: Mapping[str, Unary] | None = None,
     revoked: Revoked = lambda serial: False,
     grace: float = 2.0,
 ) -> AsyncIterator[int]:
     """Serve on ``address`` (``host:port``, port 0 for any); gives the port. Leaving ends every stream.
 
-    ``certificates`` is called at each handshake, from another thread. ``unary`` maps full method names, as
-    ``/package.Service/Method``, to handlers of other services on this port. A client whose certificate is
+    ``certificates`` is called at each handshake, from another thread. A client whose certificate is
     ``revoked`` is refused; streams that stand are the caller's to end.
 
     Raises:
         WeftError: when the address cannot be bound.
     """
     server = grpc.aio.server(options=_OPTIONS)
-    service = _Service(store, observer, authorize, unary or {}, revoked)
+    service = _Service(store, observer, authorize, revoked)
     server.add_generic_rpc_handlers((service,))
     try:
         port = server.add_secure_port(address, server_credentials(certificates))
@@ -223,4 +201,4 @@ async def serve(
         await server.stop(grace)
 
 
-__all__ = ["Certificates", "Node", "Refusal", "Unary", "serve", "spiffe_id"]
+__all__ = ["Certificates", "Node", "Refusal", "serve", "spiffe_id"]
