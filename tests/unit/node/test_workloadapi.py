@@ -350,6 +350,16 @@ async def test_what_is_no_grpc_ends_its_own_connection_only(
         assert (await app.ask(x509=True))["id"] == WEB
 
 
+async def test_a_huge_request_is_refused_and_the_next_one_answered(setting: Setting) -> None:
+    async with application(setting.socket) as app:
+        await setting.become(app)
+        for size in (20_000, 33_000, 500_000):
+            told = await app.ask(validate="x" * size, audience="bank")
+            assert "INVALID_ARGUMENT" in told["error"] or "RESOURCE_EXHAUSTED" in told["error"], told
+            assert ("RESOURCE_EXHAUSTED" in told["error"]) is (size > 32 * 1024)
+        assert (await app.ask(x509=True))["id"] == WEB
+
+
 async def test_who_connects_without_end_keeps_nobody_else_out(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

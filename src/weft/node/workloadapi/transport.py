@@ -24,7 +24,8 @@ import h2.exceptions
 log = logging.getLogger(__name__)
 
 _READ_BYTES: Final = 64 * 1024
-_MESSAGE_MAX: Final = 64 * 1024
+# Less than the 64 KiB that a connection may send before something of it was used: that bounds what it holds.
+_MESSAGE_MAX: Final = 32 * 1024
 _PREFIX: Final = 5
 _FIRST_CALL_S: Final = 10.0
 # Printable ASCII but "%" goes as it is (gRPC over HTTP/2, Status-Message).
@@ -60,6 +61,7 @@ Method = Callable[[Mapping[str, str], bytes], AsyncIterator[bytes]]
 class _Call:
     headers: Mapping[str, str]
     body: bytearray = field(default_factory=bytearray)
+    unused: int = 0
     task: asyncio.Task[None] | None = None
 
 
@@ -120,11 +122,12 @@ class Connection:
                     self._calls[event.stream_id] = _Call(headers)
                     self._called = True
                 case h2.events.DataReceived():
-                    self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                     call = self._calls.get(event.stream_id)
                     if call is None or call.task is not None:
+                        self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                         continue
                     call.body += event.data
+                    call.unused += event.flow_controlled_length
                     if len(call.body) > _MESSAGE_MAX:
                         self._start(event.stream_id, call)
                 case h2.events.StreamEnded():
@@ -133,14 +136,23 @@ class Connection:
                         self._start(event.stream_id, call)
                 case h2.events.StreamReset():
                     call = self._calls.pop(event.stream_id, None)
-                    if call is not None and call.task is not None:
-                        call.task.cancel()
+                    if call is not None:
+                        self._use(event.stream_id, call)
+                        if call.task is not None:
+                            call.task.cancel()
                 case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
                     self._window.set()
                 case h2.events.ConnectionTerminated():
                     self._writer.close()
 
+    def _use(self, stream: int, call: _Call) -> None:
+        """Let the client send as much again."""
+        if call.unused:
+            self._h2.acknowledge_received_data(call.unused, stream)
+            call.unused = 0
+
     def _start(self, stream: int, call: _Call) -> None:
+        self._use(stream, call)
         call.task = asyncio.get_running_loop().create_task(self._run(stream, call), name="workload API call")
 
     async def _run(self, stream: int, call: _Call) -> None:
