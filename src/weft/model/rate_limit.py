@@ -26,7 +26,7 @@ class LimitKey(Shape):
     header: Annotated[Text, Field(min_length=1, max_length=253)] | None = None
     """The value of a header; requests without it are one caller."""
     claim: Annotated[Text, Field(min_length=1, max_length=253)] | None = None
-    """A claim of the request's token, ``a.b`` for b in a; requests without it are one caller."""
+    """A claim of the request's token that is text, ``a.b`` for b in a; requests without it are one caller."""
 
     def flaws(self) -> Iterator[Flaw]:
         """One of them."""

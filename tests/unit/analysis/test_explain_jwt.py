@@ -69,8 +69,8 @@ def explain(
 ) -> dict[str, Any]:
     parts: list[Part] = []
     read: list[tuple[Part, Resource]] = []
-    for source in (MESH, policy(*rules)):
-        documents, problems = load(source, "mesh.yaml")
+    for name, source in (("mesh.yaml", MESH), ("policy.yaml", policy(*rules))):
+        documents, problems = load(source, name)
         assert not problems
         for part in (part for document in documents for part in unwrap(document)[0]):
             resource, found = parse(part)
@@ -119,6 +119,8 @@ def test_a_described_token_that_is_no_good(described: dict[str, Any], status: in
     found = explain(INLINE, jwt=described)
     assert outcome(found) == ("invalid", status, why)
     assert found["action"] == "deny"
+    places = {(step["file"], step["line"]) for step in found["trace"] if step["step"] == "authn"}
+    assert places == {("policy.yaml", 1)}
     said = found["response"]["headers"]["www-authenticate"]
     assert said == ['Bearer realm="http://shop.example/", error="invalid_token"']
 

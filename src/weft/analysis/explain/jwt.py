@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from weft.analysis import paths, tokens
 from weft.analysis.explain.answer import Action
+from weft.analysis.explain.origins import Cause
 from weft.analysis.explain.passage import Passage, Reply
 from weft.analysis.tokens import MISSING, UNKNOWN_ISSUER, Token, TokenError
 from weft.emit.filters.jwt import NO_KEYS
@@ -157,7 +158,7 @@ def _provided(provider: jwt_authn_v3.JwtProvider, state: _State, audiences: tupl
             token = one if isinstance(one, Token) else tokens.parse(one.text)
             _believe(token, provider, state.passage, audiences)
         except TokenError as error:
-            state.passage.answer.say("authn", f"a token is no good: {error}")
+            state.passage.answer.say("authn", f"a token is no good: {error}", _cause(provider, state.passage))
             return str(error)
         _tell(token, one, provider, state)
     return ""
@@ -176,10 +177,15 @@ def _believe(token: Token, provider: Any, passage: Passage, audiences: tuple[str
     except (ValueError, AttributeError):
         known = []
     if token.text and passage.upstreams.offline and (keys == NO_KEYS or not known):
-        passage.answer.say("authn", f"the keys of {whose} are not here: the signature is taken for good")
+        said = f"the keys of {whose} are not here: the signature is taken for good"
+        passage.answer.say("authn", said, _cause(provider, passage))
     else:
         tokens.check_signature(token, known)
-        passage.answer.say("authn", f"a token of {whose} is good")
+        passage.answer.say("authn", f"a token of {whose} is good", _cause(provider, passage))
+
+
+def _cause(provider: Any, passage: Passage) -> Cause | None:
+    return passage.origins.believing(provider.issuer)
 
 
 def _tell(token: Token, where: Token | _Found, provider: Any, state: _State) -> None:

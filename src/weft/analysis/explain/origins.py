@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weft.errors import Origin
 from weft.model.catalog import KINDS
 from weft.model.parse import Part
+from weft.model.request_authentication import RequestAuthentication
 from weft.model.resource import Key, Resource
 from weft.yaml import Path
 
@@ -71,7 +72,19 @@ class Origins:
     """Where each resource stands. Without any parts all causes have no place."""
 
     def __init__(self, parts: Iterable[tuple[Part, Resource]] = ()) -> None:
-        self._parts = {resource.key: part for part, resource in parts}
+        self._parts: dict[Key, Part] = {}
+        self._issuers: dict[str, list[Cause]] = {}
+        for part, resource in parts:
+            self._parts[resource.key] = part
+            if isinstance(resource, RequestAuthentication):
+                for index, rule in enumerate(resource.spec.jwt_rules or ()):
+                    cause = self.of(resource.key, ("spec", "jwtRules", index))
+                    self._issuers.setdefault(rule.issuer or "", []).append(cause)
+
+    def believing(self, issuer: str) -> Cause | None:
+        """The rule that has an issuer's tokens verified; None when no rule names it, or several do."""
+        found = self._issuers.get(issuer, ())
+        return found[0] if len(found) == 1 else None
 
     def cause(self, metadata: core_v3.Metadata | None, section: str = "") -> Cause | None:
         """What a unit's metadata says; None when no resource caused it.
