@@ -6,6 +6,7 @@ The control plane runs on host a. The tests share one mesh and run in this order
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -92,6 +93,11 @@ def issued(shop: Shop) -> int:
     return sum(event["event"] == "certificate" and "/ns/shop/" in event["identity"] for event in events)
 
 
+def mentions(log: Path, text: str) -> bool:
+    """Whether a log says something."""
+    return text in log.read_text()
+
+
 def test_the_root_is_replaced_under_load_over_crashes(shop: Shop) -> None:
     """Kept and new connections; the control plane is killed as soon as it has begun each step."""
     first, log = shop.mesh.first, shop.mesh.first.log_file("control-plane")
@@ -102,7 +108,8 @@ def test_the_root_is_replaced_under_load_over_crashes(shop: Shop) -> None:
     with shop.api["a"].load(url) as one, shop.api["c"].load(url) as two:
         first.weft("ca", "rotate", "--no-wait")
         for step in ("trust-new", "sign-with-new", "drop-old"):
-            wait_until(lambda step=step: f"authority: {step}" in log.read_text(), step, 60)
+            said = f"authority: {step}"
+            wait_until(functools.partial(mentions, log, said), step, 60)
             shop.mesh.kill_plane()
             shop.mesh.start_plane()
         wait_until(lambda: shop.ca("status")["rotation"] is None, "the rotation to end", 60)

@@ -35,7 +35,7 @@ apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {{name: default, namespace: istio-system}}
 spec:
-  caCertificates: [{{pem: "any", trustDomains: [partner.example]}}]
+  caCertificates: [{{spiffeBundleUrl: "https://partner.example/", trustDomains: [partner.example]}}]
 ---
 apiVersion: v1
 kind: Service

@@ -102,8 +102,20 @@ def _all(
 
 
 def _foreign(configs: Mapping[Key, MeshConfig], settings: Settings) -> tuple[Problem, ...]:
-    """Trust domains that are named, and are not the one that identities are signed in."""
-    return tuple(
+    """Trust domains that are named, and are not the one that identities are signed in; empty roots."""
+    rootless = tuple(
+        _unheeded(
+            key,
+            "neither certificates in PEM nor the URL of a SPIFFE bundle: nobody is trusted by this",
+            f"spec.caCertificates[{number}]",
+            "give pem, as -----BEGIN CERTIFICATE-----…, or spiffeBundleUrl, as https://HOST/PATH",
+        )
+        for key, config in sorted(configs.items())
+        for number, data in enumerate(config.spec.ca_certificates or ())
+        if "-----BEGIN CERTIFICATE-----" not in (data.pem or "")
+        and not (data.spiffe_bundle_url or "").startswith(("https://", "http://"))
+    )
+    return rootless + tuple(
         _unheeded(
             key,
             f"identities are signed in the trust domain {settings.trust_domain}, whatever this says",

@@ -37,8 +37,8 @@ class Federation:
     Args:
         server: fetches, within the bounds that hold for keys of issuers (``keyFetching``).
         table: the last good bundles, by URL.
-        changed: is given the roots (PEM) by trust domain, those that were added to the own one, and the own
-            one's other names.
+        changed: is given the roots (PEM) by trust domain, none for one whose bundle has not come yet; those
+            that were added to the own one, and the own one's other names.
         clock: monotonic seconds.
     """
 
@@ -132,6 +132,5 @@ class Federation:
             for domain in one.domains or ("",):
                 known = found.setdefault(domain, [])
                 known += [root for root in roots if root not in known]
-        # A domain whose bundle has not come yet has nobody to vouch for it: its peers are refused.
-        domains = {name: write_certificates(roots) for name, roots in found.items() if name and roots}
+        domains = {name: write_certificates(roots) for name, roots in found.items() if name}
         await self._changed(domains, write_certificates(found.get("", ())), self._aliases)

@@ -27,6 +27,10 @@ from weft.identity.trust import Trust
 _log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
+# What a node may say of itself; hashes and serial numbers are shorter.
+_PARTS_MAX: Final = 10_000
+_NAME_MAX: Final = 512
+_TEXT_MAX: Final = 64
 # Certificates expire, and with them their places in the lists.
 _IDLE_S: Final = 60.0
 # Nodes that have not loaded a revocation by then are not waited for.
@@ -110,11 +114,11 @@ class Trustee:
         loaded, parts = message.get("loaded"), {}
         for part, said in loaded.items() if isinstance(loaded, Mapping) else ():
             if isinstance(said, Mapping):
-                parts[str(part)] = Loaded(
-                    trust=str(said.get("trust")),
-                    issuer=str(said.get("issuer")),
-                    serial=str(said.get("serial")),
-                )
+                texts = (str(said.get(name) or "")[:_TEXT_MAX] for name in ("trust", "issuer", "serial"))
+                trust, issuer, serial = texts
+                parts[str(part)[:_NAME_MAX]] = Loaded(trust=trust, issuer=issuer, serial=serial)
+            if len(parts) == _PARTS_MAX:
+                break
         self._reports[node] = parts
         self._changed.set()
 
@@ -202,7 +206,10 @@ class Trustee:
         return fresh
 
     async def federate(self, domains: Mapping[str, str], added: str, aliases: tuple[str, ...]) -> None:
-        """Other trust domains with their roots (PEM), roots that vouch for the own one too, its aliases."""
+        """Other trust domains with their roots (PEM), roots that vouch for the own one too, its aliases.
+
+        A domain without roots is one that nobody vouches for yet, the own authority neither.
+        """
         own = {self.authority.trust_domain, *aliases}
         added += "".join(pem for name, pem in sorted(domains.items()) if name in own)
         domains = {name: pem for name, pem in domains.items() if name not in own}
@@ -220,7 +227,8 @@ class Trustee:
         if self._domains or self._added:
             own = roots + self._added + (lists if self.checks_lists else "")
             names = (self.authority.trust_domain, *self._aliases)
-            pairs = tuple(sorted({**self._domains, **dict.fromkeys(names, own)}.items()))
+            others = {name: pem for name, pem in self._domains.items() if pem}
+            pairs = tuple(sorted({**others, **dict.fromkeys(names, own)}.items()))
         fresh = Trust(pem=roots + lists, domains=pairs, issuer=issuer_key(self.authority))
         changed, self._trust = fresh != self._trust, fresh
         return changed

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from weft.model.base import Flaw, Shape, each, twice, wire_name
+from weft.model.base import Flaw, Shape, at_most_one, each, twice, wire_name
 from weft.model.connection_pool import ConnectionPoolSettings, TcpKeepalive
 from weft.model.destination_rule import (
     ClientTLSSettings,
@@ -58,6 +58,10 @@ class CertificateData(Shape):
     spiffe_bundle_url: Text | None = None
     cert_signers: tuple[Text, ...] | None = None
     trust_domains: tuple[Text, ...] | None = None
+
+    def flaws(self) -> Iterator[Flaw]:
+        """The roots, or where they are."""
+        yield from at_most_one(self, "pem", "spiffe_bundle_url")
 
 
 class Certificate(Shape):

@@ -12,7 +12,9 @@ from tests.unit.compile.test_istio_edge import HTTP, WEB, made
 from tests.unit.compile.test_router import gateway
 
 from weft import ir
+from weft.compile.proxy import compile_proxy
 from weft.compile.settings import INBOUND_RETRY
+from weft.names import ProxyName
 
 APP = service("app", 8000), instance("app-1", "app", "10.0.0.9")
 
@@ -80,3 +82,19 @@ def test_tls_between_workloads_and_any_other() -> None:
     to = cluster(proxy(world(WEB, rule, settings)), "outbound|80||web.default.svc.cluster.local").tls
     assert to is not None
     assert to.limits.groups == ("X25519",)
+
+
+def test_other_trust_domains_get_through_tls_and_are_no_aliases() -> None:
+    of = world(
+        *APP,
+        mesh(
+            "trustDomainAliases: [old.example], caCertificates: [{spiffeBundleUrl: 'https://b.example/', "
+            "trustDomains: [partner.example]}, {pem: rubbish, trustDomains: [third.example]}]"
+        ),
+    )
+    settings = of.settings
+    assert settings.peer_trust_domains == ("cluster.local", "old.example", "partner.example", "third.example")
+    assert settings.accepted_trust_domains == ("cluster.local", "old.example")
+    identity = ir.ProxyIdentity(name=ProxyName("sidecar", "10.0.0.9", "app-1", "default"))
+    _, problems = compile_proxy(of, identity)
+    assert [problem.path for problem in problems] == ["spec.caCertificates[1]"]

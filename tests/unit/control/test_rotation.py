@@ -192,6 +192,9 @@ async def test_several_domains_are_each_verified_by_their_own_roots(store: Sqlit
         "old.example": own,
         "partner.example": partner,
     }
+    # Whose bundle has not come yet, nobody vouches for: this authority neither.
+    await trustee.federate({"partner.example": ""}, "", ())
+    assert dict(trustee.trust.domains) == {"cluster.local": own}
     # Roots that are given for the own domain do not speak for nodes and administrators.
     await trustee.federate({"cluster.local": partner}, "", ())
     assert dict(trustee.trust.domains) == {"cluster.local": own + partner}
