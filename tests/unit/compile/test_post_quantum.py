@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 from tests.golden.case import Case
-from tests.support.compiled import world
+from tests.support.certificates import TestAuthority
+from tests.support.compiled import identity, world
 
 from weft.compile.mesh import settings_from
 from weft.compile.proxy import compile_proxy
@@ -17,7 +19,12 @@ from weft.compile.settings import Settings
 from weft.compile.world import World
 from weft.emit.bundle import emit
 from weft.emit.static import message
+from weft.model.core import Secret
+from weft.model.gateway import Gateway as ApiGateway
+from weft.model.istio_gateway import Gateway
 from weft.model.mesh_config import MeshConfigSpec
+from weft.model.virtual_service import VirtualService
+from weft.names import GATEWAY_NAME_LABEL
 
 CASES = sorted(path.parent for path in (Path(__file__).parents[2] / "golden").glob("*/in.yaml"))
 CONTEXTS = ("UpstreamTlsContext", "DownstreamTlsContext", "QuicUpstreamTransport", "QuicDownstreamTransport")
@@ -71,3 +78,54 @@ def test_it_is_said_by_a_mesh_config() -> None:
     assert said.settings.post_quantum
     assert not Settings().post_quantum
     assert not settings_from(MeshConfigSpec.model_validate({})).post_quantum
+
+
+def test_http3_which_cannot_be_limited_is_told_and_not_served() -> None:
+    def gateway(of: World) -> tuple[list[str], list[str]]:
+        router = identity("router~10.0.0.1~edge.default", {"istio": "edge", GATEWAY_NAME_LABEL: "edge"})
+        made, problems = compile_proxy(of, router)
+        return [one.name for one in made.listeners if one.quic], [str(one.resource) for one in problems]
+
+    pair = TestAuthority().issue("web.example.com")
+    data = json.dumps({"tls.crt": pair.certificate, "tls.key": pair.key})
+    secret = f"""
+        apiVersion: v1
+        kind: Secret
+        metadata: {{name: web}}
+        type: kubernetes.io/tls
+        stringData: {data}
+    """
+    gateways = """
+        apiVersion: networking.istio.io/v1
+        kind: Gateway
+        metadata: {name: old, annotations: {weft.dev/http3: "true"}}
+        spec:
+          selector: {istio: edge}
+          servers:
+          - port: {number: 8443, name: https, protocol: HTTPS}
+            hosts: ["*"]
+            tls: {mode: SIMPLE, credentialName: web}
+        ---
+        apiVersion: networking.istio.io/v1
+        kind: VirtualService
+        metadata: {name: web}
+        spec: {hosts: ["*"], gateways: [old], http: [{directResponse: {status: 200}}]}
+        ---
+        apiVersion: gateway.networking.k8s.io/v1
+        kind: Gateway
+        metadata: {name: edge, annotations: {weft.dev/http3: "true"}}
+        spec:
+          gatewayClassName: weft
+          listeners:
+          - {name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: web}]}}
+    """
+    of = world(gateways, secret)
+    before, _ = gateway(of)
+    demanding = World.build(
+        [one for kind in (Gateway, VirtualService, ApiGateway, Secret) for one in of.all(kind).values()],
+        replace(of.settings, post_quantum=True),
+    )
+    after, told = gateway(demanding)
+    assert len(before) == 2
+    assert after == []
+    assert {"Gateway default/old", "Gateway default/edge"} <= set(told)

@@ -12,6 +12,7 @@ from weft.compile.istio import gateway as istio_gateway
 from weft.compile.istio.delegate import MESH, full_gateway
 from weft.compile.istio.edge import merge
 from weft.compile.istio.http_action import REDIRECTS
+from weft.compile.quic import asked_for
 from weft.compile.registry import Services
 from weft.compile.service import Resolution, Service
 from weft.compile.settings import Settings
@@ -22,7 +23,7 @@ from weft.model.server_tls import ServerTLSSettings
 from weft.model.sidecar import Sidecar
 from weft.model.virtual_service import L4MatchAttributes, TLSMatchAttributes, VirtualService
 from weft.model.workload_entry import WorkloadEntry
-from weft.names import INBOUND_PORT, OUTBOUND_PORT
+from weft.names import HTTP3_ANNOTATION, INBOUND_PORT, OUTBOUND_PORT
 
 UNHEEDED: Final = "WEFT0102"
 CONFLICT: Final = "WEFT0111"
@@ -42,6 +43,11 @@ def gateway_problems(gateways: Mapping[Key, Gateway], settings: Settings) -> tup
         selector = tuple(sorted((gateway.spec.selector or {}).items()))
         groups.setdefault(selector, []).append(gateway)
     found: list[Problem] = []
+    for key, gateway in sorted(gateways.items()):
+        if settings.post_quantum and asked_for(gateway.metadata.annotations):
+            message = "there is no HTTP/3: over QUIC key exchange cannot be enforced (pqc)"
+            path = f"metadata.annotations.{HTTP3_ANNOTATION}"
+            found.append(_problem(UNHEEDED, key, message, path, "its clients use HTTP/2"))
     for group in groups.values():
         servers = tuple(
             server
