@@ -213,6 +213,12 @@ def test_hosts_in_other_spellings(value: str, also: tuple[str, ...], never: tupl
     assert [host for host in never if re2.fullmatch(found.value, host)] == []
 
 
+def test_headers_with_underscores() -> None:
+    assert list(spelling.header_names("x-user-role")) == ["x-user_role", "x_user-role", "x_user_role"]
+    assert list(spelling.header_names("a-b-c-d-e")) == ["a_b_c_d_e"]
+    assert list(spelling.header_names("role")) == []
+
+
 def test_what_is_let_pass_counts_only_as_it_is_written() -> None:
     spec = "{action: %s, rules: [{to: [{operation: {paths: [/a], notPaths: [/b]}}]}]}"
     for action, respelt in (("ALLOW", "notPaths"), ("DENY", "paths"), ("AUDIT", "")):

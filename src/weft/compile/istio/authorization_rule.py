@@ -76,7 +76,7 @@ Together = Callable[[str, tuple[str, ...], Bounds], ir.Test | None]
 @dataclass(frozen=True, slots=True)
 class _Attribute:
     """How an attribute is tested: value by value, or all at once. ``widened``: what values mean in all of
-    the accepted trust domains. ``respelt``: a further test for other spellings of a value.
+    the accepted trust domains. ``respelt``: further tests for other spellings of a value.
     """
 
     alone: Alone | None = None
@@ -84,7 +84,7 @@ class _Attribute:
     of_caller: bool = True
     http: bool = False
     widened: Callable[[tuple[str, ...], tuple[str, ...]], tuple[str, ...]] | None = None
-    respelt: Callable[[str, str], ir.Test | None] | None = None
+    respelt: Callable[[str, str], Iterable[ir.Test]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class _Demand:
         respelt = self.attribute.respelt
         if respelt is None:
             return ()
-        return tuple(test for value in values if (test := respelt(self.key, value)) is not None)
+        return tuple(test for value in values for test in respelt(self.key, value))
 
     def _test(self, values: tuple[str, ...], bounds: Bounds) -> ir.Test | None:
         attribute = self.attribute
@@ -239,26 +239,28 @@ def _header(key: str, value: str, _: Bounds) -> ir.Test | None:
     return ir.HeaderMatch(name=name.lower(), match=values_of.header(value))
 
 
-def _other_path(_: str, value: str) -> ir.Test | None:
-    match = spelling.path(value)
-    return None if match is None else ir.UrlPathMatch(match=match)
+def _other_paths(_: str, value: str) -> Iterator[ir.Test]:
+    if (match := spelling.path(value)) is not None:
+        yield ir.UrlPathMatch(match=match)
 
 
-def _other_method(key: str, value: str) -> ir.Test | None:
-    return _other(key, spelling.method(value))
+def _other_methods(key: str, value: str) -> Iterator[ir.Test]:
+    if (match := spelling.method(value)) is not None:
+        yield ir.HeaderMatch(name=key, match=match)
 
 
-def _other_host(key: str, value: str) -> ir.Test | None:
-    return _other(key, spelling.host(value))
+def _other_hosts(key: str, value: str) -> Iterator[ir.Test]:
+    if (match := spelling.host(value)) is not None:
+        yield ir.HeaderMatch(name=key, match=match)
 
 
-def _other_header(key: str, value: str) -> ir.Test | None:
-    name = values_of.name_in_brackets(key.removeprefix(_HEADERS)) or ""
-    return _other(name.lower(), spelling.header(value))
-
-
-def _other(name: str, match: ir.TextMatch | None) -> ir.Test | None:
-    return None if match is None else ir.HeaderMatch(name=name, match=match)
+def _other_headers(key: str, value: str) -> Iterator[ir.Test]:
+    name = (values_of.name_in_brackets(key.removeprefix(_HEADERS)) or "").lower()
+    match = spelling.header(value)
+    if match is not None:
+        yield ir.HeaderMatch(name=name, match=match)
+    for other in spelling.header_names(name):
+        yield ir.HeaderMatch(name=other, match=match or values_of.header(value))
 
 
 def _claim(path: tuple[str, ...], value: ir.ValueMatch) -> ir.FactMatch:
@@ -326,12 +328,12 @@ _ATTRIBUTES: Final[dict[str, _Attribute]] = {
     "destination.ip": _Attribute(_address(ir.AddressOf.DESTINATION), of_caller=False),
     "destination.port": _Attribute(_port, of_caller=False),
     "connection.sni": _Attribute(_server_name, of_caller=False),
-    ":authority": _Attribute(_host, of_caller=False, http=True, respelt=_other_host),
-    ":method": _Attribute(_method, of_caller=False, http=True, respelt=_other_method),
-    ":path": _Attribute(_path, of_caller=False, http=True, respelt=_other_path),
+    ":authority": _Attribute(_host, of_caller=False, http=True, respelt=_other_hosts),
+    ":method": _Attribute(_method, of_caller=False, http=True, respelt=_other_methods),
+    ":path": _Attribute(_path, of_caller=False, http=True, respelt=_other_paths),
 }
 _PREFIXED: Final[dict[str, _Attribute]] = {
     "experimental.envoy.filters.": _Attribute(together=_fact, of_caller=False),
-    _HEADERS: _Attribute(_header, http=True, respelt=_other_header),
+    _HEADERS: _Attribute(_header, http=True, respelt=_other_headers),
     _CLAIMS: _Attribute(together=_named_claim, http=True),
 }

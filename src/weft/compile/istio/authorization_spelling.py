@@ -11,6 +11,8 @@ Dots, slashes and backslashes in paths are not here: ``pathNormalization`` sees 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice, product
 from typing import Final
 
 from weft import ir
@@ -25,6 +27,8 @@ _PARAMETERS: Final = "(?:(?:;|%3[bB])[^/]*)?"
 _SLASH: Final = r"/(?:(?:.*/)?\.{0,2}(?:;|%3[bB])[^/]*/)*"
 # Any byte: a dot means a character, and what is no UTF-8 has none.
 _ANY: Final = r"\C*"
+# Of names with more dashes only the one without any is looked for.
+_DASHES: Final = 3
 _GAP: Final = r"[ \t]*"
 
 
@@ -84,6 +88,16 @@ def header(value: str) -> ir.TextMatch | None:
     first = before or f"({_ANY},)?{_GAP}"
     last = after or f"{_GAP}(,{_ANY})?"
     return _regex(f"{first}{_quoted(body)}{last}")
+
+
+def header_names(name: str) -> Iterator[str]:
+    """Names that CGI, WSGI and their like read as this one: they make underscores of dashes."""
+    parts = name.split("-")
+    if len(parts) - 1 > _DASHES:
+        yield "_".join(parts)
+        return
+    for marks in islice(product("-_", repeat=len(parts) - 1), 1, None):
+        yield "".join(part + mark for part, mark in zip(parts, (*marks, ""), strict=True))
 
 
 def _starred(value: str, anything: str) -> tuple[str, str, str]:
