@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -209,5 +211,32 @@ async def test_a_message_larger_than_any_proxy_sends_ends_its_stream_only(contro
             assert await large.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         control.store.publish(PROXY, bundle(cluster("two")), 2)
         await well.write(request(response_nonce=reply.nonce))
+        async with asyncio.timeout(10):
+            await well.read()
+
+
+async def test_a_flood_of_pings_ends_its_connection_and_no_other(control: Control) -> None:
+    control.store.publish(PROXY, bundle(cluster("one")), 1)
+    chain, key = control.authority.workload()
+    context = ssl.create_default_context(cadata=control.authority.pem.decode())
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(key + b"\n" + chain)
+        file.flush()
+        context.load_cert_chain(file.name)
+    async with stream(control) as well:
+        await well.write(request())
+        reader, writer = await asyncio.open_connection("127.0.0.1", control.port, ssl=context)
+        settings, ping = b"\0\0\0\x04\0\0\0\0\0", b"\0\0\x08\x06\0\0\0\0\0" + b"p" * 8
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+        async with asyncio.timeout(30):
+            seen = b""
+            while b"too_many_pings" not in seen:
+                writer.write(ping * 10)
+                part = await reader.read(65536)
+                assert part, "the connection ended without a word"
+                seen += part
+        writer.close()
         async with asyncio.timeout(10):
             await well.read()

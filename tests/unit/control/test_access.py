@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from click.testing import CliRunner
+from tests.support.plane import eventually
 from tests.support.ports import free_port
 
 from weft.cli import weft as cli
@@ -81,6 +82,10 @@ class Running:
 
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.state / AUDIT_LOG).read_text().splitlines()]
+
+
+async def _known(mesh: Running, name: str) -> bool:
+    return name in await mesh.weft("user", "list")
 
 
 @asynccontextmanager
@@ -208,8 +213,8 @@ async def test_a_kubeconfig_of_each_kind_lets_somebody_in_until_it_is_revoked(tm
     async with running(tmp_path / "a") as mesh:
         for kind in ("token", "certificate"):
             file = tmp_path / kind
-            words = ("user", "create", kind, "--read-only", f"--{kind}", "--ttl", "1h")
-            await mesh.weft(*words, "--kubeconfig", str(file))
+            making = ("user", "create", kind, "--read-only", f"--{kind}", "--ttl", "1h")
+            await mesh.weft(*making, "--kubeconfig", str(file))
             assert file.stat().st_mode & 0o777 == 0o600
             async with ApiClient(read_kubeconfig(file)) as client:
                 await client.raw("GET", SPACES)
@@ -236,6 +241,14 @@ async def test_a_kubeconfig_of_each_kind_lets_somebody_in_until_it_is_revoked(tm
             with pytest.raises(WeftError, match="read by others"):
                 read_kubeconfig(file)
         await mesh.weft("user", "revoke", "nobody", code=1)
+        own = read_kubeconfig(mesh.listening.kubeconfig)
+        async with ApiClient(own) as client:
+            await client.raw("GET", SPACES)
+            await eventually(lambda: _known(mesh, "admin"), 30)
+            await mesh.weft("user", "revoke", "admin")
+            with pytest.raises(RefusedError) as refused:
+                await client.raw("GET", SPACES)
+            assert refused.value.code == 401
 
 
 async def test_the_log_tells_the_whole_story_and_holds(tmp_path: Path) -> None:

@@ -174,6 +174,40 @@ async def test_handshakes_of_one_address_hold_up_no_other(objects: Objects) -> N
             writer.close()
 
 
+async def test_a_session_counts_until_it_ends(tmp_path: Path) -> None:
+    """Also once the connection has become a WebSocket."""
+
+    async def echo(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.receive_text()
+        await socket.close()
+
+    path = tmp_path / "s"
+    limits = Limits(connections=2)
+    app = Starlette(routes=[WebSocketRoute("/", echo)])
+    async with (
+        serve_api(app, socket_path=path, stop=asyncio.Event(), limits=limits),
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as client,
+    ):
+        for _ in range(2):
+            first = await client.ws_connect("http://weft/")
+            second = await client.ws_connect("http://weft/")
+            with pytest.raises(aiohttp.ClientError):
+                await client.ws_connect("http://weft/")
+            for session in (first, second):
+                await session.send_str("go")
+                async with asyncio.timeout(SECONDS):
+                    await session.receive()
+                await session.close()
+            async with asyncio.timeout(SECONDS):
+                while True:  # until the other end has noticed
+                    with contextlib.suppress(aiohttp.ClientError):
+                        third = await client.ws_connect("http://weft/")
+                        await third.close()
+                        break
+                    await asyncio.sleep(0.02)
+
+
 async def test_requests_of_one_caller_wait_for_that_caller_s_only() -> None:
     shares = Shares(at_once=1, patience=0.2)
     async with shares.of("ann", lasts=False):

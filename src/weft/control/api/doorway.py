@@ -49,7 +49,7 @@ class Limits:
 DEFAULT: Final = Limits()
 
 Peer = object
-"""What a socket says of its other end; equal for no two open connections of a door."""
+"""One connection of a door; whoever serves it gives it back to ``Doorway.left`` when it ends."""
 
 
 class Doorway:
@@ -58,7 +58,7 @@ class Doorway:
     def __init__(
         self,
         door: socket.socket,
-        protocol: Callable[[], asyncio.Protocol],
+        protocol: Callable[[Peer], asyncio.Protocol],
         context: ssl.SSLContext | None,
         limits: Limits,
     ) -> None:
@@ -130,31 +130,25 @@ class Doorway:
 
     async def _enter(self, connection: socket.socket, address: str) -> None:
         loop, limits = asyncio.get_running_loop(), self._limits
-        peer: Peer = None
+        peer: Peer = object()
+        self._owners[peer] = address
         self._shaking[address] += 1
         try:
             connection.setblocking(False)
             if address:
                 _keep_honest(connection, limits.stalled)
-                peer = connection.getpeername()
-                self._owners[peer] = address
             await loop.connect_accepted_socket(
-                self._protocol, connection, ssl=self._context,
+                lambda: self._protocol(peer), connection, ssl=self._context,
                 ssl_handshake_timeout=limits.handshake if self._context is not None else None,
             )  # fmt: skip
         except BaseException as error:
-            if peer is not None:
-                self.left(peer)
-            elif address:
-                self._release(self._open, address)
+            self.left(peer)
             with contextlib.suppress(OSError):
                 connection.close()
             if not isinstance(error, OSError | ssl.SSLError | ConnectionError | TimeoutError):
                 raise
         finally:
             self._release(self._shaking, address)
-            if not address:
-                self._release(self._open, address)
 
     @staticmethod
     def _release(counter: Counter[str], address: str) -> None:

@@ -68,19 +68,18 @@ class _Http(H11Protocol):
 
     doorway: Doorway
     limits: Limits
-    _peer: Peer = None
+    peer: Peer = None
     _phase = ""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app = _with_extensions(self.app, _extensions(transport))
-        self._peer = transport.get_extra_info("peername")
         self._enter("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._enter("")
-        self.doorway.left(self._peer)
+        self.doorway.left(self.peer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -97,6 +96,9 @@ class _Http(H11Protocol):
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._enter("")
         super().handle_websocket_upgrade(event)
+        successor = self.transport.get_protocol()
+        if isinstance(successor, _WebSocket):
+            successor.peer = self.peer
 
     def _enter(self, phase: str) -> None:
         """What is waited for has its own time, however often a byte of it comes."""
@@ -119,15 +121,14 @@ class _Http(H11Protocol):
 
 class _WebSocket(WebSocketsSansIOProtocol):
     doorway: Doorway
-    _peer: Peer = None
+    peer: Peer = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.app = _with_extensions(self.app, _extensions(transport))
-        self._peer = transport.get_extra_info("peername")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.doorway.left(self._peer)
+        self.doorway.left(self.peer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -217,8 +218,9 @@ def _server(
     server.servers = []
     server.started = True
 
-    def protocol() -> asyncio.Protocol:
-        made: asyncio.Protocol = http(config=config, server_state=server.server_state, app_state={})
+    def protocol(peer: Peer) -> asyncio.Protocol:
+        made: _Http = http(config=config, server_state=server.server_state, app_state={})
+        made.peer = peer
         return made
 
     doorway = Doorway(door, protocol, factory() if factory is not None else None, limits)
