@@ -1,4 +1,4 @@
-"""What statistics call a cluster, by MeshConfig's ``inboundClusterStatName`` and ``outboundClusterStatName``."""
+"""What statistics call a cluster: ``inboundClusterStatName`` and ``outboundClusterStatName`` of MeshConfig."""
 
 from __future__ import annotations
 
