@@ -1,4 +1,4 @@
-"""What statistics call a cluster: ``inboundClusterStatName`` and ``outboundClusterStatName`` of MeshConfig."""
+"""What statistics call a cluster: ``inboundClusterStatName``, ``outboundClusterStatName`` of MeshConfig."""
 
 from __future__ import annotations
 
