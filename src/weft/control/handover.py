@@ -15,6 +15,7 @@ from weft.errors import WeftError
 from weft.identity.ca import Authority
 from weft.identity.custody import read_authority
 from weft.identity.handover import check_trusted, find_files
+from weft.identity.revocation import issuer_key
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ class Handover:
     async def _take(self) -> None:
         trustee = self._trustee
         given = self._own.read(trustee.now(), trustee.authority.trust_domain)
-        if given.issuer in {signer.issuer for signer in trustee.state.signers}:
+        state = trustee.state
+        if given.issuer in {one.issuer for one in state.signers} or issuer_key(given) in state.retired:
             return
         check_trusted(given, trustee.authority)
         _log.info("%s takes over", given.issuer.subject.rfc4514_string())

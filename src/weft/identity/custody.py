@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Final
 
 from weft.identity.ca import BRING_NEW, Authority
 from weft.identity.pem import AuthorityError
+from weft.identity.revocation import issuer_key
 from weft.identity.rotation import State
 from weft.names import TRUST_DOMAIN
 from weft.store.interface import Private
+
+_log = logging.getLogger(__name__)
 
 _NAME: Final = "authority"
 
@@ -47,6 +51,13 @@ class Custody:
                 continue
             stored = State.from_json(body, self._trust_domain)
             if given is None or given.issuer in {signer.issuer for signer in stored.signers}:
+                return self._checked(stored)
+            if issuer_key(given) in stored.retired:
+                # A start that nobody has adapted since must not keep the mesh from its control plane.
+                _log.warning(
+                    "the given authority was replaced by %s, which goes on; start without the old one",
+                    stored.authority.issuer.subject.rfc4514_string(),
+                )
                 return self._checked(stored)
             if given.roots[0] != stored.authority.roots[0]:
                 raise AuthorityError(

@@ -59,6 +59,8 @@ class State:
     rotation: Rotation | None = None
     sequence: int = 1
     """Grows with each change."""
+    retired: tuple[str, ...] = ()
+    """Hashes of the keys of authorities that were replaced: whoever still hands one over is behind."""
 
     @property
     def signers(self) -> tuple[Authority, ...]:
@@ -115,16 +117,18 @@ class State:
                     authority = authority.distrust(old)
                 return self._next(authority, replace(rotation, phase=Phase.DROP, since=now))
             case Phase.DROP:
-                return self._next(self.authority, None)
+                done = self._next(self.authority, None)
+                return replace(done, retired=(*self.retired, issuer_key(rotation.predecessor)))
 
     def _next(self, authority: Authority, rotation: Rotation | None) -> State:
-        return State(authority, rotation, self.sequence + 1)
+        return State(authority, rotation, self.sequence + 1, self.retired)
 
     def to_json(self) -> bytes:
         """As it is stored, private keys included."""
         body: dict[str, Any] = {
             "authority": self.authority.to_pem().decode(),
             "sequence": self.sequence,
+            "retired": self.retired,
         }
         if (rotation := self.rotation) is not None:
             body["rotation"] = {
@@ -151,9 +155,9 @@ class State:
             fields = json.loads(body)
             authority = Authority.from_pem(fields["authority"].encode(), trust_domain)
             said = fields.get("rotation")
-            sequence = int(fields.get("sequence") or 1)
+            sequence, retired = int(fields.get("sequence") or 1), tuple(fields.get("retired") or ())
             if said is None:
-                return cls(authority, None, sequence)
+                return cls(authority, None, sequence, retired)
             seconds = said["timeout"]
             rotation = Rotation(
                 phase=Phase(said["phase"]),
@@ -168,7 +172,7 @@ class State:
             raise AuthorityError(
                 "the stored authority is damaged", hint="restore it from a backup"
             ) from error
-        return cls(authority, rotation, sequence)
+        return cls(authority, rotation, sequence, retired)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

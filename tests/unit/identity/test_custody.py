@@ -77,6 +77,20 @@ async def test_a_new_intermediate_replaces_an_expired_one_at_once(store: Store, 
     assert await later.open(renewed) == State(renewed)
 
 
+async def test_one_that_was_replaced_is_no_reason_to_stay_down(store: Store, tmp_path: Path) -> None:
+    """The command line still names it; what has taken over since goes on."""
+    custody = Custody(store.private("authority"), lambda: NOW)
+    given = intermediate(Authority.create(NOW), tmp_path)
+    state = await custody.open(given)
+    begun = state.begin(Authority.create(NOW), NOW)
+    await custody.replace(begun, expect=state)
+    while begun.rotation is not None:
+        after = begun.advance(NOW)
+        await custody.replace(after, expect=begun)
+        begun = after
+        assert await custody.open(given) == begun
+
+
 async def test_another_root_is_refused(store: Store, tmp_path: Path) -> None:
     custody = Custody(store.private("authority"), lambda: NOW)
     made = await custody.open()
