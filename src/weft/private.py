@@ -79,9 +79,10 @@ def check_way(path: Path) -> None:
     Raises:
         WeftError: a directory above is another user's, or anybody may write to it.
     """
+    trusted = {0, os.geteuid()} | _unmapped()
     for above in path.absolute().resolve().parents:
         found = above.stat()
-        if found.st_uid not in {0, os.geteuid()}:
+        if found.st_uid not in trusted:
             raise _foreign(above, found.st_uid)
         if found.st_mode & stat.S_ISVTX:
             continue  # as /tmp: everybody may write, but only to what is theirs
@@ -92,6 +93,16 @@ def check_way(path: Path) -> None:
             )
         if found.st_mode & stat.S_IWGRP and found.st_gid not in {0, os.getegid()}:
             _log.warning("the group %d can write to %s, and so replace %s", found.st_gid, above, path)
+
+
+def _unmapped() -> set[int]:
+    """How a user namespace shows the owner of what was there before it: mostly root, who cannot be named."""
+    try:
+        if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
+            return set()
+        return {int(Path("/proc/sys/kernel/overflowuid").read_text())}
+    except (OSError, ValueError):
+        return set()
 
 
 def check_readable_by_owner_only(file: Path) -> None:

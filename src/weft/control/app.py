@@ -215,11 +215,22 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         async def start(instance: Instance) -> ProxyStart:
             return await proxy_start(store, pipeline.world.settings.root_namespace, instance)
 
+        def turned(connection: HTTPConnection, why: str) -> None:
+            audit.refused(origin(connection), why)
+
         jwts = JwtIssuer(
             issuer, store.private("jwt"), audit=lambda issued: audit.write("jwt", asdict(issued))
         )
         nodes = NodeService(
-            issuer, registry, table, addresses, jwts, loaded=trustee.hear, start=start, recorded=audit.access
+            issuer,
+            registry,
+            table,
+            addresses,
+            jwts,
+            loaded=trustee.hear,
+            start=start,
+            recorded=audit.access,
+            turned=turned,
         )
         authority_routes = AuthorityRoutes(
             trustee, issuer, nodes, registry.instances, store.private("authority-request"), audit.access
@@ -251,7 +262,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 lambda: options.trust_domain,
                 users,
                 revoked=trustee.revoked,
-                turned=lambda connection, why: audit.refused(origin(connection), why),
+                turned=turned,
             ),
             denied=audit.denied,
             seen=audit.seen,

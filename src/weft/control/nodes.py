@@ -42,6 +42,7 @@ _BODY_MAX: Final = 64 * 1024
 
 
 Recorded = Callable[[str, Access, Mapping[str, Any]], None]
+Turned = Callable[[HTTPConnection, str], None]
 
 
 async def _as_it_likes(_: Instance) -> ProxyStart:
@@ -57,6 +58,7 @@ class NodeService:
         loaded: is told which configuration a node's Envoys run, and which trust bundle (``proxies``).
         start: what the proxy of an instance is to be started with.
         recorded: writes to the audit log what operators do; raises when it cannot.
+        turned: hears why a host may not join.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class NodeService:
         loaded: Callable[[str, Message], None] = lambda node, message: None,
         start: Callable[[Instance], Awaitable[ProxyStart]] = _as_it_likes,
         recorded: Recorded = lambda event, access, about: None,
+        turned: Turned = lambda connection, why: None,
     ) -> None:
         self.issuer = issuer
         self.registry = registry
@@ -79,6 +82,7 @@ class NodeService:
         self.loaded = loaded
         self.start = start
         self._recorded = recorded
+        self._turned = turned
         self.sequence: Callable[[], int] = lambda: 1
         """Of the trust bundle; grows with each change."""
         self._sessions: dict[str, Session] = {}
@@ -145,7 +149,12 @@ class NodeService:
         return JSONResponse({**published, "bundle": authority.bundle, "trustDomain": authority.trust_domain})
 
     async def _enroll(self, request: Request) -> Response:
-        signed = await self.issuer.enroll(EnrollRequest.parse(await body_of(request)))
+        asked = EnrollRequest.parse(await body_of(request))
+        try:
+            signed = await self.issuer.enroll(asked)
+        except Refused as refusal:
+            self._turned(request, f"node {asked.node[:64]!r} may not join: {refusal.message[:256]}")
+            raise
         where = self.addresses(request)
         about = {"trustDomain": self.issuer.authority.trust_domain, "xds": where.xds, "api": where.api}
         return JSONResponse({**signed.to_dict(), **about})

@@ -179,6 +179,11 @@ async def test_a_node_sees_its_own(tmp_path: Path) -> None:
             # Used up: whoever comes by it later joins nothing.
             with pytest.raises(WeftError):
                 await join(mesh.listening.api, token, f"{name}-again", ["192.0.2.1"], tmp_path)
+        turned = [line["why"] for line in mesh.audit() if line["event"] == "refused"]
+        assert len(turned) == 2
+        assert all("has been used once already" in why for why in turned)
+        issued = [line for line in mesh.audit() if line["event"] == "certificate" and line.get("token")]
+        assert {line["node"] for line in issued} == {"one", "two"}
         own = joined["one"].credential
         context = trusting_context(own.bundle, key=own.key, certificate=own.certificate)
         url = mesh.listening.api
