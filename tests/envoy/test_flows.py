@@ -26,6 +26,7 @@ from weft.model.parse import Part, parse
 from weft.yaml import Document
 
 HTTP, TCP = 9080, 9000
+METERED = "spiffe://cluster.local/ns/default/sa/metered"
 WEB, STRANGER = "spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/other/sa/stranger"
 
 
@@ -154,6 +155,29 @@ def test_counts_are_right(mesh: Mesh) -> None:
         (flow["source"], flow["method"]): flow["count"] for flow in mesh.telemetry.flows(decision="deny")
     }
     assert denied == {(STRANGER, "GET"): 7, (WEB, "DELETE"): 3}
+
+
+def test_metrics_are_pushed_and_add_up(mesh: Mesh) -> None:
+    def counted(name: str, **where: str) -> list[dict[str, Any]]:
+        test = ",".join(f"{label}={value}" for label, value in {"reporter": "destination", **where}.items())
+        found = mesh.telemetry.ask("series", name=name, by="response_code,source_principal", where=test)
+        return [row for row in found["series"] if row["labels"]["source_principal"] == METERED]
+
+    def total(rows: list[dict[str, Any]]) -> float:
+        return sum(float(point["value"]) for row in rows for point in row["points"])
+
+    connection = mesh.connect(METERED)
+    for _ in range(9):
+        assert connection.ask("/metered").status == 403
+    wait_until(lambda: total(counted("istio_requests_total")) >= 9, 60, "the counter")
+    (row,) = counted("istio_requests_total", destination_workload_namespace="default")
+    assert row["labels"] == {"response_code": "403", "source_principal": METERED}
+    assert total([row]) == 9
+    wait_until(lambda: counted("istio_request_duration_milliseconds"), 60, "the histogram")
+    (row,) = counted("istio_request_duration_milliseconds")
+    assert sum(sum(point["counts"]) for point in row["points"]) == 9
+    assert row["bounds"][:3] == [0.5, 1.0, 5.0]
+    assert mesh.telemetry.ask("series", name="server.uptime")["series"] == []
 
 
 def test_connections_are_told_of(mesh: Mesh) -> None:

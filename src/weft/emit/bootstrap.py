@@ -37,6 +37,8 @@ _TYPE: Final = "type.googleapis.com/"
 _UNKNOWN: Final = "unknown"  # Istio's word in metrics
 _ADMIN_CLUSTER: Final = "agent"
 _SOCKET_MODE: Final = 0o600
+# Of one message of metrics: half a megabyte.
+_POINTS: Final = 1_000
 # Batches of telemetry under way: what is more is lost at once, so that a slow store costs little memory.
 _FEW: Final = {"max_connections": 4, "max_pending_requests": 32, "max_requests": 64}
 # Istio's limit for regular expressions (RE2 program size).
@@ -356,6 +358,29 @@ def common(settings: Settings) -> Json:
     }
 
 
+def _push() -> Json:
+    """What grew since the last flush goes to the telemetry process: Istio's series, and no others."""
+    full_name = _typed("envoy.extensions.matching.common_inputs.stats.v3.StatFullNameMatchInput")
+    ours = {
+        "input": {"name": "full_name", "typed_config": full_name},
+        "value_match": {"prefix": "istio_"},
+    }
+    drop = _typed("envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig.DropAction")
+    others = {
+        "predicate": {"not_matcher": {"single_predicate": ours}},
+        "on_match": {"action": {"name": "drop", "typed_config": drop}},
+    }
+    sink = _typed(
+        "envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig",
+        grpc_service={"envoy_grpc": {"cluster_name": TELEMETRY_CLUSTER}, "timeout": "2s"},
+        report_counters_as_deltas=True,
+        report_histograms_as_deltas=True,
+        custom_metric_conversions={"matcher_list": {"matchers": [others]}},
+        max_data_points_per_request=_POINTS,
+    )
+    return {"name": "envoy.stat_sinks.open_telemetry", "typed_config": sink}
+
+
 def bootstrap(settings: Settings) -> Json:
     """The bootstrap of a sidecar or gateway, for ``envoy -c``; the rest comes over ADS."""
     return {
@@ -366,4 +391,5 @@ def bootstrap(settings: Settings) -> Json:
         },
         "dynamic_resources": _dynamic(),
         "static_resources": _static(settings),
+        "stats_sinks": [_push()],
     }

@@ -40,7 +40,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     from weft.telemetry.inquiry import serve_inquiries
     from weft.telemetry.intake import Intake
     from weft.telemetry.limits import Limits
-    from weft.telemetry.server import LOGS, TRACES, serve
+    from weft.telemetry.server import LOGS, METRICS, TRACES, serve
     from weft.telemetry.store import Store
 
     lines = await _lines()
@@ -71,7 +71,7 @@ async def _run(arguments: argparse.Namespace) -> None:
                 lambda: str(said["trustDomain"]),
                 intake,
                 store.losses,
-                {LOGS: store.take_logs, TRACES: store.take_traces},
+                {LOGS: store.take_logs, TRACES: store.take_traces, METRICS: store.take_metrics},
                 revoked=lambda: revoked,
             ) as port,
         ):

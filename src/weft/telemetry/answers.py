@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from weft.telemetry.otlp import describe
+from weft.telemetry.series import grouped
 from weft.telemetry.store import Store
 from weft.units import parse_duration
 
@@ -28,6 +29,7 @@ async def _health(store: Store, _: Parameters) -> dict[str, Any]:
         "received": store.received.to_dict(),
         "lost": store.losses.to_dict(),
         "flows": len(store.table),
+        "series": len(store.series),
         "diskBytes": size,
         "diskBytesMost": store.limits.disk_bytes,
     }
@@ -82,11 +84,26 @@ async def _trace(store: Store, asked: Parameters) -> dict[str, Any]:
     }
 
 
+async def _series(store: Store, asked: Parameters) -> dict[str, Any]:
+    """A metric (``name``) by the minute, ``since`` (1h), for each value of the labels in ``by``.
+
+    ``by`` is a list with commas, ``where`` such a list of ``label=value``.
+    """
+    name = asked.get("name", "")
+    if not name:
+        raise BadQuestionError("name: which metric? as istio_requests_total")
+    where = dict(pair.partition("=")[::2] for pair in asked.get("where", "").split(",") if pair)
+    by = [label for label in asked.get("by", "").split(",") if label]
+    since = _since(store, {"since": "1h", **asked})
+    return {"series": grouped(await store.points(name, since), by, where), "since": since}
+
+
 QUESTIONS: Final[Mapping[str, Answer]] = {
     "health": _health,
     "flows": _flows,
     "records": _records,
     "trace": _trace,
+    "series": _series,
 }
 
 # Those that can be asked of one namespace, by whoever may look at it alone.

@@ -20,9 +20,10 @@ from weft.errors import WeftError
 from weft.telemetry.flows import HOUR_MS, Flow, FlowKey
 from weft.telemetry.limits import Limits
 from weft.telemetry.otlp import Span
+from weft.telemetry.series import MINUTE_MS, Cell, Row
 
 _APPLICATION_ID: Final = 0x77667465  # "wfte"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _FULL: Final = 0.85
 _SCHEMA: Final = """
 CREATE TABLE flow (
@@ -43,6 +44,11 @@ CREATE TABLE record (
   workload TEXT NOT NULL, body BLOB NOT NULL
 );
 CREATE INDEX record_of ON record (request) WHERE request != '';
+CREATE TABLE series (id INTEGER PRIMARY KEY, name TEXT NOT NULL, labels TEXT NOT NULL, UNIQUE (name, labels));
+CREATE TABLE point (
+  series INTEGER NOT NULL, minute INTEGER NOT NULL, value REAL NOT NULL, bounds TEXT NOT NULL,
+  counts TEXT NOT NULL, PRIMARY KEY (series, minute)
+) WITHOUT ROWID;
 """
 _Encode: Final = msgspec.json.encode
 _Decode: Final = msgspec.json.decode
@@ -176,6 +182,53 @@ class Archive:
         while self.size() > _FULL * self._limits.disk_bytes and self.drop_oldest():
             pass
 
+    def write_points(self, rows: Iterable[Row]) -> None:
+        """Keep minutes of series.
+
+        Raises:
+            apsw.FullError: there is no room.
+        """
+        execute = self._database.execute
+        with self._transaction():
+            for name, labels, minute, cell in rows:
+                ((known,),) = execute(
+                    "INSERT INTO series (name, labels) VALUES (?, ?)"
+                    " ON CONFLICT DO UPDATE SET name = excluded.name RETURNING id",
+                    (name, _Encode(labels).decode()),
+                ).fetchall()
+                # A minute in which this process was started again comes in two halves.
+                whole = Cell(cell.value, cell.bounds, cell.counts)
+                query = "SELECT value, bounds, counts FROM point WHERE series = ? AND minute = ?"
+                for value, bounds, counts in self.ask(query, (known, minute)):
+                    whole.add(value, tuple(_Decode(bounds)), _Decode(counts))
+                execute(
+                    "INSERT OR REPLACE INTO point VALUES (?, ?, ?, ?, ?)",
+                    (
+                        known,
+                        minute,
+                        whole.value,
+                        _Encode(whole.bounds).decode(),
+                        _Encode(whole.counts).decode(),
+                    ),
+                )
+
+    def points(self, name: str, since_ms: int) -> list[Row]:
+        """Minutes of a metric."""
+        rows = self._database.execute(
+            "SELECT labels, minute, value, bounds, counts FROM point JOIN series ON series.id = point.series"
+            " WHERE name = ? AND minute >= ?",
+            (name, since_ms // MINUTE_MS),
+        )
+        return [
+            (
+                name,
+                tuple((key, text) for key, text in _Decode(labels)),
+                minute,
+                Cell(value, tuple(_Decode(bounds)), _Decode(counts)),
+            )
+            for labels, minute, value, bounds, counts in rows
+        ]
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of it or nothing. A database that is full has rolled back by itself."""
@@ -194,6 +247,9 @@ class Archive:
         hour = (now_ms - _ms(limits.flow_age)) // HOUR_MS
         with self._transaction():
             self._database.execute("DELETE FROM flow_hour WHERE hour < ?", (hour,))
+            minute = (now_ms - _ms(limits.series_age)) // MINUTE_MS
+            self._database.execute("DELETE FROM point WHERE minute < ?", (minute,))
+            self._database.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM point)")
             for table, column, unit, age, most in (
                 ("span", "start", 1_000, limits.span_age, limits.spans),
                 ("record", "time", 1, limits.record_age, limits.records),

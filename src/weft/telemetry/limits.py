@@ -24,6 +24,8 @@ class Limits:
     span_age: timedelta = timedelta(hours=6)
     records: int = 50_000
     record_age: timedelta = timedelta(hours=6)
+    series: int = 20_000
+    series_age: timedelta = timedelta(hours=6)
     examples: int = 4
     texts: int = 40
 
@@ -39,6 +41,7 @@ class Losses:
     flows_evicted: int = 0
     spans_left_out: int = 0
     records_left_out: int = 0
+    series_left_out: int = 0
     not_written: int = 0
 
     def to_dict(self) -> dict[str, int]:

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from weft.names import ProxyName
-from weft.protos import otlp_logs_service_v1, otlp_trace_service_v1, otlp_trace_v1
+from weft.protos import (
+    otlp_logs_service_v1,
+    otlp_metrics_service_v1,
+    otlp_metrics_v1,
+    otlp_trace_service_v1,
+    otlp_trace_v1,
+)
 from weft.protos.octets import repaired
 from weft.spiffe import SpiffeId
+from weft.telemetry.series import Point, honest
 
 if TYPE_CHECKING:
     from weft.protos import otlp_common_v1, otlp_logs_v1
@@ -119,6 +126,33 @@ def reports(message: bytes, identity: SpiffeId, now_ms: int) -> list[Report]:
 def _report(reporter: Reporter, record: otlp_logs_v1.LogRecord, now_ms: int) -> Report:
     time_ms = min(record.time_unix_nano // 1_000_000, now_ms) or now_ms
     return Report(reporter, time_ms, _fields(record.attributes), record.trace_id.hex())
+
+
+def points(message: bytes, identity: SpiffeId) -> Iterator[Point]:
+    """The deltas of counters and histograms in an ``ExportMetricsServiceRequest``; gauges are left out.
+
+    Raises:
+        google.protobuf.message.DecodeError: the bytes are no such message.
+    """
+    request = _read(otlp_metrics_service_v1.ExportMetricsServiceRequest, message)
+    delta = otlp_metrics_v1.AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+    for resource in request.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                name = harmless(metric.name)
+                if metric.HasField("sum") and metric.sum.aggregation_temporality == delta:
+                    for counted in metric.sum.data_points:
+                        labels = honest(_fields(counted.attributes), identity)
+                        yield Point(name, labels, float(counted.as_int or counted.as_double))
+                elif metric.HasField("histogram") and metric.histogram.aggregation_temporality == delta:
+                    for told in metric.histogram.data_points:
+                        yield Point(
+                            name,
+                            honest(_fields(told.attributes), identity),
+                            told.sum,
+                            tuple(told.explicit_bounds),
+                            tuple(told.bucket_counts),
+                        )
 
 
 def _instance(node: str) -> tuple[str, str]:

@@ -15,7 +15,8 @@ from weft.spiffe import SpiffeId
 from weft.telemetry.archive import Archive
 from weft.telemetry.flows import Flow, FlowTable, decided
 from weft.telemetry.limits import Limits, Losses, Received
-from weft.telemetry.otlp import Report, Span, reports, spans
+from weft.telemetry.otlp import Report, Span, points, reports, spans
+from weft.telemetry.series import MINUTE_MS, Row, SeriesTable
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Store:
         self._spans: list[Span] = []
         self._records: list[tuple[int, str, str, str, dict[str, Any]]] = []
         self._traces = Share(limits.spans_per_second)
+        self.series = SeriesTable(limits, self.losses)
         self._disk = asyncio.Lock()
 
     def take_logs(self, message: bytes, sender: SpiffeId) -> None:
@@ -105,6 +107,18 @@ class Store:
         for span in spans(message, sender, keep):
             self._spans.append(span)
 
+    def take_metrics(self, message: bytes, sender: SpiffeId) -> None:
+        """An ``ExportMetricsServiceRequest``.
+
+        Raises:
+            google.protobuf.message.DecodeError: it is none.
+        """
+        self.received.messages += 1
+        for point in points(message, sender):
+            self.received.points += 1
+            if point.value or any(point.counts):
+                self.series.add(point, self.now_ms())
+
     async def keep(self) -> None:
         """Write what came every second, let go of the old every now and then; for ever."""
         trimmed = 0.0
@@ -113,6 +127,7 @@ class Store:
             await self.flush()
             if time.monotonic() - trimmed >= TRIM_S:
                 trimmed = time.monotonic()
+                await self._keep_minutes(self.now_ms())
                 self.table.forget(self.now_ms() - int(self.limits.flow_age.total_seconds() * 1_000))
                 await self._on_disk(lambda: self._archive.trim(self.now_ms()))
 
@@ -141,6 +156,17 @@ class Store:
         counts = await self.on_archive(lambda archive: archive.counts(since_ms)) if since_ms > 0 else None
         return self.table.flows(counts, since_ms)
 
+    async def _keep_minutes(self, now_ms: int) -> None:
+        """Write the minutes that are over by then."""
+        over = self.series.take(now_ms)
+        if over and not await self._on_disk(lambda: self._archive.write_points(over)):
+            self.losses.not_written += len(over)
+
+    async def points(self, name: str, since_ms: int) -> list[Row]:
+        """Minutes of a metric since then."""
+        kept: list[Row] = await self.on_archive(lambda archive: archive.points(name, since_ms))
+        return kept + self.series.rows(name, since_ms)
+
     async def on_archive(self, read: Callable[[Archive], Any]) -> Any:
         """What ``read`` gives, in the disk's thread."""
         async with self._disk:
@@ -149,6 +175,7 @@ class Store:
     async def close(self) -> None:
         """Write the rest and close."""
         await self.flush()
+        await self._keep_minutes(self.now_ms() + 2 * MINUTE_MS)
         async with self._disk:
             self._archive.close()
 
