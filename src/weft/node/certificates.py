@@ -50,9 +50,11 @@ class Certificates:
             self._written()
 
         keeper = Keeper(f"{identity.namespace}/{identity.service_account}", sign, deliver, clock=self._clock)
-        credential = await keeper.start(read_secrets(directory, str(identity)))
-        keeper.trust(trust)
-        credential = keeper.credential or credential
+        found = read_secrets(directory, str(identity))
+        credential = await keeper.start(found)
+        if credential is found:
+            # What was signed just now came with the newest.
+            keeper.trust(trust)
         self._keep(directory, keeper)
         return credential.not_after
 
@@ -105,6 +107,11 @@ class Certificates:
         """Renew none any more; the files stay where they are."""
         for directory in tuple(self._kept):
             await self.forget(directory)
+
+
+def behind(trust: Trust, keepers: Iterable[Keeper]) -> list[Keeper]:
+    """Those whose trust bundle is another one."""
+    return [one for one in keepers if one.credential and one.credential.trust.version != trust.version]
 
 
 def trust_all(trust: Trust, keepers: Iterable[Keeper]) -> None:

@@ -31,6 +31,7 @@ class Loading:
         keepers: those of the Envoys, as they were written last.
         proxies: which Envoys there are (``namespace/name``), and how their admin interfaces are asked.
         send: to the control plane.
+        again: writes what could not be written before, as when a disk was full.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Loading:
         keepers: Callable[[], Iterable[Credential]],
         proxies: Callable[[], tuple[Iterable[str], Ask | None]],
         send: Callable[[Message], Awaitable[None]],
+        again: Callable[[], None] = lambda: None,
     ) -> None:
         self._agent = agent
         self._keepers = keepers
         self._proxies = proxies
         self._send = send
+        self._again = again
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -63,6 +66,7 @@ class Loading:
                 async with asyncio.timeout(pause or None):
                     await self._woken.wait()
             except TimeoutError:
+                self._again()
                 continue
             self._woken.clear()
             pause = 0.0

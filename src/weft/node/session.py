@@ -26,7 +26,7 @@ from weft.names import (
     ROOT_NAMESPACE,
     TELEMETRY_PORT,
 )
-from weft.node.certificates import Certificates, trust_all
+from weft.node.certificates import Certificates, behind, trust_all
 from weft.node.enrolment import Membership
 from weft.node.inquiry import Ask, reply_to
 from weft.node.keys import Credential, Keeper, Signed
@@ -98,6 +98,7 @@ class Session:
             lambda: [keeper.credential for keeper in self._certificates.keepers() if keeper.credential],
             lambda: (self._registrations.ids(), self._ask),
             self._send,
+            lambda: trust_all(self._trust, behind(self._trust, self._all_keepers())),
         )
         self._keeper = Keeper(
             f"node {membership.node}", lambda csr: self._sign({"csr": csr}), self._renewed, clock=clock
@@ -323,6 +324,9 @@ class Session:
     async def _sign(self, asked: Message) -> Signed:
         return Signed.parse(await self._call("POST", "/weft/v1/certificates", asked))
 
+    def _all_keepers(self) -> tuple[Keeper, ...]:
+        return self._keeper, *self._certificates.keepers()
+
     def _make_context(self) -> ssl.SSLContext:
         mine = self._membership.credential
         return trusting_context(mine.bundle, key=mine.key, certificate=mine.certificate)
@@ -475,7 +479,7 @@ class Session:
             case "bundle":
                 self._trust = Trust.parse(message)
                 # For the node itself, then for each of its Envoys.
-                trust_all(self._trust, (self._keeper, *self._certificates.keepers()))
+                trust_all(self._trust, self._all_keepers())
                 self._loading.wake()
 
     def _refused(self, instance_id: str, reason: str, hint: str) -> None:
