@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,15 @@ def test_spans_are_told_to_the_metrics(telemetry: Telemetry, authority: TestAuth
     assert len(telemetry.ask("trace", id=(b"t" * 16).hex())["spans"]) == 1
 
 
+def test_it_goes_before_others_when_something_runs_out(telemetry: Telemetry) -> None:
+    process = Path(f"/proc/{telemetry.pid}")
+    (limit,) = re.findall(r"Max data size +(\d+)", (process / "limits").read_text())
+    assert int(limit) <= 1024**3
+    assert int((process / "oom_score_adj").read_text()) >= 500
+    nice = int((process / "stat").read_text().rpartition(")")[2].split()[16])
+    assert nice >= 10
+
+
 def test_a_new_root_holds_without_a_restart(authority: TestAuthority) -> None:
     other = TestAuthority("another root")
     with short_directory() as directory, running_telemetry(directory, authority) as running:
@@ -131,7 +141,7 @@ from pathlib import Path
 from tests.support.certificates import TestAuthority
 from tests.support.telemetry import running_telemetry
 with running_telemetry(Path(sys.argv[1]), TestAuthority()) as running:
-    print(running._process.pid, flush=True)
+    print(running.pid, flush=True)
     time.sleep(600)
 """
 

@@ -45,6 +45,13 @@ class Telemetry:
     def port(self) -> int:
         return self._process.port
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        known = self._process.pid
+        assert known is not None
+        return known
+
     def ask(self, question: str, **parameters: str) -> dict[str, Any]:
         """An answer, as the API gives it.
 
@@ -74,8 +81,7 @@ class Telemetry:
 
     def kill(self) -> int:
         """End the process as no program expects; which one it was."""
-        known = self._process.pid
-        assert known is not None
+        known = self.pid
         os.kill(known, signal.SIGKILL)
         return known
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 Wire = dict[str, Any]
 
+# How long the telemetry process keeps metrics.
+_METRICS_KEPT = "6h"
+_COUNTERS = ("istio_requests_total", "istio_tcp_connections_opened_total")
+
 since_option = click.option(
     "--since", default="24h", show_default=True, metavar="DURATION", help="How far back to look."
 )
@@ -176,7 +180,8 @@ def suggest(
     read = _read_mesh(paths, server)
     close = (namespace,) if namespace and workload is None else ()
     made, lacking = run(known, read, close=close)
-    for message in lacking:
+    untold = _untold(known, namespace, workload, server) if recorded is None else ()
+    for message in (*lacking, *untold):
         click.echo(f"warning: {message}", err=True)
     if not any(one.counts for one in made):
         click.echo(_nothing(since), err=True)
@@ -244,6 +249,40 @@ def _fetch_flows(since: str, namespace: str | None, server: str | None) -> list[
         return rows
 
     return connect(server, fetch)
+
+
+def _untold(
+    known: Sequence[Observed], namespace: str | None, workload: str | None, server: str | None
+) -> list[str]:
+    """Callers that metrics count and no flow tells of: sampling has passed them over.
+
+    Metrics are never sampled, and say neither method nor path.
+    """
+    from weft.analysis.policy.observed import uncovered
+
+    by = "source_principal,destination_workload_namespace,destination_canonical_service"
+
+    async def fetch(client: ApiClient) -> list[Wire]:
+        found: list[Wire] = []
+        for name in _COUNTERS:
+            query = {"name": name, "by": by, "where": "reporter=destination", "since": _METRICS_KEPT}
+            found += (await client.raw("GET", "/weft/v1/telemetry/series", query=query))["series"]
+        return found
+
+    callers = [
+        (
+            row["labels"]["source_principal"],
+            row["labels"]["destination_workload_namespace"],
+            row["labels"]["destination_canonical_service"],
+            round(sum(point["value"] for point in row["points"])),
+        )
+        for row in connect(server, fetch)
+    ]
+    return [
+        message
+        for place, message in uncovered(callers, known)
+        if namespace in {None, place[0]} and workload in {None, place[1]}
+    ]
 
 
 def _flows(

@@ -37,8 +37,8 @@ _TYPE: Final = "type.googleapis.com/"
 _UNKNOWN: Final = "unknown"  # Istio's word in metrics
 _ADMIN_CLUSTER: Final = "agent"
 _SOCKET_MODE: Final = 0o600
-# Of one message of metrics: half a megabyte.
-_POINTS: Final = 1_000
+# Of one message of metrics: a megabyte.
+_POINTS: Final = 500
 # Batches of telemetry under way: what is more is lost at once, so that a slow store costs little memory.
 _FEW: Final = {"max_connections": 4, "max_pending_requests": 32, "max_requests": 64}
 # Istio's limit for regular expressions (RE2 program size).

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 _NICE: Final = 10
+_MEMORY_BYTES: Final = 1024 * 1024 * 1024
+_FIRST_TO_GO: Final = "500"
 _LONGEST_LINE: Final = 4 * 1024 * 1024
 
 
@@ -86,11 +90,20 @@ async def _run(arguments: argparse.Namespace) -> None:
         await store.close()
 
 
+def _stand_back() -> None:
+    """Whatever comes, configuration and traffic go first: with time, with memory, and when that runs out."""
+    os.nice(_NICE)
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _MEMORY_BYTES if most == resource.RLIM_INFINITY else min(_MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
+
+
 def main() -> None:
     """Run until standard input ends."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Whatever comes, configuration goes first.
-    os.nice(_NICE)
+    _stand_back()
     import uvloop
 
     from weft.errors import WeftError

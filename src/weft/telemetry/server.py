@@ -98,7 +98,7 @@ async def serve(
     Raises:
         WeftError: when the address cannot be bound.
     """
-    server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=4_096)
+    server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=1_024)
     server.add_generic_rpc_handlers((_Service(intake, losses, trust_domain, revoked, handles),))
     try:
         port = server.add_secure_port(address, server_credentials(certificates))

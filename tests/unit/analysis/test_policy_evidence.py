@@ -11,7 +11,7 @@ from tests.support.flows import NOW_MS, report, rows, spiffe
 
 from weft.analysis.paths import normalize
 from weft.analysis.policy.judge import Judge, Read, replaced
-from weft.analysis.policy.observed import Observed, read_flows
+from weft.analysis.policy.observed import Observed, read_flows, uncovered
 from weft.analysis.policy.replay import Replay, replay
 from weft.analysis.policy.suggest import Suggestion, suggest
 from weft.analysis.policy.unused import unused
@@ -417,3 +417,18 @@ def test_what_may_have_been_used_counts_as_used() -> None:
         ' when: [{key: "request.headers[x]", notValues: [b]}]}]}'
     )
     assert unused(_flows(report(path="/a")), _read(MESH, _policy("p", spec)), 1) == ()
+
+
+def test_callers_that_sampling_passed_over_are_named() -> None:
+    flows = _flows(report(path="/a"), report(source="", path="/a"))
+    callers = [
+        (spiffe("web"), "default", "reviews", 9),
+        ("unknown", "default", "reviews", 2),
+        (spiffe("batch"), "default", "reviews", 1),
+        (spiffe("idle"), "default", "reviews", 0),
+        ("unknown", "default", "ratings", 3),
+    ]
+    found = list(uncovered(callers, flows))
+    assert [place for place, _ in found] == [("default", "reviews"), ("default", "ratings")]
+    assert found[0][1].startswith(f"{spiffe('batch')} called default/reviews 1 times")
+    assert "without an identity" in found[1][1]

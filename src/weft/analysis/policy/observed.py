@@ -90,6 +90,23 @@ def read_flows(rows: Iterable[Any]) -> tuple[Observed, ...]:
     return tuple(_flow(number, row) for number, row in enumerate(rows))
 
 
+def uncovered(
+    callers: Iterable[tuple[str, str, str, int]], flows: Iterable[Observed]
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """Who called, as metrics count it (source, namespace, workload, times), and is in no flow.
+
+    Gives namespace and workload with what to say of it.
+    """
+    told = {(flow.source, flow.namespace, flow.workload) for flow in flows}
+    for source, namespace, workload, times in sorted(callers):
+        caller = "" if source == "unknown" else source
+        if times > 0 and (caller, namespace, workload) not in told:
+            who = caller or "somebody without an identity"
+            what = f"{who} called {namespace}/{workload} {times} times, and no record tells of it"
+            hint = "it would be denied: raise flowSampling in the MeshConfig, and wait"
+            yield (namespace, workload), f"{what} ({hint})"
+
+
 def _flow(number: int, row: Any) -> Observed:
     try:
         addresses = [(str(peer), str(client)) for peer, client in row["addresses"]] or [("", "")]
