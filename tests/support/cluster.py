@@ -223,7 +223,6 @@ class Cluster:
     machines: dict[str, Machine]
     directory: Path
     lease: str
-    lifetime: str = "24h"
     plane: subprocess.Popen[str] | None = None
 
     def __getitem__(self, name: str) -> Machine:
@@ -245,7 +244,6 @@ class Cluster:
         (runtime / "kubeconfig").unlink(missing_ok=True)
         self.plane = first.start(
             "control-plane", "control-plane", "--mesh", first.mesh, "--lease", self.lease,
-            "--certificate-lifetime", self.lifetime,
             "--runtime-dir", str(runtime), "--state-dir", str(self.directory / "state"),
         )  # fmt: skip
         first.wait_started(self.plane, "control-plane", (runtime / "kubeconfig").exists)
@@ -306,16 +304,14 @@ class Cluster:
 
 
 @contextmanager
-def cluster(
-    names: Sequence[str], *, lease: str = "3s", certificate_lifetime: str = "24h"
-) -> Iterator[Cluster]:
+def cluster(names: Sequence[str], *, lease: str = "3s") -> Iterator[Cluster]:
     """Hosts with a control plane on the first, all joined; everything is gone at the end."""
     run = secrets.token_hex(3)
     with tempfile.TemporaryDirectory(prefix="weft-t") as base, hosts(names) as made:
         directory = Path(base)
         control = directory / "control"
         machines = {host.name: Machine(host, f"t{run}-{host.name}", directory, control) for host in made}
-        found = Cluster(machines, directory, lease, certificate_lifetime)
+        found = Cluster(machines, directory, lease)
         with _warden(found):
             try:
                 found.start_plane()
