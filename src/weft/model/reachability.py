@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -17,6 +18,8 @@ UNREACHABLE: Final = "IST0130"
 INEFFECTIVE: Final = "IST0131"
 # Advice is not worth more than a moment, whatever was written.
 _COMPARISONS: Final = 200_000
+# Letters of a prefix that take as long to look up as a comparison.
+_LETTERS: Final = 1024
 
 _Path = tuple[str | int, ...]
 
@@ -86,11 +89,13 @@ class _Prefix:
 def overlapped(routes: Sequence[HTTPRoute]) -> Iterator[Flaw]:
     """Warnings for matches of a path whose beginning an earlier match takes, all else being the same."""
     earlier: dict[str, list[_Prefix]] = {}
+    lengths: list[int] = []
     left = _COMPARISONS
     for one in _prefixes(routes):
-        for end in range(1, len(one.prefix)):
+        # Only lengths that occur: of a prefix of a million letters not every beginning is looked up.
+        for end in lengths[: bisect_left(lengths, len(one.prefix))]:
             others = earlier.get(one.prefix[:end], ())
-            left -= len(others)
+            left -= len(others) + end // _LETTERS
             if left < 0:
                 return
             if (other := next((other for other in others if _covered(other, one)), None)) is not None:
@@ -100,6 +105,9 @@ def overlapped(routes: Sequence[HTTPRoute]) -> Iterator[Flaw]:
                 yield Flaw(one.path, message, hint, warns=True, code=INEFFECTIVE)
                 break
         earlier.setdefault(one.prefix, []).append(one)
+        at = bisect_left(lengths, len(one.prefix))
+        if at == len(lengths) or lengths[at] != len(one.prefix):
+            lengths.insert(at, len(one.prefix))
 
 
 def _prefixes(routes: Sequence[HTTPRoute]) -> Iterator[_Prefix]:
