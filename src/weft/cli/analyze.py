@@ -140,7 +140,7 @@ def analyze(
     given = Input(
         parts=parts,
         problems=() if ignore_unknown.lower() == "true" else problems,
-        live=_objects(server) if running else (),
+        live=_objects(server, namespace or "default") if running else (),
         others=others,
         namespace=namespace or "default",
         mesh=_settings(mesh_file) if mesh_file else None,
@@ -253,16 +253,17 @@ def _namespaces(given: Input) -> set[str]:
     return found
 
 
-def _objects(server: str | None) -> list[dict[str, Any]]:
+def _objects(server: str | None, namespace: str) -> list[dict[str, Any]]:
     from weft.cli.server import connect
 
-    return connect(server, every_object)
+    return connect(server, lambda client: every_object(client, namespace))
 
 
-async def every_object(client: ApiClient) -> list[dict[str, Any]]:
+async def every_object(client: ApiClient, namespace: str = "") -> list[dict[str, Any]]:
     """Every object of the mesh that the caller may read; what it may not is said, once.
 
-    Roles and their bindings are no configuration of the mesh.
+    Who may not look at all of a kind sees those of ``namespace``. Roles and their bindings are no
+    configuration of the mesh.
 
     Raises:
         RefusedError: when there is nothing that it may read.
@@ -271,20 +272,28 @@ async def every_object(client: ApiClient) -> list[dict[str, Any]]:
 
     found: list[dict[str, Any]] = []
     withheld: dict[str, RefusedError] = {}
+    partly = False
     wanted = [one for one in await client.resources() if one.group != _RBAC]
     for resource in wanted:
-        try:
-            listed = await client.list(resource)
-        except RefusedError as refusal:
-            if refusal.code != 403:
-                raise
-            withheld[resource.full_name] = refusal
-            continue
-        # A list says once what its items are.
-        head = {"apiVersion": listed["apiVersion"], "kind": str(listed["kind"]).removesuffix("List")}
-        found += [{**head, **item} for item in listed["items"]]
+        places = (None, namespace) if resource.namespaced and namespace else (None,)
+        for place in places:
+            try:
+                listed = await client.list(resource, place)
+            except RefusedError as refusal:
+                if refusal.code != 403:
+                    raise
+                withheld.setdefault(resource.full_name, refusal)
+                continue
+            withheld.pop(resource.full_name, None)
+            partly = partly or place is not None
+            # A list says once what its items are.
+            head = {"apiVersion": listed["apiVersion"], "kind": str(listed["kind"]).removesuffix("List")}
+            found += [{**head, **item} for item in listed["items"]]
+            break
     if len(withheld) == len(wanted):
         raise next(iter(withheld.values()))
+    if partly:
+        click.echo(f"warning: you may look at the namespace {namespace} only", err=True)
     if withheld:
         names = ", ".join(withheld)
         click.echo(f"warning: you may not list {names}: what they say is not looked at", err=True)

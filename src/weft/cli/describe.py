@@ -47,7 +47,7 @@ def describe(
         target, paths = f"{target}/{paths[0]}", paths[1:]
     running = live or not paths
     parts, problems = read(paths)
-    objects, proxies, vips = _fetch(server) if running else ([], [], {})
+    objects, proxies, vips = _fetch(server, namespace) if running else ([], [], {})
     given = Input(parts=parts, problems=problems, live=objects, namespace=namespace, running=running)
     picture = Picture(survey(given), proxies, vips)
     found = picture.find(Asked.of(target, namespace))
@@ -62,16 +62,23 @@ def describe(
         click.echo(show(report, output))
 
 
-def _fetch(server: str | None) -> tuple[list[Wire], list[Wire], dict[tuple[str, str], str]]:
+def _fetch(server: str | None, namespace: str) -> tuple[list[Wire], list[Wire], dict[tuple[str, str], str]]:
     """Objects, proxies and virtual addresses of the running mesh."""
     from weft.cli.analyze import every_object
     from weft.cli.server import connect, find_resource
+    from weft.client import RefusedError
 
     async def fetch(client: ApiClient) -> tuple[list[Wire], list[Wire], dict[tuple[str, str], str]]:
-        objects = await every_object(client)
+        objects = await every_object(client, namespace)
         proxies = await _proxies(client)
         services = find_resource(await client.resources(), "services")
-        return objects, proxies, _vips(await client.list(services, table=True))
+        try:
+            addresses = await client.list(services, table=True)
+        except RefusedError as refusal:
+            if refusal.code != 403:
+                raise
+            addresses = await client.list(services, namespace, table=True)
+        return objects, proxies, _vips(addresses)
 
     return connect(server, fetch)
 

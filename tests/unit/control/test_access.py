@@ -256,6 +256,29 @@ async def test_a_kubeconfig_of_each_kind_lets_somebody_in_until_it_is_revoked(tm
             assert refused.value.code == 401
 
 
+async def test_who_may_look_at_one_namespace_gets_answers_about_it(tmp_path: Path) -> None:
+    async with running(tmp_path / "a") as mesh:
+        file = str(tmp_path / "team")
+        await mesh.weft("user", "create", "bob", "--group", "team", "--kubeconfig", file)
+        await mesh.weft("analyze", "-n", "shop", server=file, code=1)
+        group = "rbac.authorization.k8s.io"
+        binding = {
+            "apiVersion": f"{group}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "team", "namespace": "shop"},
+            "roleRef": {"kind": "ClusterRole", "name": "view"},
+            "subjects": [{"kind": "Group", "name": "team"}],
+        }
+        port = {"name": "http", "port": 80}
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "cart", "namespace": "shop"}}
+        async with ApiClient(Server(socket_path=mesh.listening.socket)) as client:
+            await client.apply([binding, {**service, "spec": {"ports": [port]}}])
+        await mesh.weft("analyze", "-n", "shop", server=file)
+        assert "cart" in await mesh.weft("describe", "cart", "-n", "shop", server=file)
+        assert "cart" in await mesh.weft("get", "all", "-n", "shop", server=file)
+        assert "NAMESPACE" in await mesh.weft("proxy", "status", server=file)
+
+
 async def test_the_log_tells_the_whole_story_and_holds(tmp_path: Path) -> None:
     async with running(tmp_path / "a") as mesh:
         log = str(mesh.state / AUDIT_LOG)
