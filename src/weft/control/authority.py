@@ -197,7 +197,12 @@ class AuthorityRoutes:
             )
         timeout = _duration(limit) if limit else None
         self._audit(request, "rotate", skip=skip)
-        await self._trustee.rotate(successor, skip=[str(name) for name in skip], timeout=timeout)
+        await self._trustee.rotate(
+            successor,
+            skip=[str(name) for name in skip],
+            timeout=timeout,
+            exact=successor is not None,
+        )
         return JSONResponse(await self.status())
 
     async def _certificates(self, _request: Request) -> Response:
@@ -231,15 +236,19 @@ class AuthorityRoutes:
         reason = str(body.get("reason") or "")[:256]
         self._audit(request, "revoke", **{kind: value}, reason=reason)
         nodes = await self._nodes(kind, value)
-        if kind == "serial":
-            fresh = await self._trustee.revoke(lambda one: False, serial=read_serial(value), reason=reason)
-        elif kind == "identity":
-            fresh = await self._trustee.revoke(lambda one: one.identity == value, reason=reason)
-        else:
-            fresh = await self._trustee.revoke(lambda one: one.node in nodes, reason=reason)
-        # Who is out may ask for nothing any more; what ran there leaves the endpoints with its lease.
+        serial = read_serial(value) if kind == "serial" else ""
+        self._trustee.check_revocable()
+        # Who is out may ask for nothing any more: before the books are read, or it would get more meanwhile.
         for name in nodes:
             await self._fleet.expel(name)
+
+        def chosen(one: Issued) -> bool:
+            by = {"identity": one.identity, "node": one.node, "token": one.token}
+            return by.get(kind) == value or one.node in nodes
+
+        fresh = await self._trustee.revoke(chosen, serial=serial, reason=reason)
+        # What was being signed when they were turned out.
+        fresh += await self._trustee.revoke(chosen, reason=reason)
         await self._fleet.end(frozenset(_node_of(entry.identity) for entry in fresh) - {""})
         if not fresh and not nodes:
             raise Refused(f"no valid certificate has {kind} {value!r}", status=404, hint="see 'weft ca list'")
@@ -284,7 +293,7 @@ class AuthorityRoutes:
         if not roots:
             handover.check_trusted(given, present)
         self._audit(request, "install", issuer=_subject(given.issuer))
-        await self._trustee.rotate(given)
+        await self._trustee.rotate(given, exact=bool(roots))
         await self._kept.delete(_REQUEST)
         return JSONResponse(await self.status())
 

@@ -128,12 +128,18 @@ class Trustee:
         return missing(self.state, self._trust.version, members, self._clock())
 
     async def rotate(
-        self, successor: Authority | None, *, skip: Iterable[str] = (), timeout: timedelta | None = None
+        self,
+        successor: Authority | None,
+        *,
+        skip: Iterable[str] = (),
+        timeout: timedelta | None = None,
+        exact: bool = False,
     ) -> None:
         """Begin, or go on with what is under way: then ``skip`` and ``timeout`` are taken over.
 
         Args:
             successor: None makes a new root, unless a rotation is under way.
+            exact: as ``State.begin`` takes it.
 
         Raises:
             AuthorityError: a rotation to another authority is under way, or this one signs already.
@@ -142,7 +148,7 @@ class Trustee:
             now, running = self._clock(), self.state.rotation
             if running is None:
                 fresh = successor or Authority.create(now, self.authority.trust_domain)
-                state = self.state.begin(fresh, now, skip=skip, timeout=timeout)
+                state = self.state.begin(fresh, now, skip=skip, timeout=timeout, exact=exact)
             elif successor is not None and successor.issuer != running.successor.issuer:
                 raise AuthorityError(
                     "the authority is being replaced by another one already",
@@ -164,14 +170,7 @@ class Trustee:
             AuthorityError: the authority may sign no revocation lists, or other roots would be cut off.
         """
         async with self._lock:
-            signers = self.state.signers
-            check_signs_lists(signers)
-            if others := roots_without(self.authority.bundle, signers):
-                raise AuthorityError(
-                    f"proxies that look at a list would refuse whatever {', '.join(others)} signed, "
-                    "since this authority cannot make its list",
-                    hint="remove that root from the bundle first: weft ca rotate",
-                )
+            self.check_revocable()
             now = self._clock()
             rows = [one for one in self.ledger.issued() if chosen(one) or one.serial == serial]
             entries = [
@@ -204,6 +203,20 @@ class Trustee:
             await self._publish()
         self._changed.set()
         return fresh
+
+    def check_revocable(self) -> None:
+        """That revoking is possible.
+
+        Raises:
+            AuthorityError: the authority may sign no revocation lists, or other roots would be cut off.
+        """
+        check_signs_lists(self.state.signers)
+        if others := roots_without(self.authority.bundle, self.state.signers):
+            raise AuthorityError(
+                f"proxies that look at a list would refuse whatever {', '.join(others)} signed, "
+                "since this authority cannot make its list",
+                hint="leave it out first: weft ca rotate --key … --chain … --roots …",
+            )
 
     async def federate(self, domains: Mapping[str, str], added: str, aliases: tuple[str, ...]) -> None:
         """Other trust domains with their roots (PEM), roots that vouch for the own one too, its aliases.

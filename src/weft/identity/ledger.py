@@ -106,11 +106,12 @@ class Ledger:
     async def revoke(self, entries: Iterable[Revoked]) -> tuple[Revoked, ...]:
         """Durably; those that were not revoked before."""
         fresh = tuple(entry for entry in entries if entry.serial not in self._revoked)
+        if fresh:
+            # Before them: whoever stops in between must not leave connections that stand.
+            await self._enter(self.epoch, pending=True)
         for entry in fresh:
             await self._revocations.put(f"{_REVOKED}{entry.serial}", entry.to_json())
             self._revoked[entry.serial] = entry
-        if fresh:
-            await self._enter(self.epoch, pending=True)
         return fresh
 
     async def end_epoch(self, *, everywhere: bool) -> None:

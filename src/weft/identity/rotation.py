@@ -78,8 +78,10 @@ class State:
         *,
         skip: Iterable[str] = (),
         timeout: timedelta | None = None,
+        exact: bool = False,
     ) -> State:
-        """The first step.
+        """The first step. What is trusted in the end: the successor's roots, and unless they are ``exact``
+        those that stand beside the present root, too.
 
         Raises:
             AuthorityError: another rotation is under way, or this authority signs already.
@@ -90,6 +92,8 @@ class State:
             )
         if issuer_key(successor) == issuer_key(self.authority):
             raise AuthorityError("this authority signs already", hint="give a new one, with a key of its own")
+        if not exact:
+            successor = successor.trust(*self.authority.roots[1:])
         rotation = Rotation(
             phase=Phase.TRUST,
             predecessor=self.authority,
@@ -111,10 +115,11 @@ class State:
                 authority = self.authority.succeed(rotation.successor)
                 return self._next(authority, replace(rotation, phase=Phase.SIGN, since=now))
             case Phase.SIGN:
-                authority, old = self.authority, rotation.predecessor.roots[0]
+                authority = self.authority
                 # A new intermediate under the same root takes no root away.
-                if old not in rotation.successor.roots:
-                    authority = authority.distrust(old)
+                for root in authority.roots:
+                    if root not in rotation.successor.roots:
+                        authority = authority.distrust(root)
                 return self._next(authority, replace(rotation, phase=Phase.DROP, since=now))
             case Phase.DROP:
                 done = self._next(self.authority, None)

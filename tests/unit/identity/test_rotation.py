@@ -113,7 +113,10 @@ def test_only_one_at_a_time_and_never_to_itself(begun: State) -> None:
 
 
 def test_a_root_that_only_stood_beside_stays(begun: State) -> None:
-    other = Authority.create(NOW).roots[0]
-    state = State(Authority.create(NOW).trust(other)).begin(Authority.create(NOW), NOW)
-    *_, last = steps(state)
-    assert last.authority.roots[1:] == (other,)
+    """Unless it is said which ones shall be trusted."""
+    other, successor = Authority.create(NOW).roots[0], Authority.create(NOW)
+    first = State(Authority.create(NOW).trust(other))
+    *_, last = steps(first.begin(successor, NOW))
+    assert last.authority.roots == (*successor.roots, other)
+    *_, last = steps(first.begin(successor, NOW, exact=True))
+    assert last.authority.roots == successor.roots
