@@ -106,7 +106,7 @@ class TelemetryProcess:
     async def _once(self) -> int:
         """One life of it: its exit code."""
         process = self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "weft.telemetry", "--address", f"{self._address}:{self.port}",
+            sys.executable, "-P", "-m", "weft.telemetry", "--address", f"{self._address}:{self.port}",
             "--socket", str(self._socket), "--database", str(self._database),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip

@@ -11,7 +11,7 @@ How a message travels::
     otlp      protobuf -> Report, Span, Point: plain values, with hostile text made harmless
     flows     who called what, how often, with which outcome: one entry for each distinct flow
       templates   /users/17 -> /users/{*}, by form and by number
-    traces    the newest spans   ·   records   the newest single requests   ·   series   metrics by minute
+    minutes   metrics, added up by the minute
     archive   SQLite: what survives a restart; bounded in rows, age and bytes
     answers   questions by name (``QUESTIONS``), each a function of the store and its parameters
     socket    one JSON object a line, asked and answered on the Unix socket (0600)

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from weft.telemetry.minutes import grouped
 from weft.telemetry.otlp import describe
-from weft.telemetry.series import grouped
 from weft.telemetry.store import Store
 from weft.units import parse_duration
 

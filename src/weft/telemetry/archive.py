@@ -19,8 +19,8 @@ import msgspec
 from weft.errors import WeftError
 from weft.telemetry.flows import HOUR_MS, Flow, FlowKey
 from weft.telemetry.limits import Limits
+from weft.telemetry.minutes import MINUTE_MS, Cell, Row
 from weft.telemetry.otlp import Span
-from weft.telemetry.series import MINUTE_MS, Cell, Row
 
 _APPLICATION_ID: Final = 0x77667465  # "wfte"
 _VERSION: Final = 2

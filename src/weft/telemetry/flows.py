@@ -6,7 +6,7 @@ destination it may say only what the identity in its own certificate allows.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final, Self
@@ -160,6 +160,7 @@ class FlowTable:
         self._limits = limits
         self._losses = losses
         self._flows: dict[FlowKey, Flow] = {}
+        self._owned: Counter[tuple[str, str]] = Counter()
         self._learned: dict[tuple[str, str], _Learned] = {}
         self._pending: defaultdict[tuple[FlowKey, int], list[int]] = defaultdict(lambda: [0, 0])
         self._evicted: list[FlowKey] = []
@@ -176,6 +177,7 @@ class FlowTable:
             else:
                 flow.key = key
                 self._flows[key] = flow
+                self._owned[_owner(key)] += 1
 
     def add(self, report: Report) -> None:
         """Count one request or connection."""
@@ -183,9 +185,12 @@ class FlowTable:
         weight = _weight(report.fields.get("share", ""), always=key.outcome != "ok" or key.decision == "deny")
         flow = self._flows.get(key)
         if flow is None:
-            if len(self._flows) >= self._limits.flows:
+            if self._owned[_owner(key)] >= self._limits.flows_of_one:
+                self._make_room(_owner(key))
+            elif len(self._flows) >= self._limits.flows:
                 self._make_room()
             flow = self._flows[key] = Flow(key, report.time_ms, report.time_ms)
+            self._owned[_owner(key)] += 1
         flow.first = min(flow.first, report.time_ms)
         flow.last = max(flow.last, report.time_ms)
         flow.instance = report.reporter.instance
@@ -210,8 +215,7 @@ class FlowTable:
     def forget(self, before_ms: int) -> None:
         """Drop flows that were last seen before."""
         for key in [key for key, flow in self._flows.items() if flow.last < before_ms]:
-            del self._flows[key]
-            self._evicted.append(key)
+            self._drop(key)
 
     def flows(self, counts: Mapping[FlowKey, tuple[int, int]] | None, since_ms: int) -> list[Flow]:
         """Those seen since then, busiest first. ``counts`` (count, kept) of that time; None: of all time."""
@@ -307,13 +311,23 @@ class FlowTable:
             else:
                 flow.more_addresses = True
 
-    def _make_room(self) -> None:
-        """Forget the twentieth of the flows that was seen longest ago."""
-        oldest = sorted(self._flows.values(), key=lambda flow: flow.last)
+    def _make_room(self, owner: tuple[str, str] | None = None) -> None:
+        """Forget the twentieth of the flows, of all or of one identity's, that was seen longest ago."""
+        known = (flow for flow in self._flows.values() if owner in {None, _owner(flow.key)})
+        oldest = sorted(known, key=lambda flow: flow.last)
         for flow in oldest[: max(1, len(oldest) // _EVICTED)]:
-            del self._flows[flow.key]
-            self._evicted.append(flow.key)
+            self._drop(flow.key)
             self._losses.flows_evicted += 1
+
+    def _drop(self, key: FlowKey) -> None:
+        del self._flows[key]
+        self._owned[_owner(key)] -= 1
+        self._evicted.append(key)
+
+
+def _owner(key: FlowKey) -> tuple[str, str]:
+    """The identity that tells of it, without its trust domain: the part that a certificate proves."""
+    return key.namespace, key.account
 
 
 def decided(said: Mapping[str, str]) -> tuple[str, str]:

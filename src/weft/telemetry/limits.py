@@ -10,6 +10,8 @@ from datetime import timedelta
 class Limits:
     """``queue_bytes``: received and not yet read. ``disk_bytes``: of the database. Times: how long at most.
 
+    ``*_of_one``: of the workloads of one identity, so that none can crowd the others out.
+
     ``spans_per_second``: of more, whole traces are left out. ``examples``: concrete paths and addresses kept
     of a flow. ``texts``: different texts at one place of a path, or hosts of one workload, before they
     count as a parameter.
@@ -18,6 +20,7 @@ class Limits:
     queue_bytes: int = 32 * 1024 * 1024
     disk_bytes: int = 256 * 1024 * 1024
     flows: int = 20_000
+    flows_of_one: int = 2_000
     flow_age: timedelta = timedelta(days=7)
     spans: int = 200_000
     spans_per_second: int = 2_000
@@ -25,6 +28,7 @@ class Limits:
     records: int = 50_000
     record_age: timedelta = timedelta(hours=6)
     series: int = 20_000
+    series_of_one: int = 5_000
     series_age: timedelta = timedelta(hours=6)
     examples: int = 4
     texts: int = 40

@@ -19,7 +19,7 @@ from weft.protos import (
 )
 from weft.protos.octets import repaired
 from weft.spiffe import SpiffeId
-from weft.telemetry.series import Point, honest
+from weft.telemetry.minutes import Point, honest
 
 if TYPE_CHECKING:
     from weft.protos import otlp_common_v1, otlp_logs_v1

@@ -15,8 +15,8 @@ from weft.spiffe import SpiffeId
 from weft.telemetry.archive import Archive
 from weft.telemetry.flows import Flow, FlowTable, decided
 from weft.telemetry.limits import Limits, Losses, Received
+from weft.telemetry.minutes import MINUTE_MS, Row, SeriesTable
 from weft.telemetry.otlp import Report, Span, points, reports, spans
-from weft.telemetry.series import MINUTE_MS, Row, SeriesTable
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Store:
         for point in points(message, sender):
             self.received.points += 1
             if point.value or any(point.counts):
-                self.series.add(point, self.now_ms())
+                self.series.add(point, self.now_ms(), str(sender))
 
     async def keep(self) -> None:
         """Write what came every second, let go of the old every now and then; for ever."""

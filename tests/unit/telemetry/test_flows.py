@@ -120,3 +120,17 @@ def test_addresses_are_bounded_and_say_so() -> None:
     flow = _only(_table(*(report(path="/a", source_ip=f"10.0.0.{number}") for number in range(20))))
     assert len(flow.addresses) == 8
     assert flow.more_addresses
+
+
+def test_one_workload_cannot_crowd_the_others_out() -> None:
+    losses = Losses()
+    table = FlowTable(Limits(flows=1_000, flows_of_one=20), losses)
+    table.add(report("quiet", path="/a", time_ms=NOW_MS - HOUR_MS))
+    for number in range(300):
+        table.add(report("loud", f"caller-{number}", path="/a", time_ms=NOW_MS + number))
+    flows = table.flows(None, 0)
+    assert sum(flow.key.account == "loud" for flow in flows) <= 20
+    assert [flow.key.account for flow in flows if flow.last < NOW_MS] == ["quiet"]
+    table.forget(NOW_MS + 1_000)
+    table.add(report("loud", path="/b", time_ms=NOW_MS + 2_000))
+    assert len(table) == 1, "what was forgotten counts no more"

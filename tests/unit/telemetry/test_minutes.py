@@ -11,7 +11,7 @@ from weft.protos import otlp_common_v1, otlp_metrics_service_v1, otlp_metrics_v1
 from weft.spiffe import SpiffeId
 from weft.telemetry.answers import QUESTIONS, BadQuestionError
 from weft.telemetry.limits import Limits, Losses
-from weft.telemetry.series import MINUTE_MS, Cell, Point, SeriesTable, grouped, honest
+from weft.telemetry.minutes import MINUTE_MS, Cell, Point, SeriesTable, grouped, honest
 from weft.telemetry.store import Store
 
 SENDER = SpiffeId("cluster.local", "shop", "cart")
@@ -135,3 +135,15 @@ def test_other_bounds_add_their_sum_alone() -> None:
 
 def test_no_rows_make_no_groups() -> None:
     assert grouped([], ("a",), {}) == []
+
+
+def test_one_proxy_cannot_crowd_the_others_out() -> None:
+    losses = Losses()
+    table = SeriesTable(Limits(series_of_one=2), losses)
+    for number in range(5):
+        table.add(Point("m", (("n", str(number)),), 1.0), NOW_MS, "loud")
+    table.add(Point("m", (("n", "other"),), 1.0), NOW_MS, "quiet")
+    assert (len(table), losses.series_left_out) == (3, 3)
+    table.take(NOW_MS + 2 * MINUTE_MS)
+    table.add(Point("m", (("n", "new"),), 1.0), NOW_MS, "loud")
+    assert len(table) == 1
