@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says nothing on a machine that does other work.
+settings.register_profile("weft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("weft")
+
 
 def pytest_configure() -> None:
     """Take Ctrl-C again, where a shell started us in the background: the programs under test inherit it."""
