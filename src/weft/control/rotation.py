@@ -31,6 +31,7 @@ _TICK_S: Final = 1.0
 _PARTS_MAX: Final = 10_000
 _NAME_MAX: Final = 512
 _TEXT_MAX: Final = 64
+_QUIET_S: Final = 0.05
 # Certificates expire, and with them their places in the lists.
 _IDLE_S: Final = 60.0
 # Nodes that have not loaded a revocation by then are not waited for.
@@ -262,6 +263,8 @@ class Trustee:
                 busy = self.state.rotation is not None or self.ledger.pending
                 async with asyncio.timeout(_TICK_S if busy else _IDLE_S):
                     await self._changed.wait()
+                # A thousand nodes report at about the same time: they are looked at together.
+                await asyncio.sleep(_QUIET_S)
             except TimeoutError:
                 pass
             self._changed.clear()
@@ -275,6 +278,8 @@ class Trustee:
                 with contextlib.suppress(WeftError):
                     self.state = await self._custody.open()
                     await self._publish()
+            except Exception:
+                _log.exception("the authority was not replaced; it is tried again")
 
     async def _step(self) -> None:
         async with self._lock:
