@@ -160,7 +160,7 @@ def test_counts_are_right(mesh: Mesh) -> None:
 def test_metrics_are_pushed_and_add_up(mesh: Mesh) -> None:
     def counted(name: str, **where: str) -> list[dict[str, Any]]:
         test = ",".join(f"{label}={value}" for label, value in {"reporter": "destination", **where}.items())
-        found = mesh.telemetry.ask("series", name=name, by="response_code,source_principal", where=test)
+        found = mesh.telemetry.ask("minutes", name=name, by="response_code,source_principal", where=test)
         return [row for row in found["series"] if row["labels"]["source_principal"] == METERED]
 
     def total(rows: list[dict[str, Any]]) -> float:
@@ -177,7 +177,7 @@ def test_metrics_are_pushed_and_add_up(mesh: Mesh) -> None:
     (row,) = counted("istio_request_duration_milliseconds")
     assert sum(sum(point["counts"]) for point in row["points"]) == 9
     assert row["bounds"][:3] == [0.5, 1.0, 5.0]
-    assert mesh.telemetry.ask("series", name="server.uptime")["series"] == []
+    assert mesh.telemetry.ask("minutes", name="server.uptime")["series"] == []
 
 
 def test_connections_are_told_of(mesh: Mesh) -> None:

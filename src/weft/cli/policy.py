@@ -266,7 +266,7 @@ def _untold(
         found: list[Wire] = []
         for name in _COUNTERS:
             query = {"name": name, "by": by, "where": "reporter=destination", "since": _METRICS_KEPT}
-            found += (await client.raw("GET", "/weft/v1/telemetry/series", query=query))["series"]
+            found += (await client.raw("GET", "/weft/v1/telemetry/minutes", query=query))["series"]
         return found
 
     callers = [

@@ -84,7 +84,7 @@ async def _trace(store: Store, asked: Parameters) -> dict[str, Any]:
     }
 
 
-async def _series(store: Store, asked: Parameters) -> dict[str, Any]:
+async def _minutes(store: Store, asked: Parameters) -> dict[str, Any]:
     """A metric (``name``) by the minute, ``since`` (1h), for each value of the labels in ``by``.
 
     ``by`` is a list with commas, ``where`` such a list of ``label=value``.
@@ -103,7 +103,7 @@ QUESTIONS: Final[Mapping[str, Answer]] = {
     "flows": _flows,
     "records": _records,
     "trace": _trace,
-    "series": _series,
+    "minutes": _minutes,
 }
 
 # Those that can be asked of one namespace, by whoever may look at it alone.

@@ -1,7 +1,7 @@
 """Metrics by the minute: each series of a proxy's deltas added up, bounded in number.
 
 A cell is what came within one minute: a sum, or a histogram. The minutes that are over go to the archive; the
-table holds those of now. The next ones who build on it ask by ``answers``' question ``series``.
+table holds those of now. Asked for by the question ``minutes``.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _message(
 
 
 async def _ask(store: Store, **parameters: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await QUESTIONS["series"](store, parameters))["series"]
+    found: list[dict[str, Any]] = (await QUESTIONS["minutes"](store, parameters))["series"]
     return found
 
 
