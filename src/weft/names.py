@@ -25,6 +25,9 @@ INBOUND_PASSTHROUGH_CLUSTER: Final = "InboundPassthroughCluster"
 XDS_CLUSTER: Final = "xds-grpc"
 # Where spans, logs and metrics go: a process and a port beside the control plane's.
 TELEMETRY_CLUSTER: Final = "weft-telemetry"
+# Of a proxy's runtime: the share of requests that it tells of while somebody watches; and what marks those.
+TAP_SHARE: Final = "weft.tap.share"
+TAP_MARK: Final = "tap"
 # The proxy's own replicas, which Envoy must know from its start (cluster_manager.local_cluster_name).
 LOCAL_CLUSTER: Final = "local"
 LOCAL_ENDPOINTS: Final = "local|"

@@ -3,6 +3,9 @@
 One record holds what a policy may ask about, what was decided, and how it went. Who reports comes from the
 proxy's certificate and from the labels that Envoy itself puts on a batch, so that proxies share these bytes.
 Queries never leave the proxy: no policy looks at them, and they hold secrets.
+
+The same records once more, marked, are what somebody watches live (``weft tap``): none until the share of
+them is raised in the proxy's runtime. They are apart so that no count is moved by somebody's looking.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Final
 from weft.emit.scalars import duration, fraction, uint32
 from weft.ir.listener import Direction
 from weft.ir.proxy import Telemetry
-from weft.names import DRY_RUN_ALLOW, DRY_RUN_DENY
+from weft.names import DRY_RUN_ALLOW, DRY_RUN_DENY, TAP_MARK, TAP_SHARE
 from weft.protos import accesslog_data_v3, accesslog_v3, core_v3, otel_log_v3, otlp_common_v1
 from weft.protos.wire import pack
 
@@ -81,20 +84,20 @@ def http_flows(telemetry: Telemetry, direction: Direction) -> list[accesslog_v3.
     """One record at the end of a request: of errors and denials always, of others by share."""
     if telemetry.flows_cluster is None or direction not in _PATHS:
         return []
-    return [_http(telemetry.flows_cluster, telemetry.flow_share, direction)]
+    cluster = telemetry.flows_cluster
+    return [_http(cluster, telemetry.flow_share, direction), _http_tap(cluster, direction)]
 
 
 def tcp_flows(telemetry: Telemetry, direction: Direction) -> list[accesslog_v3.AccessLog]:
     """The same at the end of a connection."""
     if telemetry.flows_cluster is None or direction not in _PATHS:
         return []
-    return [_tcp(telemetry.flows_cluster, telemetry.flow_share)]
+    return [_tcp(telemetry.flows_cluster, telemetry.flow_share), _tcp_tap(telemetry.flows_cluster)]
 
 
 @cache
 def _http(cluster: str, share: int, direction: Direction) -> accesslog_v3.AccessLog:
-    path = f"%PATH(NQ:{_PATHS[direction]}):{_LONGEST}%"
-    log = _log(cluster, share, {**_COMMON, **_HTTP, "path": path})
+    log = _log(cluster, share, _http_fields(direction))
     if share < _EVERYTHING:
         kept = log.filter.or_filter.filters
         failed = kept.add().status_code_filter.comparison
@@ -114,6 +117,26 @@ def _http(cluster: str, share: int, direction: Direction) -> accesslog_v3.Access
 
 
 @cache
+def _http_tap(cluster: str, direction: Direction) -> accesslog_v3.AccessLog:
+    log = _log(cluster, _EVERYTHING, {**_http_fields(direction), TAP_MARK: "1"})
+    _by_share(log.filter, 0, TAP_SHARE)
+    return log
+
+
+@cache
+def _tcp_tap(cluster: str) -> accesslog_v3.AccessLog:
+    log = _log(cluster, _EVERYTHING, {**_COMMON, **_TCP, TAP_MARK: "1"})
+    both = log.filter.and_filter.filters
+    both.add().log_type_filter.types.append(accesslog_data_v3.AccessLogType.TcpConnectionEnd)
+    _by_share(both.add(), 0, TAP_SHARE)
+    return log
+
+
+def _http_fields(direction: Direction) -> dict[str, str]:
+    return {**_COMMON, **_HTTP, "path": f"%PATH(NQ:{_PATHS[direction]}):{_LONGEST}%"}
+
+
+@cache
 def _tcp(cluster: str, share: int) -> accesslog_v3.AccessLog:
     log = _log(cluster, share, {**_COMMON, **_TCP})
     ended = accesslog_v3.LogTypeFilter(types=[accesslog_data_v3.AccessLogType.TcpConnectionEnd])
@@ -128,9 +151,9 @@ def _tcp(cluster: str, share: int) -> accesslog_v3.AccessLog:
     return log
 
 
-def _by_share(made: accesslog_v3.AccessLogFilter, share: int) -> None:
+def _by_share(made: accesslog_v3.AccessLogFilter, share: int, key: str = "weft.flows.share") -> None:
     """Each by a throw of its own: request ids are the clients' to choose."""
-    made.runtime_filter.runtime_key = "weft.flows.share"
+    made.runtime_filter.runtime_key = key
     made.runtime_filter.percent_sampled.CopyFrom(fraction(share))
     made.runtime_filter.use_independent_randomness = True
 

@@ -8,7 +8,7 @@ import json
 import logging
 import random
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ from weft.node.loaded import Loading
 from weft.node.names import HeardNames, Names
 from weft.node.registration import Registrations
 from weft.node.remote import Denied, Disowned, call, explain, reason, trusting_context
+from weft.node.taps import Taps, hold
 from weft.spiffe import SpiffeId
 from weft.start import ProxyStart
 
@@ -83,6 +84,7 @@ class Session:
         self._names = HeardNames()
         self._trust_calls: list[Callable[[Trust], None]] = []
         self._ask: Ask | None = None
+        self._taps: Taps | None = None
         self._trust = membership.credential.trust
         self._inquiries: set[asyncio.Task[None]] = set()
         self._certificates = Certificates(clock, lambda: self._loading.wake())
@@ -143,7 +145,7 @@ class Session:
 
     def on_admin(self, ask: Ask) -> None:
         """Let the control plane ask the Envoys of this node."""
-        self._ask = ask
+        self._ask, self._taps = ask, Taps(ask)
         self._loading.wake()
 
     def refusals(self) -> dict[str, str]:
@@ -168,6 +170,8 @@ class Session:
         """Let go. What is registered stays for a lease; certificates stay where they are."""
         for task in self._inquiries:
             task.cancel()
+        if self._taps is not None:
+            await self._taps.close()
         await asyncio.gather(self._certificates.close(), *self._inquiries, return_exceptions=True)
         await self._http.close()
 
@@ -473,14 +477,19 @@ class Session:
             case "names":
                 self._names.hear(message)
             case "admin":
-                task = asyncio.create_task(reply_to(message, self._ask, self._send), name="admin")
-                self._inquiries.add(task)
-                task.add_done_callback(self._inquiries.discard)
+                self._beside(reply_to(message, self._ask, self._send), "admin")
+            case "tap":
+                self._beside(hold(message, self._taps, self._send), "tap")
             case "bundle":
                 self._trust = Trust.parse(message)
                 # For the node itself, then for each of its Envoys.
                 trust_all(self._trust, self._all_keepers())
                 self._loading.wake()
+
+    def _beside(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._inquiries.add(task)
+        task.add_done_callback(self._inquiries.discard)
 
     def _refused(self, instance_id: str, reason: str, hint: str) -> None:
         self._registrations.refuse(instance_id, reason)

@@ -19,6 +19,7 @@ from weft.emit.bootstrap import Place, Settings, bootstrap, environment
 from weft.errors import UsageError, WeftError
 from weft.names import HEALTH_PORT, PROMETHEUS_PORT, SPIFFE_SOCKET_VARIABLE, ProxyName
 from weft.node import place
+from weft.node.admin import ask
 from weft.node.application import Application
 from weft.node.capture import proxy_env
 from weft.node.capture.choose import Mode
@@ -29,6 +30,7 @@ from weft.node.process import Process
 from weft.node.run import launcher
 from weft.node.sidecar import ProxyOptions, Sidecar
 from weft.node.spec import Placement, WorkloadSpec, attachment_fields
+from weft.node.taps import PUT_BACK
 from weft.start import META, ProxyStart, merged
 
 log = logging.getLogger(__name__)
@@ -118,6 +120,9 @@ class Workload:
         """Take over from an earlier agent. False when its Envoy is gone: ``prepare`` makes a new one."""
         if not await self.sidecar.adopt():
             return False
+        with contextlib.suppress(WeftError):
+            # Somebody may have been watching it when the earlier agent died.
+            await ask(self.paths.admin_socket, PUT_BACK, method="POST")
         self._prepared = True
         self.state = "running"
         self._app_ready = True

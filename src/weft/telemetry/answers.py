@@ -9,6 +9,7 @@ from typing import Any, Final
 from weft.telemetry.minutes import grouped
 from weft.telemetry.otlp import describe
 from weft.telemetry.store import Store
+from weft.telemetry.taps import answer as answer_tap
 from weft.units import parse_duration
 
 Parameters = Mapping[str, str]
@@ -98,11 +99,20 @@ async def _minutes(store: Store, asked: Parameters) -> dict[str, Any]:
     return {"series": grouped(await store.points(name, since), by, where), "since": since}
 
 
+async def _tap(store: Store, asked: Parameters) -> dict[str, Any]:
+    """Requests that somebody watches (``weft.control.tap``): see ``taps.answer``."""
+    try:
+        return await answer_tap(store.taps, asked)
+    except ValueError as error:
+        raise BadQuestionError(str(error)) from error
+
+
 QUESTIONS: Final[Mapping[str, Answer]] = {
     "health": _health,
     "flows": _flows,
     "records": _records,
     "trace": _trace,
+    "tap": _tap,
     "minutes": _minutes,
 }
 

@@ -11,12 +11,14 @@ from typing import Any, Final
 
 import apsw
 
+from weft.names import TAP_MARK
 from weft.spiffe import SpiffeId
 from weft.telemetry.archive import Archive
 from weft.telemetry.flows import Flow, FlowTable, decided
 from weft.telemetry.limits import Limits, Losses, Received
 from weft.telemetry.minutes import MINUTE_MS, Row, SeriesTable
 from weft.telemetry.otlp import Report, Span, points, reports, spans
+from weft.telemetry.taps import Taps, record_of
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Store:
         self._records: list[tuple[int, str, str, str, dict[str, Any]]] = []
         self._traces = Share(limits.spans_per_second)
         self.series = SeriesTable(limits, self.losses)
+        self.taps = Taps()
         self._disk = asyncio.Lock()
 
     def take_logs(self, message: bytes, sender: SpiffeId) -> None:
@@ -83,6 +86,9 @@ class Store:
         self.received.messages += 1
         self.received.records += len(told)
         for report in told:
+            if TAP_MARK in report.fields:
+                self.taps.add(record_of(report, *decided(report.fields)))
+                continue
             self.table.add(report)
             if len(self._records) < _RECORDS_PER_SECOND * _WAITING:
                 self._records.append(_record(report))
