@@ -37,6 +37,7 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "ps": ("weft.cli.ps:ps", "Workloads of this host"),
         "logs": ("weft.cli.logs:logs", "Output of a workload or of its sidecar"),
         "proxy": ("weft.cli.proxy:proxy", "What each proxy runs: status, config, log"),
+        "dashboard": ("weft.cli.dashboard:dashboard", "Traffic, configuration, security in the browser"),
         "explain": ("weft.cli.explain:explain", "Where a request goes, and which line decided it"),
         "policy": ("weft.cli.policy:policy", "Policies with evidence: replay, suggest, unused"),
         "describe": ("weft.cli.describe:describe", "What applies to a service or workload, and why"),

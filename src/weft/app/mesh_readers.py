@@ -1,0 +1,201 @@
+"""The dashboard's readers of one mesh, through its API, with the rights of whoever started it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
+
+from weft.client import ApiClient, RefusedError
+from weft.client.api import TABLE
+from weft.dashboard.readers import Kind, ReadError, Readers, Wire
+from weft.errors import WeftError
+
+if TYPE_CHECKING:
+    from weft.analysis.analyze import Survey
+    from weft.analysis.describe.picture import Picture
+
+_T = TypeVar("_T")
+
+_DUMP: Final = "/config_dump?include_eds"
+_RBAC: Final = "rbac.authorization.k8s.io"
+_KEPT_S: Final = 10.0
+# What weft adds to a Gateway's name for its proxy, by its class.
+_GATEWAYS: Final = ("", "-weft", "-istio")
+_REPLICAS: Final = ("", "-0")
+
+
+class MeshReaders:
+    """What is worked out of the whole mesh (descriptions, findings) is kept for 10 s."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self._seen: tuple[float, Survey, Picture] | None = None
+        self._looking = asyncio.Lock()
+
+    def readers(self) -> Readers:
+        """For the dashboard."""
+        return Readers(
+            get=self._get,
+            kinds=self._kinds,
+            ask_proxy=self._ask_proxy,
+            explain=self._explain,
+            describe=self._describe,
+            findings=self._findings,
+        )
+
+    async def _get(self, path: str, query: Mapping[str, str] | None = None, *, table: bool = False) -> Any:
+        headers = {"accept": TABLE} if table else None
+        return await _answered(self._client.raw("GET", path, query=query, headers=headers))
+
+    async def _kinds(self) -> tuple[Kind, ...]:
+        found = await _answered(self._client.resources())
+        return tuple(Kind(one.group, one.version, one.kind, one.plural, one.namespaced) for one in found)
+
+    async def _ask_proxy(self, name: str, path: str) -> Any:
+        asked = {"method": "GET", "path": path}
+        place = f"/weft/v1/proxies/{quote(name, safe='/')}/admin"
+        reply = await _answered(self._client.raw("POST", place, asked))
+        if reply["status"] != 200:
+            raise ReadError(502, f"the Envoy of {name} answered {reply['status']}")
+        text = str(reply["body"])
+        if not text.startswith(("{", "[")):
+            return text
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise ReadError(502, f"the Envoy of {name} answered what cannot be read") from error
+
+    async def _explain(self, question: Mapping[str, Any]) -> Wire:
+        from weft.analysis.explain.live import Running
+        from weft.analysis.explain.mesh import unanswered
+        from weft.analysis.explain.request import read_request
+
+        try:
+            sender = read_request(question).sender
+        except ValueError as error:
+            return unanswered(question, error)
+        suffixes = _GATEWAYS if sender.role.value == "gateway" else _REPLICAS
+        dump = await self._dump([f"{sender.namespace}/{sender.name}{suffix}" for suffix in suffixes])
+        try:
+            return await asyncio.to_thread(lambda: Running(dump).explain(question))
+        except ValueError as error:
+            raise ReadError(502, f"what {sender.name} runs cannot be read: {error}") from error
+
+    async def _dump(self, names: list[str]) -> Mapping[str, Any]:
+        """The configuration of the first of these proxies that there is."""
+        refusal: ReadError | None = None
+        for name in names:
+            try:
+                dump = await self._ask_proxy(name, _DUMP)
+            except ReadError as error:
+                if error.status != 404:
+                    raise
+                refusal = refusal or error
+            else:
+                return dump if isinstance(dump, dict) else {}
+        assert refusal is not None
+        raise refusal
+
+    async def _describe(self, kind: str, namespace: str, name: str) -> Wire:
+        from weft.analysis.describe.picture import Asked
+        from weft.analysis.describe.service import service
+        from weft.analysis.describe.workload import workload
+        from weft.analysis.objects import Object
+
+        _, picture = await self._look()
+
+        def report() -> Wire:
+            found = picture.find(Asked(kind, name, namespace))
+            return service(picture, found) if isinstance(found, Object) else workload(picture, found)
+
+        try:
+            return await asyncio.to_thread(report)
+        except WeftError as error:
+            raise ReadError(404, error.message, error.hint) from error
+
+    async def _findings(self) -> list[Wire]:
+        from weft.analysis.analyze import worst
+        from weft.errors import Severity
+
+        survey, _ = await self._look()
+        return [dict(found.as_json()) for found in worst((one for one, _ in survey.found), Severity.WARNING)]
+
+    async def _look(self) -> tuple[Survey, Picture]:
+        """The mesh as ``weft describe`` looks at it; at most 10 s old."""
+        async with self._looking:
+            if self._seen is None or time.monotonic() > self._seen[0]:
+                objects, proxies, vips = await self._objects(), await self._proxies(), await self._vips()
+                survey, picture = await asyncio.to_thread(partial(_paint, objects, proxies, vips))
+                self._seen = time.monotonic() + _KEPT_S, survey, picture
+            return self._seen[1:]
+
+    async def _objects(self) -> list[Wire]:
+        """Every object that the caller may read; roles are no configuration of the mesh."""
+        kinds = [one for one in await self._kinds() if one.group != _RBAC]
+        lists = await asyncio.gather(*(self._list(one) for one in kinds))
+        return [one for found in lists for one in found]
+
+    async def _list(self, kind: Kind) -> list[Wire]:
+        try:
+            listed = await self._get(kind.path())
+        except ReadError as error:
+            if error.status != 403:
+                raise
+            return []
+        # A list says once what its items are.
+        head = {"apiVersion": listed["apiVersion"], "kind": kind.kind}
+        return [{**head, **item} for item in listed["items"]]
+
+    async def _proxies(self) -> list[Wire]:
+        try:
+            found: list[Wire] = (await self._get("/weft/v1/proxies"))["proxies"]
+        except ReadError as error:
+            if error.status not in {403, 404}:
+                raise
+            return []
+        return found
+
+    async def _vips(self) -> dict[tuple[str, str], str]:
+        """Virtual addresses, which only the table of Services shows."""
+        try:
+            table = await self._get("/api/v1/services", table=True)
+        except ReadError as error:
+            if error.status != 403:
+                raise
+            return {}
+        place = [column["name"] for column in table["columnDefinitions"]].index("Cluster-IP")
+        found = {}
+        for row in table["rows"]:
+            metadata, address = row["object"]["metadata"], str(row["cells"][place])
+            if "." in address or ":" in address:
+                found[metadata.get("namespace", ""), metadata["name"]] = address
+        return found
+
+
+def _paint(
+    objects: list[Wire], proxies: list[Wire], vips: dict[tuple[str, str], str]
+) -> tuple[Survey, Picture]:
+    from weft.analysis.analyze import Input, survey
+    from weft.analysis.describe.picture import Picture
+
+    found = survey(Input(live=objects, running=True))
+    return found, Picture(found, proxies, vips)
+
+
+async def _answered(asking: Awaitable[_T]) -> _T:
+    """The answer.
+
+    Raises:
+        ReadError: a refusal of the API, or it is not reached (status 0).
+    """
+    try:
+        return await asking
+    except RefusedError as refusal:
+        raise ReadError(refusal.code, refusal.message, refusal.hint) from refusal
+    except WeftError as error:
+        raise ReadError(0, error.message, error.hint) from error

@@ -1,0 +1,114 @@
+// @ts-check
+// Keeps <main> as the server has it: the stream of the page's own address brings its content whenever it
+// became different, and only what differs is put into the document.
+
+/** @type {{createHTML(text: string): any}} */
+const escaped =
+  // @ts-ignore: not in every browser yet
+  globalThis.trustedTypes?.createPolicy("weft", { createHTML: (/** @type {string} */ text) => text }) ?? {
+    createHTML: (/** @type {string} */ text) => text,
+  };
+
+/** @type {EventSource | undefined} */
+let stream;
+let over = false;
+
+/** Follow this page until it is left; a hidden page rests. */
+export function follow() {
+  open();
+  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
+  addEventListener("pagehide", close);
+  addEventListener("pageshow", (event) => event.persisted && open());
+}
+
+function open() {
+  if (stream || over) return;
+  stream = new EventSource(location.pathname + location.search);
+  stream.addEventListener("page", (event) => {
+    const template = document.createElement("template");
+    template.innerHTML = escaped.createHTML(JSON.parse(event.data));
+    const main = document.getElementById("main");
+    if (main) {
+      const active = document.activeElement;
+      morphChildren(main, template.content);
+      document.dispatchEvent(new CustomEvent("weft:page"));
+      if (active instanceof HTMLElement && active !== document.activeElement && active.isConnected) {
+        active.focus({ preventScroll: true });
+      }
+    }
+  });
+  stream.addEventListener("tick", () => {
+    pulse("live", "live");
+    document.dispatchEvent(new CustomEvent("weft:tick"));
+  });
+  stream.addEventListener("gone", () => {
+    over = true;
+    close();
+    pulse("lost", "no longer there");
+  });
+  stream.addEventListener("error", () => {
+    pulse("lost", "connection lost");
+    if (stream?.readyState === EventSource.CLOSED) {
+      close();
+      setTimeout(() => document.hidden || open(), 3000);
+    }
+  });
+}
+
+function close() {
+  stream?.close();
+  stream = undefined;
+}
+
+/** @param {string} state @param {string} words */
+function pulse(state, words) {
+  const shown = document.getElementById("pulse");
+  if (!shown || shown.dataset.state === state) return;
+  shown.dataset.state = state;
+  shown.textContent = words;
+}
+
+/** @param {Node} node */
+function keyOf(node) {
+  return node instanceof Element ? (node.id || node.getAttribute("data-key")) : null;
+}
+
+/** @param {Node} old @param {Node} next */
+function morph(old, next) {
+  if (!(old instanceof Element) || !(next instanceof Element)) {
+    if (old.nodeValue !== next.nodeValue) old.nodeValue = next.nodeValue;
+    return;
+  }
+  for (const { name, value } of next.attributes) {
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  for (const { name } of [...old.attributes]) {
+    // What a reader opened stays open, what was sorted is told by table.js.
+    if (!next.hasAttribute(name) && name !== "open" && name !== "data-sorted") old.removeAttribute(name);
+  }
+  if (!old.hasAttribute("data-keep")) morphChildren(old, next);
+}
+
+/** @param {Node} parent @param {Node} wanted */
+function morphChildren(parent, wanted) {
+  const known = new Map([...parent.childNodes].flatMap((node) => (keyOf(node) ? [[keyOf(node), node]] : [])));
+  const ordered = !(parent instanceof Element && parent.hasAttribute("data-sorted"));
+  const stale = new Set(parent.childNodes);
+  let place = parent.firstChild;
+  for (const next of [...wanted.childNodes]) {
+    const key = keyOf(next);
+    /** @type {Node | null | undefined} */
+    let match = key ? known.get(key) : place;
+    if (match && !key && (keyOf(match) || !stale.has(/** @type {ChildNode} */ (match)))) match = null;
+    if (match && match.nodeName !== next.nodeName) match = null;
+    if (!match) {
+      parent.insertBefore(document.importNode(next, true), ordered ? place : null);
+      continue;
+    }
+    stale.delete(/** @type {ChildNode} */ (match));
+    if (match === place) place = place.nextSibling;
+    else if (ordered) parent.insertBefore(match, place);
+    morph(match, next);
+  }
+  for (const node of stale) node.remove();
+}
