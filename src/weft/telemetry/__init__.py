@@ -13,9 +13,9 @@ How a message travels::
       templates   /users/17 -> /users/{*}, by form and by number
     minutes   metrics, added up by the minute
     archive   SQLite: what survives a restart; bounded in rows, age and bytes
+    store     all of these together: takes messages in, writes them down, lets go of the old
     answers   questions by name (``QUESTIONS``), each a function of the store and its parameters
-    socket    one JSON object a line, asked and answered on the Unix socket (0600)
-    client    the control plane's end of that socket
+    inquiry   the Unix socket (0600): one JSON object a line, asked by the control plane and answered here
 
 To add a kind of question (``stat``, ``edges``, ``top`` …): a function in ``answers`` and its row in
 ``QUESTIONS``; the control plane serves it as ``GET /weft/v1/telemetry/NAME`` without further ado.
