@@ -53,6 +53,7 @@ from weft.control.rotation import Trustee
 from weft.control.start import proxy_start
 from weft.control.status import Status
 from weft.control.statuses import Statuses
+from weft.control.tap import Tapping
 from weft.control.telemetry import SOCKET as TELEMETRY_SOCKET
 from weft.control.telemetry import TelemetryProcess
 from weft.control.users import UserRoutes
@@ -67,6 +68,7 @@ from weft.identity.tokens import Tokens
 from weft.identity.users import MASTERS, Users
 from weft.instance import Instance
 from weft.model.resource import Key
+from weft.model.service import Service
 from weft.model.workload_entry import WorkloadEntry
 from weft.names import API_PORT, MONITORING_PORT, TELEMETRY_PORT, TRUST_DOMAIN, XDS_PORT
 from weft.private import check_readable_by_owner_only, make_directory, secure
@@ -74,6 +76,7 @@ from weft.runtime import Readiness
 from weft.start import ProxyStart
 from weft.store.interface import Private
 from weft.store.sqlite import SqliteStore
+from weft.telemetry.inquiry import ask
 from weft.xds.server import serve as serve_xds
 from weft.xds.store import ConfigStore
 
@@ -256,6 +259,13 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             metrics=status.metrics,
             revoked=lambda: [one.serial for one in trustee.ledger.revoked()],
         )
+        tapping = Tapping(
+            proxies,
+            nodes.hold_tap,
+            lambda question, asked: ask(options.runtime / TELEMETRY_SOCKET, question, asked),
+            _selector(pipeline),
+            stop,
+        )
         app = create_app(
             objects,
             authenticate=authenticator(
@@ -274,6 +284,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 *nodes.routes(),
                 *proxy_routes.routes(),
                 *telemetry.routes(),
+                *tapping.routes(),
                 *authority_routes.routes(),
                 *user_routes.routes(),
             ],
@@ -441,6 +452,16 @@ def _registered(pipeline: Pipeline) -> Callable[[str, str], Entry | None]:
             labels=tuple(sorted(labels.items())),
             network=entry.spec.network or "",
         )
+
+    return find
+
+
+def _selector(pipeline: Pipeline) -> Callable[[str, str], dict[str, str] | None]:
+    """The labels that a Service chooses its workloads by."""
+
+    def find(namespace: str, name: str) -> dict[str, str] | None:
+        service = pipeline.world.held(Service).get(Key("/Service", namespace, name))
+        return dict(service.spec.selector or {}) if service is not None else None
 
     return find
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 TIMEOUT_S: Final = 30.0
+_TAP_S: Final = 10.0
 # A configuration dump of a large mesh has some tens of megabytes.
 _ANSWER_MAX: Final = 128 * 1024 * 1024
 
@@ -36,11 +37,27 @@ class Inquiries:
             LookupError: the node does not run it, its Envoy does not answer, or the session has ended.
             TimeoutError: the node does not answer.
         """
+        about = {"type": "admin", "workload": workload, "method": method, "path": path}
+        return await self._answer(about, self._timeout_s)
+
+    async def hold_tap(self, workload: str, share: int, seconds: float) -> None:
+        """Have a workload's Envoy tell of ``share`` millionths of its requests for so long; 0 ends it.
+
+        Raises:
+            LookupError: the node does not run it, its Envoy does not do so, or the session has ended.
+            TimeoutError: the node does not answer, as one that knows no taps.
+        """
+        about = {"type": "tap", "workload": workload, "share": share, "seconds": seconds}
+        status, body = await self._answer(about, min(self._timeout_s, _TAP_S))
+        if status != 200:
+            raise LookupError(f"its proxy answers {status}: {body[:200].decode(errors='replace')}")
+
+    async def _answer(self, about: dict[str, Any], timeout_s: float) -> tuple[int, bytes]:
         number = str(next(self._numbers))
         inquiry = self._open[number] = _Inquiry(asyncio.get_running_loop().create_future())
         try:
-            self._send({"type": "admin", "id": number, "workload": workload, "method": method, "path": path})
-            async with asyncio.timeout(self._timeout_s):
+            self._send({**about, "id": number})
+            async with asyncio.timeout(timeout_s):
                 return await inquiry.answer
         finally:
             del self._open[number]

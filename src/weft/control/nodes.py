@@ -133,9 +133,21 @@ class NodeService:
             LookupError: no connected node runs it, or its Envoy does not answer.
             TimeoutError: the node does not answer.
         """
+        return await self._running(workload).inquiries.ask(workload, method, path)
+
+    async def hold_tap(self, workload: str, share: int, seconds: float) -> None:
+        """Have the Envoy of a workload (``namespace/name``) tell of more requests (``Inquiries.hold_tap``).
+
+        Raises:
+            LookupError: no connected node runs it, or its Envoy does not do so.
+            TimeoutError: the node does not answer.
+        """
+        await self._running(workload).inquiries.hold_tap(workload, share, seconds)
+
+    def _running(self, workload: str) -> Session:
         for name, session in self._sessions.items():
             if workload in self.registry.instances(name):
-                return await session.inquiries.ask(workload, method, path)
+                return session
         raise LookupError("no node that is connected runs it")
 
     async def _bundle(self, request: Request) -> Response:

@@ -66,7 +66,7 @@ _EDIT: Final = (
     *_VIEW,
     *_about(_OWN, _WRITE),
     *_about(_SECRET, (*_READ, *_WRITE)),
-    _weft(("create",), "proxies/admin"),
+    _weft(("create",), "proxies/admin", "proxies/tap"),
     _weft(("get",), "proxies/config"),
 )
 _ADMIN: Final = (
