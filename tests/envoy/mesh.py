@@ -33,7 +33,8 @@ from weft.names import (
 
 CERTIFICATE: Final = ir.SecretRef(source=ir.SecretFrom.FILE, name="default")
 TRUST: Final = ir.SecretRef(source=ir.SecretFrom.FILE, name="ROOTCA")
-TELEMETRY: Final = ir.Telemetry(access_log="access.log")
+LOGGED: Final = ir.Reports(logs=(ir.AccessLog(to=ir.FileLog(path="access.log")),))
+TELEMETRY: Final = ir.Telemetry(client=LOGGED, server=LOGGED)
 HTTP_PORT: Final = 9080
 TCP_PORT: Final = 9000
 VIP: Final = "240.240.0.1"

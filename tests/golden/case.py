@@ -32,7 +32,7 @@ from weft.emit.static import assignments, bundle_secrets, message, static_bootst
 from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, ProxyName
 
 # Logs and metrics are the same in every listener: a test of emit shows them once.
-_QUIET = ir.Telemetry(access_log=None, metrics=False)
+_QUIET = ir.Telemetry(client=ir.Reports(metrics=None), server=ir.Reports(metrics=None))
 _TYPES = {"cds": CLUSTER_TYPE, "lds": LISTENER_TYPE, "rds": ROUTE_TYPE}
 
 

@@ -84,8 +84,7 @@ def on_demand(proxy: ir.Proxy, memo: Memo, before: OnDemand | None = None) -> On
             table, served = memo(_stranded, table, unknown)
             needed |= served
         tables.append(table)
-    if proxy.telemetry.tracing_cluster:
-        needed.add(proxy.telemetry.tracing_cluster)
+    needed |= memo(_told_to, proxy.telemetry)
     return OnDemand(
         replace(proxy, listeners=listeners.asking, routes=tuple(tables)),
         memo(_less, clusters.patient, frozenset(needed) & clusters.patient),
@@ -218,6 +217,10 @@ def _asking_chain(chain: ir.FilterChain) -> ir.FilterChain:
     if any(to.cluster.startswith(_OUTBOUND) for to in handler.destinations):
         return replace(chain, handler=replace(handler, on_demand=True))
     return chain
+
+
+def _told_to(telemetry: ir.Telemetry) -> frozenset[str]:
+    return telemetry.clusters()
 
 
 def _named_in(patches: Iterable[ir.Patch]) -> frozenset[str]:

@@ -9,9 +9,11 @@ from weft.names import TELEMETRY_CLUSTER
 
 def telemetry_of(settings: Settings) -> ir.Telemetry:
     """Spans and flows go to the telemetry store, over a cluster that every bootstrap has."""
+    tracer = ir.OtlpTracer(call=ir.GrpcCall(cluster=TELEMETRY_CLUSTER))
+    told = ir.Reports(
+        logs=(ir.AccessLog(to=ir.FileLog(path=settings.access_log)),) if settings.access_log else (),
+        tracing=ir.Tracing(tracer=tracer) if settings.tracing else None,
+    )
     return ir.Telemetry(
-        access_log=settings.access_log,
-        tracing_cluster=TELEMETRY_CLUSTER if settings.tracing else None,
-        flows_cluster=TELEMETRY_CLUSTER,
-        flow_share=settings.flow_share,
+        client=told, server=told, flows_cluster=TELEMETRY_CLUSTER, flow_share=settings.flow_share
     )

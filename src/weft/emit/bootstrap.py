@@ -134,6 +134,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "WEFT_APP": labels.get("app") or _UNKNOWN,
         "WEFT_VERSION": labels.get("version") or _UNKNOWN,
         "WEFT_CLUSTER": str(settings.metadata.get("CLUSTER_ID") or _UNKNOWN),
+        "WEFT_MESH": str(settings.metadata.get("MESH_ID") or _UNKNOWN),
         "WEFT_CANONICAL_SERVICE": service,
         "WEFT_CANONICAL_REVISION": revision,
         "OTEL_RESOURCE_ATTRIBUTES": ",".join(

@@ -19,8 +19,8 @@ from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 if TYPE_CHECKING:
     from weft.ir.cluster import Cluster
     from weft.ir.listener import Listener
-    from weft.ir.proxy import Telemetry
     from weft.ir.route import RouteTable
+    from weft.ir.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import Final
 
 from weft.emit.scalars import duration, fraction, uint32
 from weft.ir.listener import Direction
-from weft.ir.proxy import Telemetry
+from weft.ir.telemetry import Telemetry
 from weft.names import DRY_RUN_ALLOW, DRY_RUN_DENY, TAP_MARK, TAP_SHARE
 from weft.protos import accesslog_data_v3, accesslog_v3, core_v3, otel_log_v3, otlp_common_v1
 from weft.protos.wire import pack

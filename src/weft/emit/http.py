@@ -12,8 +12,9 @@ from weft.emit.header_case import keep_case
 from weft.emit.routes import CONNECT, route_configuration
 from weft.emit.scalars import boolean, duration
 from weft.emit.strangers import own_address, unvouched
-from weft.emit.telemetry import http_logs, request_ids, tracing
+from weft.emit.telemetry import http_logs, reports
 from weft.emit.tls import ads_source
+from weft.emit.tracing import request_ids, tracing
 from weft.ir.listener import (
     CertificateParts,
     ClientCertificate,
@@ -25,7 +26,7 @@ from weft.ir.listener import (
     PathNormalization,
     Underscores,
 )
-from weft.ir.proxy import Telemetry
+from weft.ir.telemetry import Telemetry
 from weft.protos import core_v3, early_header_mutation_v3, hcm_v3, listener_v3, mutation_rules_v3
 from weft.protos.wire import pack
 
@@ -169,6 +170,8 @@ def connection_manager(
     unit: HttpHandler, direction: Direction, telemetry: Telemetry, *, mutual: bool
 ) -> listener_v3.Filter:
     """The network filter that speaks HTTP. ``mutual``: callers have shown a certificate."""
+    traces = reports(telemetry, direction).tracing
+    decider = RBAC if unit.authorization or unit.consultations else ""
     made = hcm_v3.HttpConnectionManager(
         stat_prefix=unit.stat_prefix,
         codec_type=_codec(unit.version),
@@ -181,14 +184,9 @@ def connection_manager(
         http_protocol_options=core_v3.Http1ProtocolOptions(accept_http_10=True),
         upgrade_configs=[hcm_v3.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         http_filters=chain(unit, direction),
-        access_log=http_logs(
-            telemetry,
-            direction,
-            mutual=mutual,
-            decider=RBAC if unit.authorization or unit.consultations else "",
-        ),
-        tracing=tracing(telemetry),
-        request_id_extension=request_ids(telemetry),
+        access_log=http_logs(telemetry, direction, mutual=mutual, decider=decider),
+        tracing=tracing(traces, direction, decider),
+        request_id_extension=request_ids(traces),
     )
     if unit.version is HttpVersion.HTTP3:
         made.http3_protocol_options.SetInParent()

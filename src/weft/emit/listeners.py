@@ -21,7 +21,7 @@ from weft.emit.scalars import (
     source_metadata,
     uint32,
 )
-from weft.emit.telemetry import refused_log, tcp_logs
+from weft.emit.telemetry import refused_log, reports, tcp_logs
 from weft.emit.tls import ads_source, downstream, quic
 from weft.emit.udp import socket, udp_proxy
 from weft.ir.listener import (
@@ -33,7 +33,7 @@ from weft.ir.listener import (
     Receive,
     TcpHandler,
 )
-from weft.ir.proxy import Telemetry
+from weft.ir.telemetry import Telemetry
 from weft.protos import (
     core_v3,
     http_inspector_v3,
@@ -107,7 +107,7 @@ def _tcp_proxy(
             decider=RBAC if unit.authorization or unit.consultations else "",
         ),
     )
-    if telemetry.metrics:
+    if reports(telemetry, direction).metrics is not None:
         made.access_log_options.flush_access_log_on_connected = True
     if unit.max_duration is not None:
         made.max_downstream_connection_duration.CopyFrom(duration(unit.max_duration))

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Final
 
 from weft.emit.scalars import uint32
+from weft.ir.telemetry import Metrics
 from weft.protos import (
     accesslog_data_v3,
     accesslog_v3,
@@ -27,6 +28,11 @@ _COUNTERS: Final = 5_000
 _HISTOGRAMS: Final = 2_000
 
 _GRPC: Final = "application/grpc"
+_HISTOGRAMS_OF: Final = (
+    ("istio_request_duration_milliseconds", "Milliseconds", "%DURATION%"),
+    ("istio_request_bytes", "Bytes", "%BYTES_RECEIVED%"),
+    ("istio_response_bytes", "Bytes", "%BYTES_SENT%"),
+)
 
 _SELF: Final = {
     "workload": "%ENVIRONMENT(WEFT_WORKLOAD)%",
@@ -52,6 +58,9 @@ _SERVICE: Final = {
     "destination_service_name": "%METADATA(CLUSTER:weft:service_name)%",
     "destination_service_namespace": "%METADATA(CLUSTER:weft:service_namespace)%",
 }
+
+
+_UNCHANGED: Final = Metrics()
 
 
 def _tag(name: str, value: str) -> stats_log_v3.Config.Tag:
@@ -80,17 +89,42 @@ def _tags(reporter: str, policy: str) -> list[stats_log_v3.Config.Tag]:
     ]
 
 
-def _stat(name: str, tags: list[stats_log_v3.Config.Tag]) -> stats_log_v3.Config.Stat:
-    return stats_log_v3.Config.Stat(name=name, tags=tags)
+def _changed(
+    name: str, tags: list[stats_log_v3.Config.Tag], metrics: Metrics
+) -> list[stats_log_v3.Config.Tag] | None:
+    """The tags of a metric; None when it shall not be made."""
+    for change in metrics.changes:
+        if change.metric != name:
+            continue
+        if change.disabled:
+            return None
+        said = dict(change.tags)
+        known = {tag.name for tag in tags}
+        kept = [
+            tag if tag.name not in said else _tag(tag.name, value)
+            for tag in tags
+            if (value := said.get(tag.name, "")) is not None
+        ]
+        added = [_tag(key, value) for key, value in change.tags if key not in known and value is not None]
+        return [*kept, *added]
+    return tags
 
 
-def _count(name: str, tags: list[stats_log_v3.Config.Tag], value: str = "") -> stats_log_v3.Config.Counter:
-    counter = stats_log_v3.Config.Counter(stat=_stat(name, tags))
-    if value:
-        counter.value_format = value
-    else:
-        counter.value_fixed.value = 1
-    return counter
+def _counts(
+    tags: list[stats_log_v3.Config.Tag], metrics: Metrics, *wanted: tuple[str, str]
+) -> list[stats_log_v3.Config.Counter]:
+    """Counters by name and what is added each time; one if that is empty."""
+    made = []
+    for name, value in wanted:
+        if (own := _changed(name, tags, metrics)) is None:
+            continue
+        counter = stats_log_v3.Config.Counter(stat=stats_log_v3.Config.Stat(name=name, tags=own))
+        if value:
+            counter.value_format = value
+        else:
+            counter.value_fixed.value = 1
+        made.append(counter)
+    return made
 
 
 def _log(
@@ -108,17 +142,20 @@ def _log(
 
 
 @cache
-def http_metrics(reporter: str, policy: str) -> tuple[accesslog_v3.AccessLog, ...]:
+def http_metrics(
+    reporter: str, policy: str, metrics: Metrics = _UNCHANGED
+) -> tuple[accesslog_v3.AccessLog, ...]:
     """Requests: how many, how long, how large.
 
     ``reporter`` is ``source`` or ``destination``, ``policy`` what the connection is known to be:
     ``mutual_tls`` or ``none``. One log for gRPC and one for the rest: Envoy tells them apart once a
     request, where a rule in each tag would cost 2 us each.
     """
-    return tuple(_requests(reporter, policy, protocol) for protocol in ("http", "grpc"))
+    made = (_requests(reporter, policy, protocol, metrics) for protocol in ("http", "grpc"))
+    return tuple(log for log in made if log is not None)
 
 
-def _requests(reporter: str, policy: str, protocol: str) -> accesslog_v3.AccessLog:
+def _requests(reporter: str, policy: str, protocol: str, metrics: Metrics) -> accesslog_v3.AccessLog | None:
     histogram = stats_log_v3.Config.Histogram
     tags = [
         *_tags(reporter, policy),
@@ -127,19 +164,21 @@ def _requests(reporter: str, policy: str, protocol: str) -> accesslog_v3.AccessL
     ]
     if protocol == "grpc":  # elsewhere Istio's label is empty, which for Prometheus is none
         tags.append(_tag("grpc_response_status", "%GRPC_STATUS_NUMBER%"))
-    log = _log(
-        stats_log_v3.Config(
-            counters=[_count("istio_requests_total", tags)],
-            histograms=[
-                histogram(stat=_stat(name, tags), unit=unit, value_format=value)
-                for name, unit, value in (
-                    ("istio_request_duration_milliseconds", histogram.Unit.Milliseconds, "%DURATION%"),
-                    ("istio_request_bytes", histogram.Unit.Bytes, "%BYTES_RECEIVED%"),
-                    ("istio_response_bytes", histogram.Unit.Bytes, "%BYTES_SENT%"),
-                )
-            ],
-        )
+    config = stats_log_v3.Config(
+        counters=_counts(tags, metrics, ("istio_requests_total", "")),
+        histograms=[
+            histogram(
+                stat=stats_log_v3.Config.Stat(name=name, tags=own),
+                unit=histogram.Unit.Value(unit),
+                value_format=value,
+            )
+            for name, unit, value in _HISTOGRAMS_OF
+            if (own := _changed(name, tags, metrics)) is not None
+        ],
     )
+    if not config.counters and not config.histograms:
+        return None
+    log = _log(config)
     header = log.filter.header_filter.header
     header.name = "content-type"
     header.string_match.prefix = _GRPC
@@ -149,16 +188,22 @@ def _requests(reporter: str, policy: str, protocol: str) -> accesslog_v3.AccessL
 
 
 @cache
-def tcp_metrics(reporter: str, policy: str) -> tuple[accesslog_v3.AccessLog, ...]:
+def tcp_metrics(
+    reporter: str, policy: str, metrics: Metrics = _UNCHANGED
+) -> tuple[accesslog_v3.AccessLog, ...]:
     """Connections: opened once the service was reached; closed and bytes at the end."""
     tags = [*_tags(reporter, policy), _tag("request_protocol", "tcp")]
-    opened = stats_log_v3.Config(counters=[_count("istio_tcp_connections_opened_total", tags)])
-    closed = stats_log_v3.Config(
-        counters=[
-            _count("istio_tcp_connections_closed_total", tags),
-            _count("istio_tcp_sent_bytes_total", tags, "%BYTES_SENT%"),
-            _count("istio_tcp_received_bytes_total", tags, "%BYTES_RECEIVED%"),
-        ]
-    )
     kind = accesslog_data_v3.AccessLogType
-    return (_log(opened, kind.TcpUpstreamConnected), _log(closed, kind.TcpConnectionEnd))
+    opened = _counts(tags, metrics, ("istio_tcp_connections_opened_total", ""))
+    closed = _counts(
+        tags,
+        metrics,
+        ("istio_tcp_connections_closed_total", ""),
+        ("istio_tcp_sent_bytes_total", "%BYTES_SENT%"),
+        ("istio_tcp_received_bytes_total", "%BYTES_RECEIVED%"),
+    )
+    return tuple(
+        _log(stats_log_v3.Config(counters=counters), when)
+        for counters, when in ((opened, kind.TcpUpstreamConnected), (closed, kind.TcpConnectionEnd))
+        if counters
+    )

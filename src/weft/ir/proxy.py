@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from weft.ir.cluster import Cluster
@@ -11,6 +11,7 @@ from weft.ir.listener import Listener
 from weft.ir.patch import Patch
 from weft.ir.placement import Standpoint
 from weft.ir.route import RouteTable
+from weft.ir.telemetry import Telemetry
 from weft.names import INBOUND_PORT, NODE_LABEL, OUTBOUND_PORT, TRUST_DOMAIN, ProxyName
 from weft.spiffe import SpiffeId
 
@@ -88,22 +89,6 @@ class ProxyIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Telemetry:
-    """``access_log``: path of the JSON log, ``/dev/stdout`` as a rule; None turns it off.
-
-    ``sampling``: share of new traces, in millionths; a parent's decision is honoured.
-    ``flows_cluster``: where records of requests go; errors always, of others ``flow_share`` millionths.
-    """
-
-    access_log: str | None = "/dev/stdout"
-    tracing_cluster: str | None = None
-    sampling: int = 10_000
-    metrics: bool = True
-    flows_cluster: str | None = None
-    flow_share: int = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
     """Everything but endpoints. Equal inputs give the very same objects, so that bytes are shared.
 
@@ -114,6 +99,6 @@ class Proxy:
     listeners: tuple[Listener, ...]
     routes: tuple[RouteTable, ...]
     clusters: tuple[Cluster, ...]
-    telemetry: Telemetry = Telemetry()
+    telemetry: Telemetry = field(default_factory=Telemetry)
     patches: tuple[Patch, ...] = ()
     peers: str = ""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from weft_stubs import forward_proxy_cache_v3 as forward_proxy_cache_v3
     from weft_stubs import forward_proxy_cluster_v3 as forward_proxy_cluster_v3
     from weft_stubs import forward_proxy_v3 as forward_proxy_v3
+    from weft_stubs import grpc_log_v3 as grpc_log_v3
     from weft_stubs import grpc_stats_v3 as grpc_stats_v3
     from weft_stubs import hcm_v3 as hcm_v3
     from weft_stubs import health_check_v3 as health_check_v3

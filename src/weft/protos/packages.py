@@ -32,6 +32,7 @@ PACKAGES: Final[dict[str, str]] = {
     "forward_proxy_cache_v3": "envoy.extensions.common.dynamic_forward_proxy.v3",
     "forward_proxy_cluster_v3": "envoy.extensions.clusters.dynamic_forward_proxy.v3",
     "forward_proxy_v3": f"{_FILTERS}.http.dynamic_forward_proxy.v3",
+    "grpc_log_v3": "envoy.extensions.access_loggers.grpc.v3",
     "grpc_stats_v3": f"{_FILTERS}.http.grpc_stats.v3",
     "hcm_v3": f"{_FILTERS}.network.http_connection_manager.v3",
     "health_check_v3": f"{_FILTERS}.http.health_check.v3",

