@@ -1,18 +1,16 @@
 """Proxies of this node that tell of more requests than usual, as somebody watches; never longer than asked.
 
-The share is a value in the runtime of the Envoy. The control plane has it held for some seconds at a time;
+The share is a value in the runtime of the Envoy, in the unit of the filter that reads it: millionths. The control plane has it held for some seconds at a time;
 when it says no more, whatever became of it, the agent puts the share back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
-from urllib.parse import quote
 
 from weft.errors import WeftError
 from weft.names import TAP_SHARE
@@ -49,12 +47,11 @@ class Taps:
             share = max(0, min(share, WHOLE))
             if not share:
                 return await self._ask(workload, "POST", PUT_BACK)
-            value = quote(json.dumps({"numerator": share, "denominator": "MILLION"}))
             # Before it is asked: an answer that is lost must not leave it standing.
             self._held[workload] = asyncio.create_task(
                 self._end(workload, min(seconds, self._longest_s)), name=f"tap of {workload}"
             )
-            return await self._ask(workload, "POST", f"{_CHANGE}{TAP_SHARE}={value}")
+            return await self._ask(workload, "POST", f"{_CHANGE}{TAP_SHARE}={share}")
 
     async def close(self) -> None:
         """Put everything back."""
