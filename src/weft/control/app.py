@@ -10,7 +10,7 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -354,7 +354,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             kubeconfig=options.runtime / KUBECONFIG,
         )
 
-        def tell_kubectl() -> None:
+        async def tell_kubectl() -> None:
             chain, key = credentials.admin("admin")
             config = kubeconfig(
                 server=listening.api,
@@ -366,10 +366,9 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             audit.write("certificate", {"identity": "admin", "serial": f"{serial:x}", "how": "itself"})
             write_kubeconfig(listening.kubeconfig, config)
             # So that it can be revoked like everybody's.
-            given = users.certificate("admin", serial, groups=(MASTERS,), lifetime=ADMIN_LIFETIME)
-            running.append(tasks.create_task(_ended(given), name="kubeconfig"))
+            await users.certificate("admin", serial, groups=(MASTERS,), lifetime=ADMIN_LIFETIME)
 
-        tell_kubectl()
+        await tell_kubectl()
         trustee.told.append(tell_kubectl)
         stack.callback(listening.kubeconfig.unlink, missing_ok=True)
         yield listening
@@ -382,10 +381,6 @@ async def _kept_key(table: Private) -> bytes:
         if not await table.swap("key", None, key):
             key = await table.get("key") or key
     return key
-
-
-async def _ended(work: Awaitable[object]) -> None:
-    await work
 
 
 def _secure_state(path: Path) -> None:
