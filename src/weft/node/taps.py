@@ -1,7 +1,8 @@
 """Proxies of this node that tell of more requests than usual, as somebody watches; never longer than asked.
 
-The share is a value in the runtime of the Envoy, in the unit of the filter that reads it: millionths. The control plane has it held for some seconds at a time;
-when it says no more, whatever became of it, the agent puts the share back.
+The share is a value in the runtime of the Envoy, in the unit of the filter that reads it: millionths. The
+control plane has it held for some seconds at a time; when it says no more, whatever became of it, the agent
+puts the share back.
 """
 
 from __future__ import annotations
