@@ -88,6 +88,7 @@ ANALYZERS: Final = (
     Analyzer("telemetry.SelectorAnalyzer", workload_selectors.telemetries),
     Analyzer("telemetry.DefaultSelectorAnalyzer", workload_selectors.default_telemetries, whole=False),
     Analyzer("telemetry.LightstepAnalyzer", deprecations.lightstep, whole=False),
+    Analyzer("weft.TokenAnalyzer", authorization.unverified),
     Analyzer("weft.ParentAnalyzer", attachments.parents),
     Analyzer("weft.ClassAnalyzer", attachments.classes),
 )

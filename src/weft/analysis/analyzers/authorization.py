@@ -1,15 +1,22 @@
-"""Whom AuthorizationPolicies are for and name (IST0101, IST0127), and RequestAuthentications (IST0175)."""
+"""Whom AuthorizationPolicies are for and name (IST0101, IST0127), and RequestAuthentications (IST0175).
+
+Also policies by tokens that nobody verifies (WEFT0101).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from weft.analysis.objects import Object
-from weft.analysis.scene import Found, Scene, selects, shown
+from weft.analysis.scene import Bearer, Found, Scene, selects, shown
 from weft.analysis.tree import pairs, rows, table, word, words
+from weft.yaml import Path
 
 POLICY: Final = "security.istio.io/AuthorizationPolicy"
+_TOKENS: Final = "security.istio.io/RequestAuthentication"
+_PRINCIPALS: Final = ("requestPrincipals", "notRequestPrincipals")
+_CLAIMS: Final = "request.auth."
 _BLOCKED: Final = "BLOCKED_CIDRS_IN_JWKS_URIS"
 _SHOWN: Final = 5
 
@@ -24,7 +31,7 @@ def policies(scene: Scene) -> Iterator[Found]:
     if scene.live:
         namespaces |= {item.namespace for item in scene.objects}
     for policy in scene.of(POLICY):
-        if not table(policy.spec, "targetRef") and not any(rows(policy.spec, "targetRefs")):
+        if not _is_attached(policy):
             yield from _workloads(policy, scene, meshed)
         yield from _namespaces(policy, namespaces)
 
@@ -65,9 +72,61 @@ def _matches(pattern: str, name: str) -> bool:
     return name.lower() == pattern.lower()
 
 
+def unverified(scene: Scene) -> Iterator[Found]:
+    """Policies by users or claims, where no RequestAuthentication has tokens verified: nobody has any."""
+    verifying = [item for item in scene.of(_TOKENS) if any(rows(item.spec, "jwtRules"))]
+    for policy in scene.of(POLICY):
+        path = next(_by_token(policy), None)
+        if path is not None and _all_unverified(policy, verifying, scene):
+            message = (
+                "no RequestAuthentication is for its workloads: no token is verified, no request has claims"
+            )
+            yield Found(policy, "WEFT0101", message, path)
+
+
+def _by_token(policy: Object) -> Iterator[Path]:
+    """Where rules ask about users or claims."""
+    for rule, row in rows(policy.spec, "rules"):
+        for place, source in rows(row, "from"):
+            for field in _PRINCIPALS:
+                if words(source, "source", field):
+                    yield ("spec", "rules", rule, "from", place, "source", field)
+        for place, condition in rows(row, "when"):
+            if word(condition, "key").startswith(_CLAIMS):
+                yield ("spec", "rules", rule, "when", place, "key")
+
+
+def _all_unverified(policy: Object, verifying: Iterable[Object], scene: Scene) -> bool:
+    """Whether the policy is for workloads, and no authentication is for any of them.
+
+    Which labels the proxies of attached Gateways have is not looked up: any authentication may be for them.
+    """
+    near = [item for item in verifying if policy.namespace == scene.root or _reaches(item, policy, scene)]
+    if _is_attached(policy):
+        return not near
+    inside = [pod for pod in scene.pods if _reaches(policy, pod, scene) and _chosen(policy, pod)]
+    return bool(inside) and not any(
+        _reaches(item, pod, scene) and (_is_attached(item) or _chosen(item, pod))
+        for item in near
+        for pod in inside
+    )
+
+
+def _reaches(policy: Object, other: Object | Bearer, scene: Scene) -> bool:
+    return policy.namespace in {scene.root, other.namespace}
+
+
+def _chosen(policy: Object, pod: Bearer) -> bool:
+    return selects(pairs(policy.spec, "selector", "matchLabels"), pod.labels)
+
+
+def _is_attached(policy: Object) -> bool:
+    return bool(table(policy.spec, "targetRef")) or any(rows(policy.spec, "targetRefs"))
+
+
 def blocked_ranges(scene: Scene) -> Iterator[Found]:
     """Istio's control plane fetches the keys that RequestAuthentications name from wherever they say."""
-    names = [item.full_name for item in scene.of("security.istio.io/RequestAuthentication")]
+    names = [item.full_name for item in scene.of(_TOKENS)]
     if not names:
         return
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
