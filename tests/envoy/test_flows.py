@@ -158,26 +158,28 @@ def test_counts_are_right(mesh: Mesh) -> None:
 
 
 def test_metrics_are_pushed_and_add_up(mesh: Mesh) -> None:
-    def counted(name: str, **where: str) -> list[dict[str, Any]]:
-        test = ",".join(f"{label}={value}" for label, value in {"reporter": "destination", **where}.items())
-        found = mesh.telemetry.ask("minutes", name=name, by="response_code,source_principal", where=test)
-        return [row for row in found["series"] if row["labels"]["source_principal"] == METERED]
-
-    def total(rows: list[dict[str, Any]]) -> float:
-        return sum(float(point["value"]) for row in rows for point in row["points"])
+    def counted(by: str) -> dict[str, Any]:
+        rows = mesh.telemetry.ask("stat", by=by, of="default/reviews", window="1h")["rows"]
+        return {row["key"]: row for row in rows}
 
     connection = mesh.connect(METERED)
     for _ in range(9):
         assert connection.ask("/metered").status == 403
-    wait_until(lambda: total(counted("istio_requests_total")) >= 9, 60, "the counter")
-    (row,) = counted("istio_requests_total", destination_workload_namespace="default")
-    assert row["labels"] == {"response_code": "403", "source_principal": METERED}
-    assert total([row]) == 9
-    wait_until(lambda: counted("istio_request_duration_milliseconds"), 60, "the histogram")
-    (row,) = counted("istio_request_duration_milliseconds")
-    assert sum(sum(point["counts"]) for point in row["points"]) == 9
-    assert row["bounds"][:3] == [0.5, 1.0, 5.0]
-    assert mesh.telemetry.ask("minutes", name="server.uptime")["series"] == []
+    wait_until(lambda: counted("caller").get(METERED, {}).get("requests", 0) >= 9, 60, "the counter")
+    row = counted("caller")[METERED]
+    assert (row["requests"], row["refused"], row["errors"], row["mtls"]) == (9, 9, 0, 1.0)
+    wait_until(lambda: counted("caller")[METERED]["p50"] is not None, 60, "the histogram")
+    assert counted("code")["403"]["requests"] >= 9
+    (edge,) = (
+        edge
+        for edge in mesh.telemetry.ask("edges", window="1h")["edges"]
+        if edge["source"]["principal"] == METERED
+    )
+    assert (edge["destination"]["workload"], edge["toldBy"], edge["secured"]) == (
+        "reviews", ["destination"], True,
+    )  # fmt: skip
+    health = mesh.telemetry.ask("health")
+    assert (health["tellers"], health["lost"]["points_unusable"]) == (1, 0)
 
 
 def test_connections_are_told_of(mesh: Mesh) -> None:

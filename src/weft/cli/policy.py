@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 Wire = dict[str, Any]
 
-# How long the telemetry process keeps metrics.
-_METRICS_KEPT = "6h"
-_COUNTERS = ("istio_requests_total", "istio_tcp_connections_opened_total")
+# Metrics of so long a time are looked at.
+_METRICS_WINDOW = "24h"
 
 since_option = click.option(
     "--since", default="24h", show_default=True, metavar="DURATION", help="How far back to look."
@@ -260,23 +259,20 @@ def _untold(
     """
     from weft.analysis.policy.observed import uncovered
 
-    by = "source_principal,destination_workload_namespace,destination_canonical_service"
-
     async def fetch(client: ApiClient) -> list[Wire]:
-        found: list[Wire] = []
-        for name in _COUNTERS:
-            query = {"name": name, "by": by, "where": "reporter=destination", "since": _METRICS_KEPT}
-            found += (await client.raw("GET", "/weft/v1/telemetry/minutes", query=query))["series"]
-        return found
+        query = {"window": _METRICS_WINDOW}
+        edges: list[Wire] = (await client.raw("GET", "/weft/v1/telemetry/edges", query=query))["edges"]
+        return edges
 
     callers = [
         (
-            row["labels"]["source_principal"],
-            row["labels"]["destination_workload_namespace"],
-            row["labels"]["destination_canonical_service"],
-            round(sum(point["value"] for point in row["points"])),
+            edge["source"]["principal"],
+            edge["destination"]["namespace"],
+            edge["destination"]["app"],
+            edge["requests"] + edge["opened"],
         )
-        for row in connect(server, fetch)
+        for edge in connect(server, fetch)
+        if "destination" in edge["toldBy"]
     ]
     return [
         message

@@ -37,6 +37,8 @@ _TYPE: Final = "type.googleapis.com/"
 _UNKNOWN: Final = "unknown"  # Istio's word in metrics
 _ADMIN_CLUSTER: Final = "agent"
 _SOCKET_MODE: Final = 0o600
+# Metrics that are pushed. Sizes of requests are left to who scrapes; the uptime shows that a proxy lives.
+_PUSHED: Final = ("istio_requests_total", "istio_request_duration_", "istio_tcp_", "server.uptime")
 # Of one message of metrics: a megabyte.
 _POINTS: Final = 500
 # Batches of telemetry under way: what is more is lost at once, so that a slow store costs little memory.
@@ -45,7 +47,7 @@ _FEW: Final = {"max_connections": 4, "max_pending_requests": 32, "max_requests":
 _RE2_SIZE: Final = 32768
 # Idle istio_* series vanish after this; a whole number of flushes (5 s).
 _EVICTION: Final = "600s"
-_MILLISECONDS: Final = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
+MILLISECONDS: Final = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
 _BYTES: Final = (1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 
 # All other statistics are not made: at 1,000 services they cost 30 MB a sidecar.
@@ -144,6 +146,8 @@ def environment(settings: Settings) -> dict[str, str]:
                 ("service.namespace", settings.name.namespace),
                 ("service.version", revision),
                 ("service.instance.id", settings.name.name),
+                ("weft.workload", workload),
+                ("weft.kind", settings.name.kind),
             )
         ),
     }
@@ -328,7 +332,7 @@ def _statistics(settings: Settings) -> Json:
     patterns = [{"prefix": prefix} for prefix in (*_KEPT_PREFIXES, *settings.kept_stats)]
     patterns += [{"suffix": suffix} for suffix in _KEPT_SUFFIXES]
     buckets = (
-        ("istio_request_duration_milliseconds", _MILLISECONDS),
+        ("istio_request_duration_milliseconds", MILLISECONDS),
         ("istio_request_bytes", _BYTES),
         ("istio_response_bytes", _BYTES),
     )
@@ -360,15 +364,23 @@ def common(settings: Settings) -> Json:
 
 
 def _push() -> Json:
-    """What grew since the last flush goes to the telemetry process: Istio's series, and no others."""
+    """What grew since the last flush goes to the telemetry process, without what it has no use for.
+
+    Counters that did not grow are left out by Envoy; the gauge is in every message.
+    """
     full_name = _typed("envoy.extensions.matching.common_inputs.stats.v3.StatFullNameMatchInput")
-    ours = {
-        "input": {"name": "full_name", "typed_config": full_name},
-        "value_match": {"prefix": "istio_"},
-    }
+    ours = [
+        {
+            "single_predicate": {
+                "input": {"name": "full_name", "typed_config": full_name},
+                "value_match": {"prefix": prefix},
+            }
+        }
+        for prefix in _PUSHED
+    ]
     drop = _typed("envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig.DropAction")
     others = {
-        "predicate": {"not_matcher": {"single_predicate": ours}},
+        "predicate": {"not_matcher": {"or_matcher": {"predicate": ours}}},
         "on_match": {"action": {"name": "drop", "typed_config": drop}},
     }
     sink = _typed(
@@ -377,6 +389,15 @@ def _push() -> Json:
         report_counters_as_deltas=True,
         report_histograms_as_deltas=True,
         custom_metric_conversions={"matcher_list": {"matchers": [others]}},
+        resource_detectors=[
+            {
+                "name": "envoy.tracers.opentelemetry.resource_detectors.environment",
+                "typed_config": _typed(
+                    "envoy.extensions.tracers.opentelemetry.resource_detectors.v3"
+                    ".EnvironmentResourceDetectorConfig"
+                ),
+            }
+        ],
         max_data_points_per_request=_POINTS,
     )
     return {"name": "envoy.stat_sinks.open_telemetry", "typed_config": sink}

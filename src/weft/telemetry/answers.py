@@ -6,21 +6,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from weft.telemetry.minutes import grouped
+from weft.telemetry.charts import series
+from weft.telemetry.golden import edges, stat, workloads
 from weft.telemetry.otlp import describe
 from weft.telemetry.store import Store
 from weft.telemetry.taps import answer as answer_tap
+from weft.telemetry.windows import BadQuestionError, Parameters
 from weft.units import parse_duration
 
-Parameters = Mapping[str, str]
 Answer = Callable[[Store, Parameters], Awaitable[dict[str, Any]]]
 
 _LIMIT: Final = 1_000
 _MOST: Final = 50_000
-
-
-class BadQuestionError(Exception):
-    """A parameter cannot be read; says which, and what to write."""
 
 
 async def _health(store: Store, _: Parameters) -> dict[str, Any]:
@@ -31,6 +28,8 @@ async def _health(store: Store, _: Parameters) -> dict[str, Any]:
         "lost": store.losses.to_dict(),
         "flows": len(store.table),
         "series": len(store.series),
+        "seriesMost": store.limits.series,
+        "tellers": len(store.tellers),
         "diskBytes": size,
         "diskBytesMost": store.limits.disk_bytes,
     }
@@ -85,20 +84,6 @@ async def _trace(store: Store, asked: Parameters) -> dict[str, Any]:
     }
 
 
-async def _minutes(store: Store, asked: Parameters) -> dict[str, Any]:
-    """A metric (``name``) by the minute, ``since`` (1h), for each value of the labels in ``by``.
-
-    ``by`` is a list with commas, ``where`` such a list of ``label=value``.
-    """
-    name = asked.get("name", "")
-    if not name:
-        raise BadQuestionError("name: which metric? as istio_requests_total")
-    where = dict(pair.partition("=")[::2] for pair in asked.get("where", "").split(",") if pair)
-    by = [label for label in asked.get("by", "").split(",") if label]
-    since = _since(store, {"since": "1h", **asked})
-    return {"series": grouped(await store.points(name, since), by, where), "since": since}
-
-
 async def _tap(store: Store, asked: Parameters) -> dict[str, Any]:
     """Requests that somebody watches (``weft.control.tap``): see ``taps.answer``."""
     try:
@@ -112,12 +97,15 @@ QUESTIONS: Final[Mapping[str, Answer]] = {
     "flows": _flows,
     "records": _records,
     "trace": _trace,
+    "workloads": workloads,
+    "stat": stat,
+    "edges": edges,
+    "series": series,
     "tap": _tap,
-    "minutes": _minutes,
 }
 
 # Those that can be asked of one namespace, by whoever may look at it alone.
-OF_NAMESPACE: Final = frozenset({"flows", "records"})
+OF_NAMESPACE: Final = frozenset({"flows", "records", "workloads", "stat", "edges", "series"})
 
 
 def _since(store: Store, asked: Parameters) -> int:

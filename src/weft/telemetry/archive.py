@@ -17,13 +17,15 @@ import apsw
 import msgspec
 
 from weft.errors import WeftError
+from weft.telemetry import rollups
 from weft.telemetry.flows import HOUR_MS, Flow, FlowKey
 from weft.telemetry.limits import Limits
-from weft.telemetry.minutes import MINUTE_MS, Cell, Row
 from weft.telemetry.otlp import Span
+from weft.telemetry.rollups import MINUTE_MS, Growth, Rollups
+from weft.telemetry.tellers import Teller
 
 _APPLICATION_ID: Final = 0x77667465  # "wfte"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _FULL: Final = 0.85
 _SCHEMA: Final = """
 CREATE TABLE flow (
@@ -44,11 +46,6 @@ CREATE TABLE record (
   workload TEXT NOT NULL, body BLOB NOT NULL
 );
 CREATE INDEX record_of ON record (request) WHERE request != '';
-CREATE TABLE series (id INTEGER PRIMARY KEY, name TEXT NOT NULL, labels TEXT NOT NULL, UNIQUE (name, labels));
-CREATE TABLE point (
-  series INTEGER NOT NULL, minute INTEGER NOT NULL, value REAL NOT NULL, bounds TEXT NOT NULL,
-  counts TEXT NOT NULL, PRIMARY KEY (series, minute)
-) WITHOUT ROWID;
 """
 _Encode: Final = msgspec.json.encode
 _Decode: Final = msgspec.json.decode
@@ -72,6 +69,7 @@ class Archive:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.chmod(0o700)
             self._database = self._open(path)
+            self.rollups = Rollups(self._database, limits)
         except OSError as error:
             raise WeftError(f"cannot use {path.parent} for telemetry: {error.strerror}") from error
 
@@ -101,7 +99,7 @@ class Archive:
         database.execute(f"PRAGMA max_page_count = {max(64, self._limits.disk_bytes // size)}")
         if database.pragma("application_id") == 0 and database.pragma("user_version") == 0:
             with database:
-                database.execute(_SCHEMA)
+                database.execute(_SCHEMA + rollups.SCHEMA)
                 database.pragma("application_id", _APPLICATION_ID)
                 database.pragma("user_version", _VERSION)
         elif (
@@ -182,52 +180,18 @@ class Archive:
         while self.size() > _FULL * self._limits.disk_bytes and self.drop_oldest():
             pass
 
-    def write_points(self, rows: Iterable[Row]) -> None:
-        """Keep minutes of series.
+    def write_metrics(self, grown: Iterable[Growth], tellers: Iterable[Teller]) -> None:
+        """Add what series counted to what is kept, in one transaction.
 
         Raises:
             apsw.FullError: there is no room.
         """
-        execute = self._database.execute
-        with self._transaction():
-            for name, labels, minute, cell in rows:
-                ((known,),) = execute(
-                    "INSERT INTO series (name, labels) VALUES (?, ?)"
-                    " ON CONFLICT DO UPDATE SET name = excluded.name RETURNING id",
-                    (name, _Encode(labels).decode()),
-                ).fetchall()
-                # A minute in which this process was started again comes in two halves.
-                whole = Cell(cell.value, cell.bounds, cell.counts)
-                query = "SELECT value, bounds, counts FROM point WHERE series = ? AND minute = ?"
-                for value, bounds, counts in self.ask(query, (known, minute)):
-                    whole.add(value, tuple(_Decode(bounds)), _Decode(counts))
-                execute(
-                    "INSERT OR REPLACE INTO point VALUES (?, ?, ?, ?, ?)",
-                    (
-                        known,
-                        minute,
-                        whole.value,
-                        _Encode(whole.bounds).decode(),
-                        _Encode(whole.counts).decode(),
-                    ),
-                )
-
-    def points(self, name: str, since_ms: int) -> list[Row]:
-        """Minutes of a metric."""
-        rows = self._database.execute(
-            "SELECT labels, minute, value, bounds, counts FROM point JOIN series ON series.id = point.series"
-            " WHERE name = ? AND minute >= ?",
-            (name, since_ms // MINUTE_MS),
-        )
-        return [
-            (
-                name,
-                tuple((key, text) for key, text in _Decode(labels)),
-                minute,
-                Cell(value, tuple(_Decode(bounds)), _Decode(counts)),
-            )
-            for labels, minute, value, bounds, counts in rows
-        ]
+        try:
+            with self._transaction():
+                self.rollups.write(grown, tellers)
+        except apsw.Error:
+            self.rollups.restart()
+            raise
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -247,9 +211,7 @@ class Archive:
         hour = (now_ms - _ms(limits.flow_age)) // HOUR_MS
         with self._transaction():
             self._database.execute("DELETE FROM flow_hour WHERE hour < ?", (hour,))
-            minute = (now_ms - _ms(limits.series_age)) // MINUTE_MS
-            self._database.execute("DELETE FROM point WHERE minute < ?", (minute,))
-            self._database.execute("DELETE FROM series WHERE id NOT IN (SELECT series FROM point)")
+            self.rollups.trim(now_ms // MINUTE_MS)
             for table, column, unit, age, most in (
                 ("span", "start", 1_000, limits.span_age, limits.spans),
                 ("record", "time", 1, limits.record_age, limits.records),
@@ -266,9 +228,9 @@ class Archive:
             self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def drop_oldest(self) -> bool:
-        """Make room: a tenth of the spans and of the records goes. False when there is none left."""
-        dropped = False
+        """Make room: a tenth of the spans, of the records and of the minutes goes. False with none left."""
         with self._transaction():
+            dropped = self.rollups.drop_oldest()
             for table in ("span", "record"):
                 query = f"SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM {table}"  # noqa: S608
                 ((first, last),) = self.ask(query)

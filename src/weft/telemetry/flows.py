@@ -241,6 +241,10 @@ class FlowTable:
                 found[now] = copy
         return sorted(found.values(), key=lambda flow: -flow.count)
 
+    def template(self, namespace: str, workload: str, path: str, *, good: bool) -> str:
+        """A path as flows have it. ``good``: of a request that was served."""
+        return self._of(namespace, workload).paths[good].of(path) if path else ""
+
     def _of(self, namespace: str, workload: str) -> _Learned:
         known = self._learned.get((namespace, workload))
         if known is None:

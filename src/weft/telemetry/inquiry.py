@@ -13,8 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from weft.errors import WeftError
-from weft.telemetry.answers import QUESTIONS, BadQuestionError
+from weft.telemetry.answers import QUESTIONS
 from weft.telemetry.store import Store
+from weft.telemetry.windows import BadQuestionError
 
 _log = logging.getLogger(__name__)
 

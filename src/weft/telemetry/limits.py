@@ -14,7 +14,8 @@ class Limits:
 
     ``spans_per_second``: of more, whole traces are left out. ``examples``: concrete paths and addresses kept
     of a flow. ``texts``: different texts at one place of a path, or hosts of one workload, before they
-    count as a parameter.
+    count as a parameter. ``notes``: of what series counted, in memory (170 bytes each); with more than that,
+    fewer for each hour. ``tellers``: proxies. ``minute_age``, ``quarter_age``, ``hour_age``: of sums.
     """
 
     queue_bytes: int = 32 * 1024 * 1024
@@ -29,14 +30,23 @@ class Limits:
     record_age: timedelta = timedelta(hours=6)
     series: int = 20_000
     series_of_one: int = 5_000
-    series_age: timedelta = timedelta(hours=6)
+    notes: int = 400_000
+    tellers: int = 10_000
+    minute_age: timedelta = timedelta(days=1)
+    quarter_age: timedelta = timedelta(days=7)
+    hour_age: timedelta = timedelta(days=30)
     examples: int = 4
     texts: int = 40
 
 
 @dataclass(slots=True)
 class Losses:
-    """Counted since the process began. ``refused_*``: did not fit into the queue, or were unreadable."""
+    """Counted since the process began. ``refused_*``: did not fit into the queue, or were unreadable.
+
+    ``series_overflow``: messages' rows that went into the series of others; ``series_evicted``: series that
+    made room within their hour. ``metric_gaps``: times that proxies told of in no message, ``metric_gap_ms``
+    long in sum. ``clock_steps``: the clock was set back, and the last hour's series were forgotten.
+    """
 
     refused_messages: int = 0
     refused_bytes: int = 0
@@ -45,7 +55,12 @@ class Losses:
     flows_evicted: int = 0
     spans_left_out: int = 0
     records_left_out: int = 0
-    series_left_out: int = 0
+    series_overflow: int = 0
+    series_evicted: int = 0
+    points_unusable: int = 0
+    metric_gaps: int = 0
+    metric_gap_ms: int = 0
+    clock_steps: int = 0
     not_written: int = 0
 
     def to_dict(self) -> dict[str, int]:

@@ -12,14 +12,11 @@ from google.protobuf.message import DecodeError, Message
 from weft.names import ProxyName
 from weft.protos import (
     otlp_logs_service_v1,
-    otlp_metrics_service_v1,
-    otlp_metrics_v1,
     otlp_trace_service_v1,
     otlp_trace_v1,
 )
 from weft.protos.octets import repaired
 from weft.spiffe import SpiffeId
-from weft.telemetry.minutes import Point, honest
 
 if TYPE_CHECKING:
     from weft.protos import otlp_common_v1, otlp_logs_v1
@@ -79,7 +76,7 @@ def harmless(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", text[:_LONGEST_TEXT])
 
 
-def _read(kind: type[M], message: bytes) -> M:
+def read(kind: type[M], message: bytes) -> M:
     """The message; also one that holds texts which are none, or a client could have a whole batch dropped."""
     try:
         return kind.FromString(message)
@@ -111,7 +108,7 @@ def reports(message: bytes, identity: SpiffeId, now_ms: int) -> list[Report]:
     Raises:
         google.protobuf.message.DecodeError: the bytes are no such message.
     """
-    request = _read(otlp_logs_service_v1.ExportLogsServiceRequest, message)
+    request = read(otlp_logs_service_v1.ExportLogsServiceRequest, message)
     made: list[Report] = []
     for resource in request.resource_logs:
         said = _fields(resource.resource.attributes)
@@ -128,33 +125,6 @@ def _report(reporter: Reporter, record: otlp_logs_v1.LogRecord, now_ms: int) -> 
     return Report(reporter, time_ms, _fields(record.attributes), record.trace_id.hex())
 
 
-def points(message: bytes, identity: SpiffeId) -> Iterator[Point]:
-    """The deltas of counters and histograms in an ``ExportMetricsServiceRequest``; gauges are left out.
-
-    Raises:
-        google.protobuf.message.DecodeError: the bytes are no such message.
-    """
-    request = _read(otlp_metrics_service_v1.ExportMetricsServiceRequest, message)
-    delta = otlp_metrics_v1.AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
-    for resource in request.resource_metrics:
-        for scope in resource.scope_metrics:
-            for metric in scope.metrics:
-                name = harmless(metric.name)
-                if metric.HasField("sum") and metric.sum.aggregation_temporality == delta:
-                    for counted in metric.sum.data_points:
-                        labels = honest(_fields(counted.attributes), identity)
-                        yield Point(name, labels, float(counted.as_int or counted.as_double))
-                elif metric.HasField("histogram") and metric.histogram.aggregation_temporality == delta:
-                    for told in metric.histogram.data_points:
-                        yield Point(
-                            name,
-                            honest(_fields(told.attributes), identity),
-                            told.sum,
-                            tuple(told.explicit_bounds),
-                            tuple(told.bucket_counts),
-                        )
-
-
 def _instance(node: str) -> tuple[str, str]:
     try:
         name = ProxyName.parse(node)
@@ -169,7 +139,7 @@ def spans(message: bytes, identity: SpiffeId, keep: Callable[[bytes], bool]) -> 
     Raises:
         google.protobuf.message.DecodeError: the bytes are no such message.
     """
-    request = _read(otlp_trace_service_v1.ExportTraceServiceRequest, message)
+    request = read(otlp_trace_service_v1.ExportTraceServiceRequest, message)
     failed = otlp_trace_v1.Status.StatusCode.STATUS_CODE_ERROR
     for resource in request.resource_spans:
         said = _fields(resource.resource.attributes)

@@ -14,11 +14,15 @@ import apsw
 from weft.names import TAP_MARK
 from weft.spiffe import SpiffeId
 from weft.telemetry.archive import Archive
+from weft.telemetry.calls import total_of
 from weft.telemetry.flows import Flow, FlowTable, decided
 from weft.telemetry.limits import Limits, Losses, Received
-from weft.telemetry.minutes import MINUTE_MS, Row, SeriesTable
-from weft.telemetry.otlp import Report, Span, points, reports, spans
+from weft.telemetry.metrics import read_metrics
+from weft.telemetry.otlp import Report, Span, reports, spans
+from weft.telemetry.rollups import MINUTE_MS, Growth
+from weft.telemetry.series import SeriesTable
 from weft.telemetry.taps import Taps, record_of
+from weft.telemetry.tellers import Tellers
 
 _log = logging.getLogger(__name__)
 
@@ -67,14 +71,19 @@ class Store:
         self.limits, self.losses, self.received = limits, Losses(), Received()
         self.now_ms = now_ms
         self.table = FlowTable(limits, self.losses)
+        self.tellers = Tellers(limits, self.losses)
+        self.series = SeriesTable(limits, self.losses, now_ms(), total_of)
         self._archive = Archive(path, limits)
         self.table.load(self._archive.flows())
+        self.tellers.load(self._archive.rollups.tellers())
+        for key, minutes, opened in self._archive.rollups.load(now_ms() // MINUTE_MS - 60):
+            self.series.load(key, minutes, opened)
         self._spans: list[Span] = []
         self._records: list[tuple[int, str, str, str, dict[str, Any]]] = []
         self._traces = Share(limits.spans_per_second)
-        self.series = SeriesTable(limits, self.losses)
         self.taps = Taps()
         self._disk = asyncio.Lock()
+        self._written = self.series.newest
 
     def take_logs(self, message: bytes, sender: SpiffeId) -> None:
         """An ``ExportLogsServiceRequest``.
@@ -119,11 +128,14 @@ class Store:
         Raises:
             google.protobuf.message.DecodeError: it is none.
         """
+        told, now_ms = read_metrics(message, sender), self.now_ms()
         self.received.messages += 1
-        for point in points(message, sender):
-            self.received.points += 1
-            if point.value or any(point.counts):
-                self.series.add(point, self.now_ms(), str(sender))
+        self.received.points += told.points
+        self.losses.points_unusable += told.unusable
+        self.tellers.hear(told, now_ms)
+        for key, row in told.rows.items():
+            if any(row):
+                self.series.add(key, row, now_ms)
 
     async def keep(self) -> None:
         """Write what came every second, let go of the old every now and then; for ever."""
@@ -131,9 +143,11 @@ class Store:
         while True:
             await asyncio.sleep(FLUSH_S)
             await self.flush()
+            await self.flush_metrics()
             if time.monotonic() - trimmed >= TRIM_S:
                 trimmed = time.monotonic()
-                await self._keep_minutes(self.now_ms())
+                self.series.trim()
+                self.tellers.forget(self.now_ms())
                 self.table.forget(self.now_ms() - int(self.limits.flow_age.total_seconds() * 1_000))
                 await self._on_disk(lambda: self._archive.trim(self.now_ms()))
 
@@ -162,16 +176,27 @@ class Store:
         counts = await self.on_archive(lambda archive: archive.counts(since_ms)) if since_ms > 0 else None
         return self.table.flows(counts, since_ms)
 
-    async def _keep_minutes(self, now_ms: int) -> None:
-        """Write the minutes that are over by then."""
-        over = self.series.take(now_ms)
-        if over and not await self._on_disk(lambda: self._archive.write_points(over)):
-            self.losses.not_written += len(over)
+    async def flush_metrics(self, *, now: bool = False) -> None:
+        """Write what series counted in the slots that are over, or until ``now``."""
+        self.series.advance(self.now_ms())
+        if now:
+            self.series.close()
+        if self.series.newest == self._written and not now:
+            return
+        self._written = self.series.newest
+        pending, self.series.pending = self.series.pending, {}
+        grown = [Growth(key, minute, row, self.series.open(key)) for (key, minute), row in pending.items()]
+        tellers = self.tellers.take()
 
-    async def points(self, name: str, since_ms: int) -> list[Row]:
-        """Minutes of a metric since then."""
-        kept: list[Row] = await self.on_archive(lambda archive: archive.points(name, since_ms))
-        return kept + self.series.rows(name, since_ms)
+        def write() -> None:
+            try:
+                self._archive.write_metrics(grown, tellers)
+            except apsw.FullError:
+                self._archive.drop_oldest()
+                self._archive.write_metrics(grown, tellers)
+
+        if not await self._on_disk(write):
+            self.losses.not_written += len(grown)
 
     async def on_archive(self, read: Callable[[Archive], Any]) -> Any:
         """What ``read`` gives, in the disk's thread."""
@@ -181,7 +206,7 @@ class Store:
     async def close(self) -> None:
         """Write the rest and close."""
         await self.flush()
-        await self._keep_minutes(self.now_ms() + 2 * MINUTE_MS)
+        await self.flush_metrics(now=True)
         async with self._disk:
             self._archive.close()
 

@@ -1,0 +1,102 @@
+"""Windows of time: what every series counted since then, out of memory or from the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from weft.telemetry.calls import DESTINATION, Came, counted, in_memory
+from weft.telemetry.rollups import MINUTE_MS
+from weft.telemetry.series import SLOT_MS, TOTAL
+from weft.telemetry.store import Store
+from weft.units import parse_duration
+
+Parameters = Mapping[str, str]
+
+_LONGEST: Final = timedelta(days=30)
+# Up to which window (minutes) which sums on disk do.
+_SUMS: Final = ((60, 1), (360, 15))
+_COARSEST: Final = 60
+
+
+class BadQuestionError(Exception):
+    """A parameter cannot be read; says which, and what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From, to: ms since the epoch. ``came``: of each series, also of those without anything in it."""
+
+    from_ms: int
+    to_ms: int
+    came: tuple[Came, ...]
+
+    @property
+    def length_ms(self) -> int:
+        """How long it is."""
+        return self.to_ms - self.from_ms
+
+    def header(self) -> dict[str, Any]:
+        """What every answer about it begins with."""
+        return {"from": self.from_ms, "to": self.to_ms, "window": self.length_ms}
+
+    def counted(self) -> Iterator[Came]:
+        """Of each call one series alone (``calls.counted``)."""
+        told = {(each.key.namespace, each.key.workload) for each in self.came if each.key.side == DESTINATION}
+
+        def tells(namespace: str, workload: str) -> bool:
+            return (namespace, workload) in told
+
+        return (each for each in self.came if any(each.row) and counted(each.key, tells))
+
+
+def duration_ms(asked: Parameters, name: str, default: str) -> int:
+    """A parameter that is a duration.
+
+    Raises:
+        BadQuestionError: it is none, or not between 10 s and 30 days.
+    """
+    text = asked.get(name) or default
+    try:
+        found = parse_duration(text)
+    except ValueError as error:
+        raise BadQuestionError(f"{name}: {error}") from error
+    if not timedelta(milliseconds=SLOT_MS) <= found <= _LONGEST:
+        raise BadQuestionError(f"{name}: {text!r} is not between 10s and 30d: write a duration, like '5m'")
+    return int(found.total_seconds() * 1_000)
+
+
+async def window(store: Store, length_ms: int) -> Window:
+    """What came in so long a time until now, or a little longer."""
+    table, now_ms = store.series, store.now_ms()
+    table.advance(now_ms)
+    slot = (now_ms - length_ms) // SLOT_MS
+    alive = store.tellers.alive(now_ms)
+    if slot >= table.horizon:
+        came = tuple(_living(in_memory(table, slot), alive, now_ms))
+        return Window(slot * SLOT_MS, now_ms, came)
+    await store.flush_metrics(now=True)
+    wanted = length_ms // MINUTE_MS
+    minutes = next((step for most, step in _SUMS if wanted <= most), _COARSEST)
+    since = (now_ms - length_ms) // MINUTE_MS // minutes * minutes
+    rows = await store.on_archive(lambda archive: dict(archive.rollups.sums(minutes, since)))
+    known = {each.key: each for each in in_memory(table, table.newest)}
+    found = [
+        Came(key, row, known[key].open if key in known else 0, known[key].last if key in known else 0)
+        for key, row in rows.items()
+        if key.side != TOTAL
+    ]
+    found += [each._replace(row=()) for key, each in known.items() if key not in rows]
+    return Window(since * MINUTE_MS, now_ms, tuple(_living(iter(found), alive, now_ms)))
+
+
+def _living(came: Iterator[Came], alive: Mapping[tuple[str, str], int], now_ms: int) -> Iterator[Came]:
+    """No connection outlives the proxies that hold it, and nothing is seen in the rest of this slot."""
+    for each in came:
+        gone = each.open and (each.key.namespace, each.key.workload) not in alive
+        if gone or each.last > now_ms:
+            yield each._replace(open=0 if gone else each.open, last=min(each.last, now_ms))
+        else:
+            yield each
