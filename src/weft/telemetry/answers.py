@@ -11,6 +11,7 @@ from weft.telemetry.golden import edges, stat, workloads
 from weft.telemetry.otlp import describe
 from weft.telemetry.store import Store
 from weft.telemetry.taps import answer as answer_tap
+from weft.telemetry.traces import search
 from weft.telemetry.windows import BadQuestionError, Parameters
 from weft.units import parse_duration
 
@@ -84,6 +85,17 @@ async def _trace(store: Store, asked: Parameters) -> dict[str, Any]:
     }
 
 
+async def _traces(store: Store, asked: Parameters) -> dict[str, Any]:
+    """Which traces there were: see ``traces.search``."""
+    await store.flush()
+    now = store.now_ms()
+    try:
+        found: dict[str, Any] = await store.on_archive(lambda archive: search(archive, asked, now))
+    except ValueError as error:
+        raise BadQuestionError(str(error)) from error
+    return found
+
+
 async def _tap(store: Store, asked: Parameters) -> dict[str, Any]:
     """Requests that somebody watches (``weft.control.tap``): see ``taps.answer``."""
     try:
@@ -97,6 +109,7 @@ QUESTIONS: Final[Mapping[str, Answer]] = {
     "flows": _flows,
     "records": _records,
     "trace": _trace,
+    "traces": _traces,
     "workloads": workloads,
     "stat": stat,
     "edges": edges,
