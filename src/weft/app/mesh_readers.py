@@ -42,7 +42,7 @@ class MeshReaders:
         return Readers(
             get=self._get,
             kinds=self._kinds,
-            ask_proxy=self._ask_proxy,
+            proxy_table=self._proxy_table,
             explain=self._explain,
             describe=self._describe,
             findings=self._findings,
@@ -69,6 +69,17 @@ class MeshReaders:
             return json.loads(text)
         except ValueError as error:
             raise ReadError(502, f"the Envoy of {name} answered what cannot be read") from error
+
+    async def _proxy_table(self, name: str, kind: str) -> Wire:
+        from weft.analysis import dump_tables
+
+        dump = await self._ask_proxy(name, _DUMP)
+        if kind == "endpoint":
+            live = await self._ask_proxy(name, "/clusters?format=json")
+            table = await asyncio.to_thread(dump_tables.endpoints, dump, dump_tables.Filter(), live)
+        else:
+            table = await asyncio.to_thread(dump_tables.TABLES[kind], dump, dump_tables.Filter())
+        return {"columns": list(table.columns), "rows": [list(row) for row in table.rows]}
 
     async def _explain(self, question: Mapping[str, Any]) -> Wire:
         from weft.analysis.explain.live import Running

@@ -123,7 +123,7 @@ def config(
     TYPE is bootstrap, cluster, endpoint, listener, route, secret or all; NAME is NAME.NAMESPACE,
     NAMESPACE/NAME or NAME. With -f a saved dump is read instead.
     """
-    from weft.cli import proxy_config
+    from weft.analysis import dump_tables
 
     if (name is None) == (file is None):
         raise UsageError("say which proxy, or give a dump with -f", hint="weft proxy config cluster web.shop")
@@ -135,13 +135,13 @@ def config(
         dump = read_dump(ask_admin(workload, "GET", "/config_dump?include_eds", server), workload)
         if kind in {"endpoint", "all"}:
             live = read_dump(ask_admin(workload, "GET", "/clusters?format=json", server), workload)
-    by = proxy_config.Filter(
+    by = dump_tables.Filter(
         fqdn=fqdn, port=port, direction=direction, subset=subset, name=resource, address=address,
         cluster=cluster, status=health,
     )  # fmt: skip
-    tables = {one: make(dump, by) for one, make in proxy_config.TABLES.items() if kind in {one, "all"}}
+    tables = {one: make(dump, by) for one, make in dump_tables.TABLES.items() if kind in {one, "all"}}
     if live is not None:
-        tables["endpoint"] = proxy_config.endpoints(dump, by, live)
+        tables["endpoint"] = dump_tables.endpoints(dump, by, live)
     if output != "table" or kind == "bootstrap":
         data: Any = dump if kind == "all" else list(tables[kind].raw)
         _print_data(data, "json" if output == "table" else output)

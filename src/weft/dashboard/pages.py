@@ -4,12 +4,96 @@ from __future__ import annotations
 
 from typing import Final
 
+from weft.dashboard.configuration import collection, configuration, resource
+from weft.dashboard.explain import explain
 from weft.dashboard.overview import overview
 from weft.dashboard.page import Page
+from weft.dashboard.proxies import proxies, proxy
+from weft.dashboard.security import security
+from weft.dashboard.services import service, services, workload, workloads
 
 PAGES: Final[tuple[Page, ...]] = (
     Page(
-        path="/", title="Overview", template="overview.html", read=overview, nav="Overview", icon="overview"
+        path="/", title="Overview", nav="Overview", icon="overview", template="overview.html", read=overview
+    ),
+    Page(
+        path="/services",
+        title="Services",
+        nav="Services",
+        icon="services",
+        template="services.html",
+        read=services,
+    ),
+    Page(
+        path="/services/{namespace}/{name}",
+        title="Service",
+        below="/services",
+        template="service.html",
+        read=service,
+    ),
+    Page(
+        path="/workloads",
+        title="Workloads",
+        nav="Workloads",
+        icon="workloads",
+        template="workloads.html",
+        read=workloads,
+    ),
+    Page(
+        path="/workloads/{namespace}/{name}",
+        title="Workload",
+        below="/workloads",
+        template="workload.html",
+        read=workload,
+    ),
+    Page(
+        path="/configuration",
+        title="Configuration",
+        nav="Configuration",
+        icon="configuration",
+        template="configuration.html",
+        read=configuration,
+    ),
+    Page(
+        path="/configuration/{kind}",
+        title="Resources",
+        below="/configuration",
+        template="collection.html",
+        read=collection,
+    ),
+    Page(
+        path="/configuration/{kind}/{namespace}/{name}",
+        title="Resource",
+        below="/configuration",
+        template="resource.html",
+        read=resource,
+    ),
+    Page(
+        path="/proxies", title="Proxies", nav="Proxies", icon="proxies", template="proxies.html", read=proxies
+    ),
+    Page(
+        path="/proxies/{namespace}/{name}",
+        title="Proxy",
+        below="/proxies",
+        template="proxy.html",
+        read=proxy,
+    ),
+    Page(
+        path="/explain",
+        title="Explain",
+        nav="Explain",
+        icon="explain",
+        template="explain.html",
+        read=explain,
+        live=False,
+    ),
+    Page(
+        path="/security",
+        title="Security",
+        nav="Security",
+        icon="security",
+        template="security.html",
+        read=security,
     ),
 )
 

@@ -57,7 +57,8 @@ class Get(Protocol):
 class Readers:
     """All of them raise ReadError.
 
-    ``ask_proxy``: (``name.namespace``, path of its admin interface) -> what its Envoy says, decoded if JSON.
+    ``proxy_table``: (``namespace/name``, ``listener``, ``route``, ``cluster``, ``endpoint`` or ``secret``)
+    -> ``{"columns": […], "rows": [[…], …]}``, of what its Envoy says it runs.
     ``explain``: a question as ``weft explain --requests`` takes it -> its answer, of the running mesh.
     ``describe``: (``service`` or ``workload``, namespace, name) -> the report of ``weft describe``.
     ``findings``: what ``weft analyze`` finds in the running mesh.
@@ -65,7 +66,7 @@ class Readers:
 
     get: Get
     kinds: Callable[[], Awaitable[tuple[Kind, ...]]]
-    ask_proxy: Callable[[str, str], Awaitable[Any]]
+    proxy_table: Callable[[str, str], Awaitable[Wire]]
     explain: Callable[[Mapping[str, Any]], Awaitable[Wire]]
     describe: Callable[[str, str, str], Awaitable[Wire]]
     findings: Callable[[], Awaitable[list[Wire]]]

@@ -1,0 +1,245 @@
+"""Resources: which there are, what is wrong with them, and each as it is."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import yaml
+
+from weft.dashboard.page import NotFoundError, Visit, together
+from weft.dashboard.readers import Kind
+from weft.dashboard.redaction import redact
+from weft.dashboard.services import namespaces
+
+NOWHERE: Final = "-"
+"""In the place of a namespace, for kinds that have none."""
+
+_LINE: Final = re.compile(r"^(\s*(?:- )*)([^\s:'\"#][^:]*|'[^']*'|\"[^\"]*\")(:)(?=\s|$)(.*)$")
+_FAMILIES: Final = {
+    "": "Kubernetes",
+    "discovery.k8s.io": "Kubernetes",
+    "networking.istio.io": "Traffic, Istio",
+    "security.istio.io": "Security, Istio",
+    "telemetry.istio.io": "Telemetry, Istio",
+    "gateway.networking.k8s.io": "Gateway API",
+    "rbac.authorization.k8s.io": "Roles",
+    "weft.dev": "weft",
+}
+
+
+def word_of(kind: Kind) -> str:
+    """How a kind is named in addresses: ``virtualservices.networking.istio.io``."""
+    return f"{kind.plural}.{kind.group}" if kind.group else kind.plural
+
+
+async def configuration(visit: Visit) -> Mapping[str, Any]:
+    """Kinds with how many there are, and everything that is wrong."""
+    kinds, findings, spaces = await together(
+        visit.attempt(visit.readers.kinds()),
+        visit.attempt(visit.readers.findings()),
+        namespaces(visit),
+    )
+    served: tuple[Kind, ...] = kinds or ()
+    lists = await together(*(_list(visit, kind) for kind in served))
+    flawed = Counter(_kind_of(one) for one in findings or ())
+    families: dict[str, list[dict[str, Any]]] = {}
+    for kind, items in zip(served, lists, strict=True):
+        if not items:
+            continue
+        row = {"kind": kind.kind, "word": word_of(kind), "count": len(items), "flaws": flawed[kind.kind]}
+        families.setdefault(_FAMILIES.get(kind.group, kind.group), []).append(row)
+    places = {(kind.kind, kind.group): word_of(kind) for kind in served}
+    return {
+        "families": {name: families[name] for name in sorted(families)},
+        "findings": None if findings is None else [_placed(one, places) for one in _in(findings, visit)],
+        "unknown": findings is None or (not findings and not isinstance(findings, list)),
+        "spaces": spaces,
+    }
+
+
+async def collection(visit: Visit) -> Mapping[str, Any]:
+    """The objects of a kind."""
+    kind = await _kind(visit)
+    table, findings, spaces = await together(
+        visit.get(kind.path(visit.namespace if kind.namespaced else ""), table=True),
+        visit.attempt(visit.readers.findings()),
+        namespaces(visit),
+    )
+    flaws: dict[str, list[Mapping[str, Any]]] = {}
+    for one in findings or ():
+        flaws.setdefault(one["origin"], []).append(one)
+    columns = [(place, one["name"]) for place, one in _columns(table)] if table else []
+    rows = []
+    for row in table["rows"] if table else ():
+        metadata = row["object"]["metadata"]
+        namespace = metadata.get("namespace", "")
+        origin = (
+            f"{kind.kind} {namespace}/{metadata['name']}" if namespace else f"{kind.kind} {metadata['name']}"
+        )
+        rows.append(
+            {
+                "name": metadata["name"],
+                "namespace": namespace,
+                "place": namespace or NOWHERE,
+                "created": metadata.get("creationTimestamp"),
+                "cells": [_cell(row["cells"][place]) for place, _ in columns],
+                "flaws": flaws.get(origin, []),
+            }
+        )
+    return {
+        "title": kind.kind,
+        "kind": kind,
+        "word": word_of(kind),
+        "columns": [name for _, name in columns],
+        "rows": rows,
+        "spaces": spaces if kind.namespaced else [],
+    }
+
+
+async def resource(visit: Visit) -> Mapping[str, Any]:
+    """One object: its YAML, its status, what is wrong, and who refuses it."""
+    kind = await _kind(visit)
+    namespace, name = visit.path["namespace"], visit.path["name"]
+    place = "" if namespace == NOWHERE else namespace
+    path = kind.path(place, name)
+    found, findings, proxies, changes = await together(
+        visit.get(path),
+        visit.attempt(visit.readers.findings()),
+        visit.get("/weft/v1/proxies"),
+        visit.get("/weft/v1/telemetry/changes", {"since": "6h", "limit": "500"}),
+    )
+    if not found:
+        if found.status == 404:
+            raise NotFoundError(
+                f"There is no {kind.kind} {name}" + (f" in the namespace {place}." if place else ".")
+            )
+        return {"title": name, "kind": kind, "word": word_of(kind), "name": name, "space": place, "lines": []}
+    origin = f"{kind.kind} {place}/{name}" if place else f"{kind.kind} {name}"
+    return {
+        "title": name,
+        "kind": kind,
+        "word": word_of(kind),
+        "name": name,
+        "space": place,
+        "created": found["metadata"].get("creationTimestamp"),
+        "version": found["metadata"].get("resourceVersion", ""),
+        "generation": found["metadata"].get("generation"),
+        "lines": list(
+            lines(
+                {"apiVersion": f"{kind.group}/{kind.version}".lstrip("/"), "kind": kind.kind, **redact(found)}
+            )
+        ),
+        "conditions": list(conditions(found.get("status") or {})),
+        "findings": [one for one in findings or () if one["origin"] == origin],
+        "refusals": list(_refusals(proxies, path)) if proxies else [],
+        "changes": [
+            one
+            for one in (changes["changes"] if changes else ())
+            if (one["kind"], one["group"], one["namespace"], one["name"])
+            == (kind.kind, kind.group, place, name)
+        ],
+    }
+
+
+def conditions(status: Any, about: str = "") -> Iterator[dict[str, Any]]:
+    """Every condition in a status, with what it is about: ``listener http``, ``parent shop``."""
+    if isinstance(status, list):
+        for inner in status:
+            yield from conditions(inner, about)
+    if not isinstance(status, Mapping):
+        return
+    for name, value in status.items():
+        if name == "conditions" and isinstance(value, list):
+            for one in value:
+                if isinstance(one, Mapping):
+                    yield {
+                        "about": about,
+                        "type": str(one.get("type", "")),
+                        "status": str(one.get("status", "")),
+                        "reason": str(one.get("reason", "")),
+                        "message": str(one.get("message", "")),
+                        "time": one.get("lastTransitionTime"),
+                    }
+        elif name in {"listeners", "parents", "ancestors"} and isinstance(value, list):
+            for one in value:
+                reference = one.get("parentRef") or one.get("ancestorRef") or one
+                yield from conditions(one, f"{name[:-1]} {reference.get('name', '')}")
+
+
+def lines(wire: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """YAML by lines: what is before a key, the key, and what comes after it."""
+    for line in yaml.safe_dump(dict(wire), sort_keys=False, allow_unicode=True, width=100).splitlines():
+        match = _LINE.match(line)
+        yield (match[1], match[2], match[3] + match[4]) if match else (line, "", "")
+
+
+async def _kind(visit: Visit) -> Kind:
+    word = visit.path["kind"]
+    for kind in await visit.readers.kinds():
+        if word_of(kind) == word:
+            return kind
+    raise NotFoundError(f"There is no kind {word}.")
+
+
+async def _list(visit: Visit, kind: Kind) -> list[Any]:
+    found = await visit.get(kind.path(visit.namespace))
+    if visit.namespace and not kind.namespaced:
+        return []
+    return list(found["items"]) if found else []
+
+
+def _columns(table: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Those that kubectl shows by itself, without what the page has of its own."""
+    for place, column in enumerate(table["columnDefinitions"]):
+        if not column.get("priority") and column["name"] not in {"Name", "Age"}:
+            yield place, column
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str) and value.startswith("["):
+        try:
+            found = yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+        return ", ".join(map(str, found)) if isinstance(found, list) else value
+    return "" if value is None else str(value)
+
+
+def _kind_of(finding: Mapping[str, Any]) -> str:
+    return str(finding["origin"]).partition(" ")[0]
+
+
+def _in(findings: Iterable[Mapping[str, Any]], visit: Visit) -> Iterator[Mapping[str, Any]]:
+    for one in findings:
+        space = str(one["origin"]).partition(" ")[2].partition("/")[0]
+        if not visit.namespace or space == visit.namespace:
+            yield one
+
+
+def _placed(finding: Mapping[str, Any], places: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """With the address of the object that it is about: steps of a link, or none."""
+    kind, _, rest = str(finding["origin"]).partition(" ")
+    namespace, slash, name = rest.partition("/")
+    words = [word for (known, _), word in places.items() if known == kind]
+    steps = [words[0], namespace if slash else NOWHERE, name or namespace] if len(words) == 1 and rest else []
+    return {**finding, "steps": steps}
+
+
+def _refusals(proxies: Mapping[str, Any], path: str) -> Iterator[dict[str, Any]]:
+    for row in proxies["proxies"]:
+        for one in row["rejected"]:
+            if any(_same(source, path) for source in one["sources"]):
+                yield {"proxy": row["name"], "namespace": row["namespace"], **one}
+
+
+def _same(source: str, path: str) -> bool:
+    """Whether two API paths are of one object: versions of a kind differ, the rest does not."""
+    return _tail(source) == _tail(path)
+
+
+def _tail(path: str) -> list[str]:
+    steps = path.strip("/").split("/")
+    return [steps[1], *steps[3:]] if steps[:1] == ["apis"] else steps[2:]
