@@ -22,10 +22,11 @@ from weft.telemetry.flows import HOUR_MS, Flow, FlowKey
 from weft.telemetry.limits import Limits
 from weft.telemetry.otlp import Span
 from weft.telemetry.rollups import MINUTE_MS, Growth, Rollups
+from weft.telemetry.shares import level
 from weft.telemetry.tellers import Teller
 
 _APPLICATION_ID: Final = 0x77667465  # "wfte"
-_VERSION: Final = 3
+_VERSION: Final = 4
 _FULL: Final = 0.85
 _SCHEMA: Final = """
 CREATE TABLE flow (
@@ -36,19 +37,27 @@ CREATE TABLE flow_hour (
   PRIMARY KEY (flow, hour)
 ) WITHOUT ROWID;
 CREATE TABLE span (
-  id INTEGER PRIMARY KEY, trace BLOB NOT NULL, start INTEGER NOT NULL, duration INTEGER NOT NULL,
+  id INTEGER PRIMARY KEY, owner TEXT NOT NULL, trace BLOB NOT NULL,
+  start INTEGER NOT NULL, duration INTEGER NOT NULL,
   namespace TEXT NOT NULL, service TEXT NOT NULL, instance TEXT NOT NULL, failed INTEGER NOT NULL,
   body BLOB NOT NULL
 );
 CREATE INDEX span_of ON span (trace);
+CREATE INDEX span_by ON span (owner);
 CREATE TABLE record (
-  id INTEGER PRIMARY KEY, time INTEGER NOT NULL, request TEXT NOT NULL, namespace TEXT NOT NULL,
-  workload TEXT NOT NULL, body BLOB NOT NULL
+  id INTEGER PRIMARY KEY, owner TEXT NOT NULL, time INTEGER NOT NULL, request TEXT NOT NULL,
+  namespace TEXT NOT NULL, workload TEXT NOT NULL, body BLOB NOT NULL
 );
 CREATE INDEX record_of ON record (request) WHERE request != '';
 """
+# What a row costs beyond its body.
+_ROW_BYTES: Final = 200
 _Encode: Final = msgspec.json.encode
 _Decode: Final = msgspec.json.decode
+
+
+Record = tuple[str, int, str, str, str, Mapping[str, Any]]
+"""A single request: whose proxy tells of it, time in ms, request id, namespace, workload, all else."""
 
 
 def _key_text(key: FlowKey) -> str:
@@ -130,10 +139,12 @@ class Archive:
         self,
         flows: Sequence[tuple[Flow, int, int, int]],
         forgotten: Iterable[FlowKey],
-        spans: Sequence[Span],
-        records: Sequence[tuple[int, str, str, str, Mapping[str, Any]]],
+        spans: Sequence[tuple[str, Span]],
+        records: Sequence[Record],
     ) -> None:
         """Keep flows with their counts, spans, single requests, in one transaction; the oldest makes room.
+
+        Spans come with the identity that tells of them.
 
         Raises:
             apsw.FullError: there is no room, on the disk or within the limit.
@@ -157,9 +168,10 @@ class Archive:
                     (known, hour, count, kept),
                 )
             self._database.executemany(
-                "INSERT INTO span VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO span VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     (
+                        owner,
                         span.trace,
                         span.start_us,
                         span.duration_us,
@@ -169,11 +181,11 @@ class Archive:
                         int(span.failed),
                         span.body,
                     )
-                    for span in spans
+                    for owner, span in spans
                 ),
             )
             self._database.executemany(
-                "INSERT INTO record VALUES (NULL, ?, ?, ?, ?, ?)",
+                "INSERT INTO record VALUES (NULL, ?, ?, ?, ?, ?, ?)",
                 ((*start, _Encode(body)) for *start, body in records),
             )
 
@@ -217,7 +229,10 @@ class Archive:
                 ("record", "time", 1, limits.record_age, limits.records),
             ):
                 newest = self._newest(table)
-                self._database.execute(f"DELETE FROM {table} WHERE id <= ?", (newest - most,))  # noqa: S608
+                counts = dict(self.ask(f"SELECT owner, count(*) FROM {table} GROUP BY owner"))  # noqa: S608
+                fair = level(counts.values(), most)
+                for owner, count in counts.items():
+                    self._drop(table, owner, count - fair)
                 # In the order in which they came: ids, not times, which proxies' clocks make.
                 self._database.execute(
                     f"DELETE FROM {table} WHERE id < coalesce("  # noqa: S608
@@ -228,17 +243,28 @@ class Archive:
             self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def drop_oldest(self) -> bool:
-        """Make room: a tenth of the spans, of the records and of the minutes goes. False with none left."""
+        """Make room: a tenth of the spans, of the records and of the minutes goes. False with none left.
+
+        Of spans and records the oldest of those who have the most.
+        """
         with self._transaction():
             dropped = self.rollups.drop_oldest()
             for table in ("span", "record"):
-                query = f"SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM {table}"  # noqa: S608
-                ((first, last),) = self.ask(query)
-                if last:
-                    cut = first + (last - first) // 10
-                    self._database.execute(f"DELETE FROM {table} WHERE id <= ?", (cut,))  # noqa: S608
-                    dropped = True
+                query = f"SELECT owner, sum(length(body)), count(*) FROM {table} GROUP BY owner"  # noqa: S608
+                held = {owner: (size + count * _ROW_BYTES, count) for owner, size, count in self.ask(query)}
+                sizes = [size for size, _ in held.values()]
+                fair = level(sizes, sum(sizes) * 9 // 10)
+                for owner, (size, count) in held.items():
+                    if size > fair:
+                        self._drop(table, owner, -(-count * (size - fair) // size))
+                        dropped = True
         return dropped
+
+    def _drop(self, table: str, owner: str, number: int) -> None:
+        """Delete so many rows of one identity, the oldest."""
+        if number > 0:
+            oldest = f"SELECT id FROM {table} WHERE owner = ? ORDER BY id LIMIT ?"  # noqa: S608
+            self._database.execute(f"DELETE FROM {table} WHERE id IN ({oldest})", (owner, number))  # noqa: S608
 
     def size(self) -> int:
         """Bytes in use in the database."""

@@ -10,7 +10,8 @@ from datetime import timedelta
 class Limits:
     """``queue_bytes``: received and not yet read. ``disk_bytes``: of the database. Times: how long at most.
 
-    ``*_of_one``: of the workloads of one identity, so that none can crowd the others out.
+    ``*_of_one``: of the workloads of one identity, so that none can crowd the others out. Of spans, records
+    and bytes the ones who have the most give way first (``shares``).
 
     ``spans_per_second``: of more, whole traces are left out. ``examples``: concrete paths and addresses kept
     of a flow. ``texts``: different texts at one place of a path, or hosts of one workload, before they

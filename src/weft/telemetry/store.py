@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,7 @@ import apsw
 
 from weft.names import TAP_MARK
 from weft.spiffe import SpiffeId
-from weft.telemetry.archive import Archive
+from weft.telemetry.archive import Archive, Record
 from weft.telemetry.calls import total_of
 from weft.telemetry.flows import Flow, FlowTable, decided
 from weft.telemetry.limits import Limits, Losses, Received
@@ -21,6 +22,7 @@ from weft.telemetry.metrics import read_metrics
 from weft.telemetry.otlp import Report, Span, reports, spans
 from weft.telemetry.rollups import MINUTE_MS, Growth
 from weft.telemetry.series import SeriesTable
+from weft.telemetry.shares import TraceShare
 from weft.telemetry.taps import Taps, record_of
 from weft.telemetry.tellers import Tellers
 
@@ -30,33 +32,11 @@ FLUSH_S: Final = 1.0
 TRIM_S: Final = 30.0
 _RECORDS_PER_SECOND: Final = 500
 _WAITING: Final = 4
-"""Spans and records that wait to be written: so many seconds of the limit."""
+"""Spans and records that wait to be written: so many seconds of the limit, one of them by one identity."""
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-class Share:
-    """Lets through about ``most`` a second; whole traces, chosen by their ids as long as the rate lasts."""
-
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = most
-        self._clock = clock
-        self._second = clock()
-        self._seen = 0
-        self._threshold = 2**32
-
-    def take(self, trace: bytes) -> bool:
-        """Whether a span of this trace is kept."""
-        now = self._clock()
-        if now - self._second >= 1:
-            rate = self._seen / (now - self._second)
-            self._threshold = int(2**32 * min(1.0, self._most / rate)) if rate else 2**32
-            self._second, self._seen = now, 0
-        self._seen += 1
-        # Not the first bytes: some tracers put a time there.
-        return int.from_bytes(trace[-4:]) < self._threshold
 
 
 class Store:
@@ -78,9 +58,10 @@ class Store:
         self.tellers.load(self._archive.rollups.tellers())
         for key, minutes, opened in self._archive.rollups.load(now_ms() // MINUTE_MS - 60):
             self.series.load(key, minutes, opened)
-        self._spans: list[Span] = []
-        self._records: list[tuple[int, str, str, str, dict[str, Any]]] = []
-        self._traces = Share(limits.spans_per_second)
+        self._spans: list[tuple[str, Span]] = []
+        self._records: list[Record] = []
+        self._waiting: Counter[tuple[str, str]] = Counter()
+        self._traces = TraceShare(limits.spans_per_second)
         self.taps = Taps()
         self._disk = asyncio.Lock()
         self._written = self.series.newest
@@ -94,13 +75,14 @@ class Store:
         told = reports(message, sender, self.now_ms())
         self.received.messages += 1
         self.received.records += len(told)
+        owner = str(sender)
         for report in told:
             if TAP_MARK in report.fields:
                 self.taps.add(record_of(report, *decided(report.fields)))
                 continue
             self.table.add(report)
-            if len(self._records) < _RECORDS_PER_SECOND * _WAITING:
-                self._records.append(_record(report))
+            if self._has_room("record", owner, len(self._records), _RECORDS_PER_SECOND):
+                self._records.append(_record(report, owner))
             else:
                 self.losses.records_left_out += 1
 
@@ -111,16 +93,25 @@ class Store:
             google.protobuf.message.DecodeError: it is none.
         """
         self.received.messages += 1
-        room = self.limits.spans_per_second * _WAITING
+        owner = str(sender)
 
         def keep(trace: bytes) -> bool:
             self.received.spans += 1
-            kept = self._traces.take(trace) and len(self._spans) < room
+            kept = self._traces.take(trace, owner) and self._has_room(
+                "span", owner, len(self._spans), self.limits.spans_per_second
+            )
             self.losses.spans_left_out += not kept
             return kept
 
         for span in spans(message, sender, keep):
-            self._spans.append(span)
+            self._spans.append((owner, span))
+
+    def _has_room(self, kind: str, owner: str, waiting: int, per_second: int) -> bool:
+        """Whether one more may wait to be written; then it is counted as the owner's."""
+        if waiting >= per_second * _WAITING or self._waiting[kind, owner] >= per_second:
+            return False
+        self._waiting[kind, owner] += 1
+        return True
 
     def take_metrics(self, message: bytes, sender: SpiffeId) -> None:
         """An ``ExportMetricsServiceRequest``.
@@ -156,6 +147,7 @@ class Store:
         changed, forgotten = self.table.take()
         found, self._spans = self._spans, []
         records, self._records = self._records, []
+        self._waiting.clear()
         if not (changed or forgotten or found or records):
             return
 
@@ -220,7 +212,7 @@ class Store:
         return True
 
 
-def _record(report: Report) -> tuple[int, str, str, str, dict[str, Any]]:
+def _record(report: Report, owner: str) -> Record:
     who = report.reporter
     decision, policy = decided(report.fields)
     body = {
@@ -236,4 +228,4 @@ def _record(report: Report) -> tuple[int, str, str, str, dict[str, Any]]:
         "time": report.time_ms,
     }
     request = report.fields.get("request_id", "")
-    return report.time_ms, request, who.identity.namespace, who.workload, body
+    return owner, report.time_ms, request, who.identity.namespace, who.workload, body

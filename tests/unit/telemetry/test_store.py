@@ -21,7 +21,8 @@ from weft.telemetry.answers import QUESTIONS
 from weft.telemetry.inquiry import TelemetryError, ask, serve_inquiries
 from weft.telemetry.intake import Intake
 from weft.telemetry.limits import Limits, Losses
-from weft.telemetry.store import Share, Store
+from weft.telemetry.shares import TraceShare, level
+from weft.telemetry.store import Store
 
 SENDER = SpiffeId("cluster.local", "default", "reviews")
 NODE = "sidecar~10.0.0.1~reviews-0.default~default.svc.cluster.local"
@@ -161,7 +162,7 @@ async def test_bad_questions_are_refused(tmp_path: Path) -> None:
 
 async def test_what_does_not_fit_into_the_queue_is_counted() -> None:
     losses, taken, done = Losses(), list[bytes](), asyncio.Event()
-    intake = Intake(10_000, losses)
+    intake = Intake(40_000, losses)
 
     def handle(message: bytes, _: SpiffeId) -> None:
         if message == b"bad":
@@ -171,7 +172,7 @@ async def test_what_does_not_fit_into_the_queue_is_counted() -> None:
             done.set()
 
     assert intake.offer(handle, b"x" * 5_000, SENDER)
-    assert not intake.offer(handle, b"x" * 5_000, SENDER)
+    assert not intake.offer(handle, b"x" * 5_000, SENDER), "a quarter for each"
     assert intake.offer(handle, b"bad", SENDER)
     assert intake.offer(handle, b"y", SENDER)
     running = asyncio.create_task(intake.run())
@@ -184,13 +185,64 @@ async def test_what_does_not_fit_into_the_queue_is_counted() -> None:
 
 def test_whole_traces_are_left_out_when_there_are_too_many() -> None:
     now = [0.0]
-    share = Share(100, lambda: now[0])
+    share = TraceShare(100, lambda: now[0])
     traces = [bytes(12) + (number * 0x01010101 % 2**32).to_bytes(4) for number in range(256)]
     for second in range(3):
         now[0] = float(second)
-        kept = [trace for trace in traces for _ in range(4) if share.take(trace)]
+        kept = [trace for trace in traces for _ in range(4) if share.take(trace, "a")]
     assert 50 < len(kept) < 150, "about a tenth of 1,024 spans a second"
     assert all(kept.count(trace) == 4 for trace in kept)
+
+
+def test_who_sends_little_loses_nothing_to_who_sends_much() -> None:
+    assert level([5, 50, 500], 100) == 47
+    assert level([5, 50], 100) == 50
+    assert level([], 100) == 100
+    now = [0.0]
+    share = TraceShare(100, lambda: now[0])
+    for second in range(3):
+        now[0] = float(second)
+        loud = sum(share.take(bytes(12) + (n * 0x00FEDCBB % 2**32).to_bytes(4), "loud") for n in range(1_000))
+        assert all(share.take(bytes(12) + b"\xff\xff\xff\xff", "quiet") for _ in range(20))
+    assert 40 < loud < 120, "about 80"
+
+
+async def test_messages_are_read_by_turns() -> None:
+    other, taken, done = SpiffeId("cluster.local", "default", "other"), list[bytes](), asyncio.Event()
+
+    def handle(message: bytes, _: SpiffeId) -> None:
+        taken.append(message)
+        if len(taken) == 4:
+            done.set()
+
+    intake = Intake(100_000, Losses())
+    for message, sender in ((b"1", SENDER), (b"2", SENDER), (b"3", SENDER), (b"4", other)):
+        assert intake.offer(handle, message, sender)
+    running = asyncio.create_task(intake.run())
+    async with asyncio.timeout(10):
+        await done.wait()
+    running.cancel()
+    assert taken == [b"1", b"4", b"2", b"3"]
+
+
+async def test_who_floods_pushes_out_its_own_records_and_spans_only(tmp_path: Path) -> None:
+    other = SpiffeId("cluster.local", "default", "other")
+    store = _store(tmp_path, records=100, spans=100, spans_per_second=400)
+    for sender, count in ((other, 20), (SENDER, 5_000), (other, 1)):
+        store.take_logs(_logs(count), sender)
+        store.take_traces(_spans(*(number.to_bytes(16) for number in range(count))), sender)
+        await store.flush()
+        await store.on_archive(lambda archive: archive.trim(1_000))
+    for table in ("record", "span"):
+        query = f"SELECT owner, count(*) FROM {table} GROUP BY owner"
+        rows = await store.on_archive(lambda archive, query=query: archive.ask(query))
+        assert dict(rows) == {str(SENDER): 79, str(other): 21}
+    assert await store.on_archive(lambda archive: archive.drop_oldest())
+    rows = await store.on_archive(
+        lambda archive: archive.ask("SELECT count(*) FROM record WHERE owner = ?", (str(other),))
+    )
+    assert rows == [(21,)]
+    await store.close()
 
 
 def test_texts_that_are_none_lose_only_themselves() -> None:
