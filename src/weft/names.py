@@ -14,9 +14,11 @@ from typing import Final, NamedTuple, Self
 ROOT_NAMESPACE: Final = "istio-system"
 CLUSTER_DOMAIN: Final = "cluster.local"
 TRUST_DOMAIN: Final = "cluster.local"
-# Who the control plane is: the only certificates with a DNS name are its own, and all of them bear this one.
+# Who the control plane is: all of its own certificates bear this DNS name, and nobody else's do.
 CONTROL_PLANE_ACCOUNT: Final = "istiod"
 CONTROL_PLANE_HOST: Final = "istiod.istio-system.svc"
+# The one DNS name of every node: Prometheus verifies no other form of names.
+NODE_HOST: Final = "weft-node.istio-system.svc"
 
 PASSTHROUGH_CLUSTER: Final = "PassthroughCluster"
 LOOKUP_CLUSTER: Final = "AllowAnyDynamicDNSCluster"
@@ -59,6 +61,7 @@ XDS_PORT: Final = 15012
 TELEMETRY_PORT: Final = 15013
 MONITORING_PORT: Final = 15014
 API_PORT: Final = 15017
+NODE_METRICS_PORT: Final = 15020
 HEALTH_PORT: Final = 15021
 DNS_PORT: Final = 15053
 PROMETHEUS_PORT: Final = 15090

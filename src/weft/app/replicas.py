@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from weft.model.resource import dump
 from weft.model.workload import Workload
 from weft.names import WORKLOAD_LABEL
+
+# What the node has to know of the annotations.
+_SCRAPING: Final = "prometheus.io/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,9 @@ def _replica(workload: Workload, number: int) -> Replica:
         "workingDir": spec.working_dir,
         "env": {variable.name: variable.value or "" for variable in spec.env or ()},
         "ownNetwork": True,
+        "annotations": {
+            key: text for key, text in (metadata.annotations or {}).items() if key.startswith(_SCRAPING)
+        },
         "readinessProbe": wire.get("readinessProbe"),
         "livenessProbe": wire.get("livenessProbe"),
     }

@@ -44,7 +44,7 @@ from weft.model.istio_gateway import Gateway as IstioGateway
 from weft.model.listener_set import ListenerSet
 from weft.model.parse import parse_object
 from weft.model.workload import Workload
-from weft.names import API_PORT, MONITORING_PORT, ROOT_NAMESPACE, TELEMETRY_PORT, XDS_PORT
+from weft.names import API_PORT, MONITORING_PORT, NODE_METRICS_PORT, ROOT_NAMESPACE, TELEMETRY_PORT, XDS_PORT
 from weft.node.layout import DEFAULT_MESH, Layout
 from weft.node.place import host_address
 
@@ -198,6 +198,7 @@ class Up:
         argv = [
             *_weft("node"), "--mesh", self._options.mesh, "--name", name, "--server", api,
             "--capture", self._options.capture, "--ephemeral",
+            "--metrics", f"127.0.0.1:{self._port(NODE_METRICS_PORT)}",
         ]  # fmt: skip
         # The token goes by the environment: a command line is shown to everybody by ps.
         part = Part(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from weft.node.claims import Claim
     from weft.node.enrolment import Membership
     from weft.node.layout import Layout
+    from weft.node.metrics.serve import Place
 
 _CONNECT_S = 5.0
 
@@ -49,6 +51,12 @@ _CONNECT_S = 5.0
 @click.option("--network", default="", help="Hosts of one network reach each other directly.")
 @click.option("--ephemeral", is_flag=True, help="Remove every workload at the end; keep nothing.")
 @click.option("--adopt", is_flag=True, help="With --ephemeral: take over what one that was killed left.")
+@click.option(
+    "--metrics",
+    metavar="ADDRESS:PORT",
+    help="Where series are shown, or off. Default: port 15020, root's node on every address. "
+    "On a loopback address it is open, on others TLS with a token.",
+)
 @click.option("--proxy-log-level", default="warning", show_default=True)
 @click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
 def node(
@@ -63,6 +71,7 @@ def node(
     network: str,
     ephemeral: bool,
     adopt: bool,
+    metrics: str | None,
     proxy_log_level: str,
     verbose: int,
 ) -> None:
@@ -91,14 +100,27 @@ def node(
     layout = Layout.of(mesh)
     if ephemeral:
         layout = replace(layout, state=layout.runtime / "state")
-    asyncio.run(_serve(layout, options, claims, membership(layout, options, server, token, named=bool(name))))
+    from weft.node.metrics.serve import Place
+
+    place = Place.parse(metrics or (":" if os.geteuid() == 0 else "127.0.0.1"))
+    joining = membership(layout, options, server, token, named=bool(name))
+    asyncio.run(_serve(layout, options, claims, place, joining))
 
 
 async def _serve(
-    layout: Layout, options: NodeOptions, claims: tuple[Claim, ...], joining: Awaitable[Membership]
+    layout: Layout,
+    options: NodeOptions,
+    claims: tuple[Claim, ...],
+    place: Place | None,
+    joining: Awaitable[Membership],
 ) -> None:
     from weft.node.app import Node
     from weft.node.capture.choose import Host, choose
+    from weft.node.metrics.admission import Admission
+    from weft.node.metrics.scrape import Scraper
+    from weft.node.metrics.serve import serve as show_series
+    from weft.node.metrics.serve import take
+    from weft.node.remote import serving_context
     from weft.node.serve import serve
     from weft.node.session import Session
     from weft.node.sidecar import proxy_uid
@@ -109,7 +131,19 @@ async def _serve(
     member = await joining
     options = replace(options, name=member.node)
     address = options.advertise or _own_address()
-    session = Session(member, layout.state, addresses=(address,), capture=options.capture)
+    door = take(place) if place is not None else None
+    session = Session(
+        member,
+        layout.state,
+        addresses=(address,),
+        capture=options.capture,
+        metrics=door[1].url(address) if door else "",
+    )
+
+    def shown() -> tuple[str, str, str]:
+        mine = session.membership.credential
+        return mine.bundle, mine.key, mine.certificate
+
     running = asyncio.create_task(session.run(), name="session")
     try:
         async with stop_on_signals() as stop:
@@ -117,6 +151,13 @@ async def _serve(
             async with (
                 Node(layout, session, options) as agent,
                 serve_identities(agent, session),
+                show_series(
+                    Scraper(agent),
+                    layout.metrics_socket,
+                    door,
+                    Admission(session.may_scrape),
+                    lambda: serving_context(shown),
+                ),
                 serve(agent, claims),
             ):
                 choice = choose(options.capture, Host.look(), own_network=False)

@@ -48,6 +48,18 @@ def read_pairs(option: str, values: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
+def read_scrape(text: str) -> dict[str, object]:
+    """``9090/metrics`` as the node is told it.
+
+    Raises:
+        UsageError: it does not begin with a port.
+    """
+    port, slash, path = text.partition("/")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise UsageError(f"--scrape {text}: no port", hint="write PORT, or PORT/PATH as 9090/metrics")
+    return {"port": int(port), "path": slash + path or "/metrics"}
+
+
 def default_name(command: tuple[str, ...]) -> str:
     """A workload's name from its program: ``/usr/bin/Python3 -m http.server`` -> ``python3``."""
     base = command[0].rsplit("/", 1)[-1].lower()
@@ -63,6 +75,9 @@ def default_name(command: tuple[str, ...]) -> str:
 @click.option("-l", "--label", "labels", multiple=True, metavar="KEY=VALUE", help="May be repeated.")
 @click.option(
     "-p", "--port", "ports", multiple=True, metavar="NAME:PORT", help="What it listens on, as http:9080."
+)
+@click.option(
+    "--scrape", metavar="PORT[/PATH]", help="Where it shows series of its own: 9090, or 9090/metrics/all."
 )
 @click.option("--capture", type=click.Choice(_CAPTURES), default="auto", show_default=True)
 @click.option("--token", envvar="WEFT_TOKEN", help="A join token, where the node asks for one.")
@@ -80,6 +95,7 @@ def run(
     group: str | None,
     labels: tuple[str, ...],
     ports: tuple[str, ...],
+    scrape: str | None,
     capture: str,
     token: str | None,
     mesh: str,
@@ -109,6 +125,7 @@ def run(
             "group": group,
             "labels": {"app": service or name, **read_pairs("--label", labels)},
             "ports": read_ports(ports),
+            "scrape": read_scrape(scrape) if scrape else None,
             "capture": capture,
             "token": token,
         },

@@ -108,7 +108,7 @@ def authenticator(
     return authenticate
 
 
-_MONITORED: Final = frozenset({"/healthz", "/livez", "/readyz", "/version", "/metrics"})
+_MONITORED: Final = frozenset({"/healthz", "/livez", "/readyz", "/version", "/metrics", "/sd"})
 
 
 def monitoring_only(app: ASGIApp) -> ASGIApp:

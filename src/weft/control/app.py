@@ -41,6 +41,7 @@ from weft.control.federation import Federation
 from weft.control.handover import Handover, OwnAuthority
 from weft.control.key_server import KeyServer
 from weft.control.keysets import KeyFetcher
+from weft.control.metrics import Metrics
 from weft.control.names import names
 from weft.control.nametable import NameTable
 from weft.control.nodes import OPEN_PATHS, NodeService
@@ -50,6 +51,8 @@ from weft.control.proxies import Entry, Proxies, authorizer
 from weft.control.proxy_routes import ProxyRoutes
 from weft.control.registry import LEASE_S, Registry
 from weft.control.rotation import Trustee
+from weft.control.scraping import ScrapingRoutes
+from weft.control.series import Facts
 from weft.control.start import proxy_start
 from weft.control.status import Status
 from weft.control.statuses import Statuses
@@ -61,7 +64,7 @@ from weft.errors import WeftError
 from weft.identity.ca import WORKLOAD_LIFETIME
 from weft.identity.custody import Custody
 from weft.identity.jwt_issuer import JwtIssuer
-from weft.identity.ledger import Ledger
+from weft.identity.ledger import Issued, Ledger
 from weft.identity.nodes import Nodes
 from weft.identity.server import Issuer
 from weft.identity.tokens import Tokens
@@ -158,18 +161,24 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         audit = AuditLog(options.state / AUDIT_LOG, key=await _kept_key(store.private("audit")))
         stack.callback(audit.close)
         users = Users(store.private("users"), _now)
+        metrics = Metrics()
+
+        def signed(issued: Issued) -> None:
+            audit.write("certificate", asdict(issued))
+            metrics.issued.add()
+
         issuer = Issuer(
             lambda: trustee.authority,
             Tokens(store.private("tokens"), _now),
             Nodes(store.private("nodes")),
             _now,
-            audit=lambda issued: audit.write("certificate", asdict(issued)),
+            audit=signed,
             record=trustee.ledger.add,
             trust=lambda: trustee.trust,
             lifetime=options.certificate_lifetime,
         )
         config, proxies = ConfigStore(), Proxies()
-        status = Status(proxies)
+        status = Status(proxies, metrics)
         table = NameTable()
         statuses = Statuses(store, status)
 
@@ -181,7 +190,6 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
 
         pipeline = Pipeline(store, config, proxies, status, trust_domain=options.trust_domain, on_world=heard)
 
-        metrics = status.metrics
         keys = KeyFetcher(
             KeyServer(),
             store.private("key-sets"),
@@ -201,6 +209,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             admit=examiner(lambda: pipeline.world),
             committed=audit.changes,
             undone=audit.undone,
+            judged=metrics.judged,
         )
         await objects.start()
         await registry.restore()
@@ -248,6 +257,21 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             lambda: pipeline.take_epoch(trustee.ledger.epoch),
         ]
         proxy_routes = ProxyRoutes(status, config, nodes.ask)
+        scraping = ScrapingRoutes(
+            issuer,
+            users,
+            objects.roles,
+            nodes.doors,
+            lambda connection: f"{addresses(connection).xds.rpartition(':')[0]}:{served['monitoring']}",
+            trustee.revoked,
+        )
+        Facts(
+            world=lambda: pipeline.world,
+            authority=lambda: trustee.authority,
+            now=_now,
+            nodes=nodes.connected,
+            telemetry=lambda: telemetry.pid,
+        ).register(metrics)
         user_routes = UserRoutes(users, lambda: trustee.authority, _now, audit.access, addresses)
         telemetry = TelemetryProcess(
             address=_url_host(options.listen),
@@ -287,6 +311,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 *tapping.routes(),
                 *authority_routes.routes(),
                 *user_routes.routes(),
+                *scraping.routes(),
             ],
             open_paths=OPEN_PATHS | {"/readyz"},
         )
@@ -337,6 +362,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 stop=stop,
             )
         )
+        served["monitoring"] = monitoring.port or 0
         if (own := options.own_authority) is not None:
             handover = Handover(trustee, own)
             authority_routes.doubts.append(handover.doubts)

@@ -14,31 +14,33 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from weft.model.catalog import KindRow
+
 _SECONDS: Final = (0.01, 0.1, 0.5, 1, 3, 5, 10, 20, 30)
 _BYTES: Final = (1, 10_000, 1_000_000, 4_000_000, 10_000_000, 40_000_000)
 
 
 class Counter(Collector):
-    """A counter with at most one label."""
+    """A counter with so many labels. Without one it is 0 from the start."""
 
-    def __init__(self, name: str, help_: str, registry: CollectorRegistry, label: str = "") -> None:
-        self._name, self._help, self._label = name, help_, label
-        self._values: dict[str, int] = {} if label else {"": 0}
+    def __init__(self, name: str, help_: str, registry: CollectorRegistry, *labels: str) -> None:
+        self._name, self._help, self._labels = name, help_, labels
+        self._values: dict[tuple[str, ...], int] = {} if labels else {(): 0}
         registry.register(self)
 
-    def add(self, label: str = "", count: int = 1) -> None:
-        """Count."""
-        self._values[label] = self._values.get(label, 0) + count
+    def add(self, *values: str, count: int = 1) -> None:
+        """Count, under a value for each label."""
+        self._values[values] = self._values.get(values, 0) + count
 
-    def value(self, label: str = "") -> int:
+    def value(self, *values: str) -> int:
         """The count so far."""
-        return self._values.get(label, 0)
+        return self._values.get(values, 0)
 
     def collect(self) -> Iterator[Metric]:
         """As prometheus-client asks for it."""
         metric = Metric(self._name, self._help, "unknown")
-        for value, count in self._values.items():
-            metric.add_sample(self._name, {self._label: value} if self._label else {}, count)
+        for values, count in self._values.items():
+            metric.add_sample(self._name, dict(zip(self._labels, values, strict=True)), count)
         yield metric
 
 
@@ -88,8 +90,24 @@ class Metrics:
         self.telemetry_restarts = Counter(
             "weft_telemetry_restarts_total", "Times that the telemetry process was started again.", registry
         )
-        self.validated = Counter("galley_validation_passed", "Resources accepted.", registry)
-        self.invalid = Counter("galley_validation_failed", "Resources refused.", registry)
+        what = ("group", "version", "resource")
+        self.validated = Counter("galley_validation_passed", "Resources accepted.", registry, *what)
+        self.invalid = Counter("galley_validation_failed", "Resources refused.", registry, *what)
+        self.issued = Counter(
+            "citadel_server_success_cert_issuance_count", "Certificates signed for nodes.", registry
+        )
+        # Istio tells what a service's endpoints are made of from all other configuration.
+        about = ("type", "event")
+        self.configured = Counter(
+            "pilot_k8s_cfg_events", "Resources that came, changed and went.", registry, *about
+        )
+        self.registered = Counter(
+            "pilot_k8s_reg_events", "Services and workloads that came, changed and went.", registry, *about
+        )
+
+    def judged(self, row: KindRow, well: bool) -> None:
+        """A resource was looked at by the API, and found well or not."""
+        (self.validated if well else self.invalid).add(row.group, row.versions[0], row.plural)
 
     def text(self) -> bytes:
         """In Prometheus' text format."""

@@ -6,7 +6,8 @@ The protocol is written down in docs/reference/node-protocol.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from weft.control.api.resources import reply
 from weft.control.api.rules import Ask
 from weft.control.api.status import ApiError
 from weft.control.api.subject import client_certificate
+from weft.control.doors import Door
 from weft.control.nametable import NameTable
 from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, Hub, Message, Session
 from weft.control.registry import Registry
@@ -111,6 +113,14 @@ class NodeService:
     def connected(self) -> tuple[str, ...]:
         """The nodes whose session stands."""
         return tuple(sorted(self._sessions))
+
+    def doors(self) -> Iterator[Door]:
+        """Where the nodes that are connected show series, as far as they do."""
+        for name, session in sorted(self._sessions.items()):
+            if door := Door.parse(name, session.metrics, near=session.near):
+                ids = (one.split("/", 1) for one in self.registry.instances(name))
+                known = (self.registry.get(namespace, one) for namespace, one in ids)
+                yield replace(door, instances=tuple(one for one in known if one is not None))
 
     async def expel(self, name: str) -> bool:
         """Forget a node, end its session and remove its instances; False when there is none."""

@@ -30,6 +30,7 @@ Message = dict[str, Any]
 
 _MESSAGE_MAX: Final = 8 * 1024 * 1024
 _QUEUE_MAX: Final = 4096
+_URL_MAX: Final = 256
 # Close codes of the WebSocket: 4000 to 4999 are for applications (RFC 6455, 7.4.2).
 CLOSE_UNREADABLE: Final = 4000
 CLOSE_REPLACED: Final = 4001
@@ -77,6 +78,14 @@ class Session:
         self._draining: set[asyncio.Task[None]] = set()
         self._close = (CLOSE_SILENT, "")
         self.inquiries = Inquiries(self.send)
+        self.metrics = ""
+        """Where the node shows series: a URL, as it said."""
+
+    @property
+    def near(self) -> bool:
+        """Whether the node is on this very host."""
+        client, server = self._socket.client, self._socket.scope.get("server")
+        return client is not None and server is not None and client.host == server[0]
 
     def send(self, message: Message) -> None:
         """Queue a message. A node that takes none for so long is cut off: it comes back and gets it all."""
@@ -181,6 +190,7 @@ class Session:
             }
         )
         self.send({"type": "bundle", **self._hub.issuer.trust.to_dict()})
+        self.metrics = str(message.get("metrics") or "")[:_URL_MAX]
         workloads: list[Instance] = []
         for body in message.get("workloads") or []:
             try:

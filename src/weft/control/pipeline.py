@@ -26,7 +26,7 @@ from weft.compile.settings import Settings
 from weft.compile.world import Host, World
 from weft.control.aside import BYTES, aside
 from weft.control.delivery import Deliveries
-from weft.control.entry import ENTRY_KIND
+from weft.control.entry import ENTRY_KIND, SERVICE_KIND
 from weft.control.lanes import Lanes, Place
 from weft.control.proxies import Proxies
 from weft.control.secrets import secrets_for
@@ -52,6 +52,16 @@ _PART: Final = 500
 _CHUNK: Final = 50
 _VIPS: Final = "vips"
 _LEARNED: Final = "learned-clusters"
+# What Istio counts apart from configuration, by its own words.
+_REGISTRY: Final = frozenset({SERVICE_KIND, ENTRY_KIND, "/Endpoints", "discovery.k8s.io/EndpointSlice"})
+_EVENTS: Final = {Action.CREATED: "add", Action.UPDATED: "update", Action.DELETED: "delete"}
+_TRIGGERS: Final = {
+    ENTRY_KIND: "endpoint",
+    "/Endpoints": "endpoint",
+    "discovery.k8s.io/EndpointSlice": "endpoint",
+    SERVICE_KIND: "service",
+    "/Secret": "secret",
+}
 
 _decode: Final = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -195,9 +205,16 @@ class Pipeline:
         self._batch.revision = event.revision
         for one in self._open:
             self._batch.changes[one.stored.key] = None if one.action is Action.DELETED else one.stored
+            self._count(one)
         self._open = []
         self._arrivals += 1
         self._wake.set()
+
+    def _count(self, event: Event) -> None:
+        kind = event.stored.key.kind
+        metrics = self._status.metrics
+        counter = metrics.registered if kind in _REGISTRY else metrics.configured
+        counter.add(kind.rpartition("/")[2], _EVENTS[event.action])
 
     def _proxy_changed(self, proxy: str) -> None:
         if proxy in self._proxies:
@@ -273,7 +290,7 @@ class Pipeline:
         if world is before and vips is None and epoch == self._epoch:
             self._config.advance(batch.revision)
         else:
-            self._status.metrics.triggers.add("config")
+            self._status.metrics.triggers.add(_trigger(batch))
             self._tell(world, batch.revision)
             await self._publish(batch)
         self._config.flush()
@@ -458,3 +475,9 @@ def _failure(proxy: str, error: Exception) -> Problem:
         f"weft failed to compile the configuration of {proxy}: {type(error).__name__}: {error}",
         hint="it keeps the configuration that it has; please report this",
     )
+
+
+def _trigger(batch: _Batch) -> str:
+    """Istio's word for why a push came about: the weightiest of the changes."""
+    reasons = {_TRIGGERS.get(key.kind, "config") for key in batch.changes}
+    return next((word for word in ("config", "service", "secret", "endpoint") if word in reasons), "global")

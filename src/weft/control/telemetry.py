@@ -159,7 +159,7 @@ class TelemetryProcess:
             return
         metrics = self._metrics
         for name, count in said["lost"].items():
-            metrics.telemetry_lost.add(name, self._grown(name, count))
+            metrics.telemetry_lost.add(name, count=self._grown(name, count))
         metrics.spans.add(count=self._grown("spans", said["received"]["spans"]))
         metrics.records.add(count=self._grown("records", said["received"]["records"]))
 

@@ -30,7 +30,7 @@ from weft.identity.pem import (
     write_key,
 )
 from weft.identity.pin import spki_sha256
-from weft.names import CONTROL_PLANE_ACCOUNT, CONTROL_PLANE_HOST, ROOT_NAMESPACE, TRUST_DOMAIN
+from weft.names import CONTROL_PLANE_ACCOUNT, CONTROL_PLANE_HOST, NODE_HOST, ROOT_NAMESPACE, TRUST_DOMAIN
 from weft.spiffe import AdminId, NodeId, SpiffeId, UserId
 
 ROOT_LIFETIME: Final = timedelta(days=3650)
@@ -154,7 +154,8 @@ class Authority:
     ) -> str:
         """A certificate for the key of a request, with the intermediates that lead to the root; PEM.
 
-        Valid from a minute before ``now``; never longer than the issuer itself.
+        Valid from a minute before ``now``; never longer than the issuer itself. Nodes bear a DNS name too:
+        what scrapes them verifies nothing else.
 
         Raises:
             RequestError: the request is not PEM, not signed by its own key, or its key is not P-256.
@@ -165,7 +166,9 @@ class Authority:
                 f"{identity} is not of the trust domain {self.trust_domain}",
                 hint="ask the control plane of that trust domain",
             )
-        names = [x509.UniformResourceIdentifier(str(identity))]
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
+        if isinstance(identity, NodeId):
+            names.append(x509.DNSName(NODE_HOST))
         return self._issue(read_request(csr), names, now, lifetime)
 
     def serve(self, hosts: Iterable[str] = (), *, now: datetime, lifetime: timedelta) -> tuple[str, str]:

@@ -31,8 +31,12 @@ class Reply:
         return json.loads(self.body)
 
 
-async def ask(socket: Path, path: str, *, method: str = "GET", timeout: float = 5.0) -> Reply:
-    """Send one request, as ``/ready`` or (POST) ``/logging?level=debug``; ``timeout`` is in seconds.
+async def ask(
+    socket: Path, path: str, *, method: str = "GET", timeout: float = 5.0, limit: int = _BODY_MAX
+) -> Reply:
+    """Send one request, as ``/ready`` or (POST) ``/logging?level=debug``.
+
+    ``timeout`` is in seconds, ``limit`` in bytes of the answer.
 
     Raises:
         AdminError: when nobody listens, the time is over, or the answer is no HTTP.
@@ -42,7 +46,7 @@ async def ask(socket: Path, path: str, *, method: str = "GET", timeout: float = 
         raise AdminError(f"{method} {path!r} is no request", hint="as GET /stats?filter=http")
     try:
         async with asyncio.timeout(timeout):
-            return await _exchange(socket, path, method)
+            return await _exchange(socket, path, method, limit)
     except (OSError, TimeoutError, ValueError, EOFError) as error:
         raise AdminError(
             f"the proxy does not answer on {socket}: {error or 'no answer in time'}",
@@ -50,7 +54,7 @@ async def ask(socket: Path, path: str, *, method: str = "GET", timeout: float = 
         ) from error
 
 
-async def _exchange(socket: Path, path: str, method: str) -> Reply:
+async def _exchange(socket: Path, path: str, method: str, limit: int) -> Reply:
     reader, writer = await asyncio.open_unix_connection(str(socket), limit=1 << 20)
     try:
         lines = (f"{method} {path} HTTP/1.1", "host: admin", "connection: close", "content-length: 0", "", "")
@@ -59,19 +63,21 @@ async def _exchange(socket: Path, path: str, method: str) -> Reply:
         status = int(head[0].split()[1])
         headers = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in head[1:])}
         if headers.get("transfer-encoding") == "chunked":
-            return Reply(status, await _chunks(reader))
+            return Reply(status, await _chunks(reader, limit))
         if "content-length" in headers:
-            return Reply(status, await reader.readexactly(int(headers["content-length"])))
-        return Reply(status, await reader.read(_BODY_MAX))
+            if (size := int(headers["content-length"])) > limit:
+                raise ValueError(f"the answer is larger than {limit} bytes")
+            return Reply(status, await reader.readexactly(size))
+        return Reply(status, await reader.read(limit))
     finally:
         writer.close()
 
 
-async def _chunks(reader: asyncio.StreamReader) -> bytes:
+async def _chunks(reader: asyncio.StreamReader, limit: int) -> bytes:
     body = bytearray()
     while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-        if len(body) + size > _BODY_MAX:
-            raise ValueError("the answer is larger than 256 MiB")
+        if len(body) + size > limit:
+            raise ValueError(f"the answer is larger than {limit} bytes")
         body += await reader.readexactly(size)
         await reader.readexactly(2)
     return bytes(body)

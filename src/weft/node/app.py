@@ -241,6 +241,11 @@ class Node:
         workload = self.find(name)
         return await ask(workload.paths.admin_socket, path, method=method, timeout=_ADMIN_S)
 
+    @property
+    def names(self) -> Mapping[str, tuple[str, ...]]:
+        """The host names of the mesh with their addresses."""
+        return self._names
+
     def status(self) -> dict[str, Any]:
         """The answer to ``status`` (docs/reference/node-socket.md)."""
         return {

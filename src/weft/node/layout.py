@@ -113,6 +113,11 @@ class Layout:
         return self.runtime / "workload.sock"
 
     @property
+    def metrics_socket(self) -> Path:
+        """Where the node shows the series of this host."""
+        return self.runtime / "metrics.sock"
+
+    @property
     def lock(self) -> Path:
         """Held (flock) by the one node of this runtime directory."""
         return self.runtime / "node.lock"
@@ -193,7 +198,7 @@ class Layout:
             mine.append(self.state)
         for directory in mine:
             shutil.rmtree(directory, ignore_errors=True)
-        for file in (self.node_socket, self.workload_socket, self.lock):
+        for file in (self.node_socket, self.workload_socket, self.metrics_socket, self.lock):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.runtime.rmdir()

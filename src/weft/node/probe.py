@@ -147,7 +147,7 @@ async def check(probe: Probe, target: Target) -> str:
                 case HttpGet() as handler:
                     return await _http(handler, target)
                 case TcpSocket(port=port):
-                    _, writer = await _connect(target, target.port(port))
+                    _, writer = await connect(target, target.port(port))
                     writer.close()
                     return ""
                 case Grpc() as handler:
@@ -188,16 +188,22 @@ async def watch(probe: Probe, target: Target, *, eager: bool = False) -> AsyncIt
 async def accepts(target: Target, port: int) -> bool:
     """Whether somebody listens."""
     try:
-        _, writer = await _connect(target, port)
+        _, writer = await connect(target, port)
     except OSError:
         return False
     writer.close()
     return True
 
 
-async def _connect(
+async def connect(
     target: Target, port: int, *, tls: ssl.SSLContext | None = None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To the application itself, past its sidecar.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+
     def make() -> socket.socket:
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         made.setblocking(False)
@@ -227,7 +233,7 @@ def _trusting() -> ssl.SSLContext:
 async def _http(handler: HttpGet, target: Target) -> str:
     port = target.port(handler.port)
     tls = _trusting() if handler.scheme.upper() == "HTTPS" else None
-    reader, writer = await _connect(target, port, tls=tls)
+    reader, writer = await connect(target, port, tls=tls)
     try:
         given = {name.lower() for name, _ in handler.headers}
         headers = [*handler.headers]
@@ -257,7 +263,7 @@ def _literal(name: str, value: str) -> bytes:
 
 async def _grpc(handler: Grpc, target: Target) -> str:
     """One unary call by hand (RFC 9113): the agent has no gRPC library, and this needs five frames."""
-    reader, writer = await _connect(target, target.port(handler.port))
+    reader, writer = await connect(target, target.port(handler.port))
     try:
         service = handler.service.encode()[:100]
         message = b"\x0a" + bytes([len(service)]) + service if service else b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
+from collections.abc import Callable
 from typing import Any, Final
 
 import aiohttp
@@ -58,14 +59,49 @@ def trusting_context(bundle: str, *, key: str = "", certificate: str = "") -> ss
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=split(bundle)[0])
     if key:
-        # OpenSSL's Python binding reads keys from files only; this one is in memory.
-        descriptor = os.memfd_create("weft-node-key", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, f"{key}\n{certificate}".encode())
-            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
-        finally:
-            os.close(descriptor)
+        _load(context, key, certificate)
     return context
+
+
+def serving_context(credential: Callable[[], tuple[str, str, str]]) -> ssl.SSLContext:
+    """TLS of a port of ours: bundle, key and certificate (PEM) are asked for at each handshake.
+
+    Whoever comes may show a certificate, which has to be of the bundle then.
+    """
+    shown, fresh = credential(), _serving(*credential())
+
+    def freshen(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        nonlocal shown, fresh
+        if (now := credential()) != shown:
+            shown, fresh = now, _serving(*now)
+        connection.context = fresh
+
+    # Roots can be added to a context and never removed: each handshake goes on with the newest one.
+    context = _serving(*shown)
+    context.sni_callback = freshen
+    return context
+
+
+def _serving(bundle: str, key: str, certificate: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # A resumed session would keep a client whose root is trusted no more.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    _load(context, key, certificate)
+    context.load_verify_locations(cadata=split(bundle)[0])
+    return context
+
+
+def _load(context: ssl.SSLContext, key: str, certificate: str) -> None:
+    """OpenSSL's Python binding reads keys from files only; this one is in memory."""
+    descriptor = os.memfd_create("weft-node-key", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, f"{key}\n{certificate}".encode())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 async def call(

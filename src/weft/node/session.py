@@ -59,6 +59,7 @@ class Session:
         state: where the renewed membership is kept.
         addresses: of this host, for operators to see.
         capture: what this node can do, for operators to see.
+        metrics: where it shows its series, as a URL; empty: nowhere but on this host.
     """
 
     def __init__(
@@ -68,12 +69,15 @@ class Session:
         *,
         addresses: tuple[str, ...] = (),
         capture: str = "",
+        metrics: str = "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.error: WeftError | None = None
         self._membership = membership
         self._state = state
         self._about = {"addresses": list(addresses), "capture": capture, "version": __version__}
+        if metrics:
+            self._about["metrics"] = metrics
         self._clock = clock
         self._domain = CLUSTER_DOMAIN
         self._xds = membership.xds
@@ -253,6 +257,15 @@ class Session:
             raise WeftError(
                 "the control plane's answer holds no token", hint="compare the versions"
             ) from error
+
+    async def may_scrape(self, shown: Mapping[str, str]) -> bool:
+        """Whether who shows this token or certificate may see the series of this node.
+
+        Raises:
+            WeftError: the control plane cannot be reached.
+        """
+        answer = await self._call("POST", "/weft/v1/scrapes", dict(shown))
+        return answer.get("allowed") is True
 
     async def read_jwks(self) -> dict[str, Any]:
         """The keys (a JWK set) that JWT-SVIDs of this mesh are verified with.

@@ -10,6 +10,7 @@ from typing import Any, Final
 from weft.errors import UsageError
 from weft.ir.proxy import Attachment, Capture
 from weft.node.capture.choose import Choice, Mode
+from weft.node.metrics.application import Scrape
 from weft.node.probe import Probe
 
 _NAME_MAX: Final = 63
@@ -35,7 +36,7 @@ class WorkloadSpec:
     ``shared_ports`` (gateways): others have the same ports at other addresses.
     ``own_network``: it gets an address of its own (``weft up``); else it shares the host's (``weft run``).
     ``command`` empty: somebody else runs the application; else ``told`` is how ``running`` was told of it.
-    ``capture`` is ``auto`` or a ``Mode``.
+    ``capture`` is ``auto`` or a ``Mode``. ``scrape``: where the application shows series of its own.
     """
 
     name: str
@@ -54,6 +55,7 @@ class WorkloadSpec:
     locality: str = ""
     network: str = ""
     concurrency: int = 2
+    scrape: Scrape | None = None
     command: tuple[str, ...] = ()
     working_dir: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -107,6 +109,7 @@ class WorkloadSpec:
             "locality": self.locality,
             "network": self.network,
             "concurrency": self.concurrency,
+            "scrape": self.scrape.to_dict() if self.scrape else None,
         }
 
     def running(self, told: Mapping[str, Any]) -> WorkloadSpec:
@@ -135,14 +138,17 @@ class WorkloadSpec:
             UsageError: a field is missing or of a wrong type.
         """
         try:
+            labels = {str(key): str(value) for key, value in dict(record.get("labels") or {}).items()}
+            notes = {str(key): str(value) for key, value in dict(record.get("annotations") or {}).items()}
+            ports = {str(name): int(port) for name, port in dict(record.get("ports") or {}).items()}
             return cls(
                 name=str(record["name"]),
                 namespace=str(record.get("namespace") or "default"),
                 service_account=str(record.get("serviceAccount") or "default"),
                 service=record.get("service") or None,
                 group=record.get("group") or None,
-                labels={str(key): str(value) for key, value in dict(record.get("labels") or {}).items()},
-                ports={str(name): int(port) for name, port in dict(record.get("ports") or {}).items()},
+                labels=labels,
+                ports=ports,
                 capture=str(record.get("capture") or "auto"),
                 kind=str(record.get("kind") or "sidecar"),
                 own_network=bool(record.get("ownNetwork")),
@@ -152,6 +158,7 @@ class WorkloadSpec:
                 locality=str(record.get("locality") or ""),
                 network=str(record.get("network") or ""),
                 concurrency=int(record.get("concurrency") or 2),
+                scrape=Scrape.parse(record.get("scrape")) or Scrape.of({**labels, **notes}, ports),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"the request cannot be read: {error}") from error

@@ -234,6 +234,16 @@ class Workload:
         started = self.application.process if self.application else None
         return tuple(process for process in (self.wrapper, started) if process is not None)
 
+    @property
+    def wrapped(self) -> bool:
+        """Whether the first of its processes is our wrapper, and the application is below it."""
+        return self.wrapper is not None or self.placement.mode is Mode.SECCOMP
+
+    @property
+    def expires(self) -> datetime | None:
+        """When its certificate does, as far as is known."""
+        return self._link.expiry(self.paths.directory)
+
     def unset(self) -> tuple[str, ...]:
         """What its environment loses."""
         return proxy_env.unset() if self.placement.attachment.http_proxy_port else ()
@@ -262,7 +272,7 @@ class Workload:
 
     def describe(self) -> dict[str, Any]:
         """One row of ``list``."""
-        expiry = self._link.expiry(self.paths.directory)
+        expiry = self.expires
         application = self.application
         return {
             "id": self.id,

@@ -38,7 +38,7 @@ from weft.control.api.patch import three_way
 from weft.control.api.permission import Access, ask_for, forbidden
 from weft.control.api.resources import Converged, reply, wait_seconds
 from weft.control.api.status import ApiError, bad_request, resource_name
-from weft.control.api.validation import Validation, check
+from weft.control.api.validation import Validation
 from weft.control.api.writes import Options, Write
 from weft.errors import Problem, Severity
 from weft.model.catalog import KindRow, by_kind
@@ -211,7 +211,7 @@ class Applier:
         before = await self._objects.store.get(key)
         await _may_apply(row, key, options, known=before is not None)
         if before is None:
-            checked = await check(row, born(row, _noted(wire), Stamp.now()), options.validation)
+            checked = await self._objects.check(row, born(row, _noted(wire), Stamp.now()), options.validation)
             owner, uid, expect, old = options.owner, checked.wire["metadata"]["uid"], 0, None
             key = key_of(row, place, checked.wire["metadata"]["name"])
             if row.namespaced:
@@ -226,7 +226,7 @@ class Applier:
                 plan.found.append(Found(index=index, problem=_foreign(key, owner_name)))
                 return
             owner = own(row, before, options)
-            checked = await check(row, _merged(row, old, wire), options.validation, old)
+            checked = await self._objects.check(row, _merged(row, old, wire), options.validation, old)
             uid, expect = before.uid, before.revision
         plan.found += [Found(index=index, problem=problem) for problem in checked.problems]
         # The same object keeps its very bytes: then the store makes no revision and wakes nobody.

@@ -60,7 +60,7 @@ _VIEW: Final = (
     *_about(_OPEN, _READ, status=True),
     Rule(verbs=_READ, groups=("",), resources=("events",)),
     _weft(_READ, "convergence", "proxies", "telemetry"),
-    Rule(verbs=("get",), urls=("/debug/syncz", "/metrics")),
+    Rule(verbs=("get",), urls=("/debug/syncz", "/metrics", "/sd")),
 )
 _EDIT: Final = (
     *_VIEW,
@@ -108,7 +108,7 @@ ROLES: Final = {
         ),
         BuiltIn(
             name="system:monitoring",
-            rules=(Rule(verbs=("get",), urls=("/debug/syncz", "/metrics", "/metrics/*", *_HEALTH)),),
+            rules=(Rule(verbs=("get",), urls=("/debug/syncz", "/metrics", "/metrics/*", "/sd", *_HEALTH)),),
             groups=(MONITORING,),
             binding="system:monitoring",
         ),

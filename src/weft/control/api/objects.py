@@ -30,7 +30,7 @@ from weft.control.api.status import (
     modified,
     not_found,
 )
-from weft.control.api.validation import Validation, check
+from weft.control.api.validation import Checked, Validation, check
 from weft.control.api.writes import Admit, Committed, Options, Part, Proposal, Write, Written, admit_all
 from weft.errors import Problem, Severity
 from weft.model.catalog import GATEWAY_API, KindRow, by_id
@@ -61,12 +61,30 @@ class Objects:
         admit: Admit = admit_all,
         committed: Committed = lambda writes, options, revision: None,
         undone: Callable[[Options], None] = lambda options: None,
+        judged: Callable[[KindRow, bool], None] = lambda row, well: None,
     ) -> None:
         self.store = store
         self.roles = Roles(store)
         self._admit = admit
         self._committed = committed
         self._undone = undone
+        self._judged = judged
+
+    async def check(
+        self, row: KindRow, wire: Wire, validation: Validation, before: Wire | None = None
+    ) -> Checked:
+        """As ``validation.check``; how it ends is counted.
+
+        Raises:
+            ApiError: 422 with all that is wrong.
+        """
+        try:
+            checked = await check(row, wire, validation, before)
+        except ApiError:
+            self._judged(row, False)
+            raise
+        self._judged(row, True)
+        return checked
 
     async def start(self) -> None:
         """Make the namespaces, GatewayClasses and roles that are always there."""
@@ -98,7 +116,7 @@ class Objects:
         generated = not wire["metadata"].get("name")
         for attempt in range(_ATTEMPTS):
             wire_born = born(row, wire, Stamp.now())
-            checked = await check(row, wire_born, options.validation)
+            checked = await self.check(row, wire_born, options.validation)
             name = wire_born["metadata"].get("name", "")
             write = Write(
                 operation=Put(
@@ -178,10 +196,10 @@ class Objects:
         self, row: KindRow, before: Stored, old: Wire, new: Wire, options: Options, part: Part
     ) -> tuple[Write, tuple[str, ...]]:
         if part is Part.STATUS:
-            checked = await check(row, with_status(old, new), options.validation)
+            checked = await self.check(row, with_status(old, new), options.validation)
             owner, record = before.owner, False
         else:
-            checked = await check(row, changed(row, old, new), options.validation, old)
+            checked = await self.check(row, changed(row, old, new), options.validation, old)
             owner, record = own(row, before, options), in_history(row, checked.wire)
         metadata = checked.wire["metadata"]
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
@@ -281,7 +299,7 @@ class Objects:
             key = key_of(row, "", name)
             if await self.store.get(key) is None:
                 wire = arrive(row, body, "", name)
-                checked = await check(row, born(row, wire, Stamp.now()), Validation.STRICT)
+                checked = await self.check(row, born(row, wire, Stamp.now()), Validation.STRICT)
                 put = Put(key=key, uid=checked.wire["metadata"]["uid"], body=encode(checked.wire), expect=0)
                 writes.append(Write(operation=put, resource=checked.resource, before=None))
         return writes
