@@ -46,6 +46,7 @@ class MeshReaders:
             explain=self._explain,
             describe=self._describe,
             findings=self._findings,
+            trace=self._trace,
         )
 
     async def _get(self, path: str, query: Mapping[str, str] | None = None, *, table: bool = False) -> Any:
@@ -135,6 +136,23 @@ class MeshReaders:
 
         survey, _ = await self._look()
         return [dict(found.as_json()) for found in worst((one for one, _ in survey.found), Severity.WARNING)]
+
+    async def _trace(self, name: str) -> Wire:
+        from weft.analysis.response_flags import flags_in
+        from weft.telemetry.waterfall import waterfall
+
+        found = await self._get("/weft/v1/telemetry/trace", {"id": name})
+        rows = [
+            {
+                **row.to_dict(),
+                "words": [
+                    {"flag": flag.short, "meaning": flag.meaning, "remedy": flag.remedy}
+                    for flag in flags_in(row.flags)
+                ],
+            }
+            for row in waterfall(found["spans"])
+        ]
+        return {"trace": found["trace"], "rows": rows}
 
     async def _look(self) -> tuple[Survey, Picture]:
         """The mesh as ``weft describe`` looks at it; at most 10 s old."""

@@ -62,6 +62,8 @@ class Readers:
     ``explain``: a question as ``weft explain --requests`` takes it -> its answer, of the running mesh.
     ``describe``: (``service`` or ``workload``, namespace, name) -> the report of ``weft describe``.
     ``findings``: what ``weft analyze`` finds in the running mesh.
+    ``trace``: the id of a trace -> ``{"trace", "rows": […]}``: its spans, each below the one that called it,
+    with what their response flags mean (``words``: ``[{"flag", "meaning", "remedy"}]``).
     """
 
     get: Get
@@ -70,3 +72,4 @@ class Readers:
     explain: Callable[[Mapping[str, Any]], Awaitable[Wire]]
     describe: Callable[[str, str, str], Awaitable[Wire]]
     findings: Callable[[], Awaitable[list[Wire]]]
+    trace: Callable[[str], Awaitable[Wire]]
