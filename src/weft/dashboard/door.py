@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from html import escape
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ENTRANCE: Final = "/enter"
@@ -22,9 +23,14 @@ _OPEN: Final = "/static/"
 _NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _BYTES: Final = 32
 
-_COME_IN: Final = (
-    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/">'
-    '<title>weft</title><a href="/">Go on to the dashboard</a>'
+_PAGE: Final = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>weft</title>'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    '<link rel="icon" href="/static/icon.svg"><link rel="stylesheet" href="/static/style.css">'
+    '<main class="door">{}</main></html>\n'
+)
+_COME_IN: Final = _PAGE.format(
+    '<meta http-equiv="refresh" content="0;url=/"><a href="/">Go on to the dashboard</a>'
 )
 POLICY: Final = "; ".join(
     (
@@ -133,4 +139,5 @@ def _host(text: str) -> str:
 
 
 def _words(status: int, text: str) -> Response:
-    return PlainTextResponse(text + "\n", status_code=status)
+    """A page that says why there is none."""
+    return HTMLResponse(_PAGE.format(escape(text)), status_code=status)

@@ -111,12 +111,11 @@ async def workload(visit: Visit) -> Mapping[str, Any]:
     namespace, name = visit.path["namespace"], visit.path["name"]
     window, of = window_of(visit), f"workload:{namespace}/{name}"
     asked = {"of": of, "window": window, "namespace": ""}
-    report, inbound, outbound, codes, instances, edges = await together(
+    report, inbound, outbound, codes, edges = await together(
         visit.attempt(visit.readers.describe("workload", namespace, name)),
         visit.ask("stat", by="caller", **asked),
         visit.ask("stat", by="service", direction="outbound", **asked),
         visit.ask("stat", by="code", **asked),
-        visit.ask("stat", by="instance", **asked),
         visit.ask("edges", window=window, namespace=namespace),
     )
     told = bool(inbound and inbound["rows"]) or bool(outbound and outbound["rows"])
@@ -135,7 +134,6 @@ async def workload(visit: Visit) -> Mapping[str, Any]:
         "callers": _callers(edges, inbound, namespace, workload=name),
         "callees": _callees(edges, namespace, {name}),
         "codes": codes["rows"] if codes else [],
-        "instances": instances["rows"] if instances else [],
         "window": window,
         "windows": WINDOWS,
     }
