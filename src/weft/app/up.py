@@ -88,6 +88,7 @@ class UpOptions:
     again: Callable[[], AsyncIterator[Objects]] | None = None
     load: Callable[[str], Sequence[str]] | None = None
     logs: bool = False
+    dashboard: bool = True
 
 
 class Up:
@@ -104,6 +105,7 @@ class Up:
         self.ready = asyncio.Event()
         self._started = asyncio.Event()
         self.urls: dict[tuple[str, int], str] = {}
+        self._dashboard = ""
         self._change = ""
         self._revision = 0
         self._rows: list[Row] = []
@@ -122,6 +124,10 @@ class Up:
             stack.push_async_callback(self.fleet.close)
             stack.push_async_callback(self._output.close)
             await self._apply(client, self._objects, first=True)
+            if self._options.dashboard:
+                from weft.app.dashboard import serve_dashboard
+
+                self._dashboard = await stack.enter_async_context(serve_dashboard(client))
             async with asyncio.TaskGroup() as tasks:
                 parts = [
                     tasks.create_task(self._reconcile(client), name="reconcile"),
@@ -332,6 +338,8 @@ class Up:
         self._view.say(f"everything is ready: {len(ids)} proxies. Ctrl-C ends it.")
         for url in self.urls.values():
             self._view.say(f"  open {url}")
+        if self._dashboard:
+            self._view.say(f"  dashboard, for one browser: {self._dashboard}")
 
     async def _events(self) -> AsyncGenerator[Event]:
         """What the node tells, from each node that runs in turn."""

@@ -10,16 +10,19 @@ from typing import Any
 
 import click
 
-from weft.cli.up import capture_option, mesh_option, parse_port_maps, port_map_option
+from weft.cli.up import capture_option, dashboard_option, mesh_option, parse_port_maps, port_map_option
 
 
 @click.command()
 @port_map_option
 @capture_option
 @mesh_option
+@dashboard_option
 @click.option("--rate", default=5.0, show_default=True, help="Requests a second; 0 for no load.")
 @click.option("--gateway-api", is_flag=True, help="Its front door in the Gateway API's words.")
-def demo(port_maps: tuple[str, ...], capture: str, mesh: str, rate: float, gateway_api: bool) -> None:
+def demo(
+    port_maps: tuple[str, ...], capture: str, mesh: str, dashboard: bool, rate: float, gateway_api: bool
+) -> None:
     """Run the shop that comes with weft: eight services that know nothing of a mesh, in one.
 
     Open the address that it prints. Ctrl-C ends it and leaves nothing behind.
@@ -41,6 +44,7 @@ def demo(port_maps: tuple[str, ...], capture: str, mesh: str, rate: float, gatew
         port_map=parse_port_maps(port_maps),
         capture=capture,
         load=shop.load(folder, rate) if rate > 0 else None,
+        dashboard=dashboard,
     )
     click.echo(f"the shop is in {_near(folder)}; change it from another terminal:")
     click.echo(f"  {command} apply {_near(folder / 'scenarios' / 'canary-90-10.yaml')}")

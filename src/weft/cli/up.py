@@ -27,6 +27,9 @@ port_map_option = click.option(
 mesh_option = click.option(
     "--mesh", default="default", show_default=True, help="Name of the mesh on this machine."
 )
+dashboard_option = click.option(
+    "--dashboard/--no-dashboard", default=True, show_default=True, help="Serve the dashboard, too."
+)
 
 
 @click.command()
@@ -37,6 +40,7 @@ mesh_option = click.option(
 @click.option("--watch", is_flag=True, help="Apply the files again whenever they change.")
 @click.option("--logs", is_flag=True, help="Show what the applications say, too.")
 @mesh_option
+@dashboard_option
 @click.option("--certificate-lifetime", default="24h", show_default=True, help="Of workload certificates.")
 def up(
     paths: tuple[str, ...],
@@ -46,6 +50,7 @@ def up(
     watch: bool,
     logs: bool,
     mesh: str,
+    dashboard: bool,
     certificate_lifetime: str,
 ) -> None:
     """Run a whole mesh from files: control plane, node, gateways and the Workloads in them.
@@ -69,6 +74,7 @@ def up(
         certificate_lifetime=certificate_lifetime,
         again=follow(paths, namespace) if watch else None,
         logs=logs,
+        dashboard=dashboard,
     )
     serve(objects, options)
 
