@@ -33,6 +33,15 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "nodes": ("weft.cli.hosts:nodes", "Hosts of the mesh: list, remove"),
         "ca": ("weft.cli.ca:ca", "Roots and certificates: replace, revoke, list"),
     },
+    "Watch its traffic": {
+        "stat": ("weft.cli.stat:stat", "How services and workloads do: rate, success, latency"),
+        "top": ("weft.cli.top:top", "Which paths are called most, live"),
+        "tap": ("weft.cli.tap:tap", "Requests as they happen"),
+        "edges": ("weft.cli.edges:edges", "Who calls whom, with which identity"),
+        "trace": ("weft.cli.trace:trace", "Traces, and where their time went"),
+        "compare": ("weft.cli.compare:compare", "Is one version better, or is it chance?"),
+        "graph": ("weft.cli.graph:graph", "Which services depend on which"),
+    },
     "Look into it": {
         "ps": ("weft.cli.ps:ps", "Workloads of this host"),
         "logs": ("weft.cli.logs:logs", "Output of a workload or of its sidecar"),

@@ -236,6 +236,24 @@ class ApiClient:
         except (aiohttp.ClientError, OSError) as error:
             raise self._unreachable(error) from error
 
+    async def lines(self, path: str, *, query: Mapping[str, str] | None = None) -> AsyncGenerator[Wire]:
+        """An answer of one JSON object a line, as it comes, until the server ends it.
+
+        Raises:
+            RefusedError: when the API refuses.
+            WeftError: when it cannot be reached, or goes away.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS)
+        try:
+            async with self._session.get(self._base + path, params=query, timeout=timeout) as response:
+                if response.status >= 400:
+                    raise RefusedError(response.status, _decode(await response.read()) or {})
+                async for line in response.content:
+                    if isinstance(found := _decode(line), dict):
+                        yield found
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable(error) from error
+
 
 def problems_of(refusal: RefusedError) -> list[tuple[int, Problem]]:
     """What an application was refused for: (index of the object, problem)."""

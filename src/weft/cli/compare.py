@@ -1,0 +1,148 @@
+"""``weft compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from weft.cli.server import connect, server_option
+from weft.cli.traffic import (
+    check,
+    coloured,
+    find_target,
+    namespace_options,
+    output_option,
+    question,
+    window_option,
+)
+from weft.errors import UsageError, WeftError, did_you_mean
+
+if TYPE_CHECKING:
+    from weft.client import ApiClient
+    from weft.telemetry.compare import Finding, Sample
+    from weft.telemetry.targets import Target
+
+Wire = dict[str, Any]
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="SERVICE BASELINE CANDIDATE | WORKLOAD WORKLOAD")
+@click.option("--alpha", type=click.FloatRange(0, 0.5, min_open=True), default=0.01, show_default=True,
+              help="The chance of taking luck for a difference.")  # fmt: skip
+@click.option("--fail-on-regression", is_flag=True, help="Exit 1 when the candidate is worse.")
+@window_option
+@namespace_options
+@output_option
+@server_option
+def compare(
+    names: tuple[str, ...], alpha: float, fail_on_regression: bool, window: str, namespace: str,
+    everywhere: bool, output: str, server: str | None,
+) -> None:  # fmt: skip
+    """Is one version better than the other, or is it chance?
+
+    Two versions of a service (weft compare reviews v1 v2) or two workloads. Success by a two-proportion
+    z-test; latency by a Mann-Whitney test of all requests and a z-test of the slowest twentieth.
+    """
+    from weft.telemetry.compare import compare as judge
+    from weft.telemetry.compare import regressed
+
+    check(window, namespace, everywhere)
+    if len(names) not in {2, 3}:
+        raise UsageError(
+            "compare what?", hint="weft compare SERVICE v1 v2, or weft compare WORKLOAD WORKLOAD"
+        )
+
+    async def fetch(client: ApiClient) -> tuple[Sample, Sample]:
+        if len(names) == 3:
+            target = await find_target(client, names[0], namespace)
+            return await _versions(client, target, names[1:], window)
+        targets = [await find_target(client, name, namespace) for name in names]
+        first, second = [await _sample(client, one.name, [one.of], window) for one in targets]
+        return first, second
+
+    base, other = connect(server, fetch)
+    findings = judge(base, other, alpha)
+    if output != "table":
+        from weft.cli.server import show
+
+        found = {
+            "window": window, "alpha": alpha, "baseline": base.to_dict(), "candidate": other.to_dict(),
+            "findings": [finding.to_dict() for finding in findings], "regression": regressed(findings),
+        }  # fmt: skip
+        click.echo(show(found, output))
+    else:
+        click.echo(text(base, other, findings, colour=coloured()))
+    if fail_on_regression and regressed(findings):
+        raise click.exceptions.Exit(1)
+
+
+async def _versions(
+    client: ApiClient, target: Target, versions: Sequence[str], window: str
+) -> tuple[Sample, Sample]:
+    rows = (await question(client, "stat", by="version", of=target.of, window=window))["rows"]
+    known = sorted({str(row["key"]) for row in rows})
+    for version in versions:
+        if version not in known:
+            raise WeftError(
+                f"no traffic of {target} {version} was told of in the last {window}",
+                hint=did_you_mean(version, known) or f"versions with traffic: {', '.join(known) or 'none'}",
+            )
+    samples = []
+    for version in versions:
+        workloads = [
+            f"workload:{row['namespace']}/{row['workload']}" for row in rows if row["key"] == version
+        ]
+        samples.append(await _sample(client, version, workloads, window))
+    return samples[0], samples[1]
+
+
+async def _sample(client: ApiClient, name: str, of: Sequence[str], window: str) -> Sample:
+    """What these workloads answered, together."""
+    from weft.telemetry.compare import Sample
+
+    requests, errors, rps = 0, 0, 0.0
+    bounds: tuple[float, ...] = ()
+    counts: list[int] = []
+    for one in of:
+        total = (await question(client, "stat", of=one, window=window))["total"]
+        requests, errors = requests + total["requests"], errors + total["errors"]
+        rps += total["rps"]
+        heat = await question(client, "series", metric="latency", of=one, since=window)
+        bounds = tuple(heat["bounds"])
+        counts = counts or [0] * (len(bounds) + 1)
+        for step in heat["counts"]:
+            counts = [before + more for before, more in zip(counts, step, strict=True)]
+    return Sample(
+        name=name, requests=round(requests), errors=round(errors), rps=rps, bounds=bounds,
+        counts=tuple(round(count) for count in counts),
+    )  # fmt: skip
+
+
+def text(base: Sample, other: Sample, findings: Sequence[Finding], *, colour: bool = False) -> str:
+    """Both beside each other, and what is to be said of it."""
+    from weft.cli.traffic_text import inert, ms, rate, share, table
+
+    rows = [
+        [
+            one.name,
+            f"{one.requests:,}",
+            rate(one.rps),
+            share(one.success),
+            *(ms(one.quantile(part)) for part in (0.5, 0.95, 0.99)),
+        ]
+        for one in (base, other)
+    ]
+    lines = [table(("VERSION", "REQUESTS", "RPS", "SUCCESS", "P50", "P95", "P99"), rows), ""]
+    colours = {"worse": "red", "better": "green", "unknown": "yellow"}
+    for finding in findings:
+        words = inert(finding.words)
+        lines.append(
+            click.style(words, fg=colours[finding.verdict])
+            if colour and finding.verdict in colours
+            else words
+        )
+        if finding.p is not None:
+            lines.append(f"  by {finding.method}")
+    return "\n".join(lines)
