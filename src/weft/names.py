@@ -277,6 +277,11 @@ def read_authorization_rule(text: str) -> AuthorizationRule | None:
     return AuthorizationRule(found[1], found[2], int(found[3])) if found else None
 
 
+def workload_name(labels: Mapping[str, str], name: str) -> str:
+    """What an instance is one of, as a pod is one of its Deployment's: series bear this name."""
+    return labels.get(WORKLOAD_LABEL) or name
+
+
 def canonical_name(labels: Mapping[str, str], workload: str) -> str:
     """What telemetry calls the service: Istio's own label, then the usual ones, then the workload's name."""
     for label in ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app"):

@@ -24,6 +24,7 @@ from weft.names import (
     canonical_name,
     canonical_revision,
     local_endpoints,
+    workload_name,
 )
 
 Json = dict[str, Any]
@@ -127,7 +128,7 @@ def environment(settings: Settings) -> dict[str, str]:
     So the configuration bears no name of the proxy, and proxies share its bytes.
     """
     labels = _labels(settings.metadata)
-    workload = str(settings.metadata.get("WORKLOAD_NAME") or settings.name.name)
+    workload = str(settings.metadata.get("WORKLOAD_NAME") or workload_name(labels, settings.name.name))
     service = canonical_name(labels, workload)
     revision = canonical_revision(labels)
     return {

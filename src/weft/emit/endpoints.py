@@ -11,7 +11,7 @@ from weft.emit.placement import groups
 from weft.emit.scalars import address, shares, struct, uint32
 from weft.ir.endpoint import Endpoint, EndpointSet, Health, Locality
 from weft.ir.placement import ANYWHERE, UNPLACED, Placement, Standpoint, seen
-from weft.names import canonical_name, canonical_revision
+from weft.names import canonical_name, canonical_revision, workload_name
 from weft.protos import core_v3, endpoint_v3
 
 _UNKNOWN: Final = "unknown"  # Istio's word in metrics
@@ -38,14 +38,14 @@ def _metadata(endpoint: Endpoint) -> core_v3.Metadata:
         socket.fields["tlsMode"].string_value = "istio"
     if endpoint.workload:
         labels = dict(endpoint.labels)
-        name = canonical_name(labels, endpoint.workload)
-        revision = canonical_revision(labels)
-        workload = f"{endpoint.workload};{endpoint.namespace};{name};{revision};"
+        workload_of = workload_name(labels, endpoint.workload)
+        name, revision = canonical_name(labels, workload_of), canonical_revision(labels)
+        workload = f"{workload_of};{endpoint.namespace};{name};{revision};"
         metadata.filter_metadata["istio"].fields["workload"].string_value = workload
         metadata.filter_metadata["weft"].CopyFrom(
             struct(
                 (
-                    ("workload", endpoint.workload),
+                    ("workload", workload_of),
                     ("namespace", endpoint.namespace),
                     ("app", labels.get("app") or _UNKNOWN),
                     ("version", labels.get("version") or _UNKNOWN),
