@@ -96,7 +96,11 @@ def test_a_nodes_certificate(authority: Authority) -> None:
     node = NodeId("cluster.local", "host1")
     leaf = leaf_of(authority.sign(pem(request()), node, now=NOW, lifetime=dt.timedelta(days=30)))
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert list(names) == [x509.UniformResourceIdentifier("spiffe://cluster.local/weft/node/host1")]
+    # The DNS name is every node's: Prometheus verifies nothing else of what it scrapes.
+    assert list(names) == [
+        x509.UniformResourceIdentifier("spiffe://cluster.local/weft/node/host1"),
+        x509.DNSName("weft-node.istio-system.svc"),
+    ]
 
 
 def test_serial_numbers_differ(authority: Authority) -> None:
