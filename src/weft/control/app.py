@@ -250,6 +250,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
         authority_routes.doubts.append(federation.doubts)
         trustee.members = authority_routes.members
         nodes.sequence = lambda: trustee.state.sequence
+        nodes.foreign_keys = lambda: federation.token_keys
         trustee.told += [
             credentials.renew,
             nodes.announce_bundle,

@@ -1,18 +1,20 @@
 """The roots of other trust domains: given in the MeshConfig, or fetched where their owners publish them.
 
+With fetched ones come the keys of their tokens, which workloads here verify theirs by.
+
 What was good once stays while its server fails, over a restart as well.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from cryptography import x509
 
 from weft.compile.settings import ForeignTrust
@@ -29,6 +31,13 @@ _REFRESH_LEAST_S: Final = 60.0
 _REFRESH_MOST_S: Final = 3600.0
 _RETRY_FIRST_S: Final = 1.0
 _PEM: Final = "pem of "
+
+
+class _Good(msgspec.Struct, frozen=True):
+    """What was fetched last, as it is kept."""
+
+    pem: str
+    token_keys: tuple[Mapping[str, Any], ...] = ()
 
 
 class Federation:
@@ -58,7 +67,9 @@ class Federation:
         self._clock = clock
         self._wanted: tuple[ForeignTrust, ...] = ()
         self._aliases: tuple[str, ...] = ()
-        self._good: dict[str, str] = {}
+        self.token_keys: dict[str, tuple[Mapping[str, Any], ...]] = {}
+        """JWKs of the tokens of other trust domains."""
+        self._good: dict[str, _Good] = {}
         self._due: dict[str, float] = {}
         self._pause: dict[str, float] = {}
         self._woken = asyncio.Event()
@@ -80,7 +91,7 @@ class Federation:
     async def run(self) -> None:
         """Fetch, and say what changed, for ever."""
         kept = await self._table.list()
-        self._good = {url: json.loads(body) for url, body in kept.items()}
+        self._good = {url: msgspec.json.decode(body, type=_Good) for url, body in kept.items()}
         async with self._server:
             await self._keep()
 
@@ -102,7 +113,7 @@ class Federation:
 
     async def _fetch(self, url: str) -> None:
         try:
-            pem, hint = read_bundle(await self._server.read(url, _TIMEOUT))
+            bundle = read_bundle(await self._server.read(url, _TIMEOUT))
         except (FetchError, AuthorityError) as error:
             if self.errors.get(url) != str(error):
                 _log.warning("the trust bundle at %s cannot be had: %s; the last good one stays", url, error)
@@ -112,19 +123,24 @@ class Federation:
             return
         self.errors.pop(url, None)
         self._pause.pop(url, None)
-        self._due[url] = self._clock() + min(max(hint.total_seconds(), _REFRESH_LEAST_S), _REFRESH_MOST_S)
-        if self._good.get(url) != pem:
-            self._good[url] = pem
-            await self._table.put(url, json.dumps(pem).encode())
+        self._due[url] = self._clock() + min(
+            max(bundle.refresh.total_seconds(), _REFRESH_LEAST_S), _REFRESH_MOST_S
+        )
+        good = _Good(bundle.roots, bundle.token_keys)
+        if self._good.get(url) != good:
+            self._good[url] = good
+            await self._table.put(url, msgspec.json.encode(good))
             _log.info("the trust bundle at %s has changed", url)
 
     async def _tell(self) -> None:
         """Several sources for one domain are joined (Istio's ``caCertificates``)."""
         found: dict[str, list[x509.Certificate]] = {}
+        keys: dict[str, tuple[Mapping[str, Any], ...]] = {}
         self.errors = {where: why for where, why in self.errors.items() if not where.startswith(_PEM)}
         for one in self._wanted:
             try:
-                pem = self._good.get(one.url, "") if one.url else one.pem
+                good = self._good.get(one.url) if one.url else _Good(one.pem)
+                pem = good.pem if good else ""
                 roots = read_certificates(pem.encode()) if pem else ()
             except AuthorityError as error:
                 self.errors[f"{_PEM}{', '.join(one.domains) or 'the own trust domain'}"] = str(error)
@@ -132,5 +148,8 @@ class Federation:
             for domain in one.domains or ("",):
                 known = found.setdefault(domain, [])
                 known += [root for root in roots if root not in known]
+                if domain and good is not None and good.token_keys:
+                    keys[domain] = keys.get(domain, ()) + good.token_keys
+        self.token_keys = keys
         domains = {name: write_certificates(roots) for name, roots in found.items() if name}
         await self._changed(domains, write_certificates(found.get("", ())), self._aliases)

@@ -87,6 +87,8 @@ class NodeService:
         self._turned = turned
         self.sequence: Callable[[], int] = lambda: 1
         """Of the trust bundle; grows with each change."""
+        self.foreign_keys: Callable[[], Mapping[str, tuple[Mapping[str, Any], ...]]] = dict
+        """JWKs of the tokens of other trust domains."""
         self._sessions: dict[str, Session] = {}
 
     def routes(self) -> list[BaseRoute]:
@@ -97,6 +99,7 @@ class NodeService:
             Route("/weft/v1/certificates", answer(self._sign), methods=["POST"]),
             Route("/weft/v1/jwts", answer(self._sign_jwt), methods=["POST"]),
             Route("/weft/v1/jwks", answer(self._jwks), methods=["GET"]),
+            Route("/weft/v1/jwks/federated", answer(self._federated_jwks), methods=["GET"]),
             Route("/weft/v1/tokens", answer(self._tokens), methods=["GET", "POST"]),
             Route("/weft/v1/tokens/{id}", answer(self._revoke), methods=["DELETE"]),
             Route("/weft/v1/nodes", answer(self._nodes), methods=["GET"]),
@@ -194,6 +197,12 @@ class NodeService:
     async def _jwks(self, request: Request) -> Response:
         """Open to all: it is public, and applications verify tokens with it."""
         return JSONResponse(await self.jwts.jwks())
+
+    async def _federated_jwks(self, request: Request) -> Response:
+        """For nodes: whom this mesh trusts is its own affair."""
+        await self.issuer.known(*_caller(request))
+        sets = {domain: {"keys": list(keys)} for domain, keys in self.foreign_keys().items()}
+        return JSONResponse({"trustDomains": sets})
 
     async def _tokens(self, request: Request) -> Response:
         await _require(request, "list" if request.method == "GET" else "create", "tokens")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -19,8 +20,19 @@ from weft.identity.pem import AuthorityError, write_certificates
 
 REFRESH_HINT: Final = timedelta(minutes=5)
 _USE: Final = "x509-svid"
+_TOKENS: Final = "jwt-svid"
+_PUBLIC: Final = ("kid", "kty", "alg", "crv", "x", "y", "n", "e")
 _MOST: Final = 100
 _CURVES: Final = {"secp256r1": ("P-256", 32), "secp384r1": ("P-384", 48), "secp521r1": ("P-521", 66)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What a trust domain publishes: roots (PEM), public keys of tokens (JWKs), when to read it again."""
+
+    roots: str
+    token_keys: tuple[Mapping[str, Any], ...]
+    refresh: timedelta
 
 
 def write_bundle(roots: Iterable[x509.Certificate], *, sequence: int) -> dict[str, Any]:
@@ -39,10 +51,8 @@ def write_bundle(roots: Iterable[x509.Certificate], *, sequence: int) -> dict[st
     }
 
 
-def read_bundle(body: bytes) -> tuple[str, timedelta]:
-    """The roots of a bundle (PEM), and how soon its owner wants it to be read again.
-
-    Keys for tokens are left out. An empty set is refused: it would take all trust away.
+def read_bundle(body: bytes) -> Bundle:
+    """What somebody else published. A set without roots is refused: it would take all trust away.
 
     Raises:
         AuthorityError: it is no bundle, has no roots or too many, or one of them is no authority.
@@ -51,11 +61,16 @@ def read_bundle(body: bytes) -> tuple[str, timedelta]:
         found = json.loads(body)
         keys = [key for key in found["keys"] if key.get("use") == _USE]
         roots = [x509.load_der_x509_certificate(b64decode(key["x5c"][0], validate=True)) for key in keys]
+        tokens = tuple(
+            _token_key(key) for key in found["keys"] if key.get("use") == _TOKENS and key.get("kid")
+        )
         hint = timedelta(seconds=int(found.get("spiffe_refresh_hint") or REFRESH_HINT.total_seconds()))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise AuthorityError("the answer is no SPIFFE bundle") from error
     if not 0 < len(roots) <= _MOST:
         raise AuthorityError(f"the SPIFFE bundle has {len(roots)} roots, not 1 to {_MOST}")
+    if len(tokens) > _MOST:
+        raise AuthorityError(f"the SPIFFE bundle has {len(tokens)} keys of tokens, more than {_MOST}")
     for root in roots:
         try:
             authority = root.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
@@ -63,7 +78,12 @@ def read_bundle(body: bytes) -> tuple[str, timedelta]:
             authority = False
         if not authority:
             raise AuthorityError("the SPIFFE bundle holds a certificate that is no authority's")
-    return write_certificates(roots), hint
+    return Bundle(roots=write_certificates(roots), token_keys=tokens, refresh=hint)
+
+
+def _token_key(key: Mapping[str, Any]) -> dict[str, Any]:
+    """The members that make a public key, and no others. Like ours, without ``use``."""
+    return {name: key[name] for name in _PUBLIC if isinstance(key.get(name), str)}
 
 
 def _public(root: x509.Certificate) -> dict[str, str]:

@@ -267,13 +267,15 @@ class Session:
         answer = await self._call("POST", "/weft/v1/scrapes", dict(shown))
         return answer.get("allowed") is True
 
-    async def read_jwks(self) -> dict[str, Any]:
-        """The keys (a JWK set) that JWT-SVIDs of this mesh are verified with.
+    async def read_jwks(self) -> dict[str, dict[str, Any]]:
+        """The keys (JWK sets) that JWT-SVIDs are verified with, by trust domain: this mesh's, and others'.
 
         Raises:
             WeftError: the control plane cannot be reached.
         """
-        return dict(await self._call("GET", "/weft/v1/jwks"))
+        own = await self._call("GET", "/weft/v1/jwks")
+        others = (await self._call("GET", "/weft/v1/jwks/federated")).get("trustDomains") or {}
+        return {**others, self.trust_domain: dict(own)}
 
     async def register(self, instance: Mapping[str, Any]) -> ProxyStart:
         """Make the instance known and hold its lease, over reconnects too; how its proxy is to be started.

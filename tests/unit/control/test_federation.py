@@ -34,6 +34,7 @@ spec:
   - {{pem: {pem}, trustDomains: [partner.example, third.example]}}
   - {{pem: {pem}}}
 """
+KEY = {"kid": "k", "kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}
 LOOPBACK = "{allowedNetworks: [127.0.0.0/8], allowPlaintext: true}"
 
 
@@ -91,8 +92,10 @@ async def federation(directory: Path, text: str) -> AsyncIterator[tuple[Federati
                 await running
 
 
-def bundle(authority: Authority) -> bytes:
-    return json.dumps(write_bundle(authority.roots, sequence=1)).encode()
+def bundle(authority: Authority, *keys: Mapping[str, str]) -> bytes:
+    written = write_bundle(authority.roots, sequence=1)
+    written["keys"] += [{**key, "use": "jwt-svid"} for key in keys]
+    return json.dumps(written).encode()
 
 
 async def test_given_and_fetched_roots_are_joined_by_domain_and_kept(tmp_path: Path) -> None:
@@ -103,14 +106,16 @@ async def test_given_and_fetched_roots_are_joined_by_domain_and_kept(tmp_path: P
             await eventually(lambda: publisher.url in made.errors)
             assert heard.domains == {"partner.example": third.bundle, "third.example": third.bundle}
             assert (heard.added, heard.aliases) == (third.bundle, ("old.example",))
-            publisher.body, both = bundle(partner), partner.bundle + third.bundle
+            publisher.body, both = bundle(partner, KEY), partner.bundle + third.bundle
             await eventually(lambda: heard.domains.get("partner.example") == both, 30)
             assert made.errors == {}
+            assert made.token_keys == {"partner.example": (KEY,)}
         # Another control plane has it at once, though nobody answers.
         publisher.body = None
         async with federation(tmp_path, text) as (made, heard):
             await eventually(lambda: publisher.url in made.errors)
             assert heard.domains["partner.example"] == both
+            assert made.token_keys == {"partner.example": (KEY,)}
 
 
 async def test_no_private_address_unless_it_is_allowed(tmp_path: Path) -> None:
@@ -128,10 +133,16 @@ def test_a_bundle_is_read_as_it_was_written() -> None:
     first, second = Authority.create(datetime.now(UTC)), Authority.create(datetime.now(UTC))
     written = write_bundle((*first.roots, *second.roots), sequence=7)
     assert (written["spiffe_sequence"], written["keys"][0]["kty"]) == (7, "EC")
-    assert read_bundle(json.dumps(written).encode()) == (first.bundle + second.bundle, REFRESH_HINT)
-    # Keys for tokens stand in the same set.
-    written["keys"].append({"kty": "EC", "use": "jwt-svid", "kid": "a"})
-    assert read_bundle(json.dumps(written).encode())[0] == first.bundle + second.bundle
+    read = read_bundle(json.dumps(written).encode())
+    assert (read.roots, read.token_keys, read.refresh) == (first.bundle + second.bundle, (), REFRESH_HINT)
+    # Keys for tokens stand in the same set. What is private in one is not passed on, nor one without a name.
+    key = {"kty": "EC", "use": "jwt-svid", "kid": "a", "d": "secret", "x": 1}
+    written["keys"] += [key, {"kty": "EC", "use": "jwt-svid"}]
+    read = read_bundle(json.dumps(written).encode())
+    assert (read.roots, read.token_keys) == (first.bundle + second.bundle, ({"kty": "EC", "kid": "a"},))
+    written["keys"] += [key] * 101
+    with pytest.raises(AuthorityError, match="keys of tokens"):
+        read_bundle(json.dumps(written).encode())
 
 
 @pytest.mark.parametrize(

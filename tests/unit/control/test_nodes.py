@@ -191,10 +191,14 @@ class TestDoors:
         assert answer["bundle"] == control.authority.bundle
         assert answer["trustDomain"] == "cluster.local"
         # The same in SPIFFE's form, for other trust domains.
-        assert read_bundle(json.dumps(answer).encode()) == (control.authority.bundle, REFRESH_HINT)
+        published = read_bundle(json.dumps(answer).encode())
+        assert (published.roots, published.refresh) == (control.authority.bundle, REFRESH_HINT)
         assert [key["use"] for key in answer["keys"]] == ["x509-svid", "jwt-svid"]
         _, tokens = await ask(control, "GET", "/weft/v1/jwks")
         assert [{**key, "use": "jwt-svid"} for key in tokens["keys"]] == answer["keys"][1:]
+        assert list(published.token_keys) == tokens["keys"], "what another mesh reads verifies ours"
+        # Whom this mesh trusts is for its nodes.
+        assert (await ask(control, "GET", "/weft/v1/jwks/federated"))[0] == 401
 
     @pytest.mark.parametrize(
         "body",

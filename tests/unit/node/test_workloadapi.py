@@ -26,6 +26,7 @@ from tests.support.plane import Plane, eventually, plane
 
 from weft import ir
 from weft.identity.ca import Authority
+from weft.identity.jwt import SigningKey, issue
 from weft.identity.scope import Scope
 from weft.identity.trust import Trust
 from weft.node.app import Node
@@ -42,6 +43,7 @@ from weft.node.workloadapi import serve as module
 from weft.node.workloadapi import transport
 from weft.node.workloadapi.callers import find
 from weft.node.workloadapi.serve import serve
+from weft.spiffe import SpiffeId
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
 HEADER = [["workload.spiffe.io", "true"]]
@@ -281,6 +283,23 @@ async def test_a_token_is_issued_and_believed_by_another_workload(setting: Setti
             "host1",
             tuple(claims["aud"]),
         )
+
+
+async def test_tokens_of_another_trust_domain_are_verified_by_its_own_keys(setting: Setting) -> None:
+    key = SigningKey.create(setting.control.clock())
+    setting.control.service.foreign_keys = lambda: {"partner.example": (key.public(),)}
+
+    def token(subject: str) -> str:
+        now = setting.control.clock()
+        return issue(key, SpiffeId.parse(subject), ["web"], now=now, token_id="t")[0]
+
+    partner = "spiffe://partner.example/ns/shop/sa/cart"
+    async with application(setting.socket) as app:
+        await setting.become(app)
+        assert (await app.ask(keys=True))["keys"]["partner.example"] == [key.id]
+        assert (await app.ask(validate=token(partner), audience="web"))["id"] == partner
+        for subject in (WEB, "spiffe://third.example/ns/shop/sa/cart"):
+            assert "error" in await app.ask(validate=token(subject), audience="web"), subject
 
 
 async def test_a_token_is_issued_once_for_half_of_its_life(setting: Setting) -> None:

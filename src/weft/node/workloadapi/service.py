@@ -91,19 +91,20 @@ class Service:
         yield messages.jwt_svids(str(identity), [token])
 
     async def _jwt_bundles(self, headers: Mapping[str, str], body: bytes) -> AsyncIterator[bytes]:
-        _, identity = self._admit(headers)
+        self._admit(headers)
         keys = await _answered(self._svids.keys())
         async for found in self._while_there(keys):
-            yield messages.jwt_bundles({_domain(identity): json.dumps(found).encode()})
+            sets = {f"spiffe://{domain}": json.dumps(one).encode() for domain, one in found.items()}
+            yield messages.jwt_bundles(sets)
 
     async def _validate(self, headers: Mapping[str, str], body: bytes) -> AsyncIterator[bytes]:
-        _, identity = self._admit(headers)
+        self._admit(headers)
         audience, token = _read(messages.read_validate_request, body)
         if not audience or not token:
             raise CallError(Code.INVALID_ARGUMENT, "audience and svid are required")
         keys = await _answered(self._svids.keys())
         try:
-            bundles = {identity.trust_domain: keys.value.get("keys") or []}
+            bundles = {domain: found.get("keys") or [] for domain, found in keys.value.items()}
             subject, claims = verify(token, audience, bundles, now=self._svids.source.now())
             answer = messages.validated(subject, claims)
         except (SvidError, ValueError) as error:

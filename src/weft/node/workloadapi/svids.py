@@ -21,6 +21,9 @@ _RETRY_S: Final = 5.0
 # Of each workload, for as many audiences.
 _TOKENS_MAX: Final = 64
 
+KeySets = dict[str, dict[str, Any]]
+"""JWK sets by trust domain."""
+
 
 class Source(Protocol):
     """The control plane, as the session with it has it."""
@@ -56,8 +59,8 @@ class Source(Protocol):
             WeftError: it was refused, or nobody answers.
         """
 
-    async def read_jwks(self) -> dict[str, Any]:
-        """The JWK set of the trust domain.
+    async def read_jwks(self) -> KeySets:
+        """The JWK sets of the own trust domain and of those that are federated, by trust domain.
 
         Raises:
             WeftError: nobody answers.
@@ -99,7 +102,7 @@ class Svids:
         self._held: dict[str, Changing[Credential]] = {}
         self._asking: dict[str, asyncio.Lock] = {}
         self._tokens: dict[str, dict[tuple[str, ...], tuple[str, datetime]]] = {}
-        self._keys: Changing[dict[str, Any]] | None = None
+        self._keys: Changing[KeySets] | None = None
         self._refreshing: asyncio.Task[None] | None = None
 
     async def credential(self, name: str, identity: SpiffeId) -> Changing[Credential]:
@@ -139,8 +142,8 @@ class Svids:
         held[wanted] = token, now + (until - now) / 2
         return token
 
-    async def keys(self) -> Changing[dict[str, Any]]:
-        """The JWK set; kept fresh from the first call on.
+    async def keys(self) -> Changing[KeySets]:
+        """The JWK sets; kept fresh from the first call on.
 
         Raises:
             WeftError: nobody answers, and none is known.
@@ -149,7 +152,7 @@ class Svids:
             found = await self.source.read_jwks()
             if self._keys is None:
                 self._keys = Changing(found)
-                self._refreshing = asyncio.create_task(self._refresh(self._keys), name="JWK set")
+                self._refreshing = asyncio.create_task(self._refresh(self._keys), name="JWK sets")
         return self._keys
 
     async def drop(self, name: str) -> None:
@@ -171,7 +174,7 @@ class Svids:
         for name in self.names():
             await self.drop(name)
 
-    async def _refresh(self, keys: Changing[dict[str, Any]]) -> None:
+    async def _refresh(self, keys: Changing[KeySets]) -> None:
         pause = _REFRESH_S
         while True:
             await asyncio.sleep(pause)
@@ -179,5 +182,5 @@ class Svids:
                 keys.set(await self.source.read_jwks())
                 pause = _REFRESH_S
             except WeftError as error:
-                log.debug("the JWK set was not refreshed: %s", error)
+                log.debug("the JWK sets were not refreshed: %s", error)
                 pause = _RETRY_S
