@@ -230,20 +230,46 @@ def test_an_application_fetches_its_identity_and_no_others(shop: Mesh) -> None:
 
 
 def test_a_plaintext_caller_without_a_sidecar_is_refused(shop: Mesh) -> None:
-    where = address(shop, "shop/payments-v1-0")
-    with socket.create_connection((where, PORT), timeout=5) as plain:
-        plain.settimeout(5)
-        try:
-            plain.sendall(b"GET /charges HTTP/1.1\r\nhost: payments\r\n\r\n")
-            answer = plain.recv(100)
-        except ConnectionError:
-            answer = b""
-        assert answer == b""
+    assert _reached(address(shop, "shop/payments-v1-0"), PORT) == b""
     # It is no matter of routes or readiness: with a sidecar the same address answers.
     reply = shop.weft(
         "call", "--mesh", shop.name, "--from", "orders-v1-0.shop", f"http://payments:{PORT}/charges"
     )
     assert "cents" in json.loads(reply)
+
+
+def _reached(where: str, port: int) -> bytes:
+    """What a plain request to an address and port is answered; empty when it is refused or cut off."""
+    try:
+        with socket.create_connection((where, port), timeout=5) as plain:
+            plain.settimeout(5)
+            plain.sendall(b"GET /charges HTTP/1.1\r\nhost: payments\r\n\r\n")
+            return plain.recv(100)
+    except OSError:
+        return b""
+
+
+# The way out, the way in, DNS, a port that nobody declared, and Envoy's default for its admin interface.
+@pytest.mark.parametrize("port", [15001, 15006, 15053, 9999, 15000])
+def test_a_sidecars_own_ports_lead_a_stranger_nowhere(shop: Mesh, port: int) -> None:
+    assert _reached(address(shop, "shop/payments-v1-0"), port) == b""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="changes its user")
+def test_private_sockets_are_closed_to_other_users(shop: Mesh) -> None:
+    sockets = sorted(path for path in shop.runtime.rglob("*.sock") if path.is_socket())
+    assert any(path.name == "admin.sock" for path in sockets)
+    ask = (
+        "import os,socket,sys\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "for path in sys.argv[1:]:\n"
+        "    try: socket.socket(socket.AF_UNIX).connect(path)\n"
+        "    except PermissionError: continue\n"
+        "    print(path)"
+    )
+    command = [sys.executable, "-ISc", ask, *map(str, sockets)]
+    reached = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    # What everybody may connect to asks the kernel who it is.
+    assert {Path(path).name for path in reached} <= {"node.sock", "workload.sock"}
 
 
 @pytest.mark.parametrize("certificate", ["none", "of another authority"])
