@@ -44,7 +44,7 @@ _LOG = """
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {name: default, namespace: istio-system}
-spec: {accessLogFile: access.log}
+spec: {accessLogFile: access.log, accessLogEncoding: JSON}
 """
 
 

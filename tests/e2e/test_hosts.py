@@ -40,7 +40,7 @@ MESH = """
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {name: default, namespace: istio-system}
-spec: {accessLogFile: /dev/stdout}
+spec: {accessLogFile: /dev/stdout, accessLogEncoding: JSON}
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

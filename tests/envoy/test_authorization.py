@@ -40,7 +40,7 @@ RESOURCES: Final = """
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {name: mesh, namespace: istio-system}
-spec: {accessLogFile: access.log}
+spec: {accessLogFile: access.log, accessLogEncoding: JSON}
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

@@ -47,7 +47,7 @@ spec:
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {{name: default, namespace: istio-system}}
-spec: {{accessLogFile: access.log}}
+spec: {{accessLogFile: access.log, accessLogEncoding: JSON}}
 """
 STRICT = """
 apiVersion: security.istio.io/v1

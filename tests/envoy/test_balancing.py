@@ -35,7 +35,7 @@ MESH: Final = """
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {name: default, namespace: istio-system}
-spec: {accessLogFile: access.log}
+spec: {accessLogFile: access.log, accessLogEncoding: JSON}
 """
 SLICE: Final = """---
 apiVersion: v1

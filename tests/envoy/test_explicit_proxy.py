@@ -24,7 +24,7 @@ RESOURCES = """
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {{name: default, namespace: istio-system}}
-spec: {{accessLogFile: access.log, outboundTrafficPolicy: {{mode: {mode}}}}}
+spec: {{accessLogFile: access.log, accessLogEncoding: JSON, outboundTrafficPolicy: {{mode: {mode}}}}}
 ---
 apiVersion: v1
 kind: Service

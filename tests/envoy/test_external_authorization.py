@@ -150,7 +150,10 @@ def provider(kind: str, **fields: object) -> str:
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {{name: default, namespace: istio-system}}
-spec: {{accessLogFile: access.log, extensionProviders: [{{name: authorizer, {kind}: {{{spec}}}}}]}}
+spec:
+  accessLogFile: access.log
+  accessLogEncoding: JSON
+  extensionProviders: [{{name: authorizer, {kind}: {{{spec}}}}}]
 """
 
 

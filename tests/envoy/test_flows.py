@@ -50,7 +50,10 @@ def _policy(name: str, **spec: Any) -> dict[str, Any]:
 
 def _resources(address: str) -> list[dict[str, Any]]:
     mesh = _resource(
-        "MeshConfig", "mesh", {"flowSampling": 100, "accessLogFile": "access.log"}, "weft.dev/v1alpha1"
+        "MeshConfig",
+        "mesh",
+        {"flowSampling": 100, "accessLogFile": "access.log", "accessLogEncoding": "JSON"},
+        "weft.dev/v1alpha1",
     )
     ports = [{"name": "http", "port": HTTP}, {"name": "tcp", "port": TCP}]
     web = {"source": {"principals": ["cluster.local/ns/default/sa/web"]}}

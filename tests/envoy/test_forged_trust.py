@@ -57,7 +57,10 @@ spec:
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {{name: default, namespace: istio-system}}
-spec: {{accessLogFile: access.log, defaultConfig: {{gatewayTopology: {{numTrustedProxies: {hops}}}}}}}
+spec:
+  accessLogFile: access.log
+  accessLogEncoding: JSON
+  defaultConfig: {{gatewayTopology: {{numTrustedProxies: {hops}}}}}
 """
 
 

@@ -26,7 +26,7 @@ RESOURCES = """
 apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {name: default, namespace: istio-system}
-spec: {accessLogFile: access.log}
+spec: {accessLogFile: access.log, accessLogEncoding: JSON}
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication

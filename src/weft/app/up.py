@@ -70,7 +70,7 @@ ACCESS_LOG: Final[Mapping[str, Any]] = {
     "apiVersion": f"{WEFT}/v1alpha1",
     "kind": "MeshConfig",
     "metadata": {"name": "default", "namespace": ROOT_NAMESPACE},
-    "spec": {"accessLogFile": "/dev/stdout"},
+    "spec": {"accessLogFile": "/dev/stdout", "accessLogEncoding": "JSON"},
 }
 
 

@@ -14,10 +14,12 @@ from weft.compile.age import age
 from weft.compile.istio import traffic_policy as policies
 from weft.compile.istio.gateway import VERSIONS, known_ciphers, known_groups
 from weft.compile.istio.http_action import inbound_retry_of, retry_of
+from weft.compile.reporting import Reporting
 from weft.compile.settings import NO_LIMITS, Delivery, ForeignTrust, Settings
 from weft.model.core import ConfigMap
 from weft.model.mesh_config import (
     CertificateData,
+    DefaultProviders,
     DefaultTrafficPolicy,
     MeshConfig,
     MeshConfigSpec,
@@ -108,8 +110,7 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
         connect_timeout=spec.connect_timeout or default.connect_timeout,
         detection_timeout=spec.protocol_detection_timeout or default.detection_timeout,
         retry=retry,
-        access_log=spec.access_log_file or None,
-        tracing=spec.enable_tracing is not False,
+        reporting=_reporting(spec),
         flow_share=default.flow_share if spec.flow_sampling is None else millionths(spec.flow_sampling),
         export_services=tuple(spec.default_service_export_to or default.export_services),
         export_virtual_services=tuple(
@@ -126,6 +127,23 @@ def settings_from(spec: MeshConfigSpec | None) -> Settings:
     )
     topology = spec.default_config.gateway_topology if spec.default_config is not None else None
     return _with_default_policy(_behind(made, topology), spec.default_traffic_policy)
+
+
+def _reporting(spec: MeshConfigSpec) -> Reporting:
+    """Logs, metrics and traces where no Telemetry resource says more."""
+    defaults = spec.default_providers or DefaultProviders()
+    return Reporting(
+        log_file=spec.access_log_file or None,
+        log_json=spec.access_log_encoding == "JSON",
+        log_format=spec.access_log_format or "",
+        log_service=bool(spec.enable_envoy_access_log_service),
+        log_refusals=not spec.disable_envoy_listener_log,
+        evidence=spec.evidence_log,
+        tracing=spec.enable_tracing is not False,
+        log_providers=defaults.access_logging or (),
+        metric_providers=defaults.metrics or (),
+        trace_providers=defaults.tracing or (),
+    )
 
 
 def _upgrade(spec: MeshConfigSpec) -> bool | None:
@@ -168,4 +186,6 @@ def _with_default_policy(made: Settings, policy: DefaultTrafficPolicy | None) ->
         made,
         default_pool=policies.connections(pool, made) if pool else None,
         default_outlier=policies.outlier(policy.outlier_detection),
+        default_upgrade=policies.upgrade(pool),
+        default_client_protocol=bool(pool and pool.http and pool.http.use_client_protocol),
     )

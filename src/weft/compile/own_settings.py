@@ -41,6 +41,14 @@ def handling(world: World, identity: ir.ProxyIdentity) -> Handling:
     return memo(_handling, defaults, own, identity.name.kind == "router")
 
 
+def proxy_settings(world: World, identity: ir.ProxyIdentity) -> ProxySettings | None:
+    """The mesh's settings of proxies with a proxy's own over them; None where there are neither."""
+    memo = world.memo
+    defaults = memo(_defaults, world.all(MeshConfig), world.all(ConfigMap))
+    own = memo(settings_in, notes(world, identity).get(ANNOTATION, ""))
+    return memo(merged, defaults, own)
+
+
 def start(world: World, identity: ir.ProxyIdentity) -> ProxyStart:
     """What a proxy is to be started with, patches of its bootstrap apart."""
     noted = notes(world, identity)

@@ -18,6 +18,7 @@ from weft.compile.problems import problems_of
 from weft.compile.rate_limit import limited, limits_of
 from weft.compile.router import router
 from weft.compile.sidecar import itself, sidecar
+from weft.compile.telemetry import telling
 from weft.compile.whereabouts import located
 from weft.compile.world import World
 from weft.errors import Problem
@@ -34,9 +35,8 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
     Units that another call was given the same inputs for are the very same objects.
     """
     identity = located(world, identity)
-    found: tuple[Problem, ...] = ()
     build = router if identity.name.kind == "router" else sidecar
-    proxy = build(world, identity)
+    proxy, found = telling(world, identity, build(world, identity))
     if resources := world.all(RateLimit):
         memo, own, settings = world.memo, itself(world, identity), world.settings
         namespace = identity.name.namespace
@@ -57,7 +57,7 @@ def compile_proxy(world: World, identity: ir.ProxyIdentity) -> tuple[ir.Proxy, t
             listeners = consulted(guarded(proxy.listeners, guard, memo), asked, memo)
             moved = (*identity.attachment.inbound_ports, *identity.port_map)
             proxy = replace(proxy, listeners=declared(listeners, moved, memo))
-            found = unseen(chosen, asked, proxy, memo)
+            found += unseen(chosen, asked, proxy, memo)
     if world.memo(asked_for, world.all(HTTPRoute)):
         proxy = prepared(proxy, world.memo)
     proxy = handled(proxy, handling(world, identity), world.memo)

@@ -20,7 +20,6 @@ from weft.compile.rules import clusters_of, localized
 from weft.compile.server import Server, Speaks
 from weft.compile.service import target_port
 from weft.compile.sidecar import itself
-from weft.compile.telemetry import telemetry_of
 from weft.compile.world import World
 from weft.model.istio_gateway import Gateway
 from weft.model.resource import Key
@@ -71,7 +70,6 @@ def router(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
             memo(passthrough_cluster, settings),
             memo(blackhole_cluster),
         ),
-        telemetry=telemetry_of(settings),
     )
 
 

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from weft import ir
 from weft.compile.nearness import MESH_DEFAULT, Nearness
 from weft.compile.policy import ClientTls
+from weft.compile.reporting import Reporting
 from weft.model.extension_provider import ExtensionProvider
 from weft.model.mesh_config import ServiceEntryVisibility
 from weft.model.resource import LabelSelector
@@ -21,6 +22,7 @@ DEFAULT_RETRY = ir.Retry(
 )
 
 
+MESH_REPORTING = Reporting()
 NO_LIMITS = ir.TlsLimits()
 # Istio's COMPLIANCE_POLICY=pqc (pkg/model/fips.go). Without it Envoy prefers this group, and takes others.
 POST_QUANTUM = ir.TlsLimits(minimum=ir.TlsVersion.V1_3, groups=("X25519MLKEM768",))
@@ -56,10 +58,10 @@ class Settings:
     ``export_*`` are what a resource without ``exportTo`` is exported to. ``trust_domains`` are other
     domains whose identities are taken for own ones; ``foreign``: who vouches for those of others.
     ``controllers`` name the GatewayClasses that are ours.
-    ``tracing``: spans are made, and the headers that tie requests together. ``flow_share``: of requests that
-    succeed, so many in a million are told to the telemetry store; failures and denials always are.
-    ``nearness``: what holds of near and far endpoints; None: nothing. ``default_pool`` and
-    ``default_outlier`` are for connections of which no rule says anything.
+    ``flow_share``: of requests that succeed, so many in a million are told to the telemetry store; failures
+    and denials always are.
+    ``nearness``: what holds of near and far endpoints; None: nothing. ``default_pool``, ``default_outlier``,
+    ``default_upgrade`` and ``default_client_protocol`` are for connections of which no rule says anything.
     ``mesh_limits``: what TLS within the mesh may use; ``tls_limits``: any other, where nobody says more.
     ``post_quantum``: all TLS has post-quantum key exchange, whatever anybody says.
     ``lookup``: HTTP for hosts that nobody knows goes to the address that DNS has for them, with
@@ -96,14 +98,15 @@ class Settings:
     nearness: Nearness | None = MESH_DEFAULT
     default_pool: ir.Connections | None = None
     default_outlier: ir.OutlierDetection | None = None
+    default_upgrade: bool | None = None
+    default_client_protocol: bool = False
     detection_timeout: timedelta = timedelta(0)
     retry: ir.Retry | None = DEFAULT_RETRY
     inbound_retry: ir.Retry | None = INBOUND_RETRY
     trusted_hops: int = 0
     edge_certificate: ir.ClientCertificate = ir.ClientCertificate.SANITIZE_SET
     edge_proxy_protocol: bool = False
-    access_log: str | None = None
-    tracing: bool = True
+    reporting: Reporting = MESH_REPORTING
     flow_share: int = 100_000
     key_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     key_plaintext: bool = False

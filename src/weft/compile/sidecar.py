@@ -15,7 +15,6 @@ from weft.compile.receiving import Receiving, inbound_ports, pools_of, receiving
 from weft.compile.rules import Clusters, clusters_of, localized
 from weft.compile.service import Instance, Labels
 from weft.compile.settings import Settings
-from weft.compile.telemetry import telemetry_of
 from weft.compile.world import World
 from weft.model.sidecar import Sidecar
 from weft.names import VIRTUAL_INBOUND, VIRTUAL_OUTBOUND
@@ -67,7 +66,6 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         listeners=memo(_distinct, listeners, receiving.listeners),
         routes=sent,
         clusters=memo(_joined, sending, receiving),
-        telemetry=telemetry_of(settings),
     )
 
 

@@ -180,7 +180,7 @@ class DefaultRetry(HTTPRetry):
 
 class MeshConfigSpec(Shape):
     """Istio's MeshConfig: what holds for the whole mesh. Our own: ``clusterDelivery``, ``flowSampling``,
-    ``compliancePolicy``."""
+    ``compliancePolicy``, ``evidenceLog``, ``keyFetching``."""
 
     cluster_delivery: Literal["auto", "eager", "onDemand"] | None = None
     """Whether sidecars get all clusters, or each when it is needed; auto: by their number, above 300."""
@@ -192,6 +192,10 @@ class MeshConfigSpec(Shape):
     flow_sampling: Annotated[Float, Field(ge=0, le=100)] | None = None
     """Percentage of successful requests that are kept as evidence for policies (default 10); failures and
     denials always are."""
+
+    evidence_log: Bool | None = None
+    """Whether proxies log requests in the form that ``weft explain`` reads, beside logs of another form: in
+    ``access.log`` of their directory. Without a word: if there is an ``accessLogFile``."""
 
     key_fetching: KeyFetching | None = None
     """Where the control plane may fetch the keys of RequestAuthentications from."""

@@ -15,4 +15,7 @@ async def test_the_access_log_stays_when_a_mesh_config_is_applied(api: ApiClient
     found = await api.get(kind, "istio-system", "default")
     assert found["spec"] == {**ACCESS_LOG["spec"], **mine["spec"]}
     await api.apply([{**mine, "spec": {"accessLogFile": ""}}])
-    assert (await api.get(kind, "istio-system", "default"))["spec"] == {"accessLogFile": ""}
+    assert (await api.get(kind, "istio-system", "default"))["spec"] == {
+        **ACCESS_LOG["spec"],
+        "accessLogFile": "",
+    }

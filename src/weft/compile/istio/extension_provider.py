@@ -60,7 +60,7 @@ def authorizer_named(name: str, providers: Providers, services: Services) -> Fou
     wrong = next(_wrong(spec), "")
     if wrong:
         return Found(None, f"the provider {name!r} cannot be used: {wrong}", "correct it in the MeshConfig")
-    service = _service(str(spec.service), services)
+    service = service_named(str(spec.service), services)
     if isinstance(service, str):
         return Found(None, f"the provider {name!r} cannot be used: {service}", "apply it, or a ServiceEntry")
     return Found(_authorizer(name, spec, service))
@@ -93,7 +93,7 @@ def _wrong(spec: _Spec) -> Iterator[str]:
             yield "'*' alone is no test of a header's name"
 
 
-def _service(text: str, services: Services) -> Service | str:
+def service_named(text: str, services: Services) -> Service | str:
     """The service of ``[NAMESPACE/]HOST``, or why there is none."""
     namespace, slash, host = text.rpartition("/")
     known = services.by_host.get(host, ())
