@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -141,7 +142,21 @@ def principal(text: str) -> str:
     parts = text.split("/")
     if len(parts) == 7 and parts[3] == "ns" and parts[5] == "sa":
         return f"{parts[4]}/{parts[6]}"
+    if len(parts) == 6 and parts[3:5] == ["weft", "node"]:
+        return f"node {parts[5]}"
     return text
+
+
+_RULE: Final = re.compile(r"ns\[(?P<namespace>[^\]]*)\]-policy\[(?P<name>[^\]]*)\]-rule\[(?P<rule>\d+)\]")
+
+
+def policy(text: str) -> tuple[str, str, str]:
+    """Namespace, name and rule of a policy as proxies tell them; namespace and rule may be empty."""
+    match = _RULE.fullmatch(text)
+    if match is not None:
+        return match["namespace"], match["name"], match["rule"]
+    namespace, slash, name = text.partition("/")
+    return (namespace, name, "") if slash else ("", text, "")
 
 
 def link(*steps: object, **query: object) -> str:
@@ -154,6 +169,6 @@ def link(*steps: object, **query: object) -> str:
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "rate": rate, "share": share, "ms": milliseconds, "count": count, "size": size, "span": span,
     "ago": ago, "stamp": stamp, "iso": iso, "health": health, "principal": principal, "instant": instant,
-    "spark": spark,
+    "spark": spark, "policy": policy,
 }  # fmt: skip
 GLOBALS: Final[Mapping[str, Callable[..., Any]]] = {"link": link}

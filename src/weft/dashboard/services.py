@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from weft.dashboard.edges import callees, callers
 from weft.dashboard.page import NotFoundError, Visit, together
 
 WINDOWS: Final = ("1m", "5m", "1h", "6h")
@@ -70,10 +71,9 @@ async def service(visit: Visit) -> Mapping[str, Any]:
     namespace, name = visit.path["namespace"], visit.path["name"]
     window, of = window_of(visit), f"service:{namespace}/{name}"
     asked = {"of": of, "window": window, "namespace": ""}
-    report, versions, callers, codes, routes, edges, known = await together(
+    report, versions, codes, routes, edges, known = await together(
         visit.attempt(visit.readers.describe("service", namespace, name)),
         visit.ask("stat", by="version", **asked),
-        visit.ask("stat", by="caller", **asked),
         visit.ask("stat", by="code", **asked),
         visit.ask("stat", by="route", **asked),
         visit.ask("edges", window=window, namespace=namespace),
@@ -97,8 +97,8 @@ async def service(visit: Visit) -> Mapping[str, Any]:
         "report": report or None,
         "total": versions["total"] if versions else None,
         "versions": versions["rows"] if versions else [],
-        "callers": _callers(edges, callers, namespace, name),
-        "callees": _callees(edges, namespace, behind),
+        "callers": callers(edges, namespace, service=name) if edges else [],
+        "callees": callees(edges, namespace, behind) if edges else [],
         "codes": codes["rows"] if codes else [],
         "routes": routes["rows"] if routes else [],
         "window": window,
@@ -131,8 +131,8 @@ async def workload(visit: Visit) -> Mapping[str, Any]:
         "report": report or None,
         "total": inbound["total"] if inbound else None,
         "asks": outbound["total"] if outbound else None,
-        "callers": _callers(edges, inbound, namespace, workload=name),
-        "callees": _callees(edges, namespace, {name}),
+        "callers": callers(edges, namespace, workload=name) if edges else [],
+        "callees": callees(edges, namespace, {name}) if edges else [],
         "codes": codes["rows"] if codes else [],
         "window": window,
         "windows": WINDOWS,
@@ -152,28 +152,3 @@ def _collection(namespace: str) -> str:
 
 def _sparks(series: Any) -> dict[str, list[float | None]]:
     return {one["key"]: one["values"] for one in series["series"]} if series else {}
-
-
-def _callers(
-    edges: Any, callers: Any, namespace: str, service: str = "", workload: str = ""
-) -> list[dict[str, Any]]:
-    """Edges that end here; where nothing tells of edges, the principals that called."""
-    if edges:
-        return [
-            {**one, "who": one["source"]}
-            for one in edges["edges"]
-            if (service and (one["service"]["namespace"], one["service"]["name"]) == (namespace, service))
-            or (
-                workload
-                and (one["destination"]["namespace"], one["destination"]["workload"]) == (namespace, workload)
-            )
-        ]
-    return [{**row, "who": row.get("source") or {}} for row in callers["rows"]] if callers else []
-
-
-def _callees(edges: Any, namespace: str, workloads: set[str]) -> list[dict[str, Any]]:
-    return [
-        {**one, "who": one["destination"]}
-        for one in (edges["edges"] if edges else ())
-        if one["source"]["namespace"] == namespace and one["source"]["workload"] in workloads
-    ]

@@ -30,6 +30,13 @@ document.getElementById("theme")?.addEventListener("click", () => {
   show(THEMES[(now + 1) % THEMES.length]);
 });
 
+// On a narrow screen the pages are a row that scrolls: show where we are.
+const current = document.querySelector("nav [aria-current]");
+const row = current?.parentElement;
+if (current instanceof HTMLElement && row && row.scrollWidth > row.clientWidth) {
+  row.scrollLeft = current.offsetLeft - (row.clientWidth - current.offsetWidth) / 2;
+}
+
 // A choice takes effect when it is made; without scripts its form has a button.
 document.addEventListener("change", (event) => {
   const changed = event.target;
