@@ -71,14 +71,22 @@ def check(known: str, given: Path | None, mesh: str) -> None:
 
 
 def _path(given: Path | None, mesh: str) -> Path:
-    from weft.client.locate import state_directory
+    from weft.client.locate import runtime_directories, state_directory
 
-    path = given or state_directory(os.environ, os.getuid()) / mesh / NAME
-    if not files(path):
+    uid = os.getuid()
+    # What 'weft up' runs keeps its state with its sockets; any other control plane, over a reboot.
+    runtimes = (directory / mesh for directory in runtime_directories(os.environ, uid))
+    # In /tmp anybody may make one.
+    homes = [one / "control-plane" for one in runtimes if one.exists() and one.stat().st_uid in {0, uid}]
+    places = [given] if given else [home / NAME for home in (*homes, state_directory(os.environ, uid) / mesh)]
+    found = next((place for place in places if files(place)), None)
+    if found is None:
+        looked = ", ".join(map(str, places))
         raise UsageError(
-            f"there is no audit log at {path}", hint="name it: --file STATE-DIR/audit.log, or --mesh"
+            f"there is no audit log here (looked at {looked})",
+            hint="name it: --file STATE-DIR/audit.log, or --mesh",
         )
-    return path
+    return found
 
 
 def _oldest(since: str | None) -> datetime | None:

@@ -200,6 +200,9 @@ class Trustee:
                     )
                 )
             fresh = await self.ledger.revoke(entries)
+            if not fresh:
+                # To say it anew would cost everybody the connections that stand.
+                return ()
             self._revoked_at, self._cut_at = now, None
             await self._publish()
         self._changed.set()

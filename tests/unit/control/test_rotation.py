@@ -154,7 +154,12 @@ async def test_what_is_revoked_is_listed_by_whoever_signed_it(store: SqliteStore
     # While the root is replaced both have one, or the certificates of one of them would be refused.
     await again.rotate(None)
     assert len(read_lists(split(again.trust.pem)[1])) == 2
+    # What was said before, or of nobody, costs nobody a connection.
+    told: list[str] = []
+    again.told.append(lambda: told.append("again"))
     assert await again.revoke(lambda one: one.identity == bad.identity) == ()
+    assert await again.revoke(lambda one: one.identity == "nobody") == ()
+    assert told == []
 
 
 async def test_connections_are_ended_once_everybody_looks_at_the_list(store: SqliteStore) -> None:
