@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
@@ -19,9 +20,12 @@ from weft.errors import WeftError
 from weft.names import CLUSTER_TYPE
 from weft.protos import discovery_v3
 from weft.xds import connection as module
+from weft.xds import server as server_module
 from weft.xds.protocol import Stream
 from weft.xds.server import serve
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
+IDLE = b"connection idle"  # gRPC's words in GOAWAY
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 PROXY = "sidecar~127.0.0.1~app.default~default.svc.cluster.local"
 
@@ -215,8 +219,7 @@ async def test_a_message_larger_than_any_proxy_sends_ends_its_stream_only(contro
             await well.read()
 
 
-async def test_a_flood_of_pings_ends_its_connection_and_no_other(control: Control) -> None:
-    control.store.publish(PROXY, bundle(cluster("one")), 1)
+def workload_tls(control: Control) -> ssl.SSLContext:
     chain, key = control.authority.workload()
     context = ssl.create_default_context(cadata=control.authority.pem.decode())
     context.check_hostname = False
@@ -225,11 +228,44 @@ async def test_a_flood_of_pings_ends_its_connection_and_no_other(control: Contro
         file.write(key + b"\n" + chain)
         file.flush()
         context.load_cert_chain(file.name)
+    return context
+
+
+async def test_who_connects_and_says_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried = {"grpc.server_handshake_timeout_ms": 500, "grpc.max_connection_idle_ms": 500}
+    known = dict(server_module._OPTIONS)
+    assert known.keys() >= hurried.keys()
+    monkeypatch.setattr(server_module, "_OPTIONS", tuple({**known, **hurried}.items()))
+    control = Control(Authority())
+    async with control.running(), stream(control) as well:
+        control.store.publish(PROXY, bundle(cluster("one")), 1)
+        await well.write(request())
+        reply = discovery_v3.DeltaDiscoveryResponse.FromString(await well.read())
+        for tls, said in ((False, b""), (False, b"\x16\x03\x01"), (True, b""), (True, PREFACE)):
+            context = workload_tls(control) if tls else None
+            reader, writer = await asyncio.open_connection("127.0.0.1", control.port, ssl=context)
+            writer.write(said)
+            seen = b""
+            async with asyncio.timeout(30):
+                with contextlib.suppress(ConnectionError):
+                    while IDLE not in seen and (part := await reader.read(65536)):
+                        seen += part
+            assert (IDLE in seen) == (said == PREFACE), seen
+            writer.close()
+        control.store.publish(PROXY, bundle(cluster("two")), 2)
+        await well.write(request(response_nonce=reply.nonce))
+        async with asyncio.timeout(10):
+            await well.read()
+
+
+async def test_a_flood_of_pings_ends_its_connection_and_no_other(control: Control) -> None:
+    control.store.publish(PROXY, bundle(cluster("one")), 1)
     async with stream(control) as well:
         await well.write(request())
+        context = workload_tls(control)
         reader, writer = await asyncio.open_connection("127.0.0.1", control.port, ssl=context)
-        settings, ping = b"\0\0\0\x04\0\0\0\0\0", b"\0\0\x08\x06\0\0\0\0\0" + b"p" * 8
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+        ping = b"\0\0\x08\x06\0\0\0\0\0" + b"p" * 8
+        writer.write(PREFACE)
         async with asyncio.timeout(30):
             seen = b""
             while b"too_many_pings" not in seen:

@@ -26,6 +26,9 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
     ("grpc.max_concurrent_streams", 64),
     ("grpc.max_metadata_size", 16 * 1024),
+    # Who connects and says nothing is cut off, before the handshake and after it.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 120_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.max_pings_without_data", 0),
