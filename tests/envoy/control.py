@@ -146,8 +146,12 @@ class ControlPlane:
         mode: str = "SECCOMP",
         account: str = "default",
         telemetry_port: int = TELEMETRY_PORT,
+        flush: str = "5s",
     ) -> Iterator[Envoy]:
-        """A sidecar in ``default``, ready. ``weft``: its attachment, as a node tells it."""
+        """A sidecar in ``default``, ready. ``weft``: its attachment, as a node tells it.
+
+        ``flush``: how often it tells its metrics.
+        """
         settings = Settings(
             name=ProxyName("sidecar", address, name, "default"),
             metadata={
@@ -162,5 +166,6 @@ class ControlPlane:
         )
         with short_directory(f"weft-{name}-") as directory:
             self.authority.write_identity(directory, f"spiffe://cluster.local/ns/default/sa/{account}")
-            with running_envoy(directory, bootstrap(settings), environment(settings), _SECONDS) as envoy:
+            made = {**bootstrap(settings), "stats_flush_interval": flush}
+            with running_envoy(directory, made, environment(settings), _SECONDS) as envoy:
                 yield envoy

@@ -1,0 +1,274 @@
+"""So many requests of each outcome are so many at both ends: as Prometheus text, by OTLP, in the store."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.envoy.control import ControlPlane
+from tests.support.backend import HttpBackend, TcpBackend, serving
+from tests.support.certificates import TestAuthority
+from tests.support.dial import Connection, dial
+from tests.support.envoy import Envoy, short_directory, wait_until
+from tests.support.telemetry import Telemetry, running_telemetry
+
+HTTP, TCP = 9080, 9000
+SECONDS = 60.0
+WEB, REVIEWS = "spiffe://cluster.local/ns/default/sa/web", "spiffe://cluster.local/ns/default/sa/reviews"
+SERVED, MISSING, BROKEN, RETRIED, LATE, ABORTED, DENIED = 40, 5, 7, 4, 3, 6, 8
+# What each end sees, by status. 0: the caller's proxy did not wait for it.
+AT_SOURCE = {
+    "200": SERVED + RETRIED, "404": MISSING, "500": BROKEN, "504": LATE, "418": ABORTED, "403": DENIED,
+}  # fmt: skip
+AT_DESTINATION = {
+    "200": SERVED + RETRIED, "404": MISSING, "500": BROKEN, "503": RETRIED, "0": LATE, "403": DENIED,
+}  # fmt: skip
+LINE = re.compile(r"^envoy_(\w+)\{(.*)\} ([0-9.e+]+)$", re.MULTILINE)
+LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+def _resource(group: str, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": group, "kind": kind, "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+    }  # fmt: skip
+
+
+def _resources(address: str) -> list[dict[str, Any]]:
+    networking, ports = "networking.istio.io/v1", {"http": HTTP, "tcp": TCP}
+    to = [{"destination": {"host": "reviews", "port": {"number": HTTP}}}]
+
+    def route(prefix: str, **more: Any) -> dict[str, Any]:
+        return {"match": [{"uri": {"prefix": prefix}}], "route": to, **more}
+
+    return [
+        _resource(
+            "v1", "Service", "reviews",
+            {
+                "selector": {"app": "reviews"},
+                "ports": [{"name": name, "port": port} for name, port in ports.items()],
+            },
+        ),
+        _resource(
+            networking, "WorkloadEntry", "reviews",
+            {
+                "address": address, "labels": {"app": "reviews"}, "serviceAccount": "reviews",
+                "ports": ports,
+            },
+        ),
+        _resource(
+            networking, "VirtualService", "reviews",
+            {
+                "hosts": ["reviews"],
+                "http": [
+                    route("/late", timeout="0.6s", retries={"attempts": 0}),
+                    route("/retried", retries={"attempts": 1, "retryOn": "5xx"}),
+                    route(
+                        "/aborted", fault={"abort": {"httpStatus": 418, "percentage": {"value": 100}}}
+                    ),
+                    route("/", retries={"attempts": 0}),
+                ],
+            },
+        ),
+        _resource(
+            "security.istio.io/v1", "AuthorizationPolicy", "closed",
+            {
+                "action": "DENY", "selector": {"matchLabels": {"app": "reviews"}},
+                "rules": [{"to": [{"operation": {"paths": ["/denied"], "ports": [str(HTTP)]}}]}],
+            },
+        ),
+    ]  # fmt: skip
+
+
+@dataclass
+class Mesh:
+    plane: ControlPlane
+    telemetry: Telemetry
+    web: Envoy
+    reviews: Envoy
+    outbound: tuple[str, int]
+    backend: HttpBackend
+
+    def connect(self) -> Connection:
+        """As the application of web connects to reviews."""
+        return Connection((self.plane.address("reviews"), HTTP), through=self.outbound)
+
+    def rows(self, by: str, **asked: str) -> dict[str, dict[str, Any]]:
+        """Of the question stat, by key."""
+        found = self.telemetry.ask("stat", by=by, window="1h", **asked)["rows"]
+        return {row["key"]: row for row in found}
+
+    def codes(self, **asked: str) -> dict[str, int]:
+        """Requests by status."""
+        return {key: row["requests"] for key, row in self.rows("code", **asked).items() if row["requests"]}
+
+
+def _scraped(envoy: Envoy, name: str, label: str = "response_code") -> dict[str, int]:
+    """A metric in Prometheus' text, added up by a label."""
+    found: Counter[str] = Counter()
+    for metric, labels, value in LINE.findall(envoy.admin("/stats/prometheus?usedonly")):
+        if metric == name:
+            found[dict(LABEL.findall(labels)).get(label, "")] += int(float(value))
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    base = f"127.{random.randint(16, 250)}.{random.randint(1, 250)}"
+    authority = TestAuthority()
+    with ExitStack() as stack:
+        backend = stack.enter_context(serving(HttpBackend(f"{base}.2", HTTP, "reviews")))
+        stack.enter_context(serving(TcpBackend(f"{base}.2", TCP, "tcp")))
+        directory = stack.enter_context(short_directory())
+        telemetry = stack.enter_context(running_telemetry(directory, authority))
+        plane = stack.enter_context(ControlPlane(tmp_path_factory.mktemp("store"), authority))
+        plane.apply(*_resources(f"{base}.1"))
+
+        def sidecar(name: str, address: str, own: str) -> Envoy:
+            weft = {
+                "outboundAddress": address, "outboundPort": 15001,
+                "inboundAddress": address, "appAddress": own,
+            }  # fmt: skip
+            return stack.enter_context(
+                plane.sidecar(name, address, weft, account=name, telemetry_port=telemetry.port, flush="1s")
+            )
+
+        reviews, web = sidecar("reviews", f"{base}.1", f"{base}.2"), sidecar("web", f"{base}.3", f"{base}.4")
+        plane.settle(2)
+        yield Mesh(plane, telemetry, web, reviews, (f"{base}.3", 15001), backend)
+
+
+@pytest.fixture(scope="module")
+def asked(mesh: Mesh) -> None:
+    """The requests, each of which has its answer."""
+    connection = mesh.connect()
+    for number in range(SERVED):
+        assert connection.ask(f"/items/{number}").status == 200
+    for _ in range(MISSING):
+        assert connection.ask("/x?status=404").status == 404
+    for _ in range(BROKEN):
+        assert connection.ask("/x?status=500").status == 500
+    for number in range(RETRIED):
+        assert connection.ask(f"/retried?fail=1&key={number}").status == 200
+    for _ in range(LATE):
+        assert connection.ask("/late?held=1").status == 504
+    mesh.backend.gate.set()
+    for _ in range(ABORTED):
+        assert connection.ask("/aborted").status == 418
+    for _ in range(DENIED):
+        assert connection.ask("/denied").status == 403
+
+
+@pytest.mark.usefixtures("asked")
+def test_both_ends_count_the_same_requests_everywhere(mesh: Mesh) -> None:
+    # Prometheus' text.
+    assert _scraped(mesh.web, "istio_requests_total") == AT_SOURCE
+    wait_until(lambda: _scraped(mesh.reviews, "istio_requests_total") == AT_DESTINATION, SECONDS, "the ends")
+    # What the telemetry process was told by OTLP: what the workload served, and what its caller got.
+    wait_until(lambda: mesh.codes(direction="outbound") == AT_SOURCE, SECONDS, "what the caller got")
+    served = {"of": "workload:default/reviews"}
+    wait_until(lambda: mesh.codes(**served) == AT_DESTINATION, SECONDS, "what was served")
+    # A fault reached no workload: only its caller can tell of it, and each call counts once.
+    assert mesh.codes(of="service:default/reviews") == {**AT_DESTINATION, "418": ABORTED}
+
+
+@pytest.mark.usefixtures("asked")
+def test_durations_are_counted_with_their_requests(mesh: Mesh) -> None:
+    def timed(**asked: str) -> int:
+        (series,) = mesh.telemetry.ask("series", metric="latency", since="1h", **asked)["series"]
+        return sum(sum(counts) for counts in series["counts"])
+
+    whole = sum(AT_SOURCE.values())
+    wait_until(lambda: timed(direction="outbound", of="default/web") >= whole, SECONDS, "histograms")
+    assert timed(direction="outbound", of="default/web") == whole
+    scraped = _scraped(mesh.web, "istio_request_duration_milliseconds_count")
+    assert scraped == AT_SOURCE
+    late = mesh.rows("code", direction="outbound")["504"]
+    assert 500 <= late["p50"] <= 1_000, "within the bucket of the timeout"
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_edge_is_confirmed_by_both_ends(mesh: Mesh) -> None:
+    def edge() -> dict[str, Any] | None:
+        found = [
+            edge
+            for edge in mesh.telemetry.ask("edges", window="1h")["edges"]
+            if edge["protocol"] == "http" and edge["destination"]["workload"] == "reviews"
+        ]
+        return found[0] if len(found) == 1 and len(found[0]["toldBy"]) == 2 else None
+
+    wait_until(edge, SECONDS, "the edge")
+    found = edge()
+    assert found is not None
+    assert (found["source"]["workload"], found["source"]["principal"], found["source"]["sure"]) == (
+        "web",
+        WEB,
+        True,
+    )
+    assert (found["destination"]["principal"], found["destination"]["sure"]) == (REVIEWS, True)
+    assert found["service"]["host"] == "reviews.default.svc.cluster.local"
+    assert (found["seenBy"], found["secured"], found["mtls"]) == ("source", True, 1.0)
+
+
+@pytest.mark.usefixtures("asked")
+def test_bytes_and_connections_are_counted_at_both_ends(mesh: Mesh) -> None:
+    greeting, payload = b"hello from tcp\n", b"x" * 10_000
+    for _ in range(3):
+        with dial((mesh.plane.address("reviews"), TCP), through=mesh.outbound) as connection:
+            connection.sendall(payload)
+            got = b""
+            while len(got) < len(greeting) + len(payload) and (more := connection.recv(65536)):
+                got += more
+            assert len(got) == len(greeting) + len(payload)
+    held = dial((mesh.plane.address("reviews"), TCP), through=mesh.outbound)
+    with held:
+        held.sendall(b"x")
+        assert held.recv(100)
+        expected = {
+            "opened": 4, "closed": 3, "connections": 1, "received": 3 * len(payload),
+            "sent": 3 * (len(payload) + len(greeting)), "mtls": 1.0,
+        }  # fmt: skip
+
+        def counted(**asked: str) -> dict[str, Any]:
+            row = mesh.rows("protocol", **asked).get("tcp", {})
+            return {name: row.get(name) for name in expected}
+
+        for asked in ({"of": "workload:default/reviews"}, {"direction": "outbound"}):
+            wait_until(lambda asked=asked: counted(**asked) == expected, SECONDS, f"{asked}")  # type: ignore[misc]
+        scraped = _scraped(mesh.web, "istio_tcp_received_bytes_total", "request_protocol")
+        assert scraped == {"tcp": 3 * len(payload)}
+    wait_until(lambda: counted(direction="outbound")["connections"] == 0, SECONDS, "its end")
+
+
+@pytest.mark.usefixtures("asked")
+def test_nothing_is_counted_twice_over_restarts(mesh: Mesh) -> None:
+    """Last: of the control plane, and of the telemetry process as no program expects."""
+    mesh.plane.stop()
+    mesh.plane.start()
+    mesh.plane.settle(2)
+    connection = mesh.connect()
+    for _ in range(5):
+        assert connection.ask("/again").status == 200
+    expected = AT_DESTINATION | {"200": AT_DESTINATION["200"] + 5}
+    wait_until(lambda: mesh.codes(of="workload:default/reviews") == expected, SECONDS, "five more")
+    # A long window is answered from the disk, onto which everything is written first.
+    mesh.telemetry.ask("workloads", window="3h")
+    restarts = mesh.telemetry.metrics.telemetry_restarts
+    began = restarts.value()
+    mesh.telemetry.kill()
+    wait_until(lambda: restarts.value() > began, SECONDS, "its end")
+    wait_until(mesh.telemetry.answers, SECONDS, "its return")
+    assert mesh.codes(of="workload:default/reviews") == expected
+    wait_until(lambda: mesh.telemetry.ask("health")["received"]["messages"] >= 4, SECONDS, "both proxies")
+    for _ in range(5):
+        assert connection.ask("/again").status == 200
+    expected["200"] += 5
+    wait_until(lambda: mesh.codes(of="workload:default/reviews") == expected, SECONDS, "five more again")
+    health = mesh.telemetry.ask("health")
+    assert (health["tellers"], health["lost"]["unreadable"], health["lost"]["points_unusable"]) == (2, 0, 0)
