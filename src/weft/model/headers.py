@@ -10,6 +10,7 @@ _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PLAIN_NAME: Final = re.compile(r"[-_A-Za-z0-9]+")
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 _ENDS: Final = frozenset("\0\r\n")
+_LONGEST: Final = 16_384  # bytes; Envoy refuses a route table with a longer name or value
 _PSEUDO: Final = frozenset({":method", ":scheme", ":authority", ":path", ":status"})
 _CLAIM: Final = re.compile(r"@request\.auth\.claims(?:\..+|\[.+\])", re.IGNORECASE | re.DOTALL)
 # Envoy's variables: %NAME%, %NAME(text)% and %NAME(["text", …])%; %% is a percent sign. For each state what
@@ -72,7 +73,9 @@ def removed(name: str) -> str:
 
 
 def broken(text: str) -> str:
-    """What of a text would end a line of HTTP; Envoy refuses it."""
+    """What of a text would end a line of HTTP, or be too long for one; Envoy refuses it."""
+    if len(text.encode(errors="replace")) > _LONGEST:
+        return f"{text[:20]!r}… is longer than {_LONGEST} bytes"
     return "" if _ENDS.isdisjoint(text) else f"{text!r} has a line's end or a zero byte in it"
 
 
@@ -85,6 +88,8 @@ def value(text: str) -> str:
     """A value with Envoy's variables, as ``%REQ(x-user)%``; a percent sign is written twice."""
     if found := _CONTROL.search(text):
         return f"a header's value cannot hold the character U+{ord(found[0]):04X}"
+    if len(text.encode(errors="replace")) > _LONGEST:
+        return f"{text[:20]!r}… is longer than {_LONGEST} bytes"
     state = "text"
     for character in text if "%" in text else "":
         steps, otherwise = _STEPS[state]

@@ -10,6 +10,7 @@ from typing import Final
 
 _NO_PORTS: Final = "weft opens no ports of hosts for Services: traffic from outside comes through gateways"
 _NO_BALANCER: Final = "weft makes no load balancers: traffic from outside comes through gateways"
+_OWN_ADDRESS: Final = "a Service has the addresses in clusterIPs, or one of IPv4 that the mesh finds"
 _OUTLIERS: Final = (
     "spec.trafficPolicy.outlierDetection",
     "spec.trafficPolicy.portLevelSettings[].outlierDetection",
@@ -56,6 +57,8 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
         "spec.loadBalancerClass": _NO_BALANCER,
         "spec.loadBalancerIP": _NO_BALANCER,
         "spec.loadBalancerSourceRanges": _NO_BALANCER,
+        "spec.ipFamilies": _OWN_ADDRESS,
+        "spec.ipFamilyPolicy": _OWN_ADDRESS,
         "spec.ports[].nodePort": _NO_PORTS,
         "spec.sessionAffinityConfig": "a client keeps its endpoint as long as that is there",
     },
@@ -79,6 +82,10 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
     "networking.istio.io/ProxyConfig": {
         "spec.image": "weft runs the Envoy that is installed beside it",
     },
+    "networking.istio.io/Sidecar": {
+        f"spec.{place}.port.targetPort": "as in Istio: it is for ports of ServiceEntries"
+        for place in ("egress[]", "ingress[]")
+    },
     "networking.istio.io/VirtualService": {
         "spec.http[].fault.abort.http2Error": "Envoy answers statuses: write httpStatus or grpcStatus",
         "spec.http[].fault.delay.exponentialDelay": "Envoy waits for a fixed time: write fixedDelay",
@@ -101,6 +108,12 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
         "spec.verifyCertificateAtClient": "servers are verified unless insecureSkipVerify is said",
         **{f"spec.defaultConfig.{field}": why for field, why in _STARTS.items()},
     },
+}
+
+
+# Values that have no effect, of fields that do.
+VALUES: Final[Mapping[str, Mapping[str, Mapping[object, str]]]] = {
+    "/Service": {"spec.type": {"LoadBalancer": _NO_BALANCER, "NodePort": _NO_PORTS}},
 }
 
 

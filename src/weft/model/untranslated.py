@@ -12,7 +12,7 @@ from typing import Final
 from weft.errors import Origin, Problem, Severity
 from weft.model.catalog import by_id
 from weft.model.resource import Resource
-from weft.model.unsupported import UNSUPPORTED
+from weft.model.unsupported import UNSUPPORTED, VALUES
 from weft.model.walk import used
 from weft.yaml import Path, join
 
@@ -23,6 +23,8 @@ UNTRANSLATED: Final = "WEFT0001"
 _SILENT: Final[dict[str, object]] = {
     "spec.allocateLoadBalancerNodePorts": True,
     "spec.externalTrafficPolicy": "Cluster",
+    "spec.ipFamilies": ("IPv4",),
+    "spec.ipFamilyPolicy": "SingleStack",
     "spec.defaultConfig.controlPlaneAuthPolicy": "MUTUAL_TLS",
     "spec.defaultConfig.holdApplicationUntilProxyStarts": True,
     "spec.verifyCertificateAtClient": True,
@@ -72,12 +74,14 @@ def findings(resource: Resource, where: Callable[[Path], Origin | None] | None =
     """A warning for each field that was given and is not yet translated."""
     key = resource.key
     table, never = set(FIELDS.get(key.kind, ())), UNSUPPORTED.get(key.kind, {})
+    vain = VALUES.get(key.kind, {})
     if not table and not never:
         return ()
     kind = key.kind.rpartition("/")[2]
     found: list[Problem] = []
     for shape, path, value in used(resource):
-        if shape not in table and shape not in never:
+        in_vain = vain.get(shape, {}).get(value) if shape in vain else None
+        if shape not in table and shape not in never and in_vain is None:
             continue
         if shape in _SILENT and value == _SILENT[shape]:
             continue
@@ -85,6 +89,8 @@ def findings(resource: Resource, where: Callable[[Path], Origin | None] | None =
         message = f"weft does not translate {kind} yet" if whole else "weft does not translate this field yet"
         if shape in never:
             message = f"this has no effect: {never[shape]}"
+        elif in_vain is not None:
+            message = f"this opens nothing: {in_vain}"
         hint = "it is kept, and has no effect"
         place = where(path) if where else None
         found.append(Problem(UNTRANSLATED, message, place, hint, join(path), Severity.WARNING))

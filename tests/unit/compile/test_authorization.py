@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import re2
 from tests.support.compiled import identity, instance, listener, service, world
 
 from weft import ir
 from weft.compile.istio import authorization_spelling as spelling
+from weft.compile.istio import authorization_value as values_of
 from weft.compile.istio.authorization_value import issuer_and_subject, names_in_brackets, trust_domain
 from weft.compile.istio.trust_domain import every_alias, with_aliases
 from weft.compile.proxy import compile_proxy
@@ -211,6 +214,48 @@ def test_hosts_in_other_spellings(value: str, also: tuple[str, ...], never: tupl
     assert found is not None
     assert [host for host in also if not re2.fullmatch(found.value, host)] == []
     assert [host for host in never if re2.fullmatch(found.value, host)] == []
+
+
+@pytest.mark.parametrize("cut", range(505, 515))
+@pytest.mark.parametrize(("part", "path"), [("%2B", "%2b"), ("/{*}/", "/x/"), ("/a", "/a")])
+def test_long_paths_count_by_what_envoy_can_compare(part: str, path: str, cut: int) -> None:
+    first, last = "/" + "a" * cut, "b" * 2000
+    values = [(first + part + last, first + path + last)]
+    if "{" not in part:  # a template begins with a slash
+        values.append((f"*{last}{part}{first[1:]}", f"/x{last}{path}{first[1:]}"))
+    for value, fits in values:
+        found = spelling.path(value)
+        assert found is not None
+        assert pattern_size(found) < 32_000
+        assert re2.fullmatch(found.value, fits)
+        assert not re2.fullmatch(found.value, "/other")
+
+
+@pytest.mark.parametrize("make", [spelling.host, spelling.method, spelling.header])
+def test_long_values_count_by_what_envoy_can_compare(make: Callable[[str], ir.TextMatch | None]) -> None:
+    for value in ("a" * 65_536, "*" + "a" * 65_536, "a" * 65_536 + "*"):
+        found = make(value)
+        assert found is not None
+        assert pattern_size(found) < 32_000
+        assert re2.fullmatch(found.value, value.replace("*", ""))
+        assert not re2.fullmatch(found.value, "a" * 8000)
+
+
+def test_names_longer_than_any_identity_are_nobodys() -> None:
+    long = "a" * 65_536
+    for found in (
+        values_of.namespace(long),
+        values_of.service_account(long, "x"),
+        values_of.principal(f"*{long}"),
+    ):
+        assert found.test is ir.TextTest.EXACT
+
+
+def pattern_size(match: ir.TextMatch) -> int:
+    """How large Envoy finds it: it reads bytes, whose any is a dot there."""
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    return int(re2.compile(match.value.encode(), options).programsize)
 
 
 def test_headers_with_underscores() -> None:

@@ -173,6 +173,11 @@ def test_the_first_tcp_rule_for_the_port_takes_all_connections(match: str, taken
     assert sent_to(chain) == [f"outbound|5432|{subset}|db.default.svc.cluster.local"]
 
 
+def test_a_rule_for_addresses_that_are_none_opens_no_port() -> None:
+    body = "tcp: [{match: [{sourceSubnet: 1h}], route: [{destination: {host: db}}]}]"
+    assert names(made(gateway(TCP % "a.com"), rules("a", "[a.com]", body), DB)) == []
+
+
 def test_sni_of_the_first_rule_holds() -> None:
     def sni(name: str, hosts: str) -> str:
         return rules(

@@ -123,6 +123,25 @@ DEFAULTS = mesh(
 
 
 @pytest.mark.parametrize(
+    ("http", "own", "protocol"),
+    [
+        ("{h2UpgradePolicy: UPGRADE}", "", ir.UpstreamProtocol.HTTP2),
+        (
+            "{h2UpgradePolicy: UPGRADE}",
+            "{connectionPool: {tcp: {maxConnections: 1}}}",
+            ir.UpstreamProtocol.HTTP1,
+        ),
+        ("{useClientProtocol: true}", "{outlierDetection: {}}", ir.UpstreamProtocol.AS_RECEIVED),
+    ],
+)
+def test_the_meshs_policy_says_the_protocol_where_no_rule_has_a_pool(
+    http: str, own: str, protocol: ir.UpstreamProtocol
+) -> None:
+    default = mesh(f"{{defaultTrafficPolicy: {{connectionPool: {{http: {http}}}}}}}")
+    assert made(WEB, default, *([rule(own)] if own else [])).protocol is protocol
+
+
+@pytest.mark.parametrize(
     ("policy", "connections", "errors"),
     [
         (None, 9, 7),

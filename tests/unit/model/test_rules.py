@@ -71,3 +71,13 @@ def test_every_kind_of_istio_and_the_gateway_api_has_rules() -> None:
         and not any((row.api_version_of(v), row.kind) in shown for v in row.versions)
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("a" * 16_385, "x"), ("x", "é" * 8_193)])
+def test_headers_that_are_longer_than_envoy_takes(name: str, value: str) -> None:
+    headers = {"request": {"set": {name: value}}}
+    spec = {"hosts": ["a"], "http": [{"headers": headers, "route": [{"destination": {"host": "b"}}]}]}
+    data = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "x"}}
+    resource, problems = parse_object({**data, "spec": spec})
+    assert resource is None
+    assert ["is longer than 16384 bytes" in problem.message for problem in problems] == [True]

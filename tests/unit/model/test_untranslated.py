@@ -47,10 +47,10 @@ def test_what_kubernetes_writes_by_itself_is_no_news() -> None:
     def told(policy: str) -> list[str]:
         data = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}}
         spec = {"type": "NodePort", "ports": [{"port": 80}], "externalTrafficPolicy": policy}
-        spec["sessionAffinity"] = "None"
+        spec |= {"sessionAffinity": "None", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}
         resource, _ = parse_object({**data, "spec": spec})
         assert resource is not None
         return [problem.path for problem in findings(resource)]
 
-    assert told("Cluster") == []
-    assert told("Local") == ["spec.externalTrafficPolicy"]
+    assert told("Cluster") == ["spec.type"]
+    assert told("Local") == ["spec.externalTrafficPolicy", "spec.type"]

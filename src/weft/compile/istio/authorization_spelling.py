@@ -5,6 +5,9 @@ the same: ``%40`` for ``@`` in a path, a port or a dot behind a host, ``user, ad
 header, ``delete`` over HTTP/2. To let something pass, only what is written counts, as in Istio; to refuse it,
 all of its spellings count. Each function gives the further test, or None when there is one spelling only.
 
+A long value counts by its beginning, or by its end behind a star: Envoy takes no pattern of any size, and
+refuses the more.
+
 Dots, slashes and backslashes in paths are not here: ``pathNormalization`` sees to those before any rule.
 """
 
@@ -30,6 +33,12 @@ _ANY: Final = r"\C*"
 # Of names with more dashes only the one without any is looked for.
 _DASHES: Final = 3
 _GAP: Final = r"[ \t]*"
+# Characters; what stands for one of a path is larger.
+_LONGEST: Final = 8192
+_LONGEST_PATH: Final = 512
+# What of an escape or of a template a cut may leave.
+_CUT_OFF: Final = re.compile(r"(?:%[0-9a-fA-F]?|/\{\*{0,2})\Z")
+_CUT_INTO: Final = re.compile(r"\A[0-9a-fA-F]{1,2}")
 
 
 def path(value: str) -> ir.TextMatch | None:
@@ -39,6 +48,9 @@ def path(value: str) -> ir.TextMatch | None:
     """
     if value == "*":
         return None
+    if len(value) > _LONGEST_PATH:
+        cut = _shortened(value, _LONGEST_PATH)
+        value = f"*{_CUT_INTO.sub('', cut[1:])}" if cut[0] == "*" else f"{_CUT_OFF.sub('', cut[:-1])}*"
     opened, closed = value.startswith("*"), value.endswith(("*", "{**}"))
     body = value[1:] if opened else value.removesuffix("*")
     parts = (body.rstrip("/") if not closed else body).split("/")
@@ -102,9 +114,17 @@ def header_names(name: str) -> Iterator[str]:
 
 def _starred(value: str, anything: str) -> tuple[str, str, str]:
     """The text of ``value``, and what stands for the star before or behind it."""
+    value = _shortened(value, _LONGEST)
     if value.startswith("*"):
         return value[1:], anything, ""
     return (value[:-1], "", anything) if value.endswith("*") else (value, "", "")
+
+
+def _shortened(value: str, longest: int) -> str:
+    """A value that fits all that this one does, and more if this one is longer."""
+    if len(value) <= longest:
+        return value
+    return f"*{value[-longest:]}" if value.startswith("*") else f"{value[:longest]}*"
 
 
 def _escapable(text: str) -> str:

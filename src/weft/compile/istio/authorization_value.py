@@ -14,6 +14,7 @@ from weft import ir
 SPIFFE: Final = "spiffe://"
 ANY_TEXT: Final = ir.TextMatch(test=ir.TextTest.REGEX, value=".+")
 _PRESENT: Final = ir.TextMatch(test=ir.TextTest.PRESENT)
+_LONGEST: Final = 4096
 # What Go's regexp.QuoteMeta escapes: the patterns are the same, letter for letter.
 _META: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
@@ -34,7 +35,9 @@ def suffix(value: str) -> ir.TextMatch:
 
 
 def regex(pattern: str) -> ir.TextMatch:
-    """What the pattern matches as a whole."""
+    """Identities that the pattern matches as a whole; none if it is longer than any (2048 bytes) could be."""
+    if len(pattern) > _LONGEST:
+        return exact(pattern)  # Envoy takes no pattern of any size
     return ir.TextMatch(test=ir.TextTest.REGEX, value=pattern)
 
 

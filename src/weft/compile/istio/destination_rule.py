@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
 
 from weft import ir
 from weft.compile.istio import traffic_policy as policies
@@ -21,8 +20,6 @@ from weft.model.destination_rule import (
     RetryBudget,
     TrafficPolicy,
 )
-
-_UPGRADE: Final = {"UPGRADE": True, "DO_NOT_UPGRADE": False}
 
 
 def merge(
@@ -80,9 +77,8 @@ class _Maker:
         """``seeded``: where a block is missing the mesh's default traffic policy holds."""
         balancer, settings = blocks.balancer, self.settings
         http = blocks.pool.http if blocks.pool else None
-        upgrade = (
-            {"UPGRADE": True, "DO_NOT_UPGRADE": False}.get(str(http.h2_upgrade_policy)) if http else None
-        )
+        upgrade = policies.upgrade(blocks.pool)
+        client_protocol = bool(http and http.use_client_protocol)
         balancing, hashed = policies.load_balancing(balancer), None
         if balancer is not None:
             hashed = policies.hash_on(balancer.consistent_hash)
@@ -91,7 +87,8 @@ class _Maker:
         if blocks.pool is not None:
             pool = policies.connections(blocks.pool, settings)
         elif seeded and settings.default_pool is not None:
-            pool = settings.default_pool
+            pool, upgrade = settings.default_pool, settings.default_upgrade
+            client_protocol = settings.default_client_protocol
         else:
             pool = ir.Connections(connect_timeout=settings.connect_timeout, keepalive=settings.keepalive)
         outlier = policies.outlier(blocks.outlier)
@@ -106,7 +103,7 @@ class _Maker:
             tls=policies.client_tls(blocks.tls, self.rule),
             proxy_header=policies.proxy_header(blocks.announce),
             upgrade=upgrade,
-            client_protocol=bool(http and http.use_client_protocol),
+            client_protocol=client_protocol,
             passthrough=balancer is not None and balancer.simple == "PASSTHROUGH",
             source=source(self.rule.key) if self.rule else None,
         )

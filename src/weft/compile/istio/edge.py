@@ -206,7 +206,8 @@ def listener_of(port: Port, bound: int, owners: Owners, scene: Scene) -> ir.List
             # Beside plain connections, what is inside TLS is told apart by that alone.
             secure = mixed and server.speaks not in _PLAIN
             chains.append(replace(chain, match=replace(chain.match, transport="tls")) if secure else chain)
-    if not chains:
+    kept = apart(chains)
+    if not kept:
         return None
     return ir.Listener(
         name=name,
@@ -214,8 +215,8 @@ def listener_of(port: Port, bound: int, owners: Owners, scene: Scene) -> ir.List
         address=port.bind,
         port=bound,
         receive=edge_receive(scene.settings),
-        chains=apart(chains),
-        inspect_tls=any(chain.match.server_names or chain.match.transport or chain.tls for chain in chains),
+        chains=kept,
+        inspect_tls=any(chain.match.server_names or chain.match.transport or chain.tls for chain in kept),
         inspect_timeout=scene.settings.detection_timeout,
     )
 

@@ -172,6 +172,12 @@ def connections(pool: ConnectionPoolSettings, settings: Settings) -> ir.Connecti
     )
 
 
+def upgrade(pool: ConnectionPoolSettings | None) -> bool | None:
+    """``h2UpgradePolicy``: whether requests travel by HTTP/2; None: as the mesh says."""
+    asked = pool.http.h2_upgrade_policy if pool and pool.http else None
+    return {"UPGRADE": True, "DO_NOT_UPGRADE": False}.get(str(asked))
+
+
 def keepalive(own: TcpKeepalive | None, mesh: ir.Keepalive | None = None) -> ir.Keepalive | None:
     """``tcpKeepalive``: each value of its own goes before the mesh's. Any of it turns keep-alive on."""
     if own is None:
