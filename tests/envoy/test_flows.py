@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
 import socket
 import ssl
@@ -23,6 +25,9 @@ from tests.support.telemetry import Telemetry, running_telemetry
 from weft.analysis.policy.observed import read_flows
 from weft.analysis.policy.suggest import suggest
 from weft.model.parse import Part, parse
+from weft.names import TAP_SHARE
+from weft.node.admin import Reply, ask
+from weft.node.taps import WHOLE, Taps
 from weft.yaml import Document
 
 HTTP, TCP = 9080, 9000
@@ -208,6 +213,45 @@ def test_connections_are_told_of(mesh: Mesh) -> None:
     assert (good["source"], good["port"], good["count"]) == (WEB, TCP, 1)
     (bad,) = mesh.telemetry.flows(protocol="tcp", decision="deny")
     assert (bad["source"], bad["port"], bad["count"]) == (STRANGER, TCP, 1)
+
+
+def test_watched_requests_are_told_of_once_more_and_counted_in_no_flow(mesh: Mesh) -> None:
+    socket_path = mesh.sidecar.directory / "admin.sock"
+
+    async def ask_envoy(workload: str, method: str, path: str) -> Reply:
+        return await ask(socket_path, path, method=method)
+
+    def watched(after: int) -> list[str]:
+        found = mesh.telemetry.ask("tap", after=str(after), proxies="default/reviews", caller=WEB)
+        return [record["path"] for record in found["records"]]
+
+    def share() -> str:
+        values = json.loads(mesh.sidecar.admin("/runtime"))["entries"]
+        return str(values.get(TAP_SHARE, {}).get("final_value", ""))
+
+    async def run() -> None:
+        taps = Taps(ask_envoy)
+        begun = mesh.telemetry.ask("tap")["next"]
+        before = mesh.telemetry.count()
+        assert (await taps.hold("default/reviews", WHOLE, 60)).status == 200
+        connection = await asyncio.to_thread(mesh.connect)
+        paths = [f"/watched/{number}" for number in range(9)]
+        for path in paths:
+            await asyncio.to_thread(connection.ask, path)
+        await asyncio.to_thread(wait_until, lambda: len(watched(begun)) >= len(paths), 60, "what was watched")
+        assert watched(begun) == paths
+        mesh.telemetry.wait_count(len(paths), path="/watched/{*}")
+        assert mesh.telemetry.count(path="/watched/{*}") == len(paths)
+        assert mesh.telemetry.count() == before + len(paths)
+        await taps.close()
+        assert share() == ""
+        await taps.hold("default/reviews", WHOLE // 2, 0.2)
+        await asyncio.to_thread(wait_until, lambda: share() == "", 60, "the end of the lease")
+        await asyncio.to_thread(connection.ask, "/unwatched")
+        await asyncio.to_thread(mesh.telemetry.wait_count, 1, path="/unwatched")
+        assert watched(begun) == paths
+
+    asyncio.run(run())
 
 
 def test_hostile_text_is_inert(mesh: Mesh) -> None:

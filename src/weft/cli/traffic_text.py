@@ -115,15 +115,15 @@ def has_connections(rows: Iterable[Mapping[str, Any]]) -> bool:
     return any(row.get(name) for row in rows for name in ("opened", "connections", "sent", "received"))
 
 
-HTTP_HEAD: Final = ("SUCCESS", "RPS", "P50", "P95", "P99", "MTLS")
+HTTP_HEAD: Final = ("REQUESTS", "SUCCESS", "RPS", "P50", "P95", "P99", "MTLS")
 TCP_HEAD: Final = ("CONNS", "SENT/S", "RECEIVED/S")
 
 
 def signals(row: Mapping[str, Any], *, tcp: bool) -> list[str]:
     """The cells under ``HTTP_HEAD`` (and ``TCP_HEAD``)."""
-    cells = [share(row["success"]), rate(row["rps"])]
+    cells = [f"{row['requests']:.0f}", share(row["success"]), rate(row["rps"])]
     cells += [ms(row[name]) for name in ("p50", "p95", "p99")]
-    cells.append(share(row["mtls"]) if row["mtls"] not in (0, 1) else f"{row['mtls']:.0%}")
+    cells.append(f"{row['mtls']:.0%}" if row["mtls"] in (0, 1) else share(row["mtls"]))
     if tcp:
         cells += [
             str(row.get("connections") or 0),
