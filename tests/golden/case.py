@@ -31,7 +31,7 @@ from weft.emit.bundle import Bundle, emit
 from weft.emit.static import assignments, bundle_secrets, message, static_bootstrap
 from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, ProxyName
 
-# Logs and metrics are the same in every listener: a test of emit shows them once.
+# Logs and metrics are the same in every listener: cases that say `telemetry: [logs, metrics, tracing]` show them.
 _QUIET = ir.Telemetry(client=ir.Reports(metrics=None), server=ir.Reports(metrics=None))
 _TYPES = {"cds": CLUSTER_TYPE, "lds": LISTENER_TYPE, "rds": ROUTE_TYPE}
 
@@ -61,7 +61,7 @@ class Case:
         self.world = world = World.build(resources)
         proxy, found = compile_proxy(world, identity)
         self.problems = [str(problem).replace(f"{directory}/", "") for problem in (*problems, *found)]
-        self._proxy = replace(proxy, telemetry=_QUIET)
+        self._proxy = replace(proxy, telemetry=_told(proxy.telemetry, asked.get("telemetry", [])))
         self.bundle: Bundle = emit(self._proxy)
         self._endpoints = [
             endpoint_set(world, cluster.name)
@@ -95,6 +95,14 @@ class Case:
         if self.problems:
             shown["problems"] = self.problems
         return yaml.dump(_plain(shown), sort_keys=False, width=110, allow_unicode=True)
+
+
+def _told(telemetry: ir.Telemetry, parts: list[str]) -> ir.Telemetry:
+    """These parts of it: logs, metrics, tracing."""
+    left_out = {name: getattr(_QUIET.client, name) for name in {"logs", "metrics", "tracing"} - set(parts)}
+    return ir.Telemetry(
+        client=replace(telemetry.client, **left_out), server=replace(telemetry.server, **left_out)
+    )
 
 
 def _plain(value: Any) -> Any:

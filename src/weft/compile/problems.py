@@ -15,6 +15,7 @@ from weft.compile.istio import (
     flaws,
     peer_authentication,
     rule_flaws,
+    telemetry_flaws,
 )
 from weft.compile.istio.annotation_flaws import annotation_problems
 from weft.compile.istio.request_authentication import key_problems
@@ -39,6 +40,7 @@ from weft.model.rate_limit import RateLimit
 from weft.model.request_authentication import RequestAuthentication
 from weft.model.resource import Key
 from weft.model.sidecar import Sidecar
+from weft.model.telemetry import Telemetry
 from weft.model.virtual_service import VirtualService
 from weft.model.workload import Workload
 from weft.model.workload_entry import WorkloadEntry
@@ -69,6 +71,8 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     asking = world.all(AuthorizationPolicy)
     refused += memo(authorization_flaws.problems, asking, memo)
     refused += memo(custom_policy.problems, asking, settings, world.services, memo)
+    told = world.all(Telemetry)
+    refused += memo(telemetry_flaws.problems, told, world.all(MeshConfig), settings, world.services)
     noted = (world.all(Workload), world.all(WorkloadGroup), world.all(ApiGateway))
     refused += memo(annotation_problems, *noted)
     facts = world.gateway_facts

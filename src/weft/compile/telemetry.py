@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from weft import ir
+from weft.compile.istio import cel_calls, log_format
 from weft.compile.istio import traffic_policy as policies
 from weft.compile.istio.metric_tags import value_of
 from weft.compile.istio.telemetry import (
@@ -86,7 +87,8 @@ def telling(
     if resources:
         selected = memo(applicable, resources, namespace, own.labels, settings.root_namespace)
     said = proxy_settings(world, identity)
-    who = _who(identity, dict(own.labels)) if memo(_wants_names, settings, said) else _NOBODY
+    rule = said.tracing_service_name if said is not None else None
+    who = _who(identity, dict(own.labels), rule) if memo(_wants_names, settings, said) else _NOBODY
     services = world.services if settings.providers else _NO_SERVICES
     made = memo(_made, selected, settings, said, who.service, who.otel, who.instance, services)
     clusters = memo(_joined, proxy.clusters, made.clusters) if made.clusters else proxy.clusters
@@ -120,12 +122,17 @@ def _wants_names(settings: Settings, said: ProxySettings | None) -> bool:
     )
 
 
-def _who(identity: ir.ProxyIdentity, labels: Mapping[str, str]) -> Who:
+def _who(identity: ir.ProxyIdentity, labels: Mapping[str, str], rule: str | None) -> Who:
+    """``rule``: ``tracingServiceName``."""
     name = identity.name
     metadata = dict(identity.metadata)
     workload = metadata.get("WORKLOAD_NAME") or name.name
     otel = next((labels[label] for label in _NAMED_LABELS if labels.get(label)), workload)
-    service = f"{canonical_name(labels, workload)}.{name.namespace}"
+    service = canonical_name(labels, workload)
+    if rule == "APP_LABEL_AND_NAMESPACE":
+        service = labels.get("app") or workload
+    if rule != "CANONICAL_NAME_ONLY":
+        service = f"{service}.{name.namespace}"
     return Who(service=service, otel=otel, instance=name.name)
 
 
@@ -222,7 +229,9 @@ class _Maker:
     def _log(self, choice: LogChoice) -> ir.AccessLog | None:
         settings = self.settings
         found = log_of(choice.provider, settings.providers, settings.reporting, self.services)
-        return None if isinstance(found, Nothing) else ir.AccessLog(to=found, only=choice.only)
+        if isinstance(found, Nothing) or (choice.only and cel_calls.complaint(choice.only, texts=True)):
+            return None
+        return ir.AccessLog(to=found, only=choice.only)
 
     def _mesh_logs(self) -> Iterator[ir.AccessLog]:
         """What ``accessLogFile`` and ``enableEnvoyAccessLogService`` ask for."""
@@ -278,8 +287,12 @@ class _Maker:
             choice = TraceChoice(own_tags=own.enable_istio_tags is not False)
         asked = choice.sampling if choice.sampling is not None else _sampling(own)
         tags = _telemetry_tags(choice.tags) if choice.tags else _mesh_tags(own.custom_tags or {})
+        tracer = found.tracer
+        renamed = self.said is not None and self.said.tracing_service_name is not None
+        if renamed and isinstance(tracer, ir.OtlpTracer) and not tracer.service:
+            tracer = replace(tracer, service=self.who.service)
         return ir.Tracing(
-            tracer=found.tracer,
+            tracer=tracer,
             sampling=millionths(asked),
             by_request_id=choice.by_request_id,
             own_tags=choice.own_tags,
@@ -324,9 +337,9 @@ def _sampling(own: MeshTracing) -> float:
 
 def _telemetry_tags(tags: Mapping[str, CustomTag]) -> Iterator[ir.SpanTag]:
     for name, tag in sorted(tags.items()):
-        if tag.formatter is not None:
+        if tag.formatter is not None and not log_format.complaint(tag.formatter.value):
             yield ir.SpanTag(name=name, source=ir.TagFrom.FORMAT, value=tag.formatter.value)
-        else:
+        elif tag.formatter is None:
             yield from _tag(name, tag)
 
 

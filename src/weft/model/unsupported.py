@@ -21,6 +21,8 @@ _OUTLIERS: Final = (
 _NO_AMBIENT: Final = "it is for Istio's ambient mode; every workload of weft has a sidecar"
 _NO_INGRESS: Final = "weft reads no Ingress: write a Gateway with routes"
 _PORTS: Final = "a node gives each sidecar ports that are free, and sends its traffic there itself"
+_METRICS: Final = "metrics are read by Prometheus, or go out by OpenTelemetry"
+_NO_TRACER: Final = "Envoy has no such tracer any more: write an extensionProvider of kind opentelemetry"
 _OWN_ENVOY: Final = "weft runs the Envoy that is installed beside it"
 _OWN_BOOTSTRAP: Final = "weft writes the bootstrap: an EnvoyFilter for BOOTSTRAP changes it"
 _ENROLLED: Final = "a proxy learns of its control plane from its node, which is enrolled there"
@@ -36,6 +38,8 @@ _STARTS: Final[Mapping[str, str]] = {
     "discoveryAddress": _ENROLLED,
     "discoveryRefreshDelay": "configuration is pushed as soon as it changes",
     "extraStatTags": "metrics have the labels of Istio's; a tag needs not be declared",
+    "envoyMetricsService": _METRICS,
+    "envoyMetricsServiceAddress": _METRICS,
     "holdApplicationUntilProxyStarts": "an application is always started when its sidecar is ready",
     "image": _OWN_ENVOY,
     "interceptionMode": "a node chooses how it captures, or --capture of weft run and weft up does",
@@ -46,6 +50,7 @@ _STARTS: Final[Mapping[str, str]] = {
     "sds": "certificates always come by SDS",
     "statNameLength": "Envoy has no limit to the names of statistics",
     "statsCompression": "statistics are fetched on the same host, where it would only cost",
+    "statsdUdpAddress": _METRICS,
     "statusPort": "a node probes applications itself, and answers for its sidecars",
 }
 
@@ -93,9 +98,20 @@ UNSUPPORTED: Final[Mapping[str, Mapping[str, str]]] = {
     "networking.istio.io/WorkloadGroup": {
         "spec.probe.exec": "it would run on hosts whatever the group says: give the command to the workload",
     },
+    "telemetry.istio.io/Telemetry": {
+        "spec.metrics[].reportingInterval": "bytes of a connection are counted when it ends; series are "
+        "pushed every five seconds",
+    },
     "weft.dev/MeshConfig": {
         "spec.caCertificates[].certSigners": "weft does not use Kubernetes' signers of certificates",
         "spec.configSources": "configuration comes by the API, or from the folder of --config",
+        "spec.defaultConfig.tracing.lightstep": _NO_TRACER,
+        "spec.defaultConfig.tracing.openCensusAgent": _NO_TRACER,
+        "spec.defaultConfig.tracing.stackdriver": _NO_TRACER,
+        "spec.extensionProviders[].lightstep": _NO_TRACER,
+        "spec.extensionProviders[].opencensus": _NO_TRACER,
+        "spec.extensionProviders[].sds": "certificates of gateways are Secrets, which come from weft itself",
+        "spec.extensionProviders[].stackdriver": "it needs a filter that only Google's Envoys have",
         "spec.hboneIdleTimeout": _NO_AMBIENT,
         "spec.ingressClass": _NO_INGRESS,
         "spec.ingressControllerMode": _NO_INGRESS,

@@ -30,42 +30,11 @@ _SILENT: Final[dict[str, object]] = {
     "spec.verifyCertificateAtClient": True,
 }
 
-# Providers that spans, metrics and logs go to.
-_COLLECTORS: Final = (
-    "datadog",
-    "envoyFileAccessLog",
-    "envoyHttpAls",
-    "envoyOtelAls",
-    "envoyTcpAls",
-    "lightstep",
-    "opencensus",
-    "opentelemetry",
-    "prometheus",
-    "sds",
-    "skywalking",
-    "stackdriver",
-    "zipkin",
-)
-
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "telemetry.istio.io/Telemetry": ("spec",),
     "weft.dev/MeshConfig": (
-        "spec.accessLogEncoding",
-        "spec.accessLogFormat",
         "spec.ca",
         "spec.certificates",
-        "spec.defaultConfig.envoyAccessLogService",
-        "spec.defaultConfig.envoyMetricsService",
-        "spec.defaultConfig.envoyMetricsServiceAddress",
-        "spec.defaultConfig.statsdUdpAddress",
-        "spec.defaultConfig.tracing",
-        "spec.defaultConfig.tracingServiceName",
-        "spec.defaultConfig.zipkinAddress",
-        "spec.defaultProviders",
-        "spec.disableEnvoyListenerLog",
-        "spec.enableEnvoyAccessLogService",
         "spec.enablePrometheusMerge",
-        *(f"spec.extensionProviders[].{kind}" for kind in _COLLECTORS),
     ),
 }
 
