@@ -51,7 +51,9 @@ class InventedMesh:
     services: list[Json] = field(default_factory=list)
     edges: list[Json] = field(default_factory=list)
 
-    def add(self, namespace: str, app: str, *versions: str, kind: str = "workload", **told: Any) -> list[Json]:
+    def add(
+        self, namespace: str, app: str, *versions: str, kind: str = "workload", **told: Any
+    ) -> list[Json]:
         """A service with a workload for each of its versions; their ends of calls."""
         made = []
         for version in versions or ("v1",):
@@ -96,6 +98,8 @@ class InventedMesh:
                 {"time": NOW - 1_500_000, "who": "alice", "verb": "update", "kind": "VirtualService",
                  "group": "networking.istio.io", "namespace": "shop", "name": "reviews", "revision": 42},
             ]}  # fmt: skip
+        if question in {"stat", "traces", "flows", "records"}:
+            return {**head, {"stat": "rows"}.get(question, question): [], "total": signals(0)}
         return head
 
 
@@ -156,23 +160,29 @@ def shop() -> InventedMesh:
 
 
 def city(services: int = 100, namespaces: int = 8) -> InventedMesh:
-    """A mesh as large as that, in tiers, with some calls back; the same each time."""
+    """A mesh as large as that: teams with tiers of their own, that call each other too; the same each time."""
     throw = random.Random(7)  # noqa: S311 - no secret
     mesh = InventedMesh()
     (gateway,) = mesh.add("istio-system", "istio-ingressgateway", kind="gateway", rps=200)
     words = ("cart", "price", "stock", "user", "order", "search", "media", "ledger", "quota", "audit", "mail")
-    tiers: list[list[Json]] = [[], [], [], [], []]
+    teams: list[list[list[Json]]] = [[[], [], [], []] for _ in range(namespaces)]
     for number in range(services):
         name = f"{words[number % len(words)]}-{number:02d}"
         failing = 0.08 if number % 17 == 5 else 0.004 if number % 13 == 4 else 0.0
-        (end,) = mesh.add(f"team-{number % namespaces}", name, rps=1 + number % 40, failing=failing)
-        tiers[min(4, throw.randrange(6))].append(end)
-    for end in tiers[0]:
-        mesh.call(gateway, end, rps=throw.randrange(1, 60))
-    for upper, lower in zip(tiers, tiers[1:], strict=False):
-        for end in lower:
-            for caller in throw.sample(upper, min(len(upper), throw.choice((1, 1, 2, 3)))):
-                mesh.call(caller, end, rps=throw.randrange(1, 30), failing=throw.choice((0, 0, 0, 0.002, 0.05)))
-    for _ in range(6):
-        mesh.call(throw.choice(tiers[3]), throw.choice(tiers[1]), rps=1)
+        team = number % namespaces
+        (end,) = mesh.add(f"team-{team}", name, rps=1 + number % 40, failing=failing)
+        teams[team][min(3, number // namespaces // 2)].append(end)
+    for team, tiers in enumerate(teams):
+        if team % 2 == 0:
+            for end in tiers[0]:
+                mesh.call(gateway, end, rps=throw.randrange(1, 60))
+        for upper, lower in zip(tiers, tiers[1:], strict=False):
+            for end in lower:
+                for caller in throw.sample(upper, min(len(upper), throw.choice((1, 1, 2)))):
+                    failing = throw.choice((0, 0, 0, 0, 0.002, 0.05))
+                    mesh.call(caller, end, rps=throw.randrange(1, 30), failing=failing)
+        following = teams[(team + 1) % namespaces] if team % 2 == 0 else teams[(team + 3) % namespaces]
+        for caller in throw.sample(tiers[1], 2) if len(tiers[1]) > 1 else tiers[1]:
+            mesh.call(caller, throw.choice(following[0] if team % 2 == 0 else following[2]), rps=4)
+    mesh.call(teams[0][2][0], teams[0][0][0], rps=1)
     return mesh

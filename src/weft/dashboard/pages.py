@@ -6,6 +6,7 @@ from typing import Final
 
 from weft.dashboard.configuration import collection, configuration, resource
 from weft.dashboard.explain import explain
+from weft.dashboard.graph import graph
 from weft.dashboard.overview import overview
 from weft.dashboard.page import Page
 from weft.dashboard.proxies import proxies, proxy
@@ -15,6 +16,15 @@ from weft.dashboard.services import service, services, workload, workloads
 PAGES: Final[tuple[Page, ...]] = (
     Page(
         path="/", title="Overview", nav="Overview", icon="overview", template="overview.html", read=overview
+    ),
+    Page(
+        path="/graph",
+        title="Graph",
+        nav="Graph",
+        icon="graph",
+        template="graph.html",
+        read=graph,
+        scripts=("graph.js",),
     ),
     Page(
         path="/services",
