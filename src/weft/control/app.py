@@ -35,6 +35,7 @@ from weft.control.audit import AuditLog
 from weft.control.authority import AuthorityRoutes
 from weft.control.cells import cells
 from weft.control.chain import NAME
+from weft.control.changes import Changes
 from weft.control.credentials import ADMIN_LIFETIME, Credentials
 from weft.control.entry import ENTRY_KIND, PROXY_ANNOTATION
 from weft.control.federation import Federation
@@ -308,6 +309,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 *_readyz(readiness),
                 *nodes.routes(),
                 *proxy_routes.routes(),
+                *Changes(options.state / AUDIT_LOG).routes(),
                 *telemetry.routes(),
                 *tapping.routes(),
                 *authority_routes.routes(),
