@@ -40,12 +40,12 @@ STAND_INS = {
 }
 JOB = """\
 - job_name: {name}
-  authorization: {{credentials_file: {token}}}
+  authorization: {{type: Bearer, credentials_file: {token}}}
   tls_config: {{ca_file: {ca}, server_name: {server}}}
   http_sd_configs:
   - url: {api}/sd?role={role}
     refresh_interval: 5s
-    authorization: {{credentials_file: {token}}}
+    authorization: {{type: Bearer, credentials_file: {token}}}
     tls_config: {{ca_file: {ca}, server_name: istiod.istio-system.svc}}
 """
 

@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 from weft import __version__
 from weft.node.app import Node
 from weft.node.metrics.exposition import Family, own
+from weft.node.workload import Workload
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
-def of_host(node: Node) -> list[Family]:
-    """What the agent knows, at this moment."""
-    return [*_workloads(node), *_agent(node)]
-
-
-def _workloads(node: Node) -> list[Family]:
+def of_workloads(workloads: Collection[Workload]) -> list[Family]:
+    """What the agent knows of these, at this moment."""
     build = own("istio_build", "gauge", "Which version a part of the mesh is of.")
     ready = own("weft_node_workload_ready", "gauge", "Whether a workload may get traffic.")
     running = own("weft_node_sidecar_running", "gauge", "Whether a workload's Envoy runs.")
@@ -35,7 +33,7 @@ def _workloads(node: Node) -> list[Family]:
     )
     capture = own("weft_node_capture_info", "gauge", "How a workload's traffic is led through its sidecar.")
     counts: Counter[tuple[str, str]] = Counter()
-    for workload in node.workloads.values():
+    for workload in workloads:
         spec = workload.spec
         labels = {"namespace": spec.namespace, "pod": spec.name}
         build.add(1, component="proxy", tag=__version__, **labels)
@@ -54,7 +52,8 @@ def _workloads(node: Node) -> list[Family]:
     return [build, ready, running, restarts, again, expiry, capture, number]
 
 
-def _agent(node: Node) -> list[Family]:
+def of_agent(node: Node) -> list[Family]:
+    """What it knows of itself."""
     info = own("weft_node_info", "gauge", "Which agent this is.")
     info.add(1, node=node.options.name, version=__version__, capture=node.options.capture)
     connected = own(

@@ -17,7 +17,7 @@ from weft.node.app import Node
 from weft.node.metrics import usage
 from weft.node.metrics.application import fetch
 from weft.node.metrics.exposition import Family, Page, of_application, of_proxy, own
-from weft.node.metrics.host import of_host
+from weft.node.metrics.host import of_agent, of_workloads
 from weft.node.workload import Workload
 
 _AT_ONCE: Final = 32
@@ -82,8 +82,9 @@ class Scraper:
             outcome.families = []
         page.add(await self._use(workloads, whole=not only))
         page.add(_about(outcomes))
+        page.add(of_workloads(workloads))
         if not only:
-            page.add(of_host(self._node))
+            page.add(of_agent(self._node))
             took = own("weft_node_scrape_seconds", "gauge", "How long this look at the host took.")
             took.add(time.monotonic() - began)
             page.add([took])
