@@ -91,7 +91,12 @@ _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.I
     help="Documents that cannot be read are no findings.",
 )
 @click.option(
-    "-o", "output", type=click.Choice(["log", "text", "json", "yaml"]), default="log", show_default=True
+    "-o",
+    "--output",
+    "output",
+    type=click.Choice(["log", "text", "json", "yaml"]),
+    default="log",
+    show_default=True,
 )
 @click.option("--server", envvar="WEFT_SERVER", metavar="URL|SOCKET", help="The control plane, for --live.")
 def analyze(

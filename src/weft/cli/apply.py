@@ -45,7 +45,11 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Also what belongs to a directory: detach it from there.")
 @click.option("--strict", is_flag=True, help="Warnings make the exit code 1.")
 @click.option(
-    "-o", "output", type=click.Choice(["json", "yaml", "name"]), help="Print the objects, or names."
+    "-o",
+    "--output",
+    "output",
+    type=click.Choice(["json", "yaml", "name"]),
+    help="Print the objects, or names.",
 )
 def apply(
     paths: tuple[str, ...], files: tuple[str, ...], namespace: str, server: str | None, wait: bool,

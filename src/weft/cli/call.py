@@ -18,7 +18,7 @@ import click
 @click.option("-d", "--data", help="The body.")
 @click.option("--count", type=click.IntRange(1, 1_000_000), default=1, show_default=True, metavar="N")
 @click.option("-k", "--insecure", is_flag=True, help="https: do not check the server's certificate.")
-@click.option("-o", "output", type=click.Choice(["json"]), help="Machine-readable.")
+@click.option("-o", "--output", type=click.Choice(["json"]), help="Machine-readable.")
 @click.option("--mesh", default="default", show_default=True, help="Which node of this host.")
 @click.argument("url")
 def call(

@@ -16,7 +16,7 @@ _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red"
 @click.command()
 @click.option("--mesh", default=DEFAULT_MESH, show_default=True, help="Name of the mesh on this machine.")
 @click.option("--host", "host_only", is_flag=True, help="Only this host, before anything is installed.")
-@click.option("-o", "output", type=click.Choice(["json"]), help="Machine-readable.")
+@click.option("-o", "--output", type=click.Choice(["json"]), help="Machine-readable.")
 def check(mesh: str, host_only: bool, output: str | None) -> None:
     """Is this host ready, is the mesh well? Each line with its remedy; exit code 1 when one fails."""
     from weft.node.doctor import check_host, check_node

@@ -22,7 +22,9 @@ Wire = dict[str, Any]
     "-n", "--namespace", default="default", show_default=True, help="Of the target, and of documents."
 )
 @click.option("--live", is_flag=True, help="The running mesh too, as if the files were applied.")
-@click.option("-o", "output", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True
+)
 @click.option("--server", envvar="WEFT_SERVER", metavar="URL|SOCKET", help="The control plane, for --live.")
 def describe(
     target: str, paths: tuple[str, ...], namespace: str, live: bool, output: str, server: str | None

@@ -72,7 +72,7 @@ _SCHEMES: Final = {
     "-n", "--namespace", default="default", show_default=True, help="Of names and documents without one."
 )
 @click.option("--controller-name", default="", help="Serve GatewayClasses of this controller as well.")
-@click.option("-o", "output", type=click.Choice(["text", "json", "yaml"]), help="How to print.")
+@click.option("-o", "--output", type=click.Choice(["text", "json", "yaml"]), help="How to print.")
 def explain(
     arguments: tuple[str, ...],
     files: tuple[str, ...],

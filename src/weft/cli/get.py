@@ -21,7 +21,7 @@ Wanted = tuple["Resource", str | None]
 @click.option("-n", "--namespace", default="default", show_default=True)
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True)
 @click.option("-l", "--selector", default="", help="By labels: app=reviews,version!=v1.")
-@click.option("-o", "output", type=click.Choice(["json", "yaml", "wide", "name"]))
+@click.option("-o", "--output", type=click.Choice(["json", "yaml", "wide", "name"]))
 @click.option("-w", "--watch", is_flag=True, help="Go on and print changes.")
 @server_option
 def get(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "-o", "output", type=click.Choice(["text", "dot", "mermaid", "json", "yaml"]), default="text",
+    "-o", "--output", type=click.Choice(["text", "dot", "mermaid", "json", "yaml"]), default="text",
     show_default=True,
 )  # fmt: skip
 @window_option

@@ -23,6 +23,8 @@ Wire = dict[str, Any]
 # Metrics of so long a time are looked at.
 _METRICS_WINDOW = "24h"
 
+_SAMPLED = "not all requests are told of (flowSampling): what is used rarely may look unused"
+
 since_option = click.option(
     "--since", default="24h", show_default=True, metavar="DURATION", help="How far back to look."
 )
@@ -37,8 +39,9 @@ namespace_option = click.option(
     "-n", "--namespace", metavar="NAMESPACE", help="Of the workloads called. Default: all."
 )
 output_option = click.option(
-    "-o", "output", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True
-)
+    "-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text",
+    show_default=True, help="How to print.",
+)  # fmt: skip
 
 
 @click.group()
@@ -183,7 +186,7 @@ def suggest(
     for message in (*lacking, *untold):
         click.echo(f"warning: {message}", err=True)
     if not any(one.counts for one in made):
-        click.echo(_nothing(since), err=True)
+        click.echo(_only_refused(known) if known else _nothing(since), err=True)
         return
     if output == "json":
         _show([one.policy for one in made], "json")
@@ -222,9 +225,10 @@ def unused(
         since_ms = int((time.time() - parse_duration(since).total_seconds()) * 1_000)
     except ValueError as error:
         raise UsageError(f"--since: {error}") from error
+    known = _flows(recorded, "", None, server)
     found = [
         grant
-        for grant in run(_flows(recorded, "", None, server), _read_mesh(paths, server), since_ms)
+        for grant in run(known, _read_mesh(paths, server), since_ms)
         if namespace is None or grant.policy.namespace == namespace
     ]
     if output != "text":
@@ -236,6 +240,8 @@ def unused(
         where = f"{grant.policy.namespace}/{grant.policy.name} {grant.path}"
         click.echo(f"{where}{f' {grant.value}' if grant.value else ''}: {last}")
     if found:
+        if any(flow.kept < flow.count for flow in known):
+            click.echo(f"warning: {_SAMPLED}", err=True)
         sys.exit(1)
 
 
@@ -330,6 +336,11 @@ def _line(flow: Observed) -> str:
 
 def _nothing(since: str) -> str:
     return f"no traffic was told of in the last {since}: is there any, and does the telemetry process run?"
+
+
+def _only_refused(known: Sequence[Observed]) -> str:
+    requests = sum(flow.count for flow in known)
+    return f"of {requests} requests that were told of none was let pass: there is nothing to allow"
 
 
 def _show(value: object, output: str) -> None:

@@ -28,7 +28,12 @@ _LINE_BYTES: Final = 256 * 1024 * 1024
 _DUMP: Final = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 _output = click.option(
-    "-o", "output", type=click.Choice(["table", "json", "yaml"]), default="table", help="How to print."
+    "-o",
+    "--output",
+    "output",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    help="How to print.",
 )
 _server = click.option("--server", metavar="URL|SOCKET", help="The control plane; default: this machine's.")
 _namespace = click.option("-n", "--namespace", default="default", help="For a NAME without a namespace.")

@@ -14,7 +14,9 @@ from weft.node.layout import DEFAULT_MESH
 
 @click.command()
 @click.option("--mesh", default=DEFAULT_MESH, show_default=True, help="Name of the mesh on this machine.")
-@click.option("-o", "output", type=click.Choice(["json", "wide"]), help="Machine-readable, or more columns.")
+@click.option(
+    "-o", "--output", type=click.Choice(["json", "wide"]), help="Machine-readable, or more columns."
+)
 def ps(mesh: str, output: str | None) -> None:
     """Workloads of this host: state, capture, address, certificate."""
     from weft.app.nodesocket import NodeSocket

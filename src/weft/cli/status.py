@@ -29,7 +29,7 @@ _HIDDEN: Final = ("data", "stringData")
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH…]")
 @files_option
-@click.option("-o", "output", type=click.Choice(["json", "yaml"]), help="The resources with their status.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The resources with their status.")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Where none is given.")
 @click.option("--controller-name", default="", help="Serve GatewayClasses of this controller as well.")
 @click.option(

@@ -49,7 +49,7 @@ def filter_options(command: _F) -> _F:
 @click.option("--count", type=click.IntRange(1), help="End after so many.")
 @click.option("--for", "seconds", metavar="DURATION", help="End after this.")
 @namespace_options
-@click.option("-o", "output", type=click.Choice(["text", "json"]), default="text", show_default=True,
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True,
               help="json: one object a line.")  # fmt: skip
 @server_option
 def tap(

@@ -28,7 +28,12 @@ window_option = click.option(
     "--window", "-t", default="1m", show_default=True, metavar="DURATION", help="How far back to look."
 )
 output_option = click.option(
-    "-o", "output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
+    "-o",
+    "--output",
+    "output",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    show_default=True,
 )
 watch_option = click.option("-w", "--watch", is_flag=True, help=f"Again every {REFRESH_S:g} s.")
 

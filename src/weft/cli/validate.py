@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("paths", nargs=-1, metavar="PATH…")
 @files_option
-@click.option("-o", "output", type=click.Choice(["json", "yaml"]), help="Machine-readable.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="Machine-readable.")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Where none is given.")
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 def validate(

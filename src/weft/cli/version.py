@@ -13,7 +13,7 @@ from weft import __version__
 
 @click.command()
 @click.option("--short", is_flag=True, help="The number only.")
-@click.option("-o", "output", type=click.Choice(["json"]), help="Machine-readable.")
+@click.option("-o", "--output", type=click.Choice(["json"]), help="Machine-readable.")
 def version(short: bool, output: str | None) -> None:
     """Versions of weft, Envoy and Python."""
     if short:

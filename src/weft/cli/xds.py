@@ -158,7 +158,7 @@ def configuration(
 @click.option("--static", is_flag=True, help="One bootstrap that `envoy --mode validate -c` accepts.")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Of documents without one.")
 @click.option("--controller-name", default="", help="Serve GatewayClasses of this controller as well.")
-@click.option("-o", "output", type=click.Choice(["json", "yaml"]), default="json", show_default=True)
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="json", show_default=True)
 def xds(
     paths: tuple[str, ...],
     files: tuple[str, ...],

@@ -126,6 +126,20 @@ def test_unused_exits_1_and_names_the_place(mesh: Path) -> None:
     assert _run(mesh, "unused", "-n", "elsewhere").exit_code == 0
 
 
+def test_what_was_only_refused_is_nothing_to_allow(mesh: Path) -> None:
+    told = rows(report(path="/a", details="rbac_access_denied_matched_policy[none]", code="403"))
+    (mesh / "flows.json").write_text(json.dumps({"flows": told}))
+    result = _run(mesh, "suggest")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "of 1 requests that were told of none was let pass" in result.stderr
+
+
+def test_who_looks_for_what_is_unused_hears_of_sampling(mesh: Path) -> None:
+    assert "flowSampling" not in _run(mesh, "unused").stderr
+    (mesh / "flows.json").write_text(json.dumps({"flows": rows(report(path="/a", share="100000"))}))
+    assert "flowSampling" in _run(mesh, "unused").stderr
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"flows": 1}', '{"flows": [{}]}', '{"flows": [1]}'])
 def test_what_is_no_flows_is_refused(mesh: Path, text: str) -> None:
     (mesh / "flows.json").write_text(text)
