@@ -81,21 +81,32 @@ def compare(
 async def _versions(
     client: ApiClient, target: Target, versions: Sequence[str], window: str
 ) -> tuple[Sample, Sample]:
-    rows = (await question(client, "stat", by="version", of=target.of, window=window))["rows"]
-    known = sorted({str(row["key"]) for row in rows})
+    known = members(await question(client, "workloads", window=window), target)
     for version in versions:
         if version not in known:
             raise WeftError(
-                f"no traffic of {target} {version} was told of in the last {window}",
-                hint=did_you_mean(version, known) or f"versions with traffic: {', '.join(known) or 'none'}",
+                f"no version {version!r} of {target} was heard of",
+                hint=did_you_mean(version, known) or f"it has {', '.join(sorted(known)) or 'none'}",
             )
-    samples = []
-    for version in versions:
-        workloads = [
-            f"workload:{row['namespace']}/{row['workload']}" for row in rows if row["key"] == version
-        ]
-        samples.append(await _sample(client, version, workloads, window))
-    return samples[0], samples[1]
+    first, second = [await _sample(client, version, known[version], window) for version in versions]
+    return first, second
+
+
+def members(answer: Wire, target: Target) -> dict[str, list[str]]:
+    """The workloads of each version of a service, as questions name them; of a workload itself alone."""
+    names = {target.name}
+    if target.kind == "service":
+        names = {
+            str(name)
+            for row in answer["services"]
+            if (row["namespace"], row["name"]) == (target.namespace, target.name)
+            for name in row["workloads"]
+        }
+    found: dict[str, list[str]] = {}
+    for row in answer["workloads"]:
+        if row["namespace"] == target.namespace and row["workload"] in names and row["version"]:
+            found.setdefault(row["version"], []).append(f"workload:{row['namespace']}/{row['workload']}")
+    return found
 
 
 async def _sample(client: ApiClient, name: str, of: Sequence[str], window: str) -> Sample:
@@ -112,7 +123,7 @@ async def _sample(client: ApiClient, name: str, of: Sequence[str], window: str) 
         heat = await question(client, "series", metric="latency", of=one, since=window)
         bounds = tuple(heat["bounds"])
         counts = counts or [0] * (len(bounds) + 1)
-        for step in heat["counts"]:
+        for step in (step for series in heat["series"] for step in series["counts"]):
             counts = [before + more for before, more in zip(counts, step, strict=True)]
     return Sample(
         name=name, requests=round(requests), errors=round(errors), rps=rps, bounds=bounds,

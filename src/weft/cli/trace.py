@@ -12,7 +12,7 @@ from weft.cli.traffic import check, coloured, output_option, question
 from weft.errors import UsageError, WeftError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from weft.client import ApiClient
     from weft.telemetry.waterfall import Row
@@ -169,6 +169,17 @@ def tree(
         elif colour and row.kind == "client":
             line = click.style(line, dim=True)
         yield line
+    yield from _remedies(rows)
+
+
+def _remedies(rows: tuple[Row, ...]) -> Iterator[str]:
+    """What the response flags mean, each once."""
+    from weft.analysis.response_flags import in_words
+    from weft.cli.traffic_text import inert
+
+    for flags in dict.fromkeys(row.flags for row in rows if row.flags):
+        if words := in_words(flags):
+            yield f"{inert(flags)}: {words}"
 
 
 def _branch(row: Row) -> str:

@@ -193,9 +193,7 @@ def _change(base: Sample, other: Sample, share: float) -> str:
 
 
 def _too_few(about: str, method: str, first: int, second: int) -> Finding:
-    words = (
-        f"too few requests to say anything about {about} ({first:,} and {second:,}, {FEWEST} each are needed)"
-    )
+    words = f"too few requests to judge {about} ({first:,} and {second:,}; {FEWEST} each are needed)"
     return Finding(about=about, verdict="unknown", p=None, method=method, words=words)
 
 

@@ -130,5 +130,6 @@ def test_retries_and_flags_are_shown() -> None:
         [span("a", attributes={"http.status_code": "503", "response_flags": "UF,URX", "weft.attempts": "3"})]
     )
     assert (row.attempts, row.flags, row.failed) == (3, "UF,URX", True)
-    (_, line) = tree("t", (row,))
+    _, line, words = tree("t", (row,))
     assert "503 UF,URX (3 tries)" in line
+    assert words.startswith("UF,URX: ")
