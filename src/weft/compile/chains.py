@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_network
 from itertools import product
+from typing import Final
 
 from weft import ir
+
+
+_ALL: Final = frozenset({"0.0.0.0/0", "::/0"})
 
 
 def apart(chains: Iterable[ir.FilterChain]) -> tuple[ir.FilterChain, ...]:
@@ -35,14 +39,18 @@ def apart(chains: Iterable[ir.FilterChain]) -> tuple[ir.FilterChain, ...]:
 
 
 def _once(match: ir.ChainMatch) -> ir.ChainMatch | None:
-    """The match with each value named once; None when it asks for addresses and names none that are."""
+    """The match with each value named once; None when it asks for addresses and names none that are.
+
+    To ask for all addresses is to ask for none: of a chain that does the one and a chain that does the other
+    Envoy looks at either, whichever comes first in a table of its own.
+    """
     addresses, sources = _blocks(match.addresses), _blocks(match.source_addresses)
     if (match.addresses and not addresses) or (match.source_addresses and not sources):
         return None
     return replace(
         match,
-        addresses=addresses,
-        source_addresses=sources,
+        addresses=() if _ALL.intersection(addresses) else addresses,
+        source_addresses=() if _ALL.intersection(sources) else sources,
         server_names=tuple(dict.fromkeys(match.server_names)),
         application_protocols=tuple(dict.fromkeys(match.application_protocols)),
     )
@@ -53,7 +61,7 @@ def _blocks(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         if is_block(text):
             found.setdefault(_block(text), text)
-    return tuple(found.values())
+    return tuple(_ALL.intersection(found)) or tuple(found.values())
 
 
 def _left(match: ir.ChainMatch, taken: set[tuple[object, ...]]) -> ir.ChainMatch | None:

@@ -173,6 +173,15 @@ def test_the_first_tcp_rule_for_the_port_takes_all_connections(match: str, taken
     assert sent_to(chain) == [f"outbound|5432|{subset}|db.default.svc.cluster.local"]
 
 
+def test_a_rule_for_all_addresses_is_one_without_addresses() -> None:
+    all_ = f"tcp: [{{match: [{{sourceSubnet: 10.0.0.0/0}}], {TO_DB[6:]}"
+    other = TO_DB.replace("host: db", "host: db, subset: never")
+    of = made(gateway(TCP % "a.com"), rules("a", "[a.com]", all_), rules("b", "[a.com]", other), DB)
+    (chain,) = listener(of, "0.0.0.0_80").chains
+    assert chain.match == ir.ChainMatch()
+    assert sent_to(chain) == ["outbound|5432||db.default.svc.cluster.local"]
+
+
 def test_a_rule_for_addresses_that_are_none_opens_no_port() -> None:
     body = "tcp: [{match: [{sourceSubnet: 1h}], route: [{destination: {host: db}}]}]"
     assert names(made(gateway(TCP % "a.com"), rules("a", "[a.com]", body), DB)) == []

@@ -39,7 +39,8 @@ def tell(values: Values, passage: Passage, action: route_v3.RouteAction) -> None
     if not limit:
         return
     milliseconds = parse_duration(limit) // _MILLISECOND
-    values["x-envoy-expected-rq-timeout-ms"] = [str(milliseconds)]
+    if not passage.silent:
+        values["x-envoy-expected-rq-timeout-ms"] = [str(milliseconds)]
     if _is_own(passage, action):
         values["grpc-timeout"] = [f"{milliseconds}m"]
 

@@ -249,18 +249,17 @@ def _request(passage: Passage, route: route_v3.Route, part: Any) -> Values:
     if part is not None:
         first = ordered and ordered[0] is route
         ordered = [part, *ordered] if first else [*ordered, part]
-    if not passage.silent:
-        tell(values, passage, action)
+    tell(values, passage, action)
     for level in ordered:
         edit(values, level.request_headers_to_remove, level.request_headers_to_add, scene)
-    _rewrite_host(values, action, part)
+    _rewrite_host(values, action, part, silent=passage.silent)
     _rewrite_path(values, route, passage)
     if passage.host is not None and passage.host.include_request_attempt_count:
         values["x-envoy-attempt-count"] = ["1"]
     return values
 
 
-def _rewrite_host(values: Values, action: route_v3.RouteAction, part: Any) -> None:
+def _rewrite_host(values: Values, action: route_v3.RouteAction, part: Any, *, silent: bool) -> None:
     if part is not None and part.host_rewrite_literal:
         values[":authority"] = [part.host_rewrite_literal]  # and the route's own still comes after it
     old = values.get(":authority", [""])[0]
@@ -279,7 +278,8 @@ def _rewrite_host(values: Values, action: route_v3.RouteAction, part: Any) -> No
     if not new:
         return
     values[":authority"] = [new]
-    values["x-envoy-original-host"] = [old]
+    if not silent:
+        values["x-envoy-original-host"] = [old]
     if action.append_x_forwarded_host and old != new:
         said = values.get("x-forwarded-host")
         values["x-forwarded-host"] = [",".join((*said, old))] if said else [old]

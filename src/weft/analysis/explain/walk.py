@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _NETWORK: Final = "envoy.extensions.filters.network"
 _INBOUND, _OUTBOUND = 1, 2  # core.v3.TrafficDirection
 _MESH_ALPN: Final = {"http": ALPN_MESH_HTTP1, "http2": ALPN_MESH_H2, "grpc": ALPN_MESH_H2}
-_PLAIN: Final = {"http": ("http/1.1", "http/1.0"), "http2": ("h2c",), "grpc": ("h2c",)}
+_PLAIN: Final = {"http": ("http/1.1",), "http2": ("h2c",), "grpc": ("h2c",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
