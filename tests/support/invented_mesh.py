@@ -1,12 +1,15 @@
-"""Telemetry of a mesh that does not exist: answers as docs/reference/telemetry.md has them, always the same."""
+"""Telemetry of a mesh that does not exist: answers as docs/reference/telemetry.md has them."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from dataclasses import dataclass, field
 from typing import Any
 
+TRACE = "99aed65219fd774d300ab9a284fb0737"
+REQUEST = "2a663c2e-7f10-4b8e-9f0e-3f2b1c4d5e6f"
 NOW = 1_800_000_000_000
 WINDOW = 60_000
 
@@ -50,6 +53,9 @@ class InventedMesh:
     workloads: list[Json] = field(default_factory=list)
     services: list[Json] = field(default_factory=list)
     edges: list[Json] = field(default_factory=list)
+    spans: list[Json] = field(default_factory=list)
+    traces: list[Json] = field(default_factory=list)
+    records: list[Json] = field(default_factory=list)
 
     def add(
         self, namespace: str, app: str, *versions: str, kind: str = "workload", **told: Any
@@ -98,9 +104,57 @@ class InventedMesh:
                 {"time": NOW - 1_500_000, "who": "alice", "verb": "update", "kind": "VirtualService",
                  "group": "networking.istio.io", "namespace": "shop", "name": "reviews", "revision": 42},
             ]}  # fmt: skip
-        if question in {"stat", "traces", "flows", "records"}:
+        if question == "trace":
+            known = (_asked or {}).get("id") == TRACE
+            return {"trace": TRACE, "spans": self.spans if known else []}
+        if question == "traces":
+            return {**head, "traces": self.traces}
+        if question == "records":
+            return {"records": self.records}
+        if question in {"stat", "flows"}:
             return {**head, {"stat": "rows"}.get(question, question): [], "total": signals(0)}
         return head
+
+
+def span(number: int, parent: int, name: tuple[str, str], start: float, took: float, **said: str) -> Json:
+    """A span of the invented trace; ``start`` and ``took`` in ms, ``parent`` 0 for none."""
+    namespace, service_name = name
+    router = service_name == "istio-ingressgateway"
+    path = said.pop("path", "/api/orders/7")
+    attributes = {
+        "component": "proxy", "http.method": "GET", "http.status_code": "200", "response_flags": "-",
+        "http.url": f"http://{service_name}{path}?card=4111",
+        "guid:x-request-id": REQUEST,
+        "node_id": f"{'router' if router else 'sidecar'}~10.0.0.{number}~{service_name}.{namespace}~local",
+    }  # fmt: skip
+    attributes |= {key.replace("__", "."): value for key, value in said.items() if key != "kind"}
+    return {
+        "namespace": namespace, "service": service_name, "instance": f"{service_name}-0",
+        "spanId": f"{number:016x}", "parentId": f"{parent:016x}" if parent else "",
+        "name": f"{service_name}:80/*", "kind": said.get("kind", "client"),
+        "startUs": NOW * 1000 + round(start * 1000), "durationUs": round(took * 1000),
+        "status": "error" if attributes["http.status_code"][0] == "5" else "unset", "attributes": attributes,
+    }  # fmt: skip
+
+
+def order_trace() -> list[Json]:
+    """A gateway and three services; the last answers 503, and was asked three times."""
+    gateway, front, orders, ledger = (
+        ("istio-system", "istio-ingressgateway"), ("shop", "frontend-v1"), ("shop", "orders-v1"),
+        ("bank", "ledger-v1"),
+    )  # fmt: skip
+    source = "spiffe://cluster.local/ns/shop/sa/frontend"
+    return [
+        span(1, 0, gateway, 0, 412, http__status_code="500"),
+        span(2, 1, front, 2, 408, kind="server", http__status_code="500", upstream_cluster="inbound|80||"),
+        span(3, 2, front, 40, 360, http__status_code="500", upstream_cluster="outbound|80||orders"),
+        span(4, 3, orders, 42, 356, kind="server", http__status_code="500", weft__source=source,
+             upstream_cluster="inbound|80||"),
+        span(5, 4, orders, 60, 330, http__status_code="503", response_flags="UF,URX", weft__attempts="3",
+             upstream_cluster="outbound|80||ledger"),
+        span(6, 5, ledger, 64, 96, kind="server", http__status_code="503", upstream_cluster="inbound|80||"),
+        span(7, 2, front, 8, 24, path="/stock/7", upstream_cluster="outbound|80||stock"),
+    ]  # fmt: skip
 
 
 def series(asked: Json) -> Json:
@@ -156,12 +210,26 @@ def shop() -> InventedMesh:
     mesh.call(orders, ledger, rps=4, failing=0.2)
     away = who("", "", app="", version="", kind="outside")
     mesh.call(ledger, away, of=service("", "api.cards.example.com"), rps=3, mtls=0.0, p95=140)
+    mesh.spans = order_trace()
+    mesh.records = [{
+        "time": NOW, "namespace": "shop", "workload": "orders-v1", "method": "GET", "path": "/api/orders/7",
+        "code": "500", "decision": "allow", "policy": "ns[shop]-policy[orders]-rule[0]", "flags": "URX",
+        "source": "spiffe://cluster.local/ns/shop/sa/frontend", "request_id": REQUEST, "trace": TRACE,
+    }]  # fmt: skip
+    mesh.traces = [
+        {"trace": TRACE if not number else f"{number:032x}", "start": NOW - number * 4000,
+         "duration": 412.0 / (1 + number), "spans": 7 - number % 3, "errors": 4 if not number else 0,
+         "services": ["istio-system/istio-ingressgateway", "shop/frontend-v1", "shop/orders-v1"],
+         "root": {"namespace": "istio-system", "service": "istio-ingressgateway", "instance": "",
+                  "title": "GET /api/orders/7", "code": "500" if not number else "200"}}
+        for number in range(12)
+    ]  # fmt: skip
     return mesh
 
 
 def city(services: int = 100, namespaces: int = 8) -> InventedMesh:
-    """A mesh as large as that: teams with tiers of their own, that call each other too; the same each time."""
-    throw = random.Random(7)  # noqa: S311 - no secret
+    """A mesh as large as that: teams with tiers of their own, that call each other too."""
+    throw = random.Random(7)
     mesh = InventedMesh()
     (gateway,) = mesh.add("istio-system", "istio-ingressgateway", kind="gateway", rps=200)
     words = ("cart", "price", "stock", "user", "order", "search", "media", "ledger", "quota", "audit", "mail")
@@ -176,7 +244,7 @@ def city(services: int = 100, namespaces: int = 8) -> InventedMesh:
         if team % 2 == 0:
             for end in tiers[0]:
                 mesh.call(gateway, end, rps=throw.randrange(1, 60))
-        for upper, lower in zip(tiers, tiers[1:], strict=False):
+        for upper, lower in itertools.pairwise(tiers):
             for end in lower:
                 for caller in throw.sample(upper, min(len(upper), throw.choice((1, 1, 2)))):
                     failing = throw.choice((0, 0, 0, 0, 0.002, 0.05))

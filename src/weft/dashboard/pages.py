@@ -12,6 +12,7 @@ from weft.dashboard.page import Page
 from weft.dashboard.proxies import proxies, proxy
 from weft.dashboard.security import security
 from weft.dashboard.services import service, services, workload, workloads
+from weft.dashboard.traces import trace, traces
 
 PAGES: Final[tuple[Page, ...]] = (
     Page(
@@ -25,6 +26,15 @@ PAGES: Final[tuple[Page, ...]] = (
         template="graph.html",
         read=graph,
         scripts=("graph.js",),
+    ),
+    Page(path="/traces", title="Traces", nav="Traces", icon="traces", template="traces.html", read=traces),
+    Page(
+        path="/traces/{id}",
+        title="Trace",
+        below="/traces",
+        template="traces_one.html",
+        read=trace,
+        scripts=("traces.js",),
     ),
     Page(
         path="/services",

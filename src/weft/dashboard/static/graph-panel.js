@@ -66,8 +66,8 @@ function ways(node) {
   if (name) add(`/traces?${new URLSearchParams({ service: `${node.namespace}/${node.workloads[0] ?? name}` })}`, "Traces");
   if (node.errors && name) add(`/traces?${new URLSearchParams({ service: `${node.namespace}/${node.workloads[0] ?? name}`, errors: "1" })}`, "Failed traces");
   if (node.workloads[0]) {
-    const from = node.kind === "gateway" ? "gateway" : "workload";
-    add(`/explain?${new URLSearchParams({ from: `${from}:${node.namespace}/${node.workloads[0]}` })}`, "Explain a request");
+    const role = node.kind === "gateway" ? "gateway" : "workload";
+    add(`/explain?${new URLSearchParams({ role, from: `${node.namespace}/${node.workloads[0]}` })}`, "Explain a request");
   }
   if (node.kind === "namespace") add(`/graph?${new URLSearchParams({ namespace: node.name })}`, "Only this namespace");
   return links;
