@@ -10,7 +10,6 @@ from typing import Final
 
 from weft import ir
 
-
 _ALL: Final = frozenset({"0.0.0.0/0", "::/0"})
 
 

@@ -174,7 +174,7 @@ def test_the_first_tcp_rule_for_the_port_takes_all_connections(match: str, taken
 
 
 def test_a_rule_for_all_addresses_is_one_without_addresses() -> None:
-    all_ = f"tcp: [{{match: [{{sourceSubnet: 10.0.0.0/0}}], {TO_DB[6:]}"
+    all_ = f"tcp: [{{match: [{{sourceSubnet: 10.0.0.0/0}}], {TO_DB[7:]}"
     other = TO_DB.replace("host: db", "host: db, subset: never")
     of = made(gateway(TCP % "a.com"), rules("a", "[a.com]", all_), rules("b", "[a.com]", other), DB)
     (chain,) = listener(of, "0.0.0.0_80").chains
