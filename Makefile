@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 READY := build/ready
 BIN := .venv/bin
+TSC := build/npm/node_modules/.bin/tsc
 
 .PHONY: help
 help: ## show this list
@@ -28,12 +29,13 @@ test: $(READY) build/tools lint ## every check: lint, types, floors, unit, golde
 	@scripts/test
 
 .PHONY: lint
-lint: $(READY) ## ruff, mypy --strict, import contracts
+lint: $(READY) ## ruff, mypy --strict, import contracts, types of the dashboard's scripts
 	@$(BIN)/ruff check --no-cache .  # its cache does not notice that a package became ours
 	@$(BIN)/ruff format --check .
 	@$(BIN)/python -m weft.protos.stubs
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@[ ! -x $(TSC) ] || $(TSC) --project src/weft/dashboard/jsconfig.json
 
 .PHONY: unit
 unit: $(READY) ## the fast tests only

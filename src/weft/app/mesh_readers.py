@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
@@ -23,18 +24,32 @@ _T = TypeVar("_T")
 
 _DUMP: Final = "/config_dump?include_eds"
 _RBAC: Final = "rbac.authorization.k8s.io"
-_KEPT_S: Final = 10.0
+_KEPT_S: Final = 60.0
+_BLIND_S: Final = 15.0
 # What weft adds to a Gateway's name for its proxy, by its class.
 _GATEWAYS: Final = ("", "-weft", "-istio")
 _REPLICAS: Final = ("", "-0")
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """All of a mesh at a revision. ``until`` is a time of the monotonic clock."""
+
+    revision: int | None
+    until: float
+    objects: list[Wire]
+    survey: Survey
+    picture: Picture
+
+
 class MeshReaders:
-    """What is worked out of the whole mesh (descriptions, findings) is kept for 10 s."""
+    """What is worked out of the whole mesh (objects, descriptions, findings) is kept until a change, so that
+    open pages neither load the control plane nor fill the audit log with readings of Secrets.
+    """
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
-        self._seen: tuple[float, Survey, Picture] | None = None
+        self._seen: _Seen | None = None
         self._looking = asyncio.Lock()
 
     def readers(self) -> Readers:
@@ -46,6 +61,7 @@ class MeshReaders:
             explain=self._explain,
             describe=self._describe,
             findings=self._findings,
+            objects=self._objects,
             trace=self._trace,
         )
 
@@ -119,7 +135,7 @@ class MeshReaders:
         from weft.analysis.describe.workload import workload
         from weft.analysis.objects import Object
 
-        _, picture = await self._look()
+        picture = (await self._look()).picture
 
         def report() -> Wire:
             found = picture.find(Asked(kind, name, namespace))
@@ -134,8 +150,8 @@ class MeshReaders:
         from weft.analysis.analyze import worst
         from weft.errors import Severity
 
-        survey, _ = await self._look()
-        return [dict(found.as_json()) for found in worst((one for one, _ in survey.found), Severity.WARNING)]
+        found = (one for one, _ in (await self._look()).survey.found)
+        return [dict(one.as_json()) for one in worst(found, Severity.WARNING)]
 
     async def _trace(self, name: str) -> Wire:
         from weft.analysis.response_flags import flags_in
@@ -154,19 +170,33 @@ class MeshReaders:
         ]
         return {"trace": found["trace"], "rows": rows}
 
-    async def _look(self) -> tuple[Survey, Picture]:
-        """The mesh as ``weft describe`` looks at it; at most 10 s old."""
-        async with self._looking:
-            if self._seen is None or time.monotonic() > self._seen[0]:
-                objects, proxies, vips = await self._objects(), await self._proxies(), await self._vips()
-                survey, picture = await asyncio.to_thread(partial(_paint, objects, proxies, vips))
-                self._seen = time.monotonic() + _KEPT_S, survey, picture
-            return self._seen[1:]
-
     async def _objects(self) -> list[Wire]:
-        """Every object that the caller may read; roles are no configuration of the mesh."""
-        kinds = [one for one in await self._kinds() if one.group != _RBAC]
-        lists = await asyncio.gather(*(self._list(one) for one in kinds))
+        return (await self._look()).objects
+
+    async def _look(self) -> _Seen:
+        """The mesh as it is now; looked at again when something was changed, or after a minute."""
+        async with self._looking:
+            revision = await self._revision()
+            old = self._seen
+            if old is None or time.monotonic() > old.until or revision is None or revision != old.revision:
+                objects, proxies, vips = await self._every_object(), await self._proxies(), await self._vips()
+                survey, picture = await asyncio.to_thread(partial(_paint, objects, proxies, vips))
+                kept = _KEPT_S if revision is not None else _BLIND_S
+                old = self._seen = _Seen(revision, time.monotonic() + kept, objects, survey, picture)
+            return old
+
+    async def _revision(self) -> int | None:
+        """The newest revision; None for whoever may not know it."""
+        try:
+            return int((await self._get("/weft/v1/convergence/0"))["latest"])
+        except ReadError as error:
+            if error.status != 403:
+                raise
+            return None
+
+    async def _every_object(self) -> list[Wire]:
+        """Every object that the caller may read."""
+        lists = await asyncio.gather(*(self._list(one) for one in await self._kinds()))
         return [one for found in lists for one in found]
 
     async def _list(self, kind: Kind) -> list[Wire]:
@@ -212,7 +242,9 @@ def _paint(
     from weft.analysis.analyze import Input, survey
     from weft.analysis.describe.picture import Picture
 
-    found = survey(Input(live=objects, running=True))
+    # Roles are no configuration of the mesh.
+    about = [one for one in objects if not str(one["apiVersion"]).startswith(_RBAC)]
+    found = survey(Input(live=about, running=True))
     return found, Picture(found, proxies, vips)
 
 

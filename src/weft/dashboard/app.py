@@ -22,6 +22,7 @@ from weft.dashboard.readers import ReadError, Readers
 from weft.dashboard.render import Templates
 
 _log = logging.getLogger(__name__)
+_MARKS: Final = "changes"
 _STATIC: Final = Path(__file__).with_name("static")
 
 
@@ -81,6 +82,8 @@ def _data(readers: Readers) -> Callable[[Request], Any]:
         try:
             found = await readers.get(f"/weft/v1/telemetry/{question}", dict(request.query_params))
         except ReadError as error:
+            if question == _MARKS and error.status == 403:
+                return JSONResponse({"changes": []})  # a chart without marks is still a chart
             return JSONResponse({"message": error.message, "hint": error.hint}, error.status or 502)
         return JSONResponse(found)
 

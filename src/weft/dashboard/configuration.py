@@ -37,19 +37,25 @@ def word_of(kind: Kind) -> str:
 
 async def configuration(visit: Visit) -> Mapping[str, Any]:
     """Kinds with how many there are, and everything that is wrong."""
-    kinds, findings, spaces = await together(
+    kinds, findings, objects, spaces = await together(
         visit.attempt(visit.readers.kinds()),
         visit.attempt(visit.readers.findings()),
+        visit.attempt(visit.readers.objects()),
         namespaces(visit),
     )
     served: tuple[Kind, ...] = kinds or ()
-    lists = await together(*(_list(visit, kind) for kind in served))
     flawed = Counter(_kind_of(one) for one in findings or ())
+    count = Counter(
+        (str(one["apiVersion"]).rpartition("/")[0], str(one["kind"]))
+        for one in objects or ()
+        if not visit.namespace or one["metadata"].get("namespace") == visit.namespace
+    )
     families: dict[str, list[dict[str, Any]]] = {}
-    for kind, items in zip(served, lists, strict=True):
-        if not items:
+    for kind in served:
+        number = count[kind.group, kind.kind]
+        if not number:
             continue
-        row = {"kind": kind.kind, "word": word_of(kind), "count": len(items), "flaws": flawed[kind.kind]}
+        row = {"kind": kind.kind, "word": word_of(kind), "count": number, "flaws": flawed[kind.kind]}
         families.setdefault(_FAMILIES.get(kind.group, kind.group), []).append(row)
     places = {(kind.kind, kind.group): word_of(kind) for kind in served}
     return {
@@ -64,7 +70,7 @@ async def collection(visit: Visit) -> Mapping[str, Any]:
     """The objects of a kind."""
     kind = await _kind(visit)
     table, findings, spaces = await together(
-        visit.get(kind.path(visit.namespace if kind.namespaced else ""), table=True),
+        _table(visit, kind),
         visit.attempt(visit.readers.findings()),
         namespaces(visit),
     )
@@ -106,7 +112,7 @@ async def resource(visit: Visit) -> Mapping[str, Any]:
     place = "" if namespace == NOWHERE else namespace
     path = kind.path(place, name)
     found, findings, proxies, changes = await together(
-        visit.get(path),
+        _object(visit, kind, place, name),
         visit.attempt(visit.readers.findings()),
         visit.get("/weft/v1/proxies"),
         visit.get("/weft/v1/telemetry/changes", {"since": "6h", "limit": "500"}),
@@ -184,11 +190,33 @@ async def _kind(visit: Visit) -> Kind:
     raise NotFoundError(f"There is no kind {word}.")
 
 
-async def _list(visit: Visit, kind: Kind) -> list[Any]:
-    found = await visit.get(kind.path(visit.namespace))
-    if visit.namespace and not kind.namespaced:
-        return []
-    return list(found["items"]) if found else []
+async def _table(visit: Visit, kind: Kind) -> Any:
+    """The objects of a kind as a Table."""
+    if not _is_secret(kind):
+        return await visit.get(kind.path(visit.namespace if kind.namespaced else ""), table=True)
+    found = await visit.attempt(visit.readers.objects())
+    rows = [
+        {"cells": [str(one.get("type", ""))], "object": one}
+        for one in found or ()
+        if one["kind"] == kind.kind and visit.namespace in {"", one["metadata"].get("namespace")}
+    ]
+    return {"columnDefinitions": [{"name": "Type"}], "rows": rows}
+
+
+async def _object(visit: Visit, kind: Kind, namespace: str, name: str) -> Any:
+    """One object. A page that stays open must not read a Secret again and again: each is recorded."""
+    if not _is_secret(kind):
+        return await visit.get(kind.path(namespace, name))
+    for one in await visit.attempt(visit.readers.objects()) or ():
+        about = one["metadata"]
+        if one["kind"] == kind.kind and (about.get("namespace", ""), about["name"]) == (namespace, name):
+            return one
+    # Not among those that may be listed: the answer says why.
+    return await visit.get(kind.path(namespace, name))
+
+
+def _is_secret(kind: Kind) -> bool:
+    return (kind.group, kind.kind) == ("", "Secret")
 
 
 def _columns(table: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:

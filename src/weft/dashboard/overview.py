@@ -10,6 +10,7 @@ from weft.dashboard import figures
 from weft.dashboard.certificates import ending
 from weft.dashboard.departures import departures
 from weft.dashboard.page import Visit, together
+from weft.dashboard.services import namespaces
 
 _WORST: Final = ("NACK", "STALE")
 _BUSIEST: Final = 6
@@ -17,7 +18,7 @@ _BUSIEST: Final = 6
 
 async def overview(visit: Visit) -> Mapping[str, Any]:
     """The first page."""
-    workloads, recent, hour, changes, authority, state, proxies, findings = await together(
+    workloads, recent, hour, changes, authority, state, proxies, findings, spaces = await together(
         visit.ask("workloads"),
         visit.ask("stat", by="service", window="5m"),
         visit.ask("stat", by="service", window="1h"),
@@ -26,8 +27,9 @@ async def overview(visit: Visit) -> Mapping[str, Any]:
         visit.get("/weft/v1/convergence/0"),
         visit.get("/weft/v1/proxies"),
         visit.attempt(visit.readers.findings()),
+        namespaces(visit),
     )
-    rows = proxies["proxies"] if proxies else []
+    rows = [row for row in proxies["proxies"] if visit.namespace in {"", row["namespace"]}] if proxies else []
     concerns = [
         *(_departed(recent, hour) if recent and hour else ()),
         *(_proxies(rows)),
@@ -46,6 +48,7 @@ async def overview(visit: Visit) -> Mapping[str, Any]:
         "concerns": concerns,
         "changes": changes["changes"] if changes else None,
         "state": state or None,
+        "spaces": spaces,
     }
 
 

@@ -61,7 +61,8 @@ class Readers:
     -> ``{"columns": […], "rows": [[…], …]}``, of what its Envoy says it runs.
     ``explain``: a question as ``weft explain --requests`` takes it -> its answer, of the running mesh.
     ``describe``: (``service`` or ``workload``, namespace, name) -> the report of ``weft describe``.
-    ``findings``: what ``weft analyze`` finds in the running mesh.
+    ``findings``: what ``weft analyze`` finds in the running mesh. ``objects``: all that the caller may read,
+    Secrets and roles too; neither is read anew while nothing was changed.
     ``trace``: the id of a trace -> ``{"trace", "rows": […]}``: its spans, each below the one that called it,
     with what their response flags mean (``words``: ``[{"flag", "meaning", "remedy"}]``).
     """
@@ -72,4 +73,5 @@ class Readers:
     explain: Callable[[Mapping[str, Any]], Awaitable[Wire]]
     describe: Callable[[str, str, str], Awaitable[Wire]]
     findings: Callable[[], Awaitable[list[Wire]]]
+    objects: Callable[[], Awaitable[list[Wire]]]
     trace: Callable[[str], Awaitable[Wire]]

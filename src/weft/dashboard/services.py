@@ -70,7 +70,7 @@ async def service(visit: Visit) -> Mapping[str, Any]:
     """One service: how it does, for whom, and what applies to it."""
     namespace, name = visit.path["namespace"], visit.path["name"]
     window, of = window_of(visit), f"service:{namespace}/{name}"
-    asked = {"of": of, "window": window, "namespace": ""}
+    asked = {"of": of, "window": window, "namespace": namespace}
     report, versions, codes, routes, edges, known = await together(
         visit.attempt(visit.readers.describe("service", namespace, name)),
         visit.ask("stat", by="version", **asked),
@@ -110,7 +110,7 @@ async def workload(visit: Visit) -> Mapping[str, Any]:
     """One workload: what is asked of it, what it asks of others, and what its proxies run."""
     namespace, name = visit.path["namespace"], visit.path["name"]
     window, of = window_of(visit), f"workload:{namespace}/{name}"
-    asked = {"of": of, "window": window, "namespace": ""}
+    asked = {"of": of, "window": window, "namespace": namespace}
     report, inbound, outbound, codes, edges = await together(
         visit.attempt(visit.readers.describe("workload", namespace, name)),
         visit.ask("stat", by="caller", **asked),

@@ -89,25 +89,35 @@ function morph(old, next) {
   if (!old.hasAttribute("data-keep")) morphChildren(old, next);
 }
 
+/**
+ * The next node without a key that is of the same sort; what is passed over is taken away in the end.
+ * @param {Node} next @param {ChildNode | null} from @param {Set<ChildNode>} stale
+ */
+function like(next, from, stale) {
+  for (let node = from; node; node = node.nextSibling) {
+    if (stale.has(node) && !keyOf(node) && node.nodeName === next.nodeName) return node;
+  }
+  return null;
+}
+
 /** @param {Node} parent @param {Node} wanted */
 function morphChildren(parent, wanted) {
-  const known = new Map([...parent.childNodes].flatMap((node) => (keyOf(node) ? [[keyOf(node), node]] : [])));
+  /** @type {Map<string | null, ChildNode>} */
+  const known = new Map();
+  for (const node of parent.childNodes) if (keyOf(node)) known.set(keyOf(node), node);
   const ordered = !(parent instanceof Element && parent.hasAttribute("data-sorted"));
   const stale = new Set(parent.childNodes);
   let place = parent.firstChild;
   for (const next of [...wanted.childNodes]) {
     const key = keyOf(next);
-    /** @type {Node | null | undefined} */
-    let match = key ? known.get(key) : place;
-    if (match && !key && (keyOf(match) || !stale.has(/** @type {ChildNode} */ (match)))) match = null;
-    if (match && match.nodeName !== next.nodeName) match = null;
-    if (!match) {
+    const match = key ? known.get(key) : like(next, place, stale);
+    if (!match || match.nodeName !== next.nodeName) {
       parent.insertBefore(document.importNode(next, true), ordered ? place : null);
       continue;
     }
-    stale.delete(/** @type {ChildNode} */ (match));
-    if (match === place) place = place.nextSibling;
-    else if (ordered) parent.insertBefore(match, place);
+    stale.delete(match);
+    if (ordered && key && match !== place) parent.insertBefore(match, place);
+    else if (ordered || match === place) place = match.nextSibling;
     morph(match, next);
   }
   for (const node of stale) node.remove();
