@@ -163,7 +163,7 @@ class Up:
         shutil.rmtree(state, ignore_errors=True)
         address = host_address() if os.geteuid() == 0 else "127.0.0.1"
         argv = [
-            *_weft("control-plane"), "--mesh", self._options.mesh, "--runtime-dir", str(logs),
+            *command_of("control-plane"), "--mesh", self._options.mesh, "--runtime-dir", str(logs),
             "--state-dir", str(state), "--listen", "0.0.0.0" if os.geteuid() == 0 else "127.0.0.1",
             "--advertise", address, "--certificate-lifetime", self._options.certificate_lifetime,
         ]  # fmt: skip
@@ -202,7 +202,7 @@ class Up:
         kubeconfig = json.loads((self.layout.runtime / "kubeconfig").read_text())
         api = kubeconfig["clusters"][0]["cluster"]["server"]
         argv = [
-            *_weft("node"), "--mesh", self._options.mesh, "--name", name, "--server", api,
+            *command_of("node"), "--mesh", self._options.mesh, "--name", name, "--server", api,
             "--capture", self._options.capture, "--ephemeral",
             "--metrics", f"127.0.0.1:{self._port(NODE_METRICS_PORT)}",
         ]  # fmt: skip
@@ -447,8 +447,9 @@ def _is_mesh_config(wire: Mapping[str, Any]) -> bool:
     )
 
 
-def _weft(command: str) -> list[str]:
-    return [sys.executable, "-m", "weft", command]
+def command_of(command: str) -> list[str]:
+    """How one of weft's own commands is started from here; not by what else bears its name in this folder."""
+    return [sys.executable, "-P", "-m", "weft", command]
 
 
 def _answers(path: Path) -> bool:

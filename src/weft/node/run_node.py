@@ -174,5 +174,8 @@ def _runs(pid: int) -> bool:
 
 
 def node_command(mesh: str) -> list[str]:
-    """How ``weft node`` is started from here; how it joins stands in its environment."""
-    return [sys.executable, "-m", "weft", "node", "--mesh", mesh]
+    """How ``weft node`` is started from here; how it joins stands in its environment.
+
+    Never by what else bears its name in the folder of the caller.
+    """
+    return [sys.executable, "-P", "-m", "weft", "node", "--mesh", mesh]
