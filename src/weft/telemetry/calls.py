@@ -51,12 +51,8 @@ class Came(NamedTuple):
 def in_memory(table: SeriesTable, since_slot: int) -> Iterator[Came]:
     """What came since the beginning of a slot that the table knows; series without anything too."""
     for series in table:
-        yield Came(
-            series.key,
-            difference(series.total, series.before(since_slot)),
-            series.open,
-            (series.last + 1) * SLOT_MS,
-        )
+        row = difference(series.total, series.before(since_slot)) if series.last >= since_slot else ()
+        yield Came(series.key, row, series.open, (series.last + 1) * SLOT_MS)
 
 
 class End(NamedTuple):

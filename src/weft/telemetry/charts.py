@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from heapq import nlargest
 from typing import Any, Final
 
 from weft.telemetry.calls import counted
@@ -35,6 +36,8 @@ _OTHERS: Final = "other"
 _STEPS_S: Final = (10, 20, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400)
 # So many series, then others may run.
 _BREATH: Final = 100
+# Of more series than these only the busiest groups are gone through step by step.
+_MANY: Final = 1_000
 # What is kept by the minute and by the quarter is not kept for ever.
 _TIERS: Final = ((60, 30), (15, 7), (1, 1))
 _DAY_MINUTES: Final = 1_440
@@ -184,9 +187,14 @@ async def _from_memory(
     table = store.series
     slots = [start // SLOT_MS for start in starts] + [(starts[-1] + step_ms) // SLOT_MS]
     found: defaultdict[str, Steps] = defaultdict(dict)
-    for number, each in enumerate(question.series(store)):
-        name = question.group(each.key, table.tells)
-        if name is None:
+    chosen = [
+        (name, each)
+        for each in question.series(store)
+        if each.last >= slots[0] and (name := question.group(each.key, table.tells)) is not None
+    ]
+    busiest = _busiest(chosen, slots[0]) if len(chosen) > _MANY else None
+    for number, (name, each) in enumerate(chosen):
+        if busiest is not None and name not in busiest:
             continue
         steps = found[name]
         for place, row in each.steps(slots):
@@ -198,6 +206,15 @@ async def _from_memory(
         if counted(key, table.tells) and 0 <= place < len(starts):
             found[""].setdefault(place, Signals()).count(key, row)
     return found
+
+
+def _busiest(chosen: list[tuple[str, Series]], since: int) -> set[str]:
+    """The groups with most requests and connections in the window: of many, the others are left out."""
+    calls: defaultdict[str, int] = defaultdict(int)
+    for name, each in chosen:
+        before = each.before(since)
+        calls[name] += each.total[REQUESTS] + each.total[OPENED] - before[REQUESTS] - before[OPENED]
+    return set(nlargest(_MOST_SERIES, calls, key=lambda name: calls[name]))
 
 
 async def _from_disk(store: Store, question: _Question, starts: list[int], step_ms: int) -> dict[str, Steps]:

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from weft.telemetry.calls import DESTINATION, SOURCE, Edges, own, service
+from weft.telemetry.calls import DESTINATION, SOURCE, Edges, End, Service, own, service
 from weft.telemetry.estimates import estimate
-from weft.telemetry.selection import GROUPINGS, Selection, choice, destination, is_gateway
+from weft.telemetry.selection import GROUPINGS, Selection, choice, destination
 from weft.telemetry.series import OTHER
 from weft.telemetry.signals import Signals
 from weft.telemetry.store import Store
@@ -41,22 +41,24 @@ async def workloads(store: Store, asked: Parameters) -> dict[str, Any]:
         known.principals.add(key.principal)
         if key.side == SOURCE and each.row:
             known.outbound.count(key, each.row, opened=each.open, last=each.last)
-            if is_gateway(key):
-                known.inbound.count(key, each.row, opened=each.open, last=each.last)
-    services: defaultdict[Any, _Service] = defaultdict(_Service)
-    total = Signals()
+    # Each row is added up once; what it belongs to, out of these sums.
+    parts: defaultdict[tuple[End, Service, str], Signals] = defaultdict(Signals)
     for each in seen.counted():
-        key, end, called = each.key, destination(each.key), service(each.key)
-        total.count(key, each.row, opened=each.open, last=each.last)
+        part = destination(each.key), service(each.key), each.key.side
+        parts[part].count(each.key, each.row, opened=each.open, last=each.last)
+    services: defaultdict[Service, _Service] = defaultdict(_Service)
+    total = Signals()
+    for (end, called, side), signals in parts.items():
+        total.merge(signals)
         if called.name:
-            services[called].count(each)
+            services[called].merge(end, side, signals)
         if end.workload not in {"", OTHER}:
             known = of(end.namespace, end.workload)
             known.services.update({called.name} - {""})
-            known.sides.add(key.side)
+            known.sides.add(side)
             known.app, known.version = known.app or end.app, known.version or end.version
-            known.inbound.count(key, each.row, opened=each.open, last=each.last)
-            known.last = max(known.last, each.last)
+            known.inbound.merge(signals)
+            known.last = max(known.last, signals.last)
     alive = store.tellers.alive(seen.to_ms)
     return {
         **seen.header(),
@@ -97,7 +99,8 @@ class _Workload:
             "instances": instances,
             "lastSeen": self.last,
             "seenBy": DESTINATION if own_word and self.kind != "gateway" else SOURCE,
-            "inbound": self.inbound.to_dict(window_ms),
+            # What comes to a gateway from outside, it tells as what it passes on.
+            "inbound": (self.outbound if self.kind == "gateway" else self.inbound).to_dict(window_ms),
             "outbound": self.outbound.to_dict(window_ms),
         }
 
@@ -108,10 +111,10 @@ class _Service:
         self.sides: set[str] = set()
         self.inbound = Signals()
 
-    def count(self, each: Any) -> None:
-        self.inbound.count(each.key, each.row, opened=each.open, last=each.last)
-        self.sides.add(each.key.side)
-        self.workloads.update({destination(each.key).workload} - {"", OTHER})
+    def merge(self, end: End, side: str, signals: Signals) -> None:
+        self.inbound.merge(signals)
+        self.sides.add(side)
+        self.workloads.update({end.workload} - {"", OTHER})
 
     def to_dict(self, window_ms: int) -> dict[str, Any]:
         return {
@@ -141,7 +144,8 @@ async def stat(store: Store, asked: Parameters) -> dict[str, Any]:
         row = rows.setdefault(name, (dict(more), Signals(), set()))
         row[1].count(key, each.row, opened=each.open, last=each.last)
         row[2].add(key.side)
-        total.count(key, each.row, opened=each.open, last=each.last)
+    for _, signals, _ in rows.values():
+        total.merge(signals)
     if by == "caller":
         _name_callers(rows, {each.key: own(each.key) for each in seen.came if each.key.workload != OTHER})
     return {

@@ -56,6 +56,8 @@ class Rollups:
         self._database = database
         self._limits = limits
         self._ids: dict[SeriesKey, int] = {}
+        # By series, the rows of the last period of each length: (when it began, row).
+        self._last: dict[Name, dict[int, tuple[int, list[int]]]] = {name: {} for name in _NAMES.values()}
 
     def write(self, grown: Iterable[Growth], tellers: Iterable[Teller]) -> None:
         """Add what came to what is kept.
@@ -68,9 +70,11 @@ class Rollups:
             known = self._id(one)
             for minutes, name in _NAMES.items():
                 at = one.minute // minutes * minutes
-                row = one.row
-                for (kept,) in execute(f"SELECT row FROM {name} WHERE at = ? AND series = ?", (at, known)):  # noqa: S608
-                    row = list(map(add, _decode(kept), row))
+                began, kept = self._last[name].get(known, (0, []))
+                if began != at:
+                    kept = self._kept(name, at, known)
+                row = list(map(add, kept, one.row)) if kept else list(one.row)
+                self._last[name][known] = at, row
                 execute(f"INSERT OR REPLACE INTO {name} VALUES (?, ?, ?)", (at, known, _encode(row)))  # noqa: S608
         self._database.executemany(
             "INSERT OR REPLACE INTO teller VALUES (?, ?, ?, ?)",
@@ -79,6 +83,11 @@ class Rollups:
                 for each in tellers
             ),
         )
+
+    def _kept(self, name: Name, at: int, series: int) -> list[int]:
+        query = f"SELECT row FROM {name} WHERE at = ? AND series = ?"  # noqa: S608 - our own name
+        rows: list[tuple[bytes]] = self._rows(query, (at, series))
+        return _decode(rows[0][0]) if rows else []
 
     def _id(self, one: Growth) -> int:
         known = self._ids.get(one.key)
@@ -90,7 +99,7 @@ class Rollups:
             )
             ((known,),) = found
             if len(self._ids) >= 2 * self._limits.series:
-                self._ids.clear()
+                self.restart()
             self._ids[one.key] = known
         self._database.execute(
             "UPDATE series SET last = ?, open = ? WHERE id = ?", (one.minute, one.open, known)
@@ -101,8 +110,19 @@ class Rollups:
         return self._database.execute(query, parameters).fetchall()
 
     def restart(self) -> None:
-        """Forget ids: what was written last was rolled back."""
+        """Forget what is remembered of the tables: what was written last was rolled back, or things went."""
         self._ids.clear()
+        for rows in self._last.values():
+            rows.clear()
+
+    def since(self, minute: int, most: int) -> int:
+        """That minute, or a later one since which there are no more than so many rows by the minute."""
+        query = "SELECT at, count(*) FROM minute WHERE at >= ? GROUP BY at ORDER BY at DESC"
+        for at, count in self._database.execute(query, (minute,)):
+            most -= count
+            if most < 0:
+                return int(at) + 1
+        return minute
 
     def load(self, minute: int) -> Iterator[tuple[SeriesKey, list[tuple[int, list[int]]], int]]:
         """Series that grew since that minute or have open connections: by minute, and what is open."""
@@ -164,9 +184,9 @@ class Rollups:
             before = now_minute - int(age.total_seconds()) // 60
             self._database.execute(f"DELETE FROM {name} WHERE at < ?", (before,))  # noqa: S608
         self._database.execute("DELETE FROM series WHERE last < ?", (before,))
-        self._database.execute("DELETE FROM teller WHERE last < ?", ((now_minute - 60) * MINUTE_MS,))
         if self._database.changes():
-            self._ids.clear()
+            self.restart()
+        self._database.execute("DELETE FROM teller WHERE last < ?", ((now_minute - 60) * MINUTE_MS,))
 
     def drop_oldest(self) -> bool:
         """Make room: of the shortest periods that there are the oldest tenth goes. False with none left."""

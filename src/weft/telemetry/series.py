@@ -217,10 +217,16 @@ class SeriesTable:
         for minute, row in minutes:
             series.total = list(map(add, series.total, row))
             series.last = min((minute + 1) * _SLOTS_A_MINUTE, self.newest) - 1
-            series.note(series.last)
-            if key.side == "destination":
-                self._telling[key.namespace, key.workload] = series.last
+            series.slots.append(series.last)
+            series.notes.append(_pack(series.total))
+        series.noted = list(series.total)
+        if key.side == "destination" and series.notes:
+            self._telling[key.namespace, key.workload] = series.last
         self._notes += len(series.notes) if key.side != TOTAL else 0
+
+    def begin(self, minute: int) -> None:
+        """Of what was kept, the time since that minute was loaded."""
+        self.horizon = max(self.horizon, minute * _SLOTS_A_MINUTE)
 
     def add(self, key: SeriesKey, row: Row, now_ms: int) -> None:
         """Count what a proxy tells, now."""

@@ -56,8 +56,11 @@ class Store:
         self._archive = Archive(path, limits)
         self.table.load(self._archive.flows())
         self.tellers.load(self._archive.rollups.tellers())
-        for key, minutes, opened in self._archive.rollups.load(now_ms() // MINUTE_MS - 60):
+        kept = self._archive.rollups
+        since = kept.since(now_ms() // MINUTE_MS - 60, limits.notes // 2)
+        for key, minutes, opened in kept.load(since):
             self.series.load(key, minutes, opened)
+        self.series.begin(since)
         self._spans: list[tuple[str, Span]] = []
         self._records: list[Record] = []
         self._waiting: Counter[tuple[str, str]] = Counter()

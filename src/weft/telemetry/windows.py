@@ -17,7 +17,7 @@ Parameters = Mapping[str, str]
 
 _LONGEST: Final = timedelta(days=30)
 # Up to which window (minutes) which sums on disk do.
-_SUMS: Final = ((60, 1), (360, 15))
+_SUMS: Final = ((30, 1), (360, 15))
 _COARSEST: Final = 60
 
 
