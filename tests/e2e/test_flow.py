@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from tests.support import spiffe_client
 from tests.support.certificates import TestAuthority
-from tests.support.mesh import SHOP, Mesh, up, wait_until
+from tests.support.mesh import SHOP, WEFT, Mesh, up, wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -56,6 +56,11 @@ spec:
   selector: {{matchLabels: {{app: echo}}}}
   concurrency: 1
   environmentVariables: {{ISTIO_META_PURPOSE: echo, LD_PRELOAD: /tmp/of-somebody.so}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {{name: every-trace, namespace: istio-system}}
+spec: {{tracing: [{{randomSamplingPercentage: 100}}]}}
 ---
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
@@ -355,3 +360,130 @@ def test_explain_follows_a_request_and_says_where_the_next_one_would_go(shop: Me
     door = "http://localhost/api/orders"  # asked by the Gateway, answered by the proxy that it selects
     told = json.loads(shop.weft("explain", "--live", "--from", "gateway:shop/shop", door))
     assert (told["action"], told["route"]["name"]) == ("forward", "shop"), told
+
+
+def asked(shop: Mesh, *argv: str) -> Any:
+    return json.loads(shop.weft(*argv, "-o", "json"))
+
+
+def send(shop: Mesh, url: str, count: int, source: str = "front") -> None:
+    workload = f"{source}-v1-0.shop"
+    done = asked(shop, "call", "--mesh", shop.name, "--from", workload, url, "--count", str(count))
+    assert done["summary"]["statuses"] == {"200": count}
+
+
+def share(shop: Mesh) -> str:
+    """What the sidecar of echo was told to tell to those who watch."""
+    entries = shop.admin("shop.echo-0", "/runtime")["entries"]
+    return str(entries.get("weft.tap.share", {}).get("final_value", ""))
+
+
+@contextlib.contextmanager
+def tapping(shop: Mesh, *argv: str) -> Iterator[subprocess.Popen[str]]:
+    """``weft tap`` on echo, once its sidecar tells."""
+    process = subprocess.Popen(
+        [*WEFT, "tap", "echo", "-n", "shop", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env={**os.environ, "WEFT_SERVER": str(shop.runtime / "api.sock")},
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("watching shop/echo")
+        assert share(shop) == "1000000"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_watched_requests_are_all_shown_and_the_proxy_is_put_back(shop: Mesh) -> None:
+    mark = f"/seen-{secrets.token_hex(4)}"
+    with tapping(shop, "--path", mark, "--count", "25", "-o", "json") as process:
+        send(shop, f"http://echo:{PORT}{mark}/%1b%5b31m", 25)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    records = [json.loads(line) for line in out.splitlines()]
+    assert len({record["requestId"] for record in records}) == 25
+    for record in records:
+        assert (record["source"], record["tls"], record["code"]) == (f"{IDENTITY}front", "mtls", 200)
+    wait_until(lambda: share(shop) == "", "the share is put back")
+
+    with tapping(shop, "--path", mark) as process:
+        send(shop, f"http://echo:{PORT}{mark}/%1b%5b31m?secret=1", 1)
+        assert process.stdout is not None
+        line = process.stdout.readline().rstrip("\n")
+        assert f"GET {mark}/%1b%5b31m  shop/front -> shop/echo-0  mtls" in line
+        assert line.isprintable()
+        process.kill()
+        process.wait()
+        wait_until(lambda: share(shop) == "", "the share is put back after a kill")
+
+
+def test_counts_callers_and_versions(shop: Mesh) -> None:
+    # Nothing else here calls echo as this one.
+    send(shop, f"http://echo:{PORT}/counted", 37, "payments")
+    send(shop, f"http://recommendations:{PORT}/healthz", 120)
+
+    def counted() -> float:
+        rows = asked(shop, "stat", "svc/echo", "-n", "shop", "--by", "caller", "--window", "1h")["rows"]
+        return sum(row["requests"] for row in rows if row["key"] == f"{IDENTITY}payments")
+
+    wait_until(lambda: counted() >= 37, "the counts", 60)
+    assert counted() == 37
+    edges = asked(shop, "edges", "echo", "-n", "shop", "--window", "1h")["edges"]
+    (edge,) = [one for one in edges if one["source"]["workload"] == "payments-v1"]
+    assert (edge["source"]["principal"], edge["secured"]) == (f"{IDENTITY}payments", True)
+    graph = asked(shop, "graph", "--window", "1h")
+    assert ("shop/payments-v1", "shop/echo") in {(one["from"], one["to"]) for one in graph["edges"]}
+    drawn = shop.weft("graph", "-o", "dot", "--window", "1h")
+    assert '"workload:shop/payments-v1" -> "workload:shop/echo"' in drawn
+
+    def compared() -> Any:
+        done = shop.run(
+            "compare", "recommendations", "v1", "v2", "--window", "1h", "-o", "json", "--fail-on-regression"
+        )
+        assert done.stdout, done.stderr
+        found = json.loads(done.stdout)
+        assert done.returncode == int(found["regression"]), done.stderr
+        enough = min(found[name]["requests"] for name in ("baseline", "candidate")) >= 30
+        return found if enough else None
+
+    success, latency = wait_until(compared, "enough requests", 60)["findings"]
+    assert (success["about"], success["verdict"]) == ("success", "same")
+    assert latency["verdict"] in {"same", "worse", "better"}
+    assert 0 <= latency["p"] <= 1
+    missing = shop.run("compare", "recommendations", "v1", "v3", "--window", "1h")
+    assert missing.returncode == 1
+    assert "it has v1, v2" in missing.stderr or "did you mean" in missing.stderr
+
+
+def test_a_trace_is_one_tree_over_gateway_and_services(shop: Mesh) -> None:
+    agent = f"trace-{secrets.token_hex(4)}"
+    order(shop, agent)
+    trace = trace_of(one(shop, GATEWAY, user_agent=agent))
+
+    def spans() -> list[dict[str, Any]]:
+        done = shop.run("trace", trace, "-o", "json")
+        found = json.loads(done.stdout)["spans"] if done.returncode == 0 else []
+        return found if len({span["service"] for span in found}) >= 7 else []
+
+    found = wait_until(spans, "the spans", 60)
+    assert (found[0]["service"], found[0]["depth"]) == ("istio-ingressgateway", 0)
+    assert [span["depth"] for span in found].count(0) == 1
+    assert not any(span["orphan"] for span in found)
+    above: list[dict[str, Any]] = []
+    for span in found:
+        above = above[: span["depth"]]
+        if above:
+            assert span["parentId"] == above[-1]["spanId"]
+            # What is inside of another lasts no longer; clocks are one on this machine.
+            assert span["duration"] <= above[-1]["duration"]
+        above.append(span)
+    order_of = {span["spanId"]: span for span in found}
+    for service in ("users", "catalog", "inventory", "payments"):
+        (served,) = [one for one in found if (one["service"], one["kind"]) == (service, "server")]
+        caller = order_of[served["parentId"]]
+        assert (caller["service"], caller["kind"]) == ("orders", "client")
+    text = shop.weft("trace", trace).splitlines()
+    assert len(text) == len(found) + 1
+    assert all(line.isprintable() for line in text)
+    assert trace in shop.weft("trace", "--service", "payments", "--limit", "500")
