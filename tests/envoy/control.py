@@ -147,10 +147,11 @@ class ControlPlane:
         account: str = "default",
         telemetry_port: int = TELEMETRY_PORT,
         flush: str = "5s",
+        drain_s: int = 600,
     ) -> Iterator[Envoy]:
         """A sidecar in ``default``, ready. ``weft``: its attachment, as a node tells it.
 
-        ``flush``: how often it tells its metrics.
+        ``flush``: how often it tells its metrics. ``drain_s``: for how long a listener that goes drains.
         """
         settings = Settings(
             name=ProxyName("sidecar", address, name, "default"),
@@ -167,5 +168,5 @@ class ControlPlane:
         with short_directory(f"weft-{name}-") as directory:
             self.authority.write_identity(directory, f"spiffe://cluster.local/ns/default/sa/{account}")
             made = {**bootstrap(settings), "stats_flush_interval": flush}
-            with running_envoy(directory, made, environment(settings), _SECONDS) as envoy:
+            with running_envoy(directory, made, environment(settings), _SECONDS, drain_s) as envoy:
                 yield envoy

