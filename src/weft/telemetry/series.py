@@ -23,6 +23,8 @@ HOUR: Final = 360
 _RECENT: Final = 30
 _EVICT_IDLE: Final = 60
 _CLOCK_STEP: Final = 6
+# A tenth beyond the limits for what takes in the others.
+_MORE: Final = 10
 TOTAL: Final = "total"
 OTHER: Final = "*"
 """Stands for the names of all that there was no room for; no workload can be called so."""
@@ -316,16 +318,17 @@ class SeriesTable:
         raise AssertionError  # there is always room for the last
 
     def _make(self, key: SeriesKey, slot: int) -> Series | None:
-        most, of_one = self._limits.series, self._of_one.get(key.principal, 0)
-        if key.kind != "other" and key.peer_workload == OTHER:
-            most += most // 10
-        elif key.kind != "other" and of_one >= self._limits.series_of_one:
-            return None
-        if len(self._series) >= most and key.kind != "other":
-            self._losses.series_evicted += self._evict(self.newest - _EVICT_IDLE)
-            if len(self._series) >= most:
+        if key.kind != "other":
+            most, most_of_one = self._limits.series, self._limits.series_of_one
+            if key.peer_workload == OTHER:
+                most, most_of_one = most + most // _MORE, most_of_one + most_of_one // _MORE
+            if self._of_one.get(key.principal, 0) >= most_of_one:
                 return None
-        self._of_one[key.principal] = of_one + 1
+            if len(self._series) >= most:
+                self._losses.series_evicted += self._evict(self.newest - _EVICT_IDLE)
+                if len(self._series) >= most:
+                    return None
+        self._of_one[key.principal] = self._of_one.get(key.principal, 0) + 1
         made = self._series[key] = Series(key, slot)
         return made
 

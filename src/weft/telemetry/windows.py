@@ -64,7 +64,7 @@ def duration_ms(asked: Parameters, name: str, default: str) -> int:
     except ValueError as error:
         raise BadQuestionError(f"{name}: {error}") from error
     if not timedelta(milliseconds=SLOT_MS) <= found <= _LONGEST:
-        raise BadQuestionError(f"{name}: {text!r} is not between 10s and 30d: write a duration, like '5m'")
+        raise BadQuestionError(f"{name}: {text!r} is not between 10s and 720h: write a duration, like '5m'")
     return int(found.total_seconds() * 1_000)
 
 
