@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.envoy.control import ControlPlane
+from tests.support.authorizers import HttpAuthorizer
 from tests.support.backend import HttpBackend, TcpBackend, serving
 from tests.support.certificates import TestAuthority
 from tests.support.dial import Connection, Reply, dial
@@ -301,6 +302,34 @@ def test_the_next_of_its_kind_has_what_this_one_used(mesh: Mesh, application: Ap
     assert "s70" in second.clusters() <= known
     assert second.get("s70").status == 200
     assert second.get("s71").status == 200
+
+
+def test_whom_a_route_asks_is_there_before_the_first_request(mesh: Mesh, application: Application) -> None:
+    with serving(HttpAuthorizer()) as authorizer:
+        asks = {
+            "type": "ExternalAuth",
+            "externalAuth": {
+                "protocol": "HTTP",
+                "backendRef": {"name": "authorizer", "port": HTTP},
+                "http": {"path": "/check"},
+            },
+        }
+        ports = [{"name": "http", "port": HTTP, "targetPort": "authz"}]
+        mesh.plane.apply(
+            resource("v1", "Service", "authorizer", selector={"app": "authz"}, ports=ports),
+            entry("authorizer", "authz", "v1", authorizer.server_port),
+            resource(
+                "gateway.networking.k8s.io/v1",
+                "HTTPRoute",
+                "s90",
+                parentRefs=[{"group": "", "kind": "Service", "name": "s90"}],
+                rules=[{"filters": [asks], "backendRefs": [{"name": "s90", "port": HTTP}]}],
+            ),
+        )
+        for path, status in (("/", 200), ("/?decide=deny", 401), ("/", 200)):
+            connection = application.connect("s90")
+            assert connection.ask(path, host="s90.default").status == status
+        assert {"authorizer", "s90"} <= application.clusters()
 
 
 def test_an_application_with_a_proxy_variable(mesh: Mesh) -> None:
