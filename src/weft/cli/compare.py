@@ -94,14 +94,11 @@ async def _versions(
 
 def members(answer: Wire, target: Target) -> dict[str, list[str]]:
     """The workloads of each version of a service, as questions name them; of a workload itself alone."""
+    from weft.telemetry.targets import behind
+
     names = {target.name}
     if target.kind == "service":
-        names = {
-            str(name)
-            for row in answer["services"]
-            if (row["namespace"], row["name"]) == (target.namespace, target.name)
-            for name in row["workloads"]
-        }
+        names = {one.name for one in behind(answer, target)}
     found: dict[str, list[str]] = {}
     for row in answer["workloads"]:
         if row["namespace"] == target.namespace and row["workload"] in names and row["version"]:

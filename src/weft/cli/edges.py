@@ -78,7 +78,7 @@ def touching(found: Iterable[Wire], target: Target) -> list[Wire]:
 
 def text(found: Iterable[Wire], *, colour: bool = False) -> str:
     """The edges as a table."""
-    from weft.cli.traffic_text import identity, judged, ms, rate, share, size, table
+    from weft.cli.traffic_text import identity, judged, ms, rate, share, size, table, terminal_columns
 
     head = ("FROM", "TO", "SERVICE", "IDENTITY", "TLS", "TOLD BY", "SUCCESS", "RPS", "P95", "BYTES/S")
     colours = {"none": "yellow", "some": "yellow", "mtls": "green"}
@@ -101,7 +101,7 @@ def text(found: Iterable[Wire], *, colour: bool = False) -> str:
             ]
         )
         colours |= judged(edge["success"])
-    return table(head, rows, left=6, colours=colours if colour else {})
+    return table(head, rows, left=6, colours=colours if colour else {}, columns=terminal_columns())
 
 
 def end(who: Mapping[str, Any]) -> str:

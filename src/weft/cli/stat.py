@@ -19,9 +19,11 @@ from weft.cli.traffic import (
     watch_option,
     window_option,
 )
+from weft.errors import WeftError
 
 if TYPE_CHECKING:
     from weft.client import ApiClient
+    from weft.telemetry.targets import Target
 
 Wire = dict[str, Any]
 _BY = ("workload", "service", "version", "caller", "route", "path", "code", "protocol", "instance")
@@ -53,6 +55,8 @@ def stat(
         if target is None:
             return await question(client, "stat", by=by or "workload", **asked)
         found = await find_target(client, target, namespace)
+        if outbound and found.kind == "service":
+            found = await _caller(client, found)
         wanted = by or ("version" if found.kind == "service" else "workload")
         return await question(client, "stat", by=wanted, of=found.of, **asked)
 
@@ -66,9 +70,33 @@ def stat(
     print_again(server, fetch, show, watch)
 
 
+async def _caller(client: ApiClient, service: Target) -> Target:
+    """The workload behind a service: services answer, and workloads call.
+
+    Raises:
+        WeftError: there is none, or several.
+    """
+    from weft.telemetry.targets import behind
+
+    names = behind(await question(client, "workloads", window="1h"), service)
+    if len(names) == 1:
+        return names[0]
+    several = ", ".join(map(str, names)) or "no workload that was heard of"
+    raise WeftError(f"behind {service} is {several}", hint="name a workload: weft stat --outbound WORKLOAD")
+
+
 def text(answer: Wire, *, colour: bool = False) -> str:
     """The answer as a table, with a line of all when there are several rows."""
-    from weft.cli.traffic_text import HTTP_HEAD, TCP_HEAD, has_connections, identity, judged, signals, table
+    from weft.cli.traffic_text import (
+        HTTP_HEAD,
+        TCP_HEAD,
+        has_connections,
+        identity,
+        judged,
+        signals,
+        table,
+        terminal_columns,
+    )
 
     by, rows = str(answer["by"]), answer["rows"]
     tcp = has_connections(rows)
@@ -86,7 +114,7 @@ def text(answer: Wire, *, colour: bool = False) -> str:
     if len(rows) > 1:
         shown.append(["all", *signals(answer["total"], tcp=tcp)])
         colours |= judged(answer["total"]["success"])
-    made = table(head, shown, colours=colours if colour else {})
+    made = table(head, shown, colours=colours if colour else {}, columns=terminal_columns())
     if answer.get("sampled"):
         made += "\n\nestimated from a sample of the requests (MeshConfig flowSampling; errors are all in it)"
     return made

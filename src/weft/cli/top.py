@@ -107,7 +107,7 @@ class _Clock:
 
 def text(lines: Sequence[Line], seconds: float, *, colour: bool = False) -> str:
     """The table."""
-    from weft.cli.traffic_text import identity, judged, ms, rate, share, table
+    from weft.cli.traffic_text import identity, judged, ms, rate, share, table, terminal_columns
 
     head = ("CALLER", "WORKLOAD", "METHOD", "PATH", "COUNT", "RPS", "SUCCESS", "BEST", "WORST", "LAST")
     rows = [
@@ -130,4 +130,4 @@ def text(lines: Sequence[Line], seconds: float, *, colour: bool = False) -> str:
         colours |= judged(line.success)
     if not rows:
         return f"no request came within {seconds:.0f} s"
-    return table(head, rows, left=4, colours=colours if colour else {})
+    return table(head, rows, left=4, colours=colours if colour else {}, columns=terminal_columns())

@@ -120,7 +120,7 @@ def listing(found: Iterable[Wire], *, colour: bool = False) -> str:
     """Traces as a table."""
     from datetime import UTC, datetime
 
-    from weft.cli.traffic_text import ms, table
+    from weft.cli.traffic_text import ms, table, terminal_columns
 
     rows = []
     for one in found:
@@ -140,7 +140,7 @@ def listing(found: Iterable[Wire], *, colour: bool = False) -> str:
         )
     head = ("TRACE", "BEGAN", "AT", "REQUEST", "CODE", "TOOK", "SPANS", "ERRORS")
     colours = {row[-1]: "red" for row in rows if row[-1] != "-"} if colour else {}
-    return table(head, rows, left=4, colours=colours)
+    return table(head, rows, left=4, colours=colours, columns=terminal_columns(), whole=1)
 
 
 def tree(

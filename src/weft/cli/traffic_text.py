@@ -10,6 +10,8 @@ import click
 NONE: Final = "-"
 _BAD, _DOUBTFUL = 0.95, 0.99
 _SECOND: Final = 1_000
+_GAP: Final = 2
+_SHORTEST: Final = 12
 _KILO: Final = 1_024
 
 
@@ -43,21 +45,45 @@ def shorten(text: str, columns: int) -> str:
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, colours: Mapping[str, str] = {}
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    left: int = 1,
+    colours: Mapping[str, str] = {},
+    columns: int | None = None,
+    whole: int = 0,
 ) -> str:
-    """Aligned columns, the first ``left`` of them to the left. ``colours``: of cells that say just this."""
+    """Aligned columns, the first ``left`` of them to the left.
+
+    ``colours``: of cells that say just this. ``columns``: of the terminal, where there is one; the longest of
+    the left columns, but for the first ``whole``, are cut so that the numbers are seen.
+    """
     clean = [[inert(cell) for cell in row] for row in rows]
     widths = [max(width(cell) for cell in column) for column in zip(head, *clean, strict=True)]
+    while columns is not None and sum(widths) + _GAP * (len(widths) - 1) > columns:
+        longest = max(range(whole, left), key=lambda place: widths[place])
+        if widths[longest] <= _SHORTEST:
+            break
+        widths[longest] -= 1
 
     def line(cells: Sequence[str], paint: bool) -> str:
         made = []
-        for place, (cell, columns) in enumerate(zip(cells, widths, strict=True)):
-            space = " " * (columns - width(cell))
-            shown = click.style(cell, fg=colours[cell]) if paint and cell in colours else cell
+        for place, (cell, most) in enumerate(zip(cells, widths, strict=True)):
+            text = shorten(cell, most)
+            space = " " * (most - width(text))
+            shown = click.style(text, fg=colours[cell]) if paint and cell in colours else text
             made.append(shown + space if place < left else space + shown)
-        return "  ".join(made).rstrip()
+        return (" " * _GAP).join(made).rstrip()
 
     return "\n".join([line(head, False), *(line(row, bool(colours)) for row in clean)])
+
+
+def terminal_columns() -> int | None:
+    """How wide the terminal is; None when standard output is none."""
+    import shutil
+    import sys
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def rate(value: float | None) -> str:

@@ -131,7 +131,8 @@ class Tapping:
                 answer = await self._ask("tap", asked)
                 # One that begins anew counts anew.
                 number = answer["next"]
-                for record in answer["records"]:
+                # Each thread of a proxy sends a batch of its own.
+                for record in sorted(answer["records"], key=lambda one: one["time"]):
                     yield {"record": {**record, "weight": WHOLE / self._share(record, share)}}
                 seen += answer["seen"]
                 fitting, now = share, loop.time()

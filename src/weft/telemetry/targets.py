@@ -98,6 +98,16 @@ def find(asked: Asked, known: Mapping[str, Any]) -> Target:
     )
 
 
+def behind(known: Mapping[str, Any], service: Target) -> tuple[Target, ...]:
+    """The workloads that answer for a service, by the answer to the question ``workloads``."""
+    return tuple(
+        Target(kind="workload", namespace=service.namespace, name=str(name))
+        for row in known["services"]
+        if (row["namespace"], row["name"]) == (service.namespace, service.name)
+        for name in sorted(row["workloads"])
+    )
+
+
 def _is(asked: Asked, row: Mapping[str, Any], field: str) -> bool:
     if asked.namespace and row["namespace"] != asked.namespace:
         return False
