@@ -14,7 +14,7 @@ from weft.telemetry.top import Top
 
 
 def record(path: str = "/", **fields: str) -> dict[str, Any]:
-    told = report(path=path, duration=fields.pop("duration", "5"), **fields)
+    told = report(**{"path": path, "duration": "5", **fields})  # type: ignore[arg-type]
     return record_of(told, *decided(told.fields))
 
 

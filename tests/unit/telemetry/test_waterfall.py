@@ -75,7 +75,10 @@ def test_missing_parents_circles_and_twins() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(-1, 12), st.integers(0, 50), st.integers(0, 50))))
 def test_every_span_is_shown_once_below_its_parent(given: list[tuple[int, int, int, int]]) -> None:
-    spans = [span(str(name), str(parent) if parent >= 0 else "", *when) for name, parent, *when in given]
+    spans = [
+        span(str(name), str(parent) if parent >= 0 else "", start, took)
+        for name, parent, start, took in given
+    ]
     rows = waterfall(spans)
     assert sorted(row.span["spanId"] for row in rows) == sorted({one["spanId"] for one in spans})
     above: list[str] = []
