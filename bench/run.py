@@ -23,6 +23,7 @@ BENCHMARKS = {
     "explain": "weft explain of 1,000 requests",
     "xds_streams": "one endpoint change to 1,000 simulated mTLS streams",
     "control_plane": "memory and speed of the control plane at 1,000 services, 1,000 proxies",
+    "scrape": "one scrape of a host with 100 workloads",
     "telemetry": "a flood of spans beside changes of routes",
     "scope": "a sidecar among 0, 1,000 and 10,000 services of which 10 are used",
     "sidecar": "weft run to a ready sidecar; memory of control plane, node and wrapper",

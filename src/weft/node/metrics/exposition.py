@@ -16,11 +16,6 @@ from typing import Final
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _CHUNK: Final = 64 * 1024
-# A quotation mark inside a value is escaped: so a name, '=' and two of them are an empty value, nothing else.
-_EMPTY: Final = re.compile(rb'=""(?=[,}])')
-_LABELLED: Final = re.compile(rb"^([a-zA-Z_:][\w:]*)\{(?=[^}])", re.MULTILINE)
-_BARE: Final = re.compile(rb"^([a-zA-Z_:][\w:]*)(?:\{\})? ", re.MULTILINE)
-_OWN_PREFIX: Final = re.compile(rb"^envoy_(?=istio_)", re.MULTILINE)
 # Whole pairs, so that nothing is found inside a value.
 _ENVOY_LABEL: Final = re.compile(rb'\b(?:envoy_)?([a-zA-Z_]\w*="(?:[^"\\\n]|\\.)*")')
 _PAIR: Final = re.compile(rb'[ \t]*([a-zA-Z_]\w*)[ \t]*=[ \t]*("(?:[^"\\\n]|\\.)*")[ \t]*(,|$)')
@@ -74,21 +69,25 @@ def of_proxy(text: bytes, labels: Mapping[str, str]) -> Iterator[Family]:
     """What an Envoy says, as Istio names it: ``istio_*`` without Envoy's prefix and with the word ``unknown``
     for what is not known, labels without Envoy's prefix; each series bears ``labels``.
     """
-    written, names = write_labels(labels), tuple(name.encode() for name in labels)
+    written = write_labels(labels)
+    clashes = [(b"," + name, b"{" + name) for name in (f"{label}=".encode() for label in labels)]
+    names = tuple(name.encode() for name in labels)
     # At the beginning of a line, where no value can be.
     for part in (b"\n" + _decodable(text)).split(b"\n# TYPE ")[1:]:
         head, _, body = part.partition(b"\n")
-        name, _, kind = head.partition(b" ")
+        said, _, kind = head.partition(b" ")
         if not body.strip():
             continue
-        if name.startswith(b"envoy_istio_"):
-            name = name.removeprefix(b"envoy_")
-            body = _EMPTY.sub(b'="unknown"', _OWN_PREFIX.sub(b"", body))
+        body, name = b"\n" + body.strip(b"\n") + b"\n", said
+        if said.startswith(b"envoy_istio_"):
+            name = said.removeprefix(b"envoy_")
+            # A quotation mark inside a value is escaped: these are empty values, and nothing else.
+            body = body.replace(b'="",', b'="unknown",').replace(b'=""}', b'="unknown"}')
         else:
             body = _ENVOY_LABEL.sub(rb"\1", body)
-        if any(b"%s=" % clash in body for clash in names):
+        if any(first in body or second in body for first, second in clashes):
             body = _ENVOY_PAIR.sub(lambda pair: _renamed(pair, names), body)
-        yield Family(name, kind, lines=[_labelled(body, written)])
+        yield Family(name, kind, lines=[_labelled(body, said, name, written)])
 
 
 _ENVOY_PAIR: Final = re.compile(rb'\b([a-zA-Z_]\w*)(="(?:[^"\\\n]|\\.)*")')
@@ -99,12 +98,19 @@ def _renamed(pair: re.Match[bytes], names: tuple[bytes, ...]) -> bytes:
     return (b"exported_" if pair[1] in names else b"") + pair[0]
 
 
-def _labelled(body: bytes, written: bytes) -> bytes:
-    """The lines with labels before all others; what is no sample (an empty line) goes."""
-    written = written.replace(b"\\", b"\\\\")
-    body = _LABELLED.sub(rb"\1{" + written + b",", body)
-    body = _BARE.sub(rb"\1{" + written + b"} ", body)
-    return body.strip(b"\n") + b"\n"
+def _labelled(body: bytes, said: bytes, name: bytes, written: bytes) -> bytes:
+    """The lines of a family that was ``said`` so, under its ``name`` and with labels before all others.
+
+    By replacing what lines begin with: expressions take twenty times as long.
+    """
+    empty, whole = b"{" + written + b",}", b"{" + written + b"}"
+    for suffix in (b"", b"_bucket", b"_sum", b"_count"):
+        old, new = b"\n" + said + suffix, b"\n" + name + suffix
+        body = body.replace(old + b"{", new + b"{" + written + b",")
+        body = body.replace(old + b" ", new + whole + b" ")
+    # Such a row of marks is in no value: there they are escaped.
+    body = body.replace(empty, whole)
+    return body[1:]
 
 
 def _decodable(text: bytes) -> bytes:
