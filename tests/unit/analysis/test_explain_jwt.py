@@ -50,7 +50,13 @@ metadata: {name: users, namespace: istio-system}
 spec:
   selector: {matchLabels: {istio: ingressgateway}}
   limits: [{name: each, requests: 1, per: [{claim: sub}]}]
-"""
+---
+# The same issuer, believed by a workload that is not asked here.
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: users, namespace: other}
+spec: {jwtRules: [{issuer: ISSUER, audiences: [web]}]}
+""".replace("ISSUER", ISSUER)
 EDGE = {"gateway": "istio-system/istio-ingressgateway", "labels": {"istio": "ingressgateway"}}
 
 

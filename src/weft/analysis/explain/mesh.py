@@ -17,13 +17,16 @@ from weft.analysis.explain.upstream import Upstreams
 from weft.analysis.explain.walk import Dialled, walk
 from weft.compile.endpoints import endpoint_set
 from weft.compile.inbound import PeerMode
+from weft.compile.istio.request_authentication import rules_for
 from weft.compile.proxy import compile_proxy
 from weft.compile.service import Resolution, Service
+from weft.compile.sidecar import itself
 from weft.compile.world import World
 from weft.emit.endpoints import pack
 from weft.errors import Problem
 from weft.model.parse import Part
 from weft.model.peer_authentication import PeerAuthentication
+from weft.model.request_authentication import JWTRule, RequestAuthentication
 from weft.model.resource import Key, Resource
 from weft.names import ENDPOINT_TYPE, ClusterName
 
@@ -79,9 +82,17 @@ class Mesh:
         answer.say("proxy", proxy.note)
         running = self._configuration(proxy, inbound=question.sender.role is Role.INBOUND)
         upstreams = Upstreams(running, self._is_kubernetes, self._is_meshed, self._declared)
-        walk(question, self._dialled(question, proxy, answer), upstreams, self._origins, answer)
+        origins = self._origins.among(self._rules_about_tokens(proxy.identity))
+        walk(question, self._dialled(question, proxy, answer), upstreams, origins, answer)
         if question.sender.role is Role.INBOUND and answer.error in _ABOUT_TLS:
             self._name_rule(proxy, answer)
+
+    def _rules_about_tokens(self, identity: ir.ProxyIdentity) -> list[tuple[Key, int, JWTRule]]:
+        policies = self.world.all(RequestAuthentication)
+        if not policies:
+            return []
+        labels, root = itself(self.world, identity).labels, self.world.settings.root_namespace
+        return rules_for(policies, identity.name.namespace, labels, root)
 
     def _configuration(self, proxy: Asked, *, inbound: bool) -> Configuration:
         key = proxy.identity, inbound

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from weft.errors import Origin
 from weft.model.catalog import KINDS
 from weft.model.parse import Part
-from weft.model.request_authentication import RequestAuthentication
+from weft.model.request_authentication import JWTRule
 from weft.model.resource import Key, Resource
 from weft.yaml import Path
 
@@ -76,10 +77,15 @@ class Origins:
         self._issuers: dict[str, list[Cause]] = {}
         for part, resource in parts:
             self._parts[resource.key] = part
-            if isinstance(resource, RequestAuthentication):
-                for index, rule in enumerate(resource.spec.jwt_rules or ()):
-                    cause = self.of(resource.key, ("spec", "jwtRules", index))
-                    self._issuers.setdefault(rule.issuer or "", []).append(cause)
+
+    def among(self, rules: Iterable[tuple[Key, int, JWTRule]]) -> Origins:
+        """For a proxy for which these rules about tokens hold: policy, index in it, and the rule."""
+        narrowed = copy(self)
+        narrowed._issuers = {}
+        for key, index, rule in rules:
+            cause = self.of(key, ("spec", "jwtRules", index))
+            narrowed._issuers.setdefault(rule.issuer or "", []).append(cause)
+        return narrowed
 
     def believing(self, issuer: str) -> Cause | None:
         """The rule that has an issuer's tokens verified; None when no rule names it, or several do."""

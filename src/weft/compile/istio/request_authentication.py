@@ -31,17 +31,29 @@ def authentication_of(
     key_sets: KeySets | None,
     reroute: bool,
 ) -> ir.RequestAuthentication | None:
-    """What a proxy asks of tokens; None when no policy is for it, or they name no issuer.
+    """What a proxy asks of tokens; None when no policy is for it, or they name no issuer."""
+    rules = rules_for(resources, namespace, labels, root)
+    if not rules:
+        return None
+    made = tuple(_rule(rule, key_sets) for _, _, rule in rules)
+    return ir.RequestAuthentication(rules=made, reroute=reroute)
+
+
+def rules_for(
+    resources: Mapping[Key, RequestAuthentication], namespace: str, labels: Labels, root: str
+) -> list[tuple[Key, int, JWTRule]]:
+    """The rules that hold for a proxy, with their policies and their places in them.
 
     The policies of its namespace, then those of the root namespace, the oldest first; issuers by name.
     """
     found = attached(resources.values(), _bounds, namespace, labels, root)
     found.sort(key=lambda one: (one.metadata.namespace != namespace, age(one.metadata)))
-    rules = [rule for policy in found for rule in policy.spec.jwt_rules or ()]
-    rules.sort(key=lambda rule: rule.issuer or "")
-    if not rules:
-        return None
-    return ir.RequestAuthentication(rules=tuple(_rule(rule, key_sets) for rule in rules), reroute=reroute)
+    rules = [
+        (policy.key, index, rule)
+        for policy in found
+        for index, rule in enumerate(policy.spec.jwt_rules or ())
+    ]
+    return sorted(rules, key=lambda row: row[2].issuer or "")
 
 
 def _bounds(resource: RequestAuthentication) -> Bounds:
