@@ -173,6 +173,36 @@ def test_who_is_refused(shop: Shop) -> None:
     assert len(set(ways.values())) == 2
 
 
+def test_prometheus_finds_every_host_and_has_to_show_a_token(shop: Shop, tmp_path: Path) -> None:
+    first, root = shop.mesh.first, tmp_path / "root.pem"
+    root.write_text(first.weft("ca", "export"))
+    create = ("user", "create", "prometheus", "--for", "monitoring")
+    token, narrow = (first.weft(*create, *more).strip() for more in (("--group", "system:monitoring"), ()))
+
+    def fetch(name: str, address: str, path: str, token: str = "") -> tuple[str, str]:
+        """As Prometheus does: a name is verified that is not the address."""
+        host, _, port = address.rpartition(":")
+        shown = ("-H", f"authorization: Bearer {token}") if token else ()
+        text = first.host.run(
+            "curl", "-sS", "--cacert", str(root), *shown, "-w", "\n%{http_code}", "--connect-to",
+            f"{name}:{port}:{host}:{port}", f"https://{name}:{port}{path}",
+        )  # fmt: skip
+        body, _, status = text.rpartition("\n")
+        return status, body
+
+    listed = fetch("istiod.istio-system.svc", f"{first.address}:15014", "/sd?role=node", token)[1]
+    targets = {one["labels"]["node"]: one["targets"][0] for one in json.loads(listed)}
+    assert targets == {name: f"{shop.mesh[name].address}:15020" for name in ("a", "b", "c")}
+    for name, target in targets.items():
+        status, page = fetch("weft-node.istio-system.svc", target, "/metrics", token)
+        assert status == "200"
+        assert f'weft_node_workload_ready{{namespace="shop",pod="web-{name}"}} 1\n' in page
+        assert f'container_memory_rss{{namespace="shop",pod="web-{name}",container="web-{name}"}}' in page
+        assert f'container_memory_rss{{namespace="shop",pod="web-{name}",container="weft-run"}}' in page
+    for refused in ("", narrow, f"{token[:-1]}-"):
+        assert fetch("weft-node.istio-system.svc", targets["b"], "/metrics", refused)[0] == "401"
+
+
 def test_the_control_plane_is_killed_under_load(shop: Shop) -> None:
     mesh = shop.mesh
     before = configuration(shop)
