@@ -13,7 +13,7 @@ const STEPS = [1000, 5000, 15_000, 30_000, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * 
 
 /** The least of 1, 2, 5, 10, 20 … that is not below. @param {number} least */
 export function niceStep(least) {
-  if (!(least > 0)) return 1;
+  if (!(least > 0)) return 1; // nothing to divide
   const power = 10 ** Math.floor(Math.log10(least));
   const factor = [1, 2, 5, 10].find((each) => each * power >= least * 0.999999) ?? 10;
   return factor * power;

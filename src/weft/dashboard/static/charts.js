@@ -11,7 +11,7 @@ import { drawHeat, drawLines, html, linesOf, svg } from "./charts-draw.js";
 
 /** @typedef {import("./charts-draw.js").Change} Change @typedef {import("./charts-draw.js").Drawn} Drawn */
 /** @typedef {import("./charts-draw.js").Answer} Answer */
-/** @typedef {{sources: string, answers: Answer[], changes: Change[], width: number, drawn: Drawn | null,
+/** @typedef {{sources: string, told: string, answers: Answer[], changes: Change[], width: number, drawn: Drawn | null,
  *   at: number | null, row: number | undefined, pinned: boolean, seen: boolean, asking: boolean}} State */
 
 const TAKEN = "data-chart";
@@ -78,7 +78,7 @@ function find() {
     if (!(chart instanceof HTMLElement)) continue;
     const known = charts.get(chart);
     if (!known) {
-      charts.set(chart, { sources: "", answers: [], changes: [], width: 0, drawn: null, at: null, row: undefined, pinned: false, seen: false, asking: false });
+      charts.set(chart, { sources: "", told: "", answers: [], changes: [], width: 0, drawn: null, at: null, row: undefined, pinned: false, seen: false, asking: false });
       seeing.observe(chart);
       measuring.observe(chart);
     } else if (known.seen && known.sources !== sourcesOf(chart)) void ask(chart);
@@ -112,7 +112,9 @@ async function ask(chart) {
       marks ? read(marks).then((found) => found.changes ?? [], () => []) : [],
       ...addresses.map(read),
     ]);
-    [state.changes, state.answers, state.sources] = [changes, answers, sources];
+    const told = JSON.stringify([changes, answers]);
+    if (told === state.told) return;
+    [state.changes, state.answers, state.sources, state.told] = [changes, answers, sources, told];
     draw(chart, state);
   } catch (error) {
     if (!state.drawn) tell(chart, `Not known: ${error instanceof Error ? error.message : error}`);

@@ -109,9 +109,9 @@ export class Drawing {
       if (folded) made.append(svg("rect", { class: "frame behind", x: -WIDE / 2 + 5, y: -TALL / 2 + 5, width: WIDE, height: TALL, rx: round }));
       const left = -WIDE / 2 + 16;
       made.append(frame, svg("circle", { class: "health", cx: left + 2, cy: -8, r: 4.5 }),
-        svg("text", { class: "name", x: left + 14, y: -4 }, cut(title(node), 13, WIDE - 40)),
-        svg("text", { class: "name large", x: left + 11, y: 7.5 }, cut(title(node), 21, WIDE - 36)),
-        svg("text", { class: "told", x: left - 2, y: 15 }));
+        svg("text", { class: "name", "aria-hidden": "true", x: left + 14, y: -4 }, cut(title(node), 13, WIDE - 40)),
+        svg("text", { class: "name large", "aria-hidden": "true", x: left + 11, y: 7.5 }, cut(title(node), 22, WIDE - 36)),
+        svg("text", { class: "told", "aria-hidden": "true", x: left - 2, y: 15 }));
       this.nodes.set(node.id, made);
     }
     set(made, { class: `graph-node ${node.kind} ${node.idle ? "idle" : health(node.success)}${made.classList.contains("chosen") ? " chosen" : ""}${made.classList.contains("dim") ? " dim" : ""}${made.classList.contains("found") ? " found" : ""}`, "aria-label": spoken(node) });
