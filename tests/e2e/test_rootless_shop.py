@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import urllib.request
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.envoy import UnixConnection
 from tests.support.mesh import SHOP, Mesh, Output, leftovers, up, wait_until
 from tests.support.user import User, interpreter, ordinary_user
 
@@ -68,6 +70,17 @@ class TestTheShop:
             status = Path(f"/proc/{pid}/status").read_text()
             assert f"Uid:\t{user.uid}\t{user.uid}\t{user.uid}\t{user.uid}" in status
             assert "CapEff:\t0000000000000000" in status
+
+    def test_what_workloads_use_is_told_by_proc(self, shop: Mesh) -> None:
+        with UnixConnection(shop.runtime / "metrics.sock") as connection:
+            connection.request("GET", "/metrics")
+            page = connection.getresponse().read().decode()
+        series = r'container_memory_rss{namespace="shop",pod="catalog-v1-0",container="([a-z0-9-]+)"} (\d+)'
+        used = {container: int(size) for container, size in re.findall(series, page)}
+        # By seccomp our wrapper stands between the node and the application.
+        wrapper = {"weft-run"} if "capture: seccomp" in shop.output.text else set()
+        assert used.keys() == {"istio-proxy", "catalog-v1"} | wrapper
+        assert min(used.values()) > 4_000_000
 
     def test_an_order_goes_from_principal_to_principal(self, shop: Mesh) -> None:
         placed = json.loads(ask(shop, "/api/orders", {"user": "ada", "items": {"book-tea": 1}}))
