@@ -383,19 +383,27 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             kubeconfig=options.runtime / KUBECONFIG,
         )
 
+        signer: x509.Certificate | None = None
+        chain = key = ""
+
         async def tell_kubectl() -> None:
-            chain, key = credentials.admin("admin")
+            """With the roots of now; with another certificate when somebody else signs now."""
+            nonlocal signer, chain, key
+            authority = trustee.authority
+            if signer != authority.issuer:
+                chain, key = credentials.admin("admin")
+                serial = x509.load_pem_x509_certificate(chain.encode()).serial_number
+                audit.write("certificate", {"identity": "admin", "serial": f"{serial:x}", "how": "itself"})
+                # So that it can be revoked like everybody's.
+                await users.certificate("admin", serial, groups=(MASTERS,), lifetime=ADMIN_LIFETIME)
+                signer = authority.issuer
             config = kubeconfig(
                 server=listening.api,
-                ca=trustee.authority.bundle.encode(),
+                ca=authority.bundle.encode(),
                 certificate=chain.encode(),
                 key=key.encode(),
             )
-            serial = x509.load_pem_x509_certificate(chain.encode()).serial_number
-            audit.write("certificate", {"identity": "admin", "serial": f"{serial:x}", "how": "itself"})
             write_kubeconfig(listening.kubeconfig, config)
-            # So that it can be revoked like everybody's.
-            await users.certificate("admin", serial, groups=(MASTERS,), lifetime=ADMIN_LIFETIME)
 
         await tell_kubectl()
         trustee.told.append(tell_kubectl)

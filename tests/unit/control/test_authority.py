@@ -12,6 +12,7 @@ from tests.support.intermediates import sign
 from tests.unit.control.test_access import running
 
 from weft.client import ApiClient, RefusedError, locate
+from weft.client.kubeconfig import read_kubeconfig
 from weft.identity.bundle import read_bundle
 from weft.identity.ca import Authority
 from weft.spiffe import AdminId
@@ -57,6 +58,11 @@ async def test_a_root_a_request_and_a_revocation(tmp_path: Path) -> None:
         assert "SERIAL" in await mesh.weft("ca", "list")
         verbs = dict.fromkeys(line.get("verb") for line in mesh.audit() if line["event"] == "ca")
         assert [verb for verb in verbs if verb != "revoked"] == ["rotate", "request", "install", "revoke"]
+        # The control plane's kubeconfig has one certificate of each signer, whatever else changes.
+        made = [line for line in mesh.audit() if line["event"] == "certificate"]
+        assert [line["identity"] for line in made if line["how"] == "itself"] == ["admin"] * 3
+        async with ApiClient(read_kubeconfig(mesh.listening.kubeconfig)) as client:
+            assert (await client.raw("GET", "/weft/v1/ca"))["issuer"]["key"]
 
 
 async def test_what_makes_no_sense_is_refused_with_the_reason(tmp_path: Path) -> None:
