@@ -82,8 +82,10 @@ def tracing(
     if unit is None:
         return None
     everything = type_v3.Percent(value=_EVERY_TRACE)
-    # With a sampler of its own the tracer decides: what Envoy leaves out, it does not hear of.
-    sampled = everything if _decides(unit) else type_v3.Percent(value=unit.sampling / _MILLIONTHS)
+    # A tracer with a sampler overrules this; what is shown is what it does.
+    tracer = unit.tracer
+    elsewhere = isinstance(tracer, OtlpTracer) and tracer.sampler is not None
+    sampled = everything if elsewhere else type_v3.Percent(value=unit.sampling / _MILLIONTHS)
     made = hcm_v3.HttpConnectionManager.Tracing(
         client_sampling=everything,
         random_sampling=sampled,

@@ -155,7 +155,7 @@ def test_tracing_honours_parents() -> None:
     telemetry = ir.Telemetry(client=told, server=told)
     shown = _shown(replace(PLAIN, chains=(chain,)), telemetry)
     tracing = shown["filter_chains"][0]["filters"][0]["typed_config"]["tracing"]
-    assert tracing["random_sampling"] == {"value": 100.0}
+    assert tracing["random_sampling"] == {"value": 1.0}
     sampler = tracing["provider"]["typed_config"]["sampler"]["typed_config"]
     assert "ParentBased" in sampler["@type"]
     ratio = sampler["wrapped_sampler"]["typed_config"]["sampling_percentage"]

@@ -16,6 +16,7 @@ from tests.unit.emit.told import OTHERWISE, TELEMETRY
 from tests.unit.emit.whole import whole_proxy
 
 from weft import ir
+from weft.compile.istio.log_format import COMMANDS, complaint
 from weft.emit.bootstrap import Settings
 from weft.emit.bundle import emit
 from weft.emit.dump import config_dump
@@ -49,6 +50,23 @@ def test_envoy_accepts_everything_at_once(tmp_path: Path) -> None:
 
 def test_envoy_accepts_every_way_of_telling(tmp_path: Path) -> None:
     validate(_bootstrap(OTHERWISE), tmp_path)
+
+
+def test_envoy_takes_every_command_that_weft_lets_through(tmp_path: Path) -> None:
+    """One line of a log with all of them; what each wants in brackets is of no matter here."""
+    inside = {
+        "CEL": "request.method",
+        "COALESCE": '{"operators": ["REQ(:PATH)"]}',
+        "COMMON_DURATION": "US_RX_BEG:US_RX_END:ms",
+        "METADATA": "CLUSTER:weft:service",
+    }
+    text = " ".join(
+        f"%{name}({inside.get(name, 'a')})%" if complaint(f"%{name}%") else f"%{name}%"
+        for name in sorted(COMMANDS)
+    )
+    assert complaint(text) == ""
+    told = ir.Reports(logs=(ir.AccessLog(to=ir.FileLog(path="a.log", text=text)),))
+    validate(_bootstrap(ir.Telemetry(client=told, server=told)), tmp_path)
 
 
 def test_envoy_deprecates_only_what_istios_tools_read(tmp_path: Path) -> None:
