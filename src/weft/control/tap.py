@@ -103,14 +103,14 @@ class Tapping:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return _Stream(_framed(lines, events), media_type=kind, headers=headers)
 
-    def _choose(self, namespace: str, of: str) -> list[str]:
-        """Proxies by a name that people use for them: a service, a workload, an app, a replica, a gateway."""
+    def _choose(self, namespace: str, of: str) -> dict[str, str]:
+        """Proxies, with their accounts, by the name of a service, workload, app, replica or gateway."""
         selector = self._selector(namespace, of) if of and namespace else None
-        return [
-            f"{one.name.namespace}/{one.name.name}"
+        return {
+            f"{one.name.namespace}/{one.name.name}": one.service_account
             for one in (stream.peer.identity for stream in self._proxies.connections())
             if (not namespace or one.name.namespace == namespace) and (not of or _is(one, of, selector))
-        ]
+        }
 
     async def _lines(
         self, namespace: str, of: str, wanted: Mapping[str, str], access: Access, ask: Ask
@@ -118,7 +118,7 @@ class Tapping:
         """What goes over the wire: ``{"started": …}``, then ``{"record": …}`` and ``{"status": …}``."""
         loop = asyncio.get_running_loop()
         watch, share = object(), WHOLE
-        held: set[str] = set()
+        held: dict[str, str] = {}
         self._watches += 1
         try:
             number = (await self._ask("tap", {}))["next"]
@@ -133,6 +133,8 @@ class Tapping:
                 number = answer["next"]
                 # Each thread of a proxy sends a batch of its own.
                 for record in sorted(answer["records"], key=lambda one: one["time"]):
+                    if held.get(f"{record['namespace']}/{record['instance']}") != record["account"]:
+                        continue  # which replica it is, a proxy says itself; its account is proven
                     yield {"record": {**record, "weight": WHOLE / self._share(record, share)}}
                 seen += answer["seen"]
                 fitting, now = share, loop.time()
@@ -158,7 +160,7 @@ class Tapping:
         return max(wanted.values(), default=own)
 
     async def _renew(
-        self, watch: object, held: set[str], chosen: Iterable[str], share: int
+        self, watch: object, held: dict[str, str], chosen: Mapping[str, str], share: int
     ) -> dict[str, str]:
         """Hold the share for a lease more, of new replicas too; which proxies were not reached, and why."""
         held.update(chosen)

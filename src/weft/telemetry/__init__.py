@@ -14,8 +14,12 @@ How a message travels::
     minutes   metrics, added up by the minute
     archive   SQLite: what survives a restart; bounded in rows, age and bytes
     store     all of these together: takes messages in, writes them down, lets go of the old
+    taps      requests that somebody watches, in memory only   ·   traces   finding those that were kept
     answers   questions by name (``QUESTIONS``), each a function of the store and its parameters
     inquiry   the Unix socket (0600): one JSON object a line, asked by the control plane and answered here
+
+Beside these, pure and without any of them, is what commands make of the answers: ``targets`` (whom a name
+means), ``waterfall`` (a trace as rows), ``compare`` (two versions), ``graph`` (for other tools), ``top``.
 
 To add a kind of question (``stat``, ``edges``, ``top`` …): a function in ``answers`` and its row in
 ``QUESTIONS``; the control plane serves it as ``GET /weft/v1/telemetry/NAME`` without further ado.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -50,6 +51,7 @@ def record_of(report: Report, decision: str, policy: str) -> dict[str, Any]:
         "namespace": who.identity.namespace,
         "workload": who.workload,
         "instance": who.instance,
+        "account": who.identity.service_account,
         "kind": who.kind,
         "service": said.get("service", ""),
         "source": said.get("source", ""),
@@ -151,18 +153,38 @@ def _status(text: str) -> tuple[int, int]:
     return low, int(match[3] or low)
 
 
+class _Ring:
+    """What came of one identity. ``dropped``: numbers of those that made room, as far as known."""
+
+    __slots__ = ("dropped", "kept")
+
+    def __init__(self) -> None:
+        self.kept: deque[tuple[int, dict[str, Any]]] = deque()
+        self.dropped: deque[int] = deque(maxlen=KEPT)
+
+
 class Taps:
-    """The newest watched requests, numbered from 1. One that asks too late is told how many it missed."""
+    """The newest watched requests, numbered from 1. One that asks too late is told how many it missed.
+
+    Who tells most makes room for all others: nobody can flood away what others tell.
+    """
 
     def __init__(self, most: int = KEPT) -> None:
-        self._kept: deque[tuple[int, dict[str, Any]]] = deque(maxlen=most)
-        self._last = 0
+        self._most = most
+        self._rings: dict[str, _Ring] = {}
+        self._last = self._held = 0
         self._grown = asyncio.Event()
 
     def add(self, record: dict[str, Any]) -> None:
         """One more; the oldest goes when there are too many."""
         self._last += 1
-        self._kept.append((self._last, record))
+        ring = self._rings.setdefault(f"{record['namespace']}/{record['account']}", _Ring())
+        ring.kept.append((self._last, record))
+        self._held += 1
+        if self._held > self._most:
+            largest = max(self._rings.values(), key=lambda one: len(one.kept))
+            largest.dropped.append(largest.kept.popleft()[0])
+            self._held -= 1
         self._grown.set()
 
     @property
@@ -184,19 +206,20 @@ class Taps:
     ) -> tuple[list[dict[str, Any]], int, int]:
         """The oldest ``most`` that are newer than ``number``, of these proxies (``namespace/name``).
 
-        With them: how many of these proxies' came, wanted or not, and how many were forgotten before.
+        With them: how many of these proxies' came, wanted or not, and how many of their namespaces' were
+        forgotten before.
         """
         chosen = frozenset(proxies)
-        found: list[dict[str, Any]] = []
-        seen = 0
-        oldest = self._kept[0][0] if self._kept else self._last + 1
-        for place, record in self._kept:
-            if place <= number or f"{record['namespace']}/{record['instance']}" not in chosen:
-                continue
-            seen += 1
-            if len(found) < most and wanted.fits(record):
-                found.append(record)
-        return found, seen, max(0, oldest - number - 1)
+        namespaces = {name.partition("/")[0] for name in chosen}
+        rings = [ring for name, ring in self._rings.items() if name.partition("/")[0] in namespaces]
+        missed = sum(dropped > number for ring in rings for dropped in ring.dropped)
+        came = sorted(
+            ((place, record) for ring in rings for place, record in ring.kept if place > number),
+            key=lambda one: one[0],
+        )
+        seen = [record for _, record in came if f"{record['namespace']}/{record['instance']}" in chosen]
+        found = list(itertools.islice(filter(wanted.fits, seen), most))
+        return found, len(seen), missed
 
 
 async def answer(taps: Taps, asked: Mapping[str, str]) -> dict[str, Any]:

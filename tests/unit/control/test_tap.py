@@ -33,7 +33,7 @@ class Stage:
         self.gone = False
         self.stop = asyncio.Event()
         self.tapping = Tapping(Proxies(), self.hold, self.ask, lambda namespace, name: None, self.stop)
-        self.tapping._choose = lambda namespace, of: list(proxies)  # type: ignore[method-assign]
+        self.tapping._choose = lambda namespace, of: dict.fromkeys(proxies, "web")  # type: ignore[method-assign]
 
     async def hold(self, proxy: str, share: int, seconds: float) -> None:
         if proxy in self.lost:
@@ -53,8 +53,8 @@ class Stage:
         return self.tapping._lines("shop", "", {}, access, ASK)
 
 
-def record(path: str, time: int) -> dict[str, Any]:
-    return {"namespace": "shop", "instance": "web-0", "path": path, "time": time}
+def record(path: str, time: int, account: str = "web") -> dict[str, Any]:
+    return {"namespace": "shop", "instance": "web-0", "account": account, "path": path, "time": time}
 
 
 def test_who_may_watch() -> None:
@@ -69,7 +69,9 @@ def test_who_may_watch() -> None:
 def test_the_share_is_held_while_somebody_watches() -> None:
     async def run() -> None:
         stage = Stage("shop/web-0", "shop/web-1")
-        late = {"next": 9, "records": [record("/b", 2), record("/a", 1)], "seen": 2, "missed": 0}
+        # The last pretends to be a replica of another workload.
+        told = [record("/b", 2), record("/a", 1), record("/forged", 1, "thief")]
+        late = {"next": 10, "records": told, "seen": 2, "missed": 0}
         stage.answers.append(late)
         async with aclosing(stage.watch()) as lines:
             started = (await anext(lines))["started"]

@@ -107,6 +107,17 @@ def test_one_that_is_too_slow_is_told_what_it_missed() -> None:
     assert (seen, missed) == (10, 12)
 
 
+def test_nobody_floods_away_what_others_tell() -> None:
+    taps = Taps(most=10)
+    taps.add(record("/quiet"))
+    for number in range(50):
+        taps.add({**record(f"/{number}"), "account": "loud", "instance": "loud-0"})
+    found, seen, _ = taps.since(0, ["default/reviews-0"], Wanted())
+    assert ([one["path"] for one in found], seen) == (["/quiet"], 1)
+    found, seen, missed = taps.since(0, ["default/loud-0"], Wanted())
+    assert (len(found), seen, missed) == (9, 9, 41)
+
+
 def test_waiting_ends_with_the_first_one() -> None:
     async def run() -> bool:
         taps = Taps()
