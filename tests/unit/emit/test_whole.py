@@ -56,7 +56,7 @@ def test_envoy_takes_every_command_that_weft_lets_through(tmp_path: Path) -> Non
     """One line of a log with all of them; what each wants in brackets is of no matter here."""
     inside = {
         "CEL": "request.method",
-        "COALESCE": '{"operators": ["REQ(:PATH)"]}',
+        "COALESCE": '{"operators": ["PROTOCOL"]}',
         "COMMON_DURATION": "US_RX_BEG:US_RX_END:ms",
         "METADATA": "CLUSTER:weft:service",
     }
