@@ -27,7 +27,7 @@ from weft.control.metrics import Metrics
 from weft.grpc_tls import Certificates
 from weft.model.catalog import WEFT
 from weft.telemetry.answers import OF_NAMESPACE
-from weft.telemetry.inquiry import TelemetryError, ask
+from weft.telemetry.inquiry import TelemetryError, ask, ask_raw
 
 _log = logging.getLogger(__name__)
 
@@ -176,10 +176,10 @@ class TelemetryProcess:
         except ApiError as refusal:
             return reply(refusal.body(), refusal.code)
         try:
-            answer = await ask(self._socket, question, parameters)
+            answer = await ask_raw(self._socket, question, parameters)
         except TelemetryError as error:
             return _status(error.status, error.message, error.hint)
-        return JSONResponse(answer)
+        return Response(answer, media_type="application/json")
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

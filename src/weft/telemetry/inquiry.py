@@ -75,8 +75,23 @@ async def _answer(store: Store, line: bytes) -> dict[str, Any]:
         return {"status": 500, "message": f"{type(error).__name__}: {error}"}
 
 
+class _Answer(msgspec.Struct):
+    status: int = 500
+    message: str = ""
+    answer: msgspec.Raw = msgspec.Raw(b"{}")
+
+
 async def ask(path: Path, question: str, parameters: Mapping[str, str]) -> dict[str, Any]:
     """What the telemetry process on that socket answers.
+
+    Raises:
+        TelemetryError: it does not run, is too slow, or refuses the question.
+    """
+    return msgspec.json.decode(await ask_raw(path, question, parameters), type=dict[str, Any])
+
+
+async def ask_raw(path: Path, question: str, parameters: Mapping[str, str]) -> bytes:
+    """The same as JSON, which costs whoever passes it on nothing, however long it is.
 
     Raises:
         TelemetryError: it does not run, is too slow, or refuses the question.
@@ -88,7 +103,7 @@ async def ask(path: Path, question: str, parameters: Mapping[str, str]) -> dict[
                 writer.write(
                     msgspec.json.encode({"question": question, "parameters": dict(parameters)}) + b"\n"
                 )
-                answer = msgspec.json.decode(await reader.readline(), type=dict[str, Any])
+                answer = msgspec.json.decode(await reader.readline(), type=_Answer)
             finally:
                 writer.close()
     except TimeoutError as error:
@@ -99,7 +114,6 @@ async def ask(path: Path, question: str, parameters: Mapping[str, str]) -> dict[
             status=503,
             hint="it is started again by itself; the control plane's log says why it ended",
         ) from error
-    if answer.get("status") != 200:
-        raise TelemetryError(str(answer.get("message")), status=int(answer.get("status") or 500))
-    found: dict[str, Any] = answer["answer"]
-    return found
+    if answer.status != 200:
+        raise TelemetryError(answer.message, status=answer.status)
+    return bytes(answer.answer)

@@ -22,8 +22,14 @@ from weft.telemetry.series import (
 
 # UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS
 _SERVER_FAULTS: Final = frozenset({"2", "4", "12", "13", "14", "15"})
-_REFUSED, _FAILED = 400, 500
 _PERCENTILES: Final = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
+_NAMES: Final = tuple(name for name, _ in _PERCENTILES)
+_NOTHING: Final = {
+    "requests": 0, "rps": 0.0, "errors": 0, "refused": 0, "success": None, "mean": None,
+    **dict.fromkeys(_NAMES), "mtls": None, "opened": 0, "closed": 0, "connections": 0, "sent": 0,
+    "received": 0, "sentPerSecond": 0.0, "receivedPerSecond": 0.0,
+}  # fmt: skip
+_REFUSED, _FAILED = 400, 500
 # Envoy's flags of a request that its caller's proxy answered, and which went nowhere: no healthy upstream,
 # no connection, overflow, no route, no cluster, a fault, limits, authorization, a direct answer.
 _NEVER_SENT: Final = frozenset({"UH", "UF", "UO", "NR", "NC", "FI", "RL", "RLSE", "UAEX", "NFCF", "DF", "OM"})
@@ -87,6 +93,8 @@ class Signals:
 
     def to_dict(self, window_ms: int) -> dict[str, Any]:
         """As JSON has it; rates are over the window."""
+        if not self and not self.open:
+            return dict(_NOTHING)
         row, seconds = self.row, max(1, window_ms) / 1_000
         requests, counts = row[REQUESTS], row[FIRST_BUCKET:]
         timed = sum(counts)
@@ -97,7 +105,11 @@ class Signals:
             "refused": self.refused,
             "success": round(1 - self.errors / requests, 6) if requests else None,
             "mean": round(row[DURATION_US] / 1_000 / timed, 3) if timed else None,
-            **{name: _rounded(percentile(counts, share)) for name, share in _PERCENTILES},
+            **(
+                {name: _rounded(percentile(counts, share)) for name, share in _PERCENTILES}
+                if timed
+                else dict.fromkeys(_NAMES)
+            ),
             "mtls": round(self.secured / self.calls, 6) if self.calls else None,
             "opened": row[OPENED],
             "closed": row[CLOSED],

@@ -73,13 +73,13 @@ def message(
     temporality: otlp_metrics_v1.AggregationTemporality.ValueType = DELTA,
     since_ms: int = 0,
     time_ms: int = 0,
-    **resource: str,
+    resource: dict[str, str] | None = None,
 ) -> bytes:
     """Counters of these labels; with ``bucket`` also as many durations in that one."""
     request = otlp_metrics_service_v1.ExportMetricsServiceRequest()
     part = request.resource_metrics.add()
     part.resource.attributes.extend(
-        _pairs({"service.instance.id": "one", "weft.workload": "reviews-v1", **resource})
+        _pairs({"service.instance.id": "one", "weft.workload": "reviews-v1", **(resource or {})})
     )
     metrics = part.scope_metrics.add().metrics
     times = {"start_time_unix_nano": since_ms * 1_000_000, "time_unix_nano": time_ms * 1_000_000}
@@ -201,7 +201,7 @@ async def test_callers_that_tell_nothing_are_edges_too(tmp_path: Path, clock: Cl
 async def test_what_a_gateway_passes_on_is_what_comes_to_it(tmp_path: Path, clock: Clock) -> None:
     store = _store(tmp_path, clock)
     said = at_source() | {"source_workload": "gate", "source_workload_namespace": "edge"}
-    store.take_metrics(message((said, 9), **{"weft.kind": "router", "weft.workload": "gate"}), GATEWAY)
+    store.take_metrics(message((said, 9), resource={"weft.kind": "router", "weft.workload": "gate"}), GATEWAY)
     assert await _requests(store, of="edge/gate") == {"shop/reviews-v1": 9}
     found = {row["workload"]: row for row in (await _ask(store, "workloads"))["workloads"]}
     assert (found["gate"]["kind"], found["gate"]["inbound"]["requests"], found["gate"]["instances"]) == (
@@ -374,7 +374,7 @@ async def test_a_flood_is_bounded_and_counted_and_over_afterwards(tmp_path: Path
             store.take_metrics,
             message(
                 *((at_source(f"v{turn}", f"w{turn}-{number}"), 1) for number in range(20)),
-                **{"service.instance.id": f"i{turn}"},
+                resource={"service.instance.id": f"i{turn}"},
             ),
             WEB,
         )
@@ -422,7 +422,7 @@ async def test_bad_questions_say_what_to_write(
 
 async def test_one_namespace_sees_its_own(tmp_path: Path, clock: Clock) -> None:
     store = _store(tmp_path, clock)
-    store.take_metrics(message((at_source(), 7), **{"weft.workload": "web"}), WEB)
+    store.take_metrics(message((at_source(), 7), resource={"weft.workload": "web"}), WEB)
     store.take_metrics(message((at_destination(), 7)), REVIEWS)
     for question in ("workloads", "stat", "edges", "series"):
         assert question in OF_NAMESPACE
