@@ -44,12 +44,17 @@ def settings_of(configs: Mapping[Key, MeshConfig], maps: Mapping[Key, ConfigMap]
 
 def said(configs: Mapping[Key, MeshConfig], maps: Mapping[Key, ConfigMap]) -> MeshConfigSpec | None:
     """What the oldest MeshConfig says, else the ConfigMap."""
-    if configs:
-        return min(configs.values(), key=lambda config: age(config.metadata)).spec
+    if (first := oldest(configs)) is not None:
+        return first.spec
     for key, resource in maps.items():
         if key.name == CONFIG_MAP and key.namespace == ROOT_NAMESPACE:
             return spec_of(resource)
     return None
+
+
+def oldest(configs: Mapping[Key, MeshConfig]) -> MeshConfig | None:
+    """The MeshConfig that counts, in whatever namespace it is."""
+    return min(configs.values(), key=lambda config: age(config.metadata), default=None)
 
 
 def spec_of(resource: ConfigMap) -> MeshConfigSpec | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from weft.compile import mesh
 from weft.compile.destinations import Targets
 from weft.compile.gatewayapi import gateway_flaws
 from weft.compile.gatewayapi.flaws import all_problems
@@ -30,6 +31,7 @@ from weft.compile.view import View, exported
 from weft.compile.world import World
 from weft.errors import Problem, Severity, did_you_mean
 from weft.model.authorization_policy import AuthorizationPolicy
+from weft.model.core import ConfigMap
 from weft.model.destination_rule import DestinationRule
 from weft.model.gateway import Gateway as ApiGateway
 from weft.model.istio import Destination
@@ -45,7 +47,7 @@ from weft.model.virtual_service import VirtualService
 from weft.model.workload import Workload
 from weft.model.workload_entry import WorkloadEntry
 from weft.model.workload_group import WorkloadGroup
-from weft.names import expand_host
+from weft.names import ROOT_NAMESPACE, expand_host
 
 NOT_FOUND: Final = "IST0101"
 CLAIMS: Final = "WEFT0101"
@@ -58,6 +60,7 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     view = world.view(namespace)
     rules = world.rules(view, ())
     refused = memo(_foreign, world.all(MeshConfig), settings)
+    refused += memo(_eclipsed, world.all(MeshConfig), world.all(ConfigMap))
     refused += memo(flaws.gateway_problems, world.all(Gateway), settings)
     refused += memo(flaws.sidecar_problems, world.all(Sidecar))
     refused += memo(flaws.service_problems, world.services)
@@ -128,6 +131,21 @@ def _foreign(configs: Mapping[Key, MeshConfig], settings: Settings) -> tuple[Pro
         )
         for key, config in sorted(configs.items())
         if config.spec.trust_domain not in {None, settings.trust_domain}
+    )
+
+
+def _eclipsed(configs: Mapping[Key, MeshConfig], maps: Mapping[Key, ConfigMap]) -> tuple[Problem, ...]:
+    """Settings of the mesh beside those that count."""
+    counts = mesh.oldest(configs)
+    if counts is None:
+        return ()
+    others = {key for key in configs if key != counts.key}
+    others |= {key for key in maps if (key.name, key.namespace) == (mesh.CONFIG_MAP, ROOT_NAMESPACE)}
+    name = f"{counts.key.namespace}/{counts.key.name}"
+    message = f"the mesh's settings are those of the oldest MeshConfig, {name}: these do not count"
+    return tuple(
+        _unheeded(key, message, "data.mesh" if key in maps else "spec", "write into that, or delete it")
+        for key in sorted(others)
     )
 
 

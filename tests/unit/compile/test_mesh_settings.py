@@ -12,6 +12,7 @@ from tests.unit.compile.test_istio_edge import HTTP, WEB, made
 from tests.unit.compile.test_router import gateway
 
 from weft import ir
+from weft.compile.problems import problems_of
 from weft.compile.proxy import compile_proxy
 from weft.compile.settings import INBOUND_RETRY
 from weft.names import ProxyName
@@ -98,3 +99,24 @@ def test_other_trust_domains_get_through_tls_and_are_no_aliases() -> None:
     identity = ir.ProxyIdentity(name=ProxyName("sidecar", "10.0.0.9", "app-1", "default"))
     _, problems = compile_proxy(of, identity)
     assert [problem.path for problem in problems] == ["spec.caCertificates[1]"]
+
+
+def test_settings_beside_those_that_count_are_reported() -> None:
+    def config(name: str, year: int) -> str:
+        return f"""
+        apiVersion: weft.dev/v1alpha1
+        kind: MeshConfig
+        metadata: {{name: {name}, creationTimestamp: "{year}-01-01T00:00:00Z"}}
+        spec: {{trustDomainAliases: [{name}.example]}}
+        """
+
+    said = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata: {mesh: ''}\n"
+    of = world(config("a", 2026), config("b", 2025), said)
+    assert "b.example" in of.settings.accepted_trust_domains
+    found = [problem for problem in problems_of(of, "default") if "do not count" in problem.message]
+    assert [(problem.resource, problem.path) for problem in found] == [
+        ("ConfigMap istio-system/istio", "data.mesh"),
+        ("MeshConfig default/a", "spec"),
+    ]
+    assert all("default/b" in problem.message for problem in found)
+    assert not [problem for problem in problems_of(world(config("a", 2026)), "x") if problem.path == "spec"]
