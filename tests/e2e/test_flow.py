@@ -464,12 +464,14 @@ def test_a_trace_is_one_tree_over_gateway_and_services(shop: Mesh) -> None:
     def spans() -> list[dict[str, Any]]:
         done = shop.run("trace", trace, "-o", "json")
         found = json.loads(done.stdout)["spans"] if done.returncode == 0 else []
-        return found if len({span["service"] for span in found}) >= 7 else []
+        # Each proxy tells its own when it likes to.
+        served = {span["service"] for span in found if span["kind"] == "server"}
+        whole = served >= {"orders", "users", "catalog", "inventory", "payments", "notifications"}
+        return found if whole and not any(span["orphan"] for span in found) else []
 
     found = wait_until(spans, "the spans", 60)
     assert (found[0]["service"], found[0]["depth"]) == ("istio-ingressgateway", 0)
     assert [span["depth"] for span in found].count(0) == 1
-    assert not any(span["orphan"] for span in found)
     above: list[dict[str, Any]] = []
     for span in found:
         above = above[: span["depth"]]
