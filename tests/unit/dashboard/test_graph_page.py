@@ -132,7 +132,7 @@ def test_it_is_live_and_stands_still(tab: Watched, mesh: InventedMesh) -> None:
         if one["app"] == "orders":
             one["inbound"].update(rps=8.0, requests=480, errors=0, success=1.0)
     tell(mesh, better)
-    expect(orders).to_have_attribute("aria-label", re.compile("8.0 requests per second"), timeout=SECONDS)
+    expect(orders).to_have_accessible_name(re.compile("^orders.* 8.0 requests per second"), timeout=SECONDS)
     expect(orders).to_have_class(re.compile("good"))
     assert boxes(page) == before
     (late,) = better.add("shop", "late", rps=1)
@@ -216,7 +216,7 @@ def test_names_are_inert(tab: Watched, mesh: InventedMesh) -> None:
     tell(mesh, hostile)
     page = tab.go("/graph")
     drawn = page.locator("[data-node^='service:shop']")
-    expect(drawn).to_have_attribute("aria-label", re.compile("<img src=x"))
+    expect(drawn).to_have_accessible_name(re.compile("<img src=x"))
     drawn.hover()
     expect(page.locator("#graph-note")).to_contain_text("<img src=x")
     drawn.click()
@@ -311,7 +311,10 @@ def test_a_heat_map_leads_to_the_traces_of_a_cell(tab: Watched) -> None:
         figure.dataset.src = '/data/series?metric=latency&of=service:shop/orders';
         delete figure.dataset.more;
         figure.append(document.createElement('figcaption'));
-        document.body.append(figure);
+        const place = document.createElement('div');
+        place.append(figure);
+        document.querySelector('header.side').after(place);
+        document.querySelector('main').remove();
         document.dispatchEvent(new CustomEvent('weft:page'));
     """)
     chart = page.locator("figure[data-chart=heat]").last

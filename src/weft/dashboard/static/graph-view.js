@@ -111,11 +111,14 @@ export class Drawing {
       made.append(frame, svg("circle", { class: "health", cx: left + 2, cy: -8, r: 4.5 }),
         svg("text", { class: "name", "aria-hidden": "true", x: left + 14, y: -4 }, cut(title(node), 13, WIDE - 40)),
         svg("text", { class: "name large", "aria-hidden": "true", x: left + 11, y: 7.5 }, cut(title(node), 22, WIDE - 36)),
-        svg("text", { class: "told", "aria-hidden": "true", x: left - 2, y: 15 }));
+        svg("text", { class: "told", "aria-hidden": "true", x: left - 2, y: 15 }), svg("text", { class: "spoken", x: left, y: 0 }));
       this.nodes.set(node.id, made);
     }
-    set(made, { class: `graph-node ${node.kind} ${node.idle ? "idle" : health(node.success)}${made.classList.contains("chosen") ? " chosen" : ""}${made.classList.contains("dim") ? " dim" : ""}${made.classList.contains("found") ? " found" : ""}`, "aria-label": spoken(node) });
+    set(made, { class: `graph-node ${node.kind} ${node.idle ? "idle" : health(node.success)}${made.classList.contains("chosen") ? " chosen" : ""}${made.classList.contains("dim") ? " dim" : ""}${made.classList.contains("found") ? " found" : ""}` });
     move(made, place);
+    // What is drawn may be cut short; what is said is not.
+    const said = /** @type {SVGElement} */ (made.querySelector(".spoken"));
+    if (said.textContent !== spoken(node)) said.textContent = spoken(node);
     const told = /** @type {SVGElement} */ (made.querySelector(".told"));
     const words = node.requests ? `${rate(node.rps)}/s · ${share(node.success)}${node.p95 === null ? "" : ` · ${milliseconds(node.p95)}`}`
       : node.opened ? `${node.opened} connections` : folded ? `${node.members} workloads` : node.kind === "client" ? "calls in" : "no traffic";
