@@ -80,7 +80,8 @@ class RefusedError(WeftError):
             410: "list again",
             503: "the control plane is starting or stopping: try again",
         }
-        super().__init__(str(status.get("message") or f"HTTP {code}"), hint=hints.get(code, ""))
+        hint = str(status.get("hint") or hints.get(code, ""))
+        super().__init__(str(status.get("message") or f"HTTP {code}"), hint=hint)
         self.code = code
         self.status = status
         self.reason = str(status.get("reason", ""))

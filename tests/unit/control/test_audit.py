@@ -220,6 +220,7 @@ async def test_what_cannot_be_recorded_is_not_done(tmp_path: Path, monkeypatch: 
             with pytest.raises(RefusedError, match="nothing was done") as refused:
                 await api.raw("POST", PATH, body)
             assert refused.value.code == 503
+            assert "make room" in refused.value.hint
             assert store.revision == before
             with pytest.raises(RefusedError):
                 await api.apply([config("three")], namespace="shop")

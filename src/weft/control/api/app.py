@@ -111,7 +111,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         except WeftError as error:
             log.error("%s %s: %s", request.method, request.url.path, error.message)
             # 503: what cannot be recorded or stored now may be later, once there is room on the disk.
-            return reply(ApiError(503, error.message).body(), 503)
+            return reply({**ApiError(503, error.message).body(), "hint": error.hint}, 503)
 
     return guarded
 
