@@ -112,3 +112,16 @@ print(json.dumps([name for name in sys.modules if name.startswith(heavy)]))
 """
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert json.loads(done.stdout) == []
+
+
+def test_every_proxy_pushes_what_grew_and_that_it_lives() -> None:
+    (sink,) = bootstrap(SETTINGS)["stats_sinks"]
+    config = sink["typed_config"]
+    assert config["report_counters_as_deltas"] is config["report_histograms_as_deltas"] is True
+    assert config["grpc_service"]["envoy_grpc"]["cluster_name"] == "weft-telemetry"
+    (dropped,) = config["custom_metric_conversions"]["matcher_list"]["matchers"]
+    kept = dropped["predicate"]["not_matcher"]["or_matcher"]["predicate"]
+    assert [each["single_predicate"]["value_match"]["prefix"] for each in kept] == [
+        "istio_requests_total", "istio_request_duration_", "istio_tcp_", "server.uptime",
+    ]  # fmt: skip
+    assert "weft.workload=reviews" in environment(SETTINGS)["OTEL_RESOURCE_ATTRIBUTES"]
