@@ -11,7 +11,7 @@ from weft.emit.placement import groups
 from weft.emit.scalars import address, shares, struct, uint32
 from weft.ir.endpoint import Endpoint, EndpointSet, Health, Locality
 from weft.ir.placement import ANYWHERE, UNPLACED, Placement, Standpoint, seen
-from weft.names import canonical_name, canonical_revision, workload_name
+from weft.names import CLUSTER_ID, CLUSTER_LABEL, canonical_name, canonical_revision, workload_name
 from weft.protos import core_v3, endpoint_v3
 
 _UNKNOWN: Final = "unknown"  # Istio's word in metrics
@@ -40,7 +40,8 @@ def _metadata(endpoint: Endpoint) -> core_v3.Metadata:
         labels = dict(endpoint.labels)
         workload_of = workload_name(labels, endpoint.workload)
         name, revision = canonical_name(labels, workload_of), canonical_revision(labels)
-        workload = f"{workload_of};{endpoint.namespace};{name};{revision};"
+        cluster = labels.get(CLUSTER_LABEL) or CLUSTER_ID
+        workload = f"{workload_of};{endpoint.namespace};{name};{revision};{cluster}"
         metadata.filter_metadata["istio"].fields["workload"].string_value = workload
         metadata.filter_metadata["weft"].CopyFrom(
             struct(
@@ -51,6 +52,7 @@ def _metadata(endpoint: Endpoint) -> core_v3.Metadata:
                     ("version", labels.get("version") or _UNKNOWN),
                     ("canonical_name", name),
                     ("canonical_revision", revision),
+                    ("cluster", cluster),
                 )
             )
         )

@@ -48,7 +48,7 @@ _PEER: Final = {
     "workload_namespace": "%METADATA(UPSTREAM_HOST:weft:namespace)%",
     "app": "%METADATA(UPSTREAM_HOST:weft:app)%",
     "version": "%METADATA(UPSTREAM_HOST:weft:version)%",
-    "cluster": _UNKNOWN,
+    "cluster": "%METADATA(UPSTREAM_HOST:weft:cluster)%",
     "canonical_service": "%METADATA(UPSTREAM_HOST:weft:canonical_name)%",
     "canonical_revision": "%METADATA(UPSTREAM_HOST:weft:canonical_revision)%",
 }

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from weft.emit.bootstrap import Place, Settings, bootstrap, environment
 from weft.errors import UsageError, WeftError
-from weft.names import HEALTH_PORT, PROMETHEUS_PORT, SPIFFE_SOCKET_VARIABLE, ProxyName
+from weft.names import CLUSTER_ID, HEALTH_PORT, PROMETHEUS_PORT, SPIFFE_SOCKET_VARIABLE, ProxyName
 from weft.node import place
 from weft.node.admin import ask
 from weft.node.application import Application
@@ -383,7 +383,7 @@ class Workload:
             "SERVICE_ACCOUNT": spec.service_account,
             "LABELS": dict(spec.labels),
             "INSTANCE_IPS": where.address,
-            "CLUSTER_ID": "weft",
+            "CLUSTER_ID": CLUSTER_ID,
             "MESH_ID": self._link.domain,
             "INTERCEPTION_MODE": _INTERCEPTION[where.mode] if spec.kind != "router" else "NONE",
             "WEFT": {
