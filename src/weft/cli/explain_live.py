@@ -130,7 +130,7 @@ def print_hops(request_id: str, output: str) -> None:
     if not hops:
         raise WeftError(
             f"no proxy of this host has logged the request {request_id}",
-            hint="logs are written within a second, where the MeshConfig has an accessLogFile",
+            hint="logs are written within a second, where the MeshConfig has an accessLogFile or evidenceLog",
         )
     known: dict[str, Running | None] = {}
     rows = []
@@ -174,6 +174,7 @@ def _text(number: int, row: dict[str, Any]) -> Iterator[str]:
         "endpoint": row["endpoint"],
         "policy": _judged(row["authz"], "decision", "policy", "rule"),
         "dry run": _judged(row["authz"], "dryRun", "dryRunPolicy", "dryRunRule"),
+        "flags": row["meaning"],
         "details": row["details"],
     }
     yield from (f"   {name:<12} {value}" for name, value in shown.items() if value)

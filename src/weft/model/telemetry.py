@@ -189,7 +189,12 @@ class TelemetrySpec(Shape):
         yield from at_most_one(self, "selector", "target_ref", "target_refs")
         yield from attached(self.target_ref, self.target_refs)
         if len(self.tracing or ()) > 1:
-            yield Flaw(("tracing", 1), "only one is used", "put all into one", warns=True)
+            yield Flaw(
+                ("tracing", 1),
+                "of several the later goes before the earlier, field by field",
+                "put all into one",
+                warns=True,
+            )
 
 
 class Telemetry(IstioResource):

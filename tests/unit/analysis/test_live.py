@@ -120,6 +120,8 @@ def test_the_hops_of_a_request_in_their_order(running: Running) -> None:
     lines = [
         ("default/reviews-0", line(start_time="2026-01-01T00:00:01Z", reporter="destination")),
         ("default/other", line(request_id="r2", user_agent="r1")),
+        # What somebody logs in a form of his own, beside ours.
+        ("default/client", json.dumps({"request_id": "r1", "start_time": "2026-01-01T00:00:01Z"})),
         ("default/client", "not JSON, though r1 is in it"),
         ("default/client", "{broken r1"),
         (
@@ -136,6 +138,7 @@ def test_the_hops_of_a_request_in_their_order(running: Running) -> None:
     )  # fmt: skip
     told = describe(first, running)
     assert (told["status"], told["flags"], told["endpoint"]) == (503, "UF", None)
+    assert told["meaning"].startswith("no connection to the server could be made")
     assert told["virtualHost"] == "reviews.default.svc.cluster.local:9080"
     assert (told["route"]["kind"], told["route"]["name"], told["route"]["rule"]) == (
         "VirtualService",

@@ -12,6 +12,7 @@ from weft.analysis.explain.configuration import Table
 from weft.analysis.explain.live import Running
 from weft.analysis.explain.origins import Cause, Origins
 from weft.analysis.match import Scene
+from weft.analysis.response_flags import in_words
 from weft.names import ClusterName
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Hop:
 def hops_of(request_id: str, lines: Iterable[tuple[str, str]]) -> list[Hop]:
     """Lines that bear a request's id, in the order in which the request passed.
 
-    ``lines`` are of any log, with whose it is. A caller's proxy comes before the one that it calls.
+    ``lines`` are of any log, with whose it is. A caller's proxy comes before the one that it calls. Where a
+    proxy has logged in our own form and in others, ours counts.
     """
     found: list[Hop] = []
     for proxy, line in lines:
@@ -53,6 +55,8 @@ def hops_of(request_id: str, lines: Iterable[tuple[str, str]]) -> list[Hop]:
             continue
         if isinstance(row, dict) and row.get("request_id") == request_id:
             found.append(Hop(proxy, row))
+    ours = {hop.proxy for hop in found if hop.text("reporter")}
+    found = [hop for hop in found if hop.text("reporter") or hop.proxy not in ours]
     return sorted(found, key=lambda hop: (hop.text("start_time"), hop.inbound))
 
 
@@ -72,6 +76,7 @@ def describe(hop: Hop, running: Running | None) -> dict[str, Any]:
         "path": hop.text("path") or None,
         "status": hop.line.get("response_code"),
         "flags": hop.text("response_flags") or None,
+        "meaning": in_words(hop.text("response_flags")) or None,
         "details": hop.text("response_code_details") or None,
         "durationMs": hop.line.get("duration"),
         "attempts": hop.line.get("upstream_request_attempt_count"),
