@@ -38,9 +38,18 @@ def test_a_sidecar_is_known_by_its_metadata() -> None:
     (host,) = place["lb_endpoints"]
     metadata = host["metadata"]["filter_metadata"]
     assert metadata["envoy.transport_socket_match"] == {"tlsMode": "istio"}
-    assert metadata["istio"] == {"workload": "reviews-v1;default;reviews;v1;"}
+    assert metadata["istio"] == {"workload": "reviews-v1;default;reviews;v1;weft"}
     assert metadata["weft"]["canonical_revision"] == "v1"
+    assert metadata["weft"]["cluster"] == "weft"
     assert host["endpoint"]["address"]["socket_address"] == {"address": "10.0.0.1", "port_value": 9080}
+
+
+def test_replicas_are_one_workload() -> None:
+    labels = (("topology.istio.io/cluster", "east"), ("weft.dev/workload", "reviews"))
+    endpoint = _endpoint("10.0.0.1", workload="reviews-7", namespace="default", labels=labels)
+    (place,) = _shown(pack(_set(endpoint)).body)
+    metadata = place["lb_endpoints"][0]["metadata"]["filter_metadata"]
+    assert metadata["istio"] == {"workload": "reviews;default;reviews;latest;east"}
 
 
 def test_a_plain_endpoint_asks_for_no_tls() -> None:
