@@ -98,8 +98,30 @@ spec: {{workloadSelector: {{labels: {{app: client}}}}, egress: [{{hosts: [{hosts
 ---"""
 
 
+def _policy(spec: str, kind: str = "AuthorizationPolicy") -> str:
+    return f"""
+apiVersion: security.istio.io/v1
+kind: {kind}
+metadata: {{name: web}}
+spec: {{selector: {{matchLabels: {{app: web}}}}, {spec}}}
+---"""
+
+
+def _settings(spec: str) -> str:
+    return f"""
+apiVersion: weft.dev/v1alpha1
+kind: MeshConfig
+metadata: {{name: default, namespace: istio-system}}
+spec: {{{spec}}}
+---"""
+
+
 BASE = (
-    _workload("web-v1", "web", "v1") + _workload("web-v2", "web", "v2") + _workload("client", "client", "v1")
+    _workload("web-v1", "web", "v1")
+    + _workload("web-v2", "web", "v2")
+    + _workload("client", "client", "v1")
+    + _workload("guard", "guard", "v1")
+    + _service().replace("web", "guard").replace("port: 8080", "port: 9000, targetPort: 8080")
 )
 EDGE = """
 apiVersion: networking.istio.io/v1
@@ -138,6 +160,13 @@ spec:
   parentRefs: [{group: "", kind: Service, name: web, port: 8080}]
   rules: [{backendRefs: [{name: web, port: 8080}]}]
 ---"""
+ASKING = ROUTE.replace(
+    "rules: [{",
+    "rules: [{filters: [{type: ExternalAuth, externalAuth: "
+    "{protocol: HTTP, backendRef: {name: guard, port: 9000}, http: {}}}], ",
+)
+GUARD = "envoyExtAuthzHttp: {service: guard.default.svc.cluster.local, port: 9000}"
+TOKENS = "jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]"
 HTTPS = ", {port: {number: 443, name: s, protocol: HTTPS}, hosts: [a.com], tls: {mode: PASSTHROUGH}}"
 # What is applied, or the words of what is deleted.
 CHANGES: dict[str, str | tuple[str, ...]] = {
@@ -167,6 +196,17 @@ CHANGES: dict[str, str | tuple[str, ...]] = {
     "no limit": ("ratelimit", "web"),
     "a narrow view": _scope("./web.default.svc.cluster.local"),
     "the whole view": ("sidecar", "client"),
+    "whom to trust": _settings("trustDomainAliases: [other.example]"),
+    "TLS as it shall be": _settings("compliancePolicy: pqc"),
+    "who decides": _settings(f"extensionProviders: [{{name: guard, {GUARD}}}]")
+    + _policy("action: CUSTOM, provider: {name: guard}, rules: [{}]"),
+    "a policy": _policy("rules: [{to: [{operation: {methods: [GET]}}]}]"),
+    "tokens": _policy(TOKENS, "RequestAuthentication"),
+    "no tokens": ("requestauthentication", "web"),
+    "no policy": ("authorizationpolicy", "web"),
+    "nobody to ask": _settings(""),
+    "a route that asks": ASKING,
+    "a route that does not": ROUTE,
     "more ports at the gateway": _gateway(HTTPS),
     "one port at the gateway": _gateway(),
 }
