@@ -16,6 +16,8 @@ from weft.telemetry.tellers import Teller
 
 MINUTE_MS: Final = 60_000
 Name = Literal["minute", "quarter", "hour"]
+# On disk, times as many series as may be in memory: over time, others.
+_SERIES_KEPT: Final = 3
 _NAMES: Final[Mapping[int, Name]] = {1: "minute", 15: "quarter", 60: "hour"}
 STEPS_MINUTES: Final = tuple(_NAMES)
 """How long the periods are that sums are kept of."""
@@ -152,7 +154,8 @@ class Rollups:
             known = found.get(series)
             found[series] = _decode(row) if known is None else list(map(add, known, _decode(row)))
         for series, total in found.items():
-            yield keys[series], total
+            if series in keys:
+                yield keys[series], total
 
     def keys(self) -> dict[int, SeriesKey]:
         """Every series that is kept, by id."""
@@ -184,7 +187,16 @@ class Rollups:
             before = now_minute - int(age.total_seconds()) // 60
             self._database.execute(f"DELETE FROM {name} WHERE at < ?", (before,))  # noqa: S608
         self._database.execute("DELETE FROM series WHERE last < ?", (before,))
-        if self._database.changes():
+        gone = self._database.changes()
+        # Names that come and go all the time must not fill the disk.
+        self._database.execute(
+            "DELETE FROM series WHERE id IN (SELECT id FROM series ORDER BY last DESC LIMIT -1 OFFSET ?)",
+            (_SERIES_KEPT * limits.series,),
+        )
+        if too_many := self._database.changes():
+            for name in _NAMES.values():
+                self._database.execute(f"DELETE FROM {name} WHERE series NOT IN (SELECT id FROM series)")  # noqa: S608
+        if gone or too_many:
             self.restart()
         self._database.execute("DELETE FROM teller WHERE last < ?", ((now_minute - 60) * MINUTE_MS,))
 

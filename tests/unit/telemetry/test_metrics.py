@@ -395,6 +395,24 @@ async def test_a_flood_is_bounded_and_counted_and_over_afterwards(tmp_path: Path
     await store.close()
 
 
+async def test_names_that_come_and_go_do_not_fill_the_disk(tmp_path: Path, clock: Clock) -> None:
+    store = _store(tmp_path, clock, series=20)
+    for turn in range(10):
+        told = ((at_source(f"v{turn}-{number}"), 1) for number in range(15))
+        store.take_metrics(message(*told), WEB)
+        clock.now += 3_700_000
+        await store.flush_metrics(now=True)
+        store.series.trim()
+        await store.on_archive(lambda archive: archive.trim(clock.now))
+    kept = await store.on_archive(lambda archive: archive.rollups.keys())
+    assert 15 < len(kept) <= 60
+    answer = await _ask(store, "edges", window="48h")
+    newest = {edge["destination"]["version"] for edge in answer["edges"]}
+    assert "v9-0" in newest
+    assert "v0-0" not in newest
+    await store.close()
+
+
 @pytest.mark.parametrize(
     ("question", "parameters", "says"),
     [
