@@ -16,6 +16,7 @@ _SINCE: Final = "1h"
 _ID_HEX: Final = 32
 _HUES: Final = 6
 _NAMED: Final = 4
+_NOBODY: Final[Mapping[str, Any]] = {"workloads": []}
 _OFF: Final = frozenset({"", "0", "false"})
 _REQUEST_ID: Final = "guid:x-request-id"
 # Said elsewhere in the row, or of no use to anybody.
@@ -47,9 +48,9 @@ async def traces(visit: Visit) -> Mapping[str, Any]:
         "one": one,
         "most": max((row["duration"] for row in rows), default=0) or 1,
         "named": _NAMED,
-        "services": sorted({f"{one['namespace']}/{one['workload']}" for one in known["workloads"]})
-        if known
-        else [],
+        "services": sorted(
+            {f"{one['namespace']}/{one['app'] or one['workload']}" for one in (known or _NOBODY)["workloads"]}
+        ),
         "sinces": SINCE,
         "orders": ORDERS,
         "elsewhere": {name: query[name] for name in ("from", "to") if chosen["moment"]},
@@ -201,7 +202,7 @@ def _explain(row: Mapping[str, Any], role: str) -> str:
     return link(
         "explain",
         role="workload" if role == "outbound" else role,
-        **{"from": f"{row['namespace']}/{row['service']}"},
+        **{"from": f"{row['namespace']}/{row['instance'] or row['service']}"},
         method=said.get("http.method", ""),
         url=address,
         principal=said.get("weft.source", "") if role == "inbound" else "",

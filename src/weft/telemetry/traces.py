@@ -25,7 +25,8 @@ SELECT trace, min(start) AS began, max(start + duration) - min(start) AS took, c
        json_group_array(DISTINCT namespace || '/' || service)
 FROM span WHERE start >= ? AND start < ? GROUP BY trace
 HAVING began >= ? AND began < ? AND took >= ? AND took <= ? AND (? = 0 OR sum(failed) > 0)
-   AND (? = '' OR sum(service = ? AND ? IN ('', namespace)) > 0)
+   AND (? = '' OR sum(? IN (service, instance, rtrim(rtrim(instance, '0123456789'), '-'))
+                      AND ? IN ('', namespace)) > 0)
 ORDER BY {order} LIMIT ?
 """
 _FIRST: Final = "SELECT namespace, service, instance, body FROM span WHERE trace = ? ORDER BY start LIMIT ?"

@@ -87,7 +87,7 @@ def test_what_is_behind_a_node_and_a_line(tab: Watched) -> None:
     expect(panel.locator(".sparkline")).to_have_count(2)
     expect(panel.get_by_role("link", name="Service")).to_have_attribute("href", "/services/shop/orders")
     expect(panel.get_by_role("link", name="Failed traces")).to_have_attribute(
-        "href", "/traces?service=shop%2Forders-v1&errors=1"
+        "href", "/traces?service=shop%2Forders&errors=1"
     )
     expect(panel.get_by_role("link", name="Explain a request")).to_be_visible()
     panel.get_by_role("button", name="ledger").click()
@@ -251,7 +251,7 @@ def test_from_a_search_to_the_cause(tab: Watched) -> None:
     expect(failed).to_contain_text("UF: ")
     expect(failed).to_contain_text("What helps")
     expect(failed.get_by_role("link", name="Explain this request")).to_have_attribute(
-        "href", re.compile(r"^/explain\?role=workload&from=shop%2Forders-v1&method=GET&url=http")
+        "href", re.compile(r"^/explain\?role=workload&from=shop%2Forders-v1-0&method=GET&url=http")
     )
     assert "4111" not in page.content(), "a query may hold secrets"
     expect(page.locator("#records")).to_contain_text("ns[shop]-policy[orders]-rule[0]")

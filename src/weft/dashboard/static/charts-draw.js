@@ -17,6 +17,7 @@ const HEIGHT = 172;
 const TOP = 8;
 const BOTTOM = 22;
 const HUES = 7;
+const ERRORS = 8;
 
 /** @param {string} name @param {Record<string, string | number>} [attributes] @param {(Node | string)[]} children */
 export function svg(name, attributes = {}, ...children) {
@@ -42,8 +43,9 @@ export function linesOf(answers) {
   return answers.flatMap((answer) =>
     answer.series.map((one) => {
       const words = [answers.length > 1 ? answer.metric : "", one.key].filter(Boolean).join(" ");
-      hue = Math.min(hue + 1, HUES);
-      return { key: words || answer.metric, values: one.values ?? [], times: answer.times, hue, unit: unitOf(answer) };
+      const bad = answer.metric === "errors" && !one.key;
+      if (!bad) hue = Math.min(hue + 1, HUES);
+      return { key: words || answer.metric, values: one.values ?? [], times: answer.times, hue: bad ? ERRORS : hue, unit: unitOf(answer) };
     }),
   );
 }
@@ -67,9 +69,9 @@ function frame(width, from, to, labels) {
 
 /** @param {SVGElement} plot @param {Change[]} changes @param {(time: number) => number} x @param {number} from @param {number} to */
 function marks(plot, changes, x, from, to) {
-  for (const change of changes) {
-    if (change.time < from || change.time > to) continue;
-    const at = x(change.time).toFixed(1);
+  // Many at once are one mark.
+  const places = new Set(changes.filter(({ time }) => time >= from && time <= to).map(({ time }) => Math.round(x(time) / 3) * 3));
+  for (const at of places) {
     const ground = HEIGHT - BOTTOM;
     plot.append(svg("g", { class: "mark" }, svg("line", { x1: at, x2: at, y1: TOP, y2: ground }),
       svg("path", { d: `M${at} ${ground - 7}l4.500 7h-9z` })));
@@ -87,7 +89,7 @@ export function drawLines(answers, changes, width) {
   const low = unit === "share" ? Math.min(0.95, ...known) : 0;
   const high = unit === "share" ? 1 : Math.max(...known, unit === "ms" ? 1 : 0.1);
   const levels = ticks(unit === "share" ? Math.floor(low * 20) / 20 : 0, high, 3).filter((level) => unit !== "share" || level < 1.0001);
-  const labels = levels.map((level) => (unit === "share" ? `${Math.round(level * 1000) / 10} %` : figure(level, unit)));
+  const labels = levels.map((level) => (unit === "share" ? `${Math.round(level * 1000) / 10} %` : whole(figure(level, unit))));
   const { plot, left, x, timeAt } = frame(width, from, to, labels);
   const ground = HEIGHT - BOTTOM;
   const [bottom, top] = [levels[0], levels[levels.length - 1]];
@@ -190,6 +192,11 @@ export function drawHeat(answer, changes, width) {
       return { ...span(times[place], step), rows: read, changes: near(changes, times[place] + step / 2, step), query };
     },
   };
+}
+
+/** `20`, not `20.0`. @param {string} text */
+function whole(text) {
+  return text.replace(/^(\d+)\.0+(?!\d)/, "$1");
 }
 
 /** A bound without needless digits: `0.5 ms`, `25 ms`, `1 s`. @param {number} value */

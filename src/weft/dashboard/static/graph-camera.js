@@ -28,7 +28,7 @@ export class Camera {
   fit(asked = false) {
     const { clientWidth: wide, clientHeight: tall } = this.plot;
     if (!wide || !tall) return;
-    const scale = Math.min(1.25, (wide - 2 * MARGIN) / this.size.width, (tall - 2 * MARGIN) / this.size.height);
+    const scale = Math.min(1.15, (wide - 2 * MARGIN) / this.size.width, (tall - 2 * MARGIN) / this.size.height);
     // Where all of it would be too small to read, begin with where traffic comes in.
     const readable = asked ? scale : Math.max(scale, Math.min(0.42, (tall - 2 * MARGIN) / this.size.height));
     this.at = { scale: readable, x: Math.max(MARGIN, (wide - this.size.width * readable) / 2), y: (tall - this.size.height * readable) / 2 };

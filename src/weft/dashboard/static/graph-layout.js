@@ -196,7 +196,7 @@ function spread(nodes, forward, layers) {
   }
 }
 
-/** Cells in columns in boxes; long lines within a box pass between its nodes.
+/** Cells in columns in boxes; long lines pass between the nodes of the boxes that they come from and go to.
  * @param {Item[]} nodes @param {{id: string, from: string, to: string}[]} forward @param {Map<string, number>} layers */
 function arrange(nodes, forward, layers) {
   /** @type {Map<string, Cell>} */
@@ -205,6 +205,7 @@ function arrange(nodes, forward, layers) {
   const boxes = new Map();
   const put = (/** @type {Cell} */ cell) => {
     const name = cell.group || `\u0000${cell.id}`;
+    /** @type {Box} */
     const box = boxes.get(name) ?? { name, framed: Boolean(cell.group), columns: new Map(), cells: [], low: Infinity, high: 0, y: 0, height: 0 };
     boxes.set(name, box);
     box.cells.push(cell);
@@ -215,15 +216,16 @@ function arrange(nodes, forward, layers) {
     return cell;
   };
   for (const { id, group } of nodes) put({ id, group, layer: layers.get(id) ?? 0, tall: TALL, y: 0, before: [], after: [] });
+  const extent = new Map([...boxes.values()].map(({ name, low, high }) => [name, { low, high }]));
   /** @type {Map<string, Cell[]>} */
   const chains = new Map();
   for (const line of forward) {
     const [from, to] = [/** @type {Cell} */ (cells.get(line.from)), /** @type {Cell} */ (cells.get(line.to))];
+    /** @type {Cell[]} */
     const chain = [from];
-    if (from.group === to.group && from.group) {
-      for (let layer = from.layer + 1; layer < to.layer; layer += 1) {
-        chain.push(put({ id: `\u0001${line.id} ${layer}`, group: from.group, layer, tall: PASSING, y: 0, before: [], after: [] }));
-      }
+    for (let layer = from.layer + 1; layer < to.layer; layer += 1) {
+      const group = [to.group, from.group].find((name) => name && (extent.get(name)?.low ?? Infinity) <= layer && layer <= (extent.get(name)?.high ?? -1));
+      if (group) chain.push(put({ id: `\u0001${line.id} ${layer}`, group, layer, tall: PASSING, y: 0, before: [], after: [] }));
     }
     chain.push(to);
     for (let place = 1; place < chain.length; place += 1) {

@@ -63,8 +63,9 @@ function ways(node) {
   if (service && node.kind === "service") add(path("services", node.namespace, service), "Service");
   const workload = node.version || node.kind === "gateway" || !service ? node.workloads[0] : "";
   if (workload) add(path("workloads", node.namespace, workload), "Workload");
-  if (name) add(`/traces?${new URLSearchParams({ service: `${node.namespace}/${node.workloads[0] ?? name}` })}`, "Traces");
-  if (node.errors && name) add(`/traces?${new URLSearchParams({ service: `${node.namespace}/${node.workloads[0] ?? name}`, errors: "1" })}`, "Failed traces");
+  const traced = `${node.namespace}/${node.version ? node.workloads[0] : node.name}`;
+  if (name) add(`/traces?${new URLSearchParams({ service: traced })}`, "Traces");
+  if (name && node.errors) add(`/traces?${new URLSearchParams({ service: traced, errors: "1" })}`, "Failed traces");
   if (node.workloads[0]) {
     const role = node.kind === "gateway" ? "gateway" : "workload";
     add(`/explain?${new URLSearchParams({ role, from: `${node.namespace}/${node.workloads[0]}` })}`, "Explain a request");

@@ -10,19 +10,21 @@ import { milliseconds, rate, share } from "./charts-scale.js";
 /** @typedef {import("./graph-layout.js").Point} Point */
 
 const FEW = 40;
+const FREE = 42;
 const MOVING = 60;
 const SPEEDS = 6;
 
 const ruler = document.createElement("canvas").getContext("2d");
 
-/** As much as fits into a width. @param {string} text @param {number} size of the letters @param {number} width */
-function cut(text, size, width) {
-  if (!ruler) return text.slice(0, Math.floor(width / size / 0.6));
+/** As much of a name as fits into a width, and its version. @param {Node} node @param {number} size of the letters @param {number} width */
+function cut(node, size, width) {
+  const end = node.version ? ` ${node.version.slice(0, 12)}` : "";
+  if (!ruler) return node.name.slice(0, Math.floor(width / size / 0.6) - end.length) + end;
   ruler.font = `600 ${size}px ${getComputedStyle(document.body).fontFamily}`;
-  if (ruler.measureText(text).width <= width) return text;
-  let shown = text.slice(0, 64);
-  while (shown && ruler.measureText(`${shown}…`).width > width) shown = shown.slice(0, -1);
-  return `${shown}…`;
+  if (ruler.measureText(node.name + end).width <= width) return node.name + end;
+  let shown = node.name.slice(0, 64);
+  while (shown && ruler.measureText(`${shown}…${end}`).width > width) shown = shown.slice(0, -1);
+  return `${shown}…${end}`;
 }
 
 /** What a node is, for who cannot see it. @param {Node} node */
@@ -62,10 +64,12 @@ export class Drawing {
     const order = [...graph.nodes.values()].map((node) => ({ node, place: layout.places.get(node.id) }))
       .sort((a, b) => (a.place?.layer ?? 0) - (b.place?.layer ?? 0) || (a.place?.y ?? 0) - (b.place?.y ?? 0));
     const focused = document.activeElement;
+    /** @type {SVGElement | null} */
     let after = null;
     for (const { node, place } of order) {
       if (!place) continue;
       const drawn = this.#node(node, place, collapsed.has(node.namespace));
+      /** @type {ChildNode | null} */
       const wanted = after ? after.nextSibling : this.layers[2].firstChild;
       if (drawn !== wanted) this.layers[2].insertBefore(drawn, wanted);
       after = drawn;
@@ -109,8 +113,8 @@ export class Drawing {
       if (folded) made.append(svg("rect", { class: "frame behind", x: -WIDE / 2 + 5, y: -TALL / 2 + 5, width: WIDE, height: TALL, rx: round }));
       const left = -WIDE / 2 + 16;
       made.append(frame, svg("circle", { class: "health", cx: left + 2, cy: -8, r: 4.5 }),
-        svg("text", { class: "name", "aria-hidden": "true", x: left + 14, y: -4 }, cut(title(node), 13, WIDE - 40)),
-        svg("text", { class: "name large", "aria-hidden": "true", x: left + 11, y: 7.5 }, cut(title(node), 22, WIDE - 36)),
+        svg("text", { class: "name", "aria-hidden": "true", x: left + 14, y: -4 }, cut(node, 13, WIDE - 40)),
+        svg("text", { class: "name large", "aria-hidden": "true", x: left + 11, y: 7.5 }, cut(node, 22, WIDE - 36)),
         svg("text", { class: "told", "aria-hidden": "true", x: left - 2, y: 15 }), svg("text", { class: "spoken", x: left, y: 0 }));
       this.nodes.set(node.id, made);
     }
@@ -209,10 +213,14 @@ function curve(path) {
   return d;
 }
 
-/** The middle of the first curve: between the columns. @param {Point[]} path */
+/** A point of the first curve that is between two columns, where no node hides it. @param {Point[]} path */
 function between(path) {
   const [from, to] = path;
-  return { x: (from.x + to.x) / 2, y: (from.y + to.y) / 2 };
+  const [wide, tall] = [to.x - from.x, to.y - from.y];
+  const wanted = Math.min(0.5, FREE / Math.max(1, Math.abs(wide)));
+  let at = wanted / 1.5;
+  for (let step = 0; step < 6; step += 1) at += wanted - (1.5 * at - 1.5 * at * at + at ** 3);
+  return { x: from.x + wide * wanted, y: from.y + tall * (3 * at * at - 2 * at ** 3) };
 }
 
 /** Words and values of a node or a link, as a list. @param {[string, string][]} rows */
