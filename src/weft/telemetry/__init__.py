@@ -8,13 +8,17 @@ How a message travels::
 
     server    gRPC, mutual TLS: who reports is read out of the certificate, never out of the message
     intake    a queue bounded in bytes; what does not fit is refused and counted
-    otlp      protobuf -> Report, Span, Point: plain values, with hostile text made harmless
+    otlp      protobuf -> Report, Span: plain values, with hostile text made harmless
     flows     who called what, how often, with which outcome: one entry for each distinct flow
       templates   /users/17 -> /users/{*}, by form and by number
-    minutes   metrics, added up by the minute
+    metrics   what proxies count, as rows of series   ·   tellers   which of them tell, and what is missing
+    series    who called whom with which outcome, every 10 s of an hour   ·   histogram   durations
+    calls     both ends tell of a call: which of them counts, and the edges between workloads
+    windows   what came since then: from memory, or from rollups (by minute, quarter and hour on disk)
     archive   SQLite: what survives a restart; bounded in rows, age and bytes
     store     all of these together: takes messages in, writes them down, lets go of the old
     taps      requests that somebody watches, in memory only   ·   traces   finding those that were kept
+    golden, charts, estimates   the questions about metrics   ·   selection   what they are about
     answers   questions by name (``QUESTIONS``), each a function of the store and its parameters
     inquiry   the Unix socket (0600): one JSON object a line, asked by the control plane and answered here
 
