@@ -84,6 +84,15 @@ class Metrics:
         )
         self.spans = Counter("weft_spans_received_total", "Spans that proxies sent.", registry)
         self.records = Counter("weft_flow_records_received_total", "Requests that proxies told of.", registry)
+        self.points = Counter(
+            "weft_metric_points_received_total", "Points of metrics that proxies sent.", registry
+        )
+        self.telemetry_series = Gauge(
+            "weft_telemetry_series", "Series that the telemetry process holds.", registry=registry
+        )
+        self.telemetry_disk = Gauge(
+            "weft_telemetry_disk_bytes", "Size of what it keeps on disk.", registry=registry
+        )
         self.telemetry_lost = Counter(
             "weft_telemetry_lost_total", "What the telemetry process did not keep.", registry, "reason"
         )

@@ -162,6 +162,9 @@ class TelemetryProcess:
             metrics.telemetry_lost.add(name, count=self._grown(name, count))
         metrics.spans.add(count=self._grown("spans", said["received"]["spans"]))
         metrics.records.add(count=self._grown("records", said["received"]["records"]))
+        metrics.points.add(count=self._grown("points", said["received"]["points"]))
+        metrics.telemetry_series.set(said["series"])
+        metrics.telemetry_disk.set(said["diskBytes"])
 
     def _grown(self, name: str, count: int) -> int:
         before, self._told[name] = self._told.get(name, 0), count
