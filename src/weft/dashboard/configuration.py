@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import yaml
 
-from weft.dashboard.page import NotFoundError, Visit, together
+from weft.dashboard.page import Gap, NotFoundError, Visit, together
 from weft.dashboard.readers import Kind
 from weft.dashboard.redaction import redact
 from weft.dashboard.services import namespaces
@@ -60,8 +60,8 @@ async def configuration(visit: Visit) -> Mapping[str, Any]:
     places = {(kind.kind, kind.group): word_of(kind) for kind in served}
     return {
         "families": {name: families[name] for name in sorted(families)},
-        "findings": None if findings is None else [_placed(one, places) for one in _in(findings, visit)],
-        "unknown": findings is None or (not findings and not isinstance(findings, list)),
+        "findings": [_placed(one, places) for one in _in(findings or (), visit)],
+        "unknown": isinstance(findings, Gap),
         "spaces": spaces,
     }
 
