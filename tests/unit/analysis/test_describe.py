@@ -152,13 +152,16 @@ def test_the_modes_are_those_that_are_compiled() -> None:
             assert said["mode"] == modes.of(port).value, (pod.owner.origin, port)
 
 
+TOLD = "traces 10 % of what is called to weft; no logs; metrics with 1 change"
+
+
 def test_policies(shop: str) -> None:
     policies = report("reviews", shop)["policies"]
     assert {(one["kind"], one["name"], one["scope"], one["summary"]) for one in policies} == {
         ("AuthorizationPolicy", "reviews", "workload", "DENY, 1 rule, dry run"),
         ("AuthorizationPolicy", "everybody", "mesh", "ALLOW nothing"),
         ("AuthorizationPolicy", "at-the-service", "target", "ALLOW nothing"),
-        ("Telemetry", "logs", "namespace", "accessLogging"),
+        ("Telemetry", "logs", "namespace", TOLD),
         ("Sidecar", "default", "namespace", "sees ./*, istio-system/*"),
         ("EnvoyFilter", "patch", "workload", "1 patch"),
     }

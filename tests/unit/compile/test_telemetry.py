@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from weft import ir
+from weft.compile.delivery import on_demand
 from weft.compile.istio.log_format import TEXT, complaint
 from weft.compile.istio.metric_tags import value_of
 from weft.compile.proxy import compile_proxy
@@ -299,3 +301,12 @@ def test_formats() -> None:
         assert complaint(text), text
     for text in ("", "plain", "100%%", "%REQ(:PATH):20%", "%START_TIME(%s)%", "%CEL(request.method)%"):
         assert complaint(text) == "", text
+
+
+def test_who_is_told_does_not_wait_for_a_request() -> None:
+    world = World.build(_read(COLLECTOR, _mesh(defaultProviders={"tracing": ["otel"]})))
+    identity = ir.ProxyIdentity(name=ProxyName("sidecar", "10.0.0.1", "web", "default"))
+    proxy, _ = compile_proxy(world, identity)
+    assert on_demand(proxy, world.memo).lazy == frozenset()
+    quiet = replace(proxy, telemetry=ir.Telemetry())
+    assert len(on_demand(quiet, world.memo).lazy) == 1

@@ -134,14 +134,37 @@ def _short(item: Object) -> Report:
             issuers = [_issuer(rule) for _, rule in rows(spec, "jwtRules")]
             return {"summary": f"tokens of {', '.join(issuers)}" if issuers else "no rules"}
         case "Telemetry":
-            parts = [name for name in ("tracing", "metrics", "accessLogging") if name in spec]
-            return {"summary": ", ".join(parts) or "nothing"}
+            return {"summary": "; ".join(_told(spec)) or "nothing"}
         case "EnvoyFilter":
             return {"summary": _count(sum(1 for _ in rows(spec, "configPatches")), "patch", "patches")}
         case "Sidecar":
             hosts = [host for _, row in rows(spec, "egress") for host in _texts(row.get("hosts"))]
             return {"summary": f"sees {', '.join(hosts)}" if hosts else "sees everything"}
     return {"summary": ""}
+
+
+def _told(spec: Mapping[str, Any]) -> Iterator[str]:
+    """What a Telemetry says of traces, logs and metrics, each with whose side it is about."""
+    for _, row in rows(spec, "tracing"):
+        share = row.get("randomSamplingPercentage")
+        said = "no traces" if row.get("disableSpanReporting") is True else "traces"
+        if said == "traces" and share is not None:
+            said = f"traces {share} %"
+        yield said + _to_whom(row)
+    for _, row in rows(spec, "accessLogging"):
+        yield ("no logs" if row.get("disabled") is True else "logs") + _to_whom(row)
+        if only := word(row, "filter", "expression"):
+            yield f"only where {only}"
+    for _, row in rows(spec, "metrics"):
+        count = sum(1 for _ in rows(row, "overrides"))
+        yield f"metrics with {_count(count, 'change')}" + _to_whom(row)
+
+
+def _to_whom(row: Mapping[str, Any]) -> str:
+    names = [name for _, one in rows(row, "providers") if (name := word(one, "name"))]
+    mode = word(row, "match", "mode")
+    side = {"CLIENT": " of what is called", "SERVER": " of calls"}.get(mode or "", "")
+    return side + (f" to {', '.join(names)}" if names else "")
 
 
 def _issuer(rule: Mapping[str, Any]) -> str:
