@@ -75,7 +75,8 @@ def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     refused += memo(authorization_flaws.problems, asking, memo)
     refused += memo(custom_policy.problems, asking, settings, world.services, memo)
     told = world.all(Telemetry)
-    refused += memo(telemetry_flaws.problems, told, world.all(MeshConfig), settings, world.services)
+    given = (world.all(MeshConfig), world.all(ConfigMap))
+    refused += memo(telemetry_flaws.problems, told, *given, settings, world.services)
     noted = (world.all(Workload), world.all(WorkloadGroup), world.all(ApiGateway))
     refused += memo(annotation_problems, *noted)
     facts = world.gateway_facts

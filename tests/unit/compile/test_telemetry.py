@@ -310,3 +310,20 @@ def test_who_is_told_does_not_wait_for_a_request() -> None:
     assert on_demand(proxy, world.memo).lazy == frozenset()
     quiet = replace(proxy, telemetry=ir.Telemetry())
     assert len(on_demand(quiet, world.memo).lazy) == 1
+
+
+def test_settings_in_istios_config_map_are_looked_at_too() -> None:
+    settings = (
+        "defaultProviders: {tracing: [otle], accessLogging: [envoy]}\nextensionProviders: [{name: otel}]"
+    )
+    kept = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "istio", "namespace": "istio-system"},
+        "data": {"mesh": settings},
+    }
+    told, (problem,) = _compiled(kept)
+    assert told.client.tracing is None
+    assert _paths(told.client) == ["/dev/stdout"]
+    assert (problem.path, problem.hint) == ("data.mesh", "did you mean 'otel'?")
+    assert problem.message.startswith("defaultProviders.tracing[0]: no provider is named 'otle'")

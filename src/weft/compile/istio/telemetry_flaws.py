@@ -17,12 +17,15 @@ from weft.compile.istio.telemetry_providers import (
     provider_named,
     tracer_of,
 )
+from weft.compile.mesh import CONFIG_MAP, spec_of
 from weft.compile.registry import Services
 from weft.compile.settings import Settings
 from weft.errors import Problem, Severity
+from weft.model.core import ConfigMap
 from weft.model.mesh_config import MeshConfig, MeshConfigSpec
 from weft.model.resource import Key
 from weft.model.telemetry import MetricsOverrides, Telemetry
+from weft.names import ROOT_NAMESPACE
 
 UNHEEDED: Final = "WEFT0102"
 _WHO: Final = Who(service="a", otel="a", instance="a")
@@ -35,15 +38,22 @@ Found = Iterator[tuple[str, str, str]]
 def problems(
     resources: Mapping[Key, Telemetry],
     configs: Mapping[Key, MeshConfig],
+    maps: Mapping[Key, ConfigMap],
     settings: Settings,
     services: Services,
 ) -> tuple[Problem, ...]:
-    """All of them, in the order of the resources' names."""
+    """All of them, in the order of the resources' names. ``maps``: one has the settings, if no config has."""
     found: list[Problem] = []
     for key, resource in sorted(resources.items()):
         found += (_problem(key, *one) for one in _of_resource(resource, settings, services))
     for key, config in sorted(configs.items()):
         found += (_problem(key, *one) for one in _of_mesh(config.spec, settings, services))
+    for key, told in () if configs else sorted(maps.items()):
+        if key.name != CONFIG_MAP or key.namespace != ROOT_NAMESPACE:
+            continue
+        spec = spec_of(told) or MeshConfigSpec()
+        for path, message, hint in _of_mesh(spec, settings, services):
+            found.append(_problem(key, "data.mesh", f"{path.removeprefix('spec.')}: {message}", hint))
     return tuple(found)
 
 
