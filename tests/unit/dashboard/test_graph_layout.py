@@ -142,11 +142,12 @@ def test_a_call_that_reached_nobody_is_of_the_service_that_was_meant() -> None:
     mesh = shop()
     front = who("shop", "frontend-v1", app="frontend")
     nobody = {**who("", "", app="", version="", kind="workload"), "principal": ""}
-    mesh.call(front, nobody, of=service("shop", "orders"), rps=1, failing=1)
+    mesh.call(front, nobody, of=service("shop", "orders"), rps=1, failing=1, mtls=0)
     mesh.call(front, nobody, of=service("shop", "legacy"), rps=1, mtls=0)
     graph = build(mesh)
     meant = graph["links"]["service:shop/frontend service:shop/orders"]
     assert meant["rps"] == 5
+    assert (meant["mtls"], meant["secured"]) == (1, True), "what was never sent was not sent in plain text"
     assert graph["nodes"]["service:shop/legacy"]["group"] == "shop"
     assert graph["nodes"]["service:shop/legacy"]["rps"] == 1
 

@@ -15,7 +15,7 @@
  *   services: string[], versions: string[], principals: string[], instances: number, requests: number, errors: number,
  *   rps: number, opened: number, success: number | null, p95: number | null, members: number, idle: boolean}} Node */
 /** @typedef {{id: string, source: string, target: string, requests: number, errors: number, rps: number, opened: number,
- *   success: number | null, p95: number | null, mtls: number | null, secured: boolean, inside: boolean, protocols: string[],
+ *   success: number | null, p95: number | null, mtls: number | null, carried: number, secured: boolean, inside: boolean, protocols: string[],
  *   callers: string[], idle: boolean}} Link */
 /** @typedef {{nodes: Map<string, Node>, links: Map<string, Link>}} Graph */
 
@@ -128,19 +128,22 @@ function addEdge(graph, source, target, edge) {
   if (!link) {
     link = {
       id, source: source.id, target: target.id, requests: 0, errors: 0, rps: 0, opened: 0, success: null, p95: null, mtls: null,
-      secured: true, inside: source.kind !== "client" && target.kind !== "external", protocols: [], callers: [], idle: false,
+      carried: 0, secured: true, inside: source.kind !== "client" && target.kind !== "external", protocols: [], callers: [], idle: false,
     };
     graph.links.set(id, link);
   }
-  const weight = edge.requests + edge.opened;
-  const before = link.requests + link.opened;
-  if (edge.mtls !== null) link.mtls = link.mtls === null ? edge.mtls : (link.mtls * before + edge.mtls * weight) / Math.max(1, before + weight);
+  // What reached nobody (a fault, no healthy endpoint) went over no connection at all.
+  const nowhere = !edge.destination.workload && edge.success === 0;
+  const weight = nowhere ? 0 : edge.requests + edge.opened;
+  const before = link.carried;
+  link.carried += weight;
+  if (edge.mtls !== null && !nowhere) link.mtls = link.mtls === null ? edge.mtls : (link.mtls * before + edge.mtls * weight) / Math.max(1, before + weight);
   link.requests += edge.requests;
   link.errors += edge.errors;
   link.rps += edge.rps;
   link.opened += edge.opened;
   link.p95 = most(link.p95, edge.p95);
-  link.secured &&= edge.secured;
+  link.secured &&= edge.secured || nowhere;
   add(link.protocols, edge.protocol);
   if (edge.source.principal) add(link.callers, edge.source.principal);
   if (edge.source.principal && source.kind !== "client") add(source.principals, edge.source.principal);
