@@ -67,13 +67,7 @@ def _variant(table: ir.RouteTable) -> _Variant | None:
 
 def _listener(listener: ir.Listener, names: tuple[str, ...], variants: tuple[_Variant, ...]) -> ir.Listener:
     known = dict(zip(names, variants, strict=True))
-    chains = tuple(_chain(chain, known) for chain in listener.chains)
-    last = listener.default_chain and _chain(listener.default_chain, known)
-    if last is listener.default_chain and all(
-        new is old for new, old in zip(chains, listener.chains, strict=True)
-    ):
-        return listener
-    return replace(listener, chains=chains, default_chain=last)
+    return listener.with_chains(lambda chain: _chain(chain, known))
 
 
 def _chain(chain: ir.FilterChain, known: Mapping[str, _Variant]) -> ir.FilterChain:

@@ -200,13 +200,7 @@ def _needed(listener: ir.Listener) -> frozenset[str]:
 
 
 def _asking(listener: ir.Listener) -> ir.Listener:
-    chains = tuple(_asking_chain(chain) for chain in listener.chains)
-    last = listener.default_chain and _asking_chain(listener.default_chain)
-    if last is listener.default_chain and all(
-        new is old for new, old in zip(chains, listener.chains, strict=True)
-    ):
-        return listener
-    return replace(listener, chains=chains, default_chain=last)
+    return listener.with_chains(_asking_chain)
 
 
 def _asking_chain(chain: ir.FilterChain) -> ir.FilterChain:

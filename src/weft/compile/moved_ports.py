@@ -29,12 +29,7 @@ def declared(listeners: tuple[ir.Listener, ...], moved: Moved, memo: Memo) -> tu
 
 
 def _listener(listener: ir.Listener, port: int) -> ir.Listener:
-    last = listener.default_chain
-    return replace(
-        listener,
-        chains=tuple(_chain(chain, port) for chain in listener.chains),
-        default_chain=None if last is None else _chain(last, port),
-    )
+    return listener.with_chains(lambda chain: _chain(chain, port))
 
 
 def _chain(chain: ir.FilterChain, port: int) -> ir.FilterChain:

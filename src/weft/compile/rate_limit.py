@@ -87,12 +87,7 @@ def limited(
 
 
 def _limited(listener: ir.Listener, limits: tuple[ir.RateLimit, ...]) -> ir.Listener:
-    last = listener.default_chain
-    return replace(
-        listener,
-        chains=tuple(_chain(chain, limits) for chain in listener.chains),
-        default_chain=None if last is None else _chain(last, limits),
-    )
+    return listener.with_chains(lambda chain: _chain(chain, limits))
 
 
 def _chain(chain: ir.FilterChain, limits: tuple[ir.RateLimit, ...]) -> ir.FilterChain:

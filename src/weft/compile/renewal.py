@@ -43,12 +43,7 @@ def _cluster(cluster: ir.Cluster, epoch: int) -> ir.Cluster:
 
 
 def _listener(listener: ir.Listener, meshed: frozenset[str], epoch: int) -> ir.Listener:
-    default = listener.default_chain
-    return replace(
-        listener,
-        chains=tuple(_chain(chain, meshed, epoch) for chain in listener.chains),
-        default_chain=_chain(default, meshed, epoch) if default is not None else None,
-    )
+    return listener.with_chains(lambda chain: _chain(chain, meshed, epoch))
 
 
 def _chain(chain: ir.FilterChain, meshed: frozenset[str], epoch: int) -> ir.FilterChain:

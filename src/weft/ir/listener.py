@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 
@@ -278,3 +279,12 @@ class Listener:
     quic: bool = False
     buffer_limit: int | None = None
     source: Source | None = None
+
+    def with_chains(self, change: Callable[[FilterChain], FilterChain]) -> Listener:
+        """The same with each of its chains changed; itself where none is."""
+        chains = tuple(map(change, self.chains))
+        last = None if self.default_chain is None else change(self.default_chain)
+        known = (*self.chains, self.default_chain)
+        if all(new is old for new, old in zip((*chains, last), known, strict=True)):
+            return self
+        return replace(self, chains=chains, default_chain=last)

@@ -153,12 +153,7 @@ def _rules(
 
 
 def _guarded(listener: ir.Listener, guard: Guard) -> ir.Listener:
-    last = listener.default_chain
-    return replace(
-        listener,
-        chains=tuple(_chain(chain, guard) for chain in listener.chains),
-        default_chain=None if last is None else _chain(last, guard),
-    )
+    return listener.with_chains(lambda chain: _chain(chain, guard))
 
 
 def _chain(chain: ir.FilterChain, guard: Guard) -> ir.FilterChain:

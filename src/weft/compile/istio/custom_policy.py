@@ -123,12 +123,7 @@ def _consultations(
 
 
 def _listener(listener: ir.Listener, consultations: Consultations) -> ir.Listener:
-    last = listener.default_chain
-    return replace(
-        listener,
-        chains=tuple(_chain(chain, consultations) for chain in listener.chains),
-        default_chain=None if last is None else _chain(last, consultations),
-    )
+    return listener.with_chains(lambda chain: _chain(chain, consultations))
 
 
 def _chain(chain: ir.FilterChain, consultations: Consultations) -> ir.FilterChain:

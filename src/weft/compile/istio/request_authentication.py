@@ -116,12 +116,7 @@ def authenticated(
 
 
 def _authenticated(listener: ir.Listener, authentication: ir.RequestAuthentication) -> ir.Listener:
-    last = listener.default_chain
-    return replace(
-        listener,
-        chains=tuple(_chain(chain, authentication) for chain in listener.chains),
-        default_chain=None if last is None else _chain(last, authentication),
-    )
+    return listener.with_chains(lambda chain: _chain(chain, authentication))
 
 
 def _chain(chain: ir.FilterChain, authentication: ir.RequestAuthentication) -> ir.FilterChain:
