@@ -16,7 +16,7 @@ import pytest
 from tests.support.captured import Node, environment, node, wrapped
 from tests.support.envoy import wait_until
 
-from weft.cli.run import default_name, read_pairs, read_ports
+from weft.cli.run import default_name, read_pairs, read_ports, read_scrape
 from weft.errors import UsageError
 from weft.node.run import launcher
 from weft.node.run_node import Link, NodeError, await_node, socket_paths, start_node
@@ -208,6 +208,11 @@ def test_options() -> None:
             read_ports((wrong,))
     with pytest.raises(UsageError):
         read_pairs("--label", ("app",))
+    assert read_scrape("9090") == {"port": 9090, "path": "/metrics"}
+    assert read_scrape("9090/all/of?it=1") == {"port": 9090, "path": "/all/of?it=1"}
+    for wrong in ("/metrics", "0", "99999/x", "http://x"):
+        with pytest.raises(UsageError):
+            read_scrape(wrong)
 
 
 def test_a_node_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class Objects:
         admit: Admit = admit_all,
         committed: Committed = lambda writes, options, revision: None,
         undone: Callable[[Options], None] = lambda options: None,
-        judged: Callable[[KindRow, bool], None] = lambda row, well: None,
+        judged: Callable[[bool], None] = lambda well: None,
     ) -> None:
         self.store = store
         self.roles = Roles(store)
@@ -81,9 +81,9 @@ class Objects:
         try:
             checked = await check(row, wire, validation, before)
         except ApiError:
-            self._judged(row, False)
+            self._judged(False)
             raise
-        self._judged(row, True)
+        self._judged(True)
         return checked
 
     async def start(self) -> None:
