@@ -136,7 +136,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def tab(mesh: Mesh, chromium: Browser) -> Watched:
     link = mesh.output.wait_for(r"dashboard, for one browser: (\S+)")[1]
-    return enter(chromium.new_context(viewport={"width": 1280, "height": 860}), link)
+    return enter(chromium.new_context(viewport={"width": 1280, "height": 860}, reduced_motion="reduce"), link)
 
 
 @pytest.fixture(autouse=True)
@@ -180,13 +180,13 @@ def test_a_page_in_both_colours_and_on_a_phone(tab: Watched, name: str) -> None:
     expect(page.locator("h1")).to_be_visible()
     expect(page.locator("#pulse")).to_have_attribute("data-state", re.compile("live|still"))
     for colours in ("light", "dark"):
-        page.emulate_media(color_scheme=colours)
+        page.emulate_media(color_scheme=colours, reduced_motion="reduce")
         tab.shoot(f"{name}-{colours}")
         assert serious(page, "color-contrast" if colours == "dark" else "") == []
     page.set_viewport_size({"width": 400, "height": 800})
     tab.shoot(f"{name}-phone")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
-    page.emulate_media(color_scheme="light")
+    page.emulate_media(color_scheme="light", reduced_motion="reduce")
     page.set_viewport_size({"width": 1280, "height": 860})
 
 

@@ -22,7 +22,7 @@ async def overview(visit: Visit) -> Mapping[str, Any]:
         visit.ask("workloads"),
         visit.ask("stat", by="service", window="5m"),
         visit.ask("stat", by="service", window="1h"),
-        visit.get("/weft/v1/telemetry/changes", {"since": "1h", "limit": "12"}),
+        visit.get("/weft/v1/telemetry/changes", {"since": "1h", "limit": "100"}),
         visit.get("/weft/v1/ca"),
         visit.get("/weft/v1/convergence/0"),
         visit.get("/weft/v1/proxies"),
