@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Wire = dict[str, Any]
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _REQUEST: Final = re.compile(r"[!-~]{1,64}")
+# ``--slow`` without a duration.
+_ANY: Final = "*"
 _BAR: Final = 30
 _COLUMNS: Final = 120
 _PROXIES: Final = ("http.status_code", "response_flags", "upstream_cluster.name", "upstream_cluster")
@@ -27,8 +29,10 @@ _PROXIES: Final = ("http.status_code", "response_flags", "upstream_cluster.name"
 
 @click.command()
 @click.argument("trace_id", metavar="[ID]", required=False)
-@click.option("--slow", metavar="DURATION", help="Only those that took so long at least, as 100ms.")
-@click.option("--slowest", is_flag=True, help="The slowest first, not the newest.")
+@click.option(
+    "--slow", metavar="[DURATION]", is_flag=False, flag_value=_ANY,
+    help="The slowest first; only those that took so long at least, as 100ms.",
+)  # fmt: skip
 @click.option("--errors", is_flag=True, help="Only those in which something failed.")
 @click.option(
     "--service", metavar="NAME", default="", help="Only those that passed it: NAME or NAMESPACE/NAME."
@@ -38,7 +42,7 @@ _PROXIES: Final = ("http.status_code", "response_flags", "upstream_cluster.name"
 @output_option
 @server_option
 def trace(
-    trace_id: str | None, slow: str | None, slowest: bool, errors: bool, service: str, since: str, limit: int,
+    trace_id: str | None, slow: str | None, errors: bool, service: str, since: str, limit: int,
     output: str, server: str | None,
 ) -> None:  # fmt: skip
     """Traces that were kept, or one of them with all of its spans.
@@ -52,7 +56,8 @@ def trace(
 
     async def fetch(client: ApiClient) -> Wire:
         return await question(
-            client, "traces", since=since, slow=slow or "", sort="slowest" if slowest else "",
+            client, "traces", since=since, slow="" if slow in {None, _ANY} else slow,
+            sort="slowest" if slow else "",
             errors="true" if errors else "", service=service, limit=str(limit),
         )  # fmt: skip
 

@@ -141,13 +141,13 @@ def _success(base: Sample, other: Sample, alpha: float) -> Finding:
     requests = f"{base.requests + other.requests:,} requests"
     if p >= alpha or abs(change) < _SUCCESS_MATTERS:
         words = (
-            f"no difference in success ({base.success:.2%} and {other.success:.2%}, p={_p(p)}, {requests})"
+            f"no difference in success ({base.success:.2%} and {other.success:.2%}, p{_p(p)}, {requests})"
         )
         return Finding(about="success", verdict="same", p=p, method=method, words=words)
     verdict, word = ("worse", "fails more") if change < 0 else ("better", "fails less")
     words = (
         f"{other.name} {word}: {base.success:.2%} -> {other.success:.2%} of the requests succeed "
-        f"(p={_p(p)}, {requests})"
+        f"(p{_p(p)}, {requests})"
     )
     return Finding(about="success", verdict=verdict, p=p, method=method, words=words)
 
@@ -162,7 +162,7 @@ def _latency(base: Sample, other: Sample, alpha: float) -> Finding:
     p = min(1.0, 2 * min(whole, tail))
     shifted = whole < alpha / 2 and abs(chance - 0.5) >= _EFFECT_MATTERS
     stretched = tail < alpha / 2 and abs(more) >= _TAIL_MATTERS
-    requests = f"p={_p(p)}, {n + m:,} requests"
+    requests = f"p{_p(p)}, {n + m:,} requests"
     if not shifted and not stretched:
         changes = f"p50 {_change(base, other, 0.5)}, p95 {_change(base, other, 0.95)}"
         words = f"no difference in latency ({changes}, {requests})"
@@ -198,4 +198,4 @@ def _too_few(about: str, method: str, first: int, second: int) -> Finding:
 
 
 def _p(p: float) -> str:
-    return "<0.0001" if p < 0.0001 else f"{p:.2g}" if p < 0.01 else f"{p:.2f}"
+    return "<0.0001" if p < 0.0001 else f"={p:.2g}" if p < 0.01 else f"={p:.2f}"

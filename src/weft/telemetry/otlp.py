@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _LONGEST_TEXT: Final = 1024
 _BIGGEST_SPAN: Final = 8 * 1024
 _MOST_FIELDS: Final = 64
+# As tracers have called them over the years; Envoy writes ``http.url`` whole.
+_ADDRESSES: Final = frozenset({"http.url", "http.target", "url.full", "url.path", "url.query"})
 # Control characters, and those that turn or hide what stands beside them.
 _UNPRINTABLE: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
@@ -149,6 +151,7 @@ def spans(message: bytes, identity: SpiffeId, keep: Callable[[bytes], bool]) -> 
             for span in scope.spans:
                 if not keep(span.trace_id):
                     continue
+                _cut_queries(span)
                 body = span.SerializeToString()
                 if len(body) > _BIGGEST_SPAN:
                     span.ClearField("attributes")
@@ -164,6 +167,14 @@ def spans(message: bytes, identity: SpiffeId, keep: Callable[[bytes], bool]) -> 
                     span.status.code == failed,
                     body if len(body) <= _BIGGEST_SPAN else b"",
                 )
+
+
+def _cut_queries(span: otlp_trace_v1.Span) -> None:
+    """Takes what comes after ``?`` out of addresses: it may hold secrets, and is not kept."""
+    for attribute in span.attributes:
+        if attribute.key in _ADDRESSES:
+            text = "" if attribute.key == "url.query" else attribute.value.string_value
+            attribute.value.string_value = text.partition("?")[0].partition("#")[0]
 
 
 def describe(body: bytes) -> dict[str, Any]:

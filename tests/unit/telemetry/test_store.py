@@ -245,6 +245,22 @@ async def test_who_floods_pushes_out_its_own_records_and_spans_only(tmp_path: Pa
     await store.close()
 
 
+def test_queries_are_not_kept() -> None:
+    request = otlp_trace_service_v1.ExportTraceServiceRequest()
+    span = request.resource_spans.add().scope_spans.add().spans.add(trace_id=b"t" * 16)
+    told = {
+        "http.url": "http://web/users/7?token=secret#part",
+        "url.path": "/users/7",
+        "url.query": "token=secret",
+        "note": "what? this",
+    }
+    span.attributes.extend(_pair(key, value) for key, value in told.items())
+    (kept,) = otlp.spans(request.SerializeToString(), SENDER, lambda _: True)
+    assert b"secret" not in kept.body
+    attributes = otlp.describe(kept.body)["attributes"]
+    assert attributes == {"http.url": "http://web/users/7", "url.path": "/users/7", "note": "what? this"}
+
+
 def test_texts_that_are_none_lose_only_themselves() -> None:
     body = _logs(2, user="PLACEHOLDER")
     broken = body.replace(b"PLACEHOLDER", b"\xff\xfe\x1b[31m\xc2\x9bXY")
