@@ -179,7 +179,6 @@ async def test_the_control_planes_own_series(tmp_path: Path) -> None:
         assert found["citadel_server_root_cert_expiry_seconds",] > 1_000_000
         assert found["process_resident_memory_bytes",] > 10_000_000
         assert [value for key, value in found.items() if key[0] == "istio_build"] == [1]
-        # The namespace came with it.
         assert found["pilot_push_triggers", "config"] >= 1
         uses = [key for key in found if key[0] == "container_memory_working_set_bytes"]
         assert {key[1] for key in uses} >= {"discovery"}
