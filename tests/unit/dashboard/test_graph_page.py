@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 from tests.support.browser import Watched, browser, enter, serious
 from tests.support.invented_dashboard import invented_dashboard
 from tests.support.invented_mesh import TRACE, InventedMesh, city, shop, span, who
@@ -16,8 +17,8 @@ import weft.dashboard.live
 HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
 ORDERS = "[data-node='service:shop/orders']"
 SECONDS = 30_000
-DESKTOP = {"width": 1280, "height": 860}
-PHONE = {"width": 400, "height": 800}
+DESKTOP: ViewportSize = {"width": 1280, "height": 860}
+PHONE: ViewportSize = {"width": 400, "height": 800}
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +164,9 @@ def test_versions_and_namespaces(tab: Watched) -> None:
 
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_a_hundred_services(tab: Watched, mesh: InventedMesh, colours: str) -> None:
+def test_a_hundred_services(tab: Watched, mesh: InventedMesh, colours: Literal["light", "dark"]) -> None:
     tell(mesh, city(100))
-    tab.page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
+    tab.page.emulate_media(color_scheme=colours)
     page = tab.go("/graph")
     expect(page.locator(".graph-node")).to_have_count(101)
     found = boxes(page)
@@ -185,8 +186,9 @@ def test_a_hundred_services(tab: Watched, mesh: InventedMesh, colours: str) -> N
 def test_colours_and_a_phone(tab: Watched, path: str) -> None:
     page = tab.go(path)
     name = re.sub(r"\W+", "-", path.partition("%")[0]).strip("-")[:20]
+    colours: Literal["light", "dark"]
     for colours in ("light", "dark"):
-        page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=colours)
         tab.shoot(f"{name}-{colours}")
         assert serious(page) == []
     page.set_viewport_size(PHONE)
