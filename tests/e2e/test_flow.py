@@ -425,7 +425,7 @@ def test_counts_callers_and_versions(shop: Mesh) -> None:
 
     def counted() -> float:
         rows = asked(shop, "stat", "svc/echo", "-n", "shop", "--by", "caller", "--window", "1h")["rows"]
-        return sum(row["requests"] for row in rows if row["key"] == f"{IDENTITY}payments")
+        return float(sum(row["requests"] for row in rows if row["key"] == f"{IDENTITY}payments"))
 
     wait_until(lambda: counted() >= 37, "the counts", 60)
     assert counted() == 37

@@ -250,7 +250,9 @@ class _Maker:
         if self.some(0.05):
             headers["content-type"] = [self.chance.choice(("application/grpc", "application/grpc+json"))]
             if self.some(0.7):
-                headers["grpc-timeout"] = [self.chance.choice(("1M", "90S", "4000000u", "60000001u", "x", "0m"))]
+                headers["grpc-timeout"] = [
+                    self.chance.choice(("1M", "90S", "4000000u", "60000001u", "x", "0m"))
+                ]
         if self.some(0.1):
             headers["x_mark"] = ["one"]
         if self.some(0.1):

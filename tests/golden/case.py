@@ -31,7 +31,7 @@ from weft.emit.bundle import Bundle, emit
 from weft.emit.static import assignments, bundle_secrets, message, static_bootstrap
 from weft.names import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, ProxyName
 
-# Logs and metrics are the same in every listener: cases that say `telemetry: [logs, metrics, tracing]` show them.
+# Logs and metrics are the same in every listener: cases with `telemetry: [logs, metrics, tracing]` show them.
 _QUIET = ir.Telemetry(client=ir.Reports(metrics=None), server=ir.Reports(metrics=None))
 _TYPES = {"cds": CLUSTER_TYPE, "lds": LISTENER_TYPE, "rds": ROUTE_TYPE}
 

@@ -140,9 +140,7 @@ def _success(base: Sample, other: Sample, alpha: float) -> Finding:
     change = other.success - base.success
     requests = f"{base.requests + other.requests:,} requests"
     if p >= alpha or abs(change) < _SUCCESS_MATTERS:
-        words = (
-            f"no difference in success ({base.success:.2%} and {other.success:.2%}, p{_p(p)}, {requests})"
-        )
+        words = f"no difference in success ({base.success:.2%} and {other.success:.2%}, p{_p(p)}, {requests})"
         return Finding(about="success", verdict="same", p=p, method=method, words=words)
     verdict, word = ("worse", "fails more") if change < 0 else ("better", "fails less")
     words = (

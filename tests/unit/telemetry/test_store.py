@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from weft.protos.octets import repaired
 from weft.spiffe import SpiffeId
 from weft.telemetry import otlp
 from weft.telemetry.answers import QUESTIONS
+from weft.telemetry.archive import Archive
 from weft.telemetry.inquiry import TelemetryError, ask, serve_inquiries
 from weft.telemetry.intake import Intake
 from weft.telemetry.limits import Limits, Losses
@@ -225,6 +227,10 @@ async def test_messages_are_read_by_turns() -> None:
     assert taken == [b"1", b"4", b"2", b"3"]
 
 
+def _by_owner(table: str, archive: Archive) -> list[Any]:
+    return archive.ask(f"SELECT owner, count(*) FROM {table} GROUP BY owner")
+
+
 async def test_who_floods_pushes_out_its_own_records_and_spans_only(tmp_path: Path) -> None:
     other = SpiffeId("cluster.local", "default", "other")
     store = _store(tmp_path, records=100, spans=100, spans_per_second=400)
@@ -234,8 +240,7 @@ async def test_who_floods_pushes_out_its_own_records_and_spans_only(tmp_path: Pa
         await store.flush()
         await store.on_archive(lambda archive: archive.trim(1_000))
     for table in ("record", "span"):
-        query = f"SELECT owner, count(*) FROM {table} GROUP BY owner"
-        rows = await store.on_archive(lambda archive, query=query: archive.ask(query))
+        rows = await store.on_archive(partial(_by_owner, table))
         assert dict(rows) == {str(SENDER): 79, str(other): 21}
     assert await store.on_archive(lambda archive: archive.drop_oldest())
     rows = await store.on_archive(
