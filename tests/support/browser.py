@@ -102,7 +102,7 @@ def enter(context: BrowserContext, link: str) -> Watched:
 def serious(page: Page, rule: str = "") -> list[str]:
     """What axe finds that is serious or critical, by all of its rules or by one: rule and element."""
     if not AXE.exists():
-        pytest.skip("axe-core is not installed: scripts/setup --tests")
+        pytest.fail("axe-core is not installed: scripts/setup --tests")
     page.evaluate(AXE.read_text())
     found: dict[str, Any] = page.evaluate(
         "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})",
