@@ -22,6 +22,7 @@ from tests.support.certificates import Pair, TestAuthority
 from tests.support.compiled import world
 from tests.support.edge_backends import pem_file
 from tests.support.forgeries import Forger, Wish, uri, wishes
+from tests.support.identities import sidecar_of
 from tests.support.plane import Plane, plane
 from tests.support.ports import free_ports
 from weft import ir
@@ -99,19 +100,7 @@ def doors() -> Iterator[Doors]:
         app = int(backend.server_address[1])
         outbound, sidecar, gateway = free_ports(3)
         of, authority = world(STRICT.format(app=app)), TestAuthority()
-        web = ir.ProxyIdentity(
-            name=ProxyName("sidecar", "127.0.0.1", "web", "default"),
-            labels=(("app", "web"),),
-            service_account="web",
-            attachment=ir.Attachment(
-                capture=ir.Capture.SECCOMP,
-                outbound_address="127.0.0.1",
-                outbound_port=outbound,
-                inbound_address="127.0.0.1",
-                app_address="127.0.0.1",
-                inbound_ports=((app, sidecar),),
-            ),
-        )
+        web = sidecar_of("web", app, sidecar, outbound)
         edge = ir.ProxyIdentity(
             name=ProxyName("router", "127.0.0.1", "edge", "default"),
             labels=(("istio", "edge"),),

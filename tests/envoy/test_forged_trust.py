@@ -17,6 +17,7 @@ from tests.support.certificates import TestAuthority
 from tests.support.compiled import world
 from tests.support.edge_backends import pem_file
 from tests.support.envoy import Envoy
+from tests.support.identities import sidecar_of
 from tests.support.ports import free_ports
 from weft import ir
 from weft.names import ProxyName
@@ -93,19 +94,7 @@ def places() -> Iterator[Mapping[str, Place]]:
             )
             envoy = stack.enter_context(run_compiled(of, router, authority))
             found[f"edge{hops}"] = Place(envoy, port, authority)
-        web = ir.ProxyIdentity(
-            name=ProxyName("sidecar", "127.0.0.1", "web", "default"),
-            labels=(("app", "web"),),
-            service_account="web",
-            attachment=ir.Attachment(
-                capture=ir.Capture.SECCOMP,
-                outbound_address="127.0.0.1",
-                outbound_port=outbound,
-                inbound_address="127.0.0.1",
-                app_address="127.0.0.1",
-                inbound_ports=((app, sidecar),),
-            ),
-        )
+        web = sidecar_of("web", app, sidecar, outbound)
         envoy = stack.enter_context(run_compiled(world(SERVICES.format(app=app, hops=0)), web, authority))
         found["sidecar"] = Place(envoy, sidecar, authority)
         yield found

@@ -28,6 +28,7 @@ from tests.support.backend import HttpBackend, serving
 from tests.support.certificates import TestAuthority
 from tests.support.compiled import world
 from tests.support.envoy import wait_until
+from tests.support.identities import sidecar_of
 from tests.support.key_server import IssuerServer
 from tests.support.ports import free_ports
 from tests.support.tokens import ISSUER, b64, claims, ec_key, jwk, jwks, rsa_key, token
@@ -213,20 +214,7 @@ def site() -> Iterator[Site]:
         outbound, sidecar, edge, required = free_ports(4)
         of = world(SERVICES.format(app=app), SIDECAR, EDGE, REQUIRED)
         authority = TestAuthority()
-        attachment = ir.Attachment(
-            capture=ir.Capture.SECCOMP,
-            outbound_address="127.0.0.1",
-            outbound_port=outbound,
-            inbound_address="127.0.0.1",
-            app_address="127.0.0.1",
-            inbound_ports=((app, sidecar),),
-        )
-        web = ir.ProxyIdentity(
-            name=ProxyName("sidecar", "127.0.0.1", "web", "default"),
-            labels=(("app", "web"),),
-            service_account="web",
-            attachment=attachment,
-        )
+        web = sidecar_of("web", app, sidecar, outbound)
 
         def open_door(identity: ir.ProxyIdentity, port: int, **sender: str) -> Door:
             stack.enter_context(run_compiled(of, identity, authority))

@@ -18,13 +18,12 @@ from tests.support.certificates import Pair, TestAuthority
 from tests.support.compiled import world
 from tests.support.edge_backends import pem_file
 from tests.support.envoy import Envoy, wait_until
+from tests.support.identities import sidecar_of
 from tests.support.intermediates import intermediate
 from tests.support.ports import free_ports
-from weft import ir
 from weft.identity.ca import Authority
 from weft.identity.revocation import Revoked, issuer_key, sign_list
 from weft.identity.trust import Trust
-from weft.names import ProxyName
 from weft.node.keys import Credential, Signed, make_key, read_secrets, request_for, write_secrets
 from weft.spiffe import SpiffeId
 
@@ -137,19 +136,7 @@ def door() -> Iterator[Door]:
         backend = stack.enter_context(serving(HttpBackend("127.0.0.1", 0, "web")))
         app = int(backend.server_address[1])
         outbound, inbound = free_ports(2)
-        web = ir.ProxyIdentity(
-            name=ProxyName("sidecar", "127.0.0.1", "web", "default"),
-            labels=(("app", "web"),),
-            service_account="web",
-            attachment=ir.Attachment(
-                capture=ir.Capture.SECCOMP,
-                outbound_address="127.0.0.1",
-                outbound_port=outbound,
-                inbound_address="127.0.0.1",
-                app_address="127.0.0.1",
-                inbound_ports=((app, inbound),),
-            ),
-        )
+        web = sidecar_of("web", app, inbound, outbound)
         envoy = stack.enter_context(run_compiled(world(MESH.format(app=app)), web, TestAuthority()))
         yield Door(envoy, inbound, Authority.create(now(), OWN), Authority.create(now(), PARTNER))
 
