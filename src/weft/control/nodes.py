@@ -25,7 +25,7 @@ from weft.control.doors import Door
 from weft.control.nametable import NameTable
 from weft.control.nodesession import CLOSE_REFUSED, CLOSE_REPLACED, Addresses, Hub, Message, Session
 from weft.control.registry import Registry
-from weft.errors import WeftError
+from weft.errors import WeftError, did_you_mean
 from weft.identity.bundle import write_bundle
 from weft.identity.jwt_issuer import JwtIssuer, JwtRequest
 from weft.identity.nodes import check_node_name
@@ -254,7 +254,11 @@ class NodeService:
         await _require(request, "delete", "nodes", name)
         self._recorded("node-removed", request.state.access, {"node": name})
         if not await self.expel(name):
-            raise Refused(f"there is no node {name!r}", status=404)
+            access: Access = request.state.access
+            may_know = await access.may(Ask(verb="list", group=WEFT, resource="nodes"))
+            known = [node.name for node in await self.issuer.nodes.list()] if may_know else []
+            hint = did_you_mean(name, known) or "'weft nodes list' shows those that have joined"
+            raise Refused(f"there is no node {name!r}", status=404, hint=hint)
         return JSONResponse({"name": name})
 
     def _describe(self, token: Token) -> Message:

@@ -167,9 +167,12 @@ class TestTokens:
         code, text, error = await weft("nodes", "list")
         assert code == 0, error
         assert text.splitlines()[1].split()[:4] == [member.node, "no", "0", "*/*"]
+        code, _, error = await weft("nodes", "remove", f"{member.node}x")
+        assert (code, f"did you mean '{member.node}'?" in error) == (1, True)
         assert (await weft("nodes", "remove", member.node))[0] == 0
         code, _, error = await weft("nodes", "remove", member.node)
         assert (code, f"there is no node '{member.node}'" in error) == (1, True)
+        assert "weft nodes list" in error
         own = member.credential
         body = {"csr": request_for(make_key()), "namespace": "shop", "serviceAccount": "web"}
         status, answer = await ask(
