@@ -6,6 +6,8 @@ Source: Envoy 1.40, ``stream_info.h`` and the access log's documentation. ``weft
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -253,6 +255,8 @@ FLAGS: Final = {
 }
 """All flags of Envoy 1.40, by their short names."""
 
+# Istio's text form: [time] "METHOD path protocol" code flags …
+_TEXT: Final = re.compile(r'\[[^\]\s]+\] ".*?" \d+ ([A-Za-z,]+) ')
 _LONG: Final = {flag.long: flag for flag in FLAGS.values()}
 
 
@@ -270,3 +274,15 @@ def in_words(text: str | None) -> str:
     if not found:
         return ""
     return f"{'; '.join(flag.meaning for flag in found)}: {found[0].remedy}"
+
+
+def flags_of_line(line: str) -> tuple[Flag, ...]:
+    """The flags of a line of an access log, JSON or Istio's text; none for a line of anything else."""
+    if line.startswith("{"):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            return ()
+        return tuple(flags_in(str(row.get("response_flags") or "")))
+    found = _TEXT.match(line)
+    return tuple(flags_in(found[1])) if found else ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from weft.analysis.response_flags import FLAGS, Side, flags_in, in_words
+import pytest
+
+from weft.analysis.response_flags import FLAGS, Side, flags_in, flags_of_line, in_words
 from weft.protos import accesslog_v3
 
 
@@ -43,3 +45,24 @@ def test_words() -> None:
     assert FLAGS["UF"].meaning in words
     assert FLAGS["URX"].meaning in words
     assert words.endswith(FLAGS["UF"].remedy)
+
+
+@pytest.mark.parametrize(
+    ("line", "flags"),
+    [
+        ('{"response_code":503,"response_flags":"UF,URX"}', ["UF", "URX"]),
+        ('{"response_flags":null}', []),
+        ('{"response_flags":"-"}', []),
+        ('{"response_flags":"UF"', []),
+        (
+            '[2026-01-02T03:04:05.678Z] "GET /a HTTP/1.1" 503 UF,URX upstream_reset - "-" 0 1 "-"',
+            ["UF", "URX"],
+        ),
+        ('[2026-01-02T03:04:05.678Z] "- - -" 0 UH - - "-" 0 0 2 - "-"', ["UH"]),
+        ('[2026-01-02T03:04:05.678Z] "GET /a HTTP/1.1" 200 - via_upstream - "-" 0 1', []),
+        ("[2026-01-02 03:04:05.678][17][warning][config] UF UH", []),
+        ("", []),
+    ],
+)
+def test_flags_of_a_line_of_a_log(line: str, flags: list[str]) -> None:
+    assert [flag.short for flag in flags_of_line(line)] == flags
