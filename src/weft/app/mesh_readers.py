@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -26,9 +26,6 @@ _DUMP: Final = "/config_dump?include_eds"
 _RBAC: Final = "rbac.authorization.k8s.io"
 _KEPT_S: Final = 60.0
 _BLIND_S: Final = 15.0
-# What weft adds to a Gateway's name for its proxy, by its class.
-_GATEWAYS: Final = ("", "-weft", "-istio")
-_REPLICAS: Final = ("", "-0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +104,13 @@ class MeshReaders:
             sender = read_request(question).sender
         except ValueError as error:
             return unanswered(question, error)
-        suffixes = _GATEWAYS if sender.role.value == "gateway" else _REPLICAS
-        dump = await self._dump([f"{sender.namespace}/{sender.name}{suffix}" for suffix in suffixes])
+        dump = await self._dump(sender.proxies)
         try:
             return await asyncio.to_thread(lambda: Running(dump).explain(question))
         except ValueError as error:
             raise ReadError(502, f"what {sender.name} runs cannot be read: {error}") from error
 
-    async def _dump(self, names: list[str]) -> Mapping[str, Any]:
+    async def _dump(self, names: Iterable[str]) -> Mapping[str, Any]:
         """The configuration of the first of these proxies that there is."""
         refusal: ReadError | None = None
         for name in names:

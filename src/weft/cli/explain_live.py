@@ -14,12 +14,11 @@ from weft.errors import WeftError
 
 if TYPE_CHECKING:
     from weft.analysis.explain.live import Running
+    from weft.analysis.explain.request import Sender
     from weft.client import ApiClient
 
 _DUMP: Final = "/config_dump?include_eds"
 _LOGS: Final = ("stdout.log", "stdout.log.1", "access.log", "access.log.1")
-# What weft adds to a Gateway's name for its proxy, by its class.
-_CLASSES: Final = ("weft", "istio")
 
 
 class Asking:
@@ -44,19 +43,19 @@ class Asking:
             return unanswered(question, error)
         key = sender.role.value, f"{sender.namespace}/{sender.name}"
         if key not in self._known:
-            self._known[key] = self._running(*key)
+            self._known[key] = self._running(sender)
         return self._known[key].explain(question)
 
-    def _running(self, role: str, name: str) -> Running:
-        """The proxy of that name, or the first replica of it, or that of a Gateway."""
-        suffixes = [f"-{part}" for part in _CLASSES] if role == "gateway" else ["-0"]
+    def _running(self, sender: Sender) -> Running:
+        """The first that there is of those that may be meant."""
+        name = f"{sender.namespace}/{sender.name}"
         failures = []
-        for workload in (name, *(name + suffix for suffix in suffixes)):
+        for workload in sender.proxies:
             try:
                 return running(workload, self._server)
             except WeftError as error:
                 failures.append(error)
-        for workload in _serving(name, self._server) if role == "gateway" else ():
+        for workload in _serving(name, self._server) if sender.role.value == "gateway" else ():
             try:
                 return running(workload, self._server)
             except WeftError as error:

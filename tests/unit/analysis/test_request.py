@@ -27,6 +27,13 @@ def test_what_is_not_said() -> None:
     assert request.answer_status == 200
 
 
+def test_which_proxies_may_be_meant() -> None:
+    """A Workload's replicas and a Gateway's proxy have longer names than what people write."""
+    assert read_request({"from": SENDER}).sender.proxies == ("shop/web", "shop/web-0")
+    gateway = read_request({"from": {"gateway": "shop/edge"}}).sender
+    assert gateway.proxies == ("shop/edge", "shop/edge-weft", "shop/edge-istio")
+
+
 def test_grpc_is_a_post_of_its_type() -> None:
     request = read_request({"from": SENDER, "protocol": "grpc"})
     assert request.method == "POST"

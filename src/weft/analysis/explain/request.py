@@ -27,6 +27,8 @@ class ClientTls(StrEnum):
     MTLS = "mtls"
 
 
+_OF_GATEWAY: Final = ("", "-weft", "-istio")
+_OF_WORKLOAD: Final = ("", "-0")
 PROTOCOLS: Final = ("http", "http2", "grpc", "tcp", "udp")
 _HTTP: Final = frozenset({"http", "http2", "grpc"})
 _FIELDS: Final = frozenset(
@@ -57,6 +59,14 @@ class Sender:
     labels: tuple[tuple[str, str], ...] = ()
     ip: str = ""
     account: str = ""
+
+    @property
+    def proxies(self) -> tuple[str, ...]:
+        """Which proxies that run may be meant, as ``namespace/name``, the likeliest first: the one of that
+        name; the first replica of a Workload; that of a Gateway, whose class stands behind its name.
+        """
+        suffixes = _OF_GATEWAY if self.role is Role.GATEWAY else _OF_WORKLOAD
+        return tuple(f"{self.namespace}/{self.name}{suffix}" for suffix in suffixes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
