@@ -200,6 +200,16 @@ def test_it_is_live(mesh: Mesh, tab: Watched) -> None:
     assert page.evaluate("document.body.dataset.mark") == "the same document"
 
 
+def test_what_a_workload_uses(tab: Watched) -> None:
+    page = tab.go("/workloads/shop/api-v1")
+    cells = page.locator("#usage tr[data-key='api-v1-0'] td.num")
+    # CPU and memory of the application, then of its sidecar.
+    expect(cells).to_have_text([re.compile(one) for one in (r"^<?\d+m$", r"^\d+ MB$") * 2], timeout=30_000)
+    page = tab.go("/workloads")
+    row = page.locator("#workloads tr[data-key='shop/api-v1']")
+    expect(row.get_by_title("sidecars: ").last).to_have_text(re.compile(r"^\d+ MB$"), timeout=30_000)
+
+
 def test_from_a_list_to_the_cause_by_keyboard_alone(tab: Watched) -> None:
     page = tab.go("/services")
     page.keyboard.press("/")

@@ -40,6 +40,8 @@ class InventedClient:
             return self.mesh.answer(path.removeprefix(_TELEMETRY), dict(query or {}))
         if path == "/weft/v1/proxies":
             return {"proxies": []}
+        if path == "/weft/v1/usage":
+            return {"usage": [], "failed": {}}
         raise RefusedError(404, {"message": "there is no such thing in an invented mesh"})
 
     async def resources(self) -> tuple[Any, ...]:

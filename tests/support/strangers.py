@@ -70,6 +70,13 @@ ANSWERS: dict[str, Any] = {
         ]
     },
     "/weft/v1/telemetry/flows": {"flows": [FLOW]},
+    "/weft/v1/usage": {
+        "usage": [
+            {"namespace": "a", "name": "a", "workload": "a", "node": "a", "application": None,
+             "wrapper": None, "proxy": {"cpu": 0.012, "memory": 5_000_000, "processes": 1, "seconds": 2.0}}
+        ],
+        "failed": {"a": "a"},
+    },
     "/weft/v1/proxies": {"proxies": [PROXY]},
     "/weft/v1/convergence/0": {
         "latest": 5, "total": 2, "missing": ["a"], "rejected": [{"proxy": "a", "name": "a", "error": "a"}]

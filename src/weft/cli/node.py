@@ -117,6 +117,7 @@ async def _serve(
     from weft.node.app import Node
     from weft.node.capture.choose import Host, choose
     from weft.node.metrics.admission import Admission
+    from weft.node.metrics.meter import Meter, measured
     from weft.node.metrics.scrape import Scraper
     from weft.node.metrics.serve import serve as show_series
     from weft.node.metrics.serve import take
@@ -160,6 +161,7 @@ async def _serve(
                 ),
                 serve(agent, claims),
             ):
+                session.on_usage(Meter(lambda: measured(agent)).look)
                 choice = choose(options.capture, Host.look(), own_network=False)
                 click.echo(f"node {options.name}: {choice}", err=True)
                 notify_ready()

@@ -60,6 +60,7 @@ from weft.control.statuses import Statuses
 from weft.control.tap import Tapping
 from weft.control.telemetry import SOCKET as TELEMETRY_SOCKET
 from weft.control.telemetry import TelemetryProcess
+from weft.control.usage import UsageRoutes
 from weft.control.users import UserRoutes
 from weft.errors import WeftError
 from weft.identity.ca import WORKLOAD_LIFETIME
@@ -312,6 +313,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
                 *Changes(options.state / AUDIT_LOG).routes(),
                 *telemetry.routes(),
                 *tapping.routes(),
+                *UsageRoutes(nodes.meters).routes(),
                 *authority_routes.routes(),
                 *user_routes.routes(),
                 *scraping.routes(),

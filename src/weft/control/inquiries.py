@@ -1,4 +1,4 @@
-"""Questions to the Envoys of a node, asked through its session (docs/reference/node-protocol.md)."""
+"""Questions to a node and to its Envoys, asked through its session (docs/reference/node-protocol.md)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 TIMEOUT_S: Final = 30.0
 _TAP_S: Final = 10.0
+_USAGE_S: Final = 3.0
 # A configuration dump of a large mesh has some tens of megabytes.
 _ANSWER_MAX: Final = 128 * 1024 * 1024
 
@@ -51,6 +52,16 @@ class Inquiries:
         status, body = await self._answer(about, min(self._timeout_s, _TAP_S))
         if status != 200:
             raise LookupError(f"its proxy answers {status}: {body[:200].decode(errors='replace')}")
+
+    async def usage(self, namespace: str) -> bytes:
+        """What the workloads of a namespace, or of all, use on this node: a JSON list.
+
+        Raises:
+            LookupError: the node measures nothing, or the session has ended.
+            TimeoutError: the node does not answer, as one that knows no such question.
+        """
+        about = {"type": "usage", "namespace": namespace}
+        return (await self._answer(about, min(self._timeout_s, _USAGE_S)))[1]
 
     async def _answer(self, about: dict[str, Any], timeout_s: float) -> tuple[int, bytes]:
         number = str(next(self._numbers))

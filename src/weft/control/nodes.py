@@ -157,6 +157,16 @@ class NodeService:
         """
         await self._running(workload).inquiries.hold_tap(workload, share, seconds)
 
+    def meters(self, namespace: str) -> Iterator[tuple[str, tuple[Instance, ...], Awaitable[bytes]]]:
+        """The nodes that run something of a namespace, or of all: what, and what it uses
+        (``Inquiries.usage``).
+        """
+        for name, session in sorted(self._sessions.items()):
+            ids = (one.split("/", 1) for one in self.registry.instances(name))
+            known = [self.registry.get(*one) for one in ids if not namespace or one[0] == namespace]
+            if here := tuple(one for one in known if one is not None):
+                yield name, here, session.inquiries.usage(namespace)
+
     def _running(self, workload: str) -> Session:
         for name, session in self._sessions.items():
             if workload in self.registry.instances(name):

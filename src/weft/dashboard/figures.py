@@ -66,6 +66,15 @@ def size(value: float | None) -> str:
     return f"{value:.1f} {_BYTES[step]}" if step and value < 10 else f"{value:.0f} {_BYTES[step]}"
 
 
+def cores(value: float | None) -> str:
+    """CPUs, in thousandths below one, as Kubernetes writes them: ``12m``, ``1.25``."""
+    if value is None:
+        return NOTHING
+    if 0 < value < 0.001:
+        return "<1m"
+    return f"{value * 1000:.0f}m" if value < 0.9995 else f"{value:.2f}"
+
+
 def span(value: float | None) -> str:
     """A length of time given in ms, by its two largest units: ``3d 4h``, ``12m 5s``, ``40s``."""
     if value is None:
@@ -168,7 +177,7 @@ def link(*steps: object, **query: object) -> str:
 
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "rate": rate, "share": share, "ms": milliseconds, "count": count, "size": size, "span": span,
-    "ago": ago, "stamp": stamp, "iso": iso, "health": health, "principal": principal, "instant": instant,
-    "spark": spark, "policy": policy,
+    "cores": cores, "ago": ago, "stamp": stamp, "iso": iso, "health": health, "principal": principal,
+    "instant": instant, "spark": spark, "policy": policy,
 }  # fmt: skip
 GLOBALS: Final[Mapping[str, Callable[..., Any]]] = {"link": link}

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from weft.dashboard.edges import callees, callers
 from weft.dashboard.page import NotFoundError, Visit, together
+from weft.dashboard.usage import by_workload, usage
 
 WINDOWS: Final = ("1m", "5m", "1h", "6h")
 
@@ -51,15 +52,17 @@ async def services(visit: Visit) -> Mapping[str, Any]:
 async def workloads(visit: Visit) -> Mapping[str, Any]:
     """Every workload that told something, with what it does and what is asked of it."""
     window = window_of(visit)
-    found, series, spaces = await together(
+    found, series, spaces, used = await together(
         visit.ask("workloads", window=window),
         visit.ask("series", metric="requests", by="workload", since="1h"),
         namespaces(visit),
+        usage(visit, visit.namespace),
     )
     rows = sorted(found["workloads"] if found else (), key=lambda one: (one["namespace"], one["workload"]))
     return {
         "rows": rows,
         "sparks": _sparks(series),
+        "use": by_workload(used),
         "window": window,
         "windows": WINDOWS,
         "spaces": spaces,
@@ -111,12 +114,13 @@ async def workload(visit: Visit) -> Mapping[str, Any]:
     namespace, name = visit.path["namespace"], visit.path["name"]
     window, of = window_of(visit), f"workload:{namespace}/{name}"
     asked = {"of": of, "window": window, "namespace": namespace}
-    report, inbound, outbound, codes, edges = await together(
+    report, inbound, outbound, codes, edges, used = await together(
         visit.attempt(visit.readers.describe("workload", namespace, name)),
         visit.ask("stat", by="caller", **asked),
         visit.ask("stat", by="service", direction="outbound", **asked),
         visit.ask("stat", by="code", **asked),
         visit.ask("edges", window=window, namespace=namespace),
+        usage(visit, namespace),
     )
     told = bool(inbound and inbound["rows"]) or bool(outbound and outbound["rows"])
     if not report and report.status == 404:
@@ -134,6 +138,7 @@ async def workload(visit: Visit) -> Mapping[str, Any]:
         "callers": callers(edges, namespace, workload=name) if edges else [],
         "callees": callees(edges, namespace, {name}) if edges else [],
         "codes": codes["rows"] if codes else [],
+        "use": [one for one in used if name in {one["workload"], one["name"]}],
         "window": window,
         "windows": WINDOWS,
     }

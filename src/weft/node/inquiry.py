@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ Ask = Callable[[str, str, str], Awaitable[Reply]]
 Raises:
     WeftError: it does not run here, or does not answer.
 """
+Look = Callable[[str], Awaitable[list[dict[str, Any]]]]
+"""What the workloads of a namespace use, or of all (metrics/meter.py)."""
 
 # A long answer goes in parts, so that heartbeats pass between them and no message is too large.
 PART_CHARACTERS: Final = 1 << 20
@@ -31,8 +34,25 @@ async def reply_to(message: Message, ask: Ask | None, send: Callable[[Message], 
     except WeftError as error:
         await send({**about, "error": error.message})
         return
-    body = reply.body.decode(errors="replace")
+    await _send_parts(about, reply.body.decode(errors="replace"), reply.status, send)
+
+
+async def reply_usage(
+    message: Message, look: Look | None, send: Callable[[Message], Awaitable[None]]
+) -> None:
+    """Tell what workloads use, as ``admin`` is answered."""
+    about = {"type": "admin", "id": message.get("id")}
+    if look is None:
+        await send({**about, "error": "this node measures nothing"})
+        return
+    rows = await look(str(message.get("namespace") or ""))
+    await _send_parts(about, json.dumps(rows), 200, send)
+
+
+async def _send_parts(
+    about: Message, body: str, status: int, send: Callable[[Message], Awaitable[None]]
+) -> None:
     while len(body) > PART_CHARACTERS:
         await send({**about, "body": body[:PART_CHARACTERS]})
         body = body[PART_CHARACTERS:]
-    await send({**about, "body": body, "status": reply.status})
+    await send({**about, "body": body, "status": status})

@@ -28,7 +28,7 @@ from weft.names import (
 )
 from weft.node.certificates import Certificates, behind, trust_all
 from weft.node.enrolment import Membership
-from weft.node.inquiry import Ask, reply_to
+from weft.node.inquiry import Ask, Look, reply_to, reply_usage
 from weft.node.keys import Credential, Keeper, Signed
 from weft.node.link import Endpoint
 from weft.node.loaded import Loading
@@ -89,6 +89,7 @@ class Session:
         self._trust_calls: list[Callable[[Trust], None]] = []
         self._ask: Ask | None = None
         self._taps: Taps | None = None
+        self._look: Look | None = None
         self._trust = membership.credential.trust
         self._inquiries: set[asyncio.Task[None]] = set()
         self._certificates = Certificates(clock, lambda: self._loading.wake())
@@ -151,6 +152,10 @@ class Session:
         """Let the control plane ask the Envoys of this node."""
         self._ask, self._taps = ask, Taps(ask)
         self._loading.wake()
+
+    def on_usage(self, look: Look) -> None:
+        """Let the control plane ask what the workloads of this node use."""
+        self._look = look
 
     def refusals(self) -> dict[str, str]:
         """Why instances that run here are not known to the control plane."""
@@ -495,6 +500,8 @@ class Session:
                 self._beside(reply_to(message, self._ask, self._send), "admin")
             case "tap":
                 self._beside(hold(message, self._taps, self._send), "tap")
+            case "usage":
+                self._beside(reply_usage(message, self._look, self._send), "usage")
             case "bundle":
                 self._trust = Trust.parse(message)
                 # For the node itself, then for each of its Envoys.

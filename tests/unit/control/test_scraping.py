@@ -127,6 +127,51 @@ async def test_discovery_and_admission(tmp_path: Path) -> None:
         assert (await unseen(mesh))[0] == 404
 
 
+async def test_what_workloads_use(tmp_path: Path) -> None:
+    """A node is asked through its session and believed of what it holds; who sees traffic sees this."""
+    part = {"cpu": 0.25, "memory": 5_000_000, "processes": 2, "seconds": 2.0}
+    said: list[dict[str, Any]] = [
+        {"instance": "shop/web-0", "part": "application", **part},
+        {"instance": "shop/web-0", "part": "proxy", **part, "cpu": None},
+        {"instance": "shop/other-0", "part": "application", **part},
+    ]
+    asked = []
+
+    async def look(namespace: str) -> list[dict[str, Any]]:
+        asked.append(namespace)
+        return said
+
+    async with running(tmp_path / "a") as mesh:
+        await mesh.session.register({**INSTANCE, "labels": {"weft.dev/workload": "web"}})
+
+        async def usage(namespace: str) -> Any:
+            return await mesh.client.raw("GET", "/weft/v1/usage", query={"namespace": namespace})
+
+        nothing = {"application": None, "proxy": None, "wrapper": None}
+        about = {"namespace": "shop", "name": "web-0", "workload": "web", "node": "one"}
+        silent = {"usage": [], "failed": {"one": "this node measures nothing"}}
+        assert await usage("shop") == silent
+        mesh.session.on_usage(look)
+        whole = {
+            "usage": [{**about, **nothing, "application": part, "proxy": {**part, "cpu": None}}],
+            "failed": {},
+        }
+        assert await usage("shop") == await usage("") == whole
+        assert asked == ["shop", ""]
+        assert await usage("nowhere") == {"usage": [], "failed": {}}
+        for wrong in ({"cpu": -1}, {"cpu": 1e300}, {"memory": "much"}, {"part": "kernel"}):
+            said[0] = {"instance": "shop/web-0", "part": "application", **part, **wrong}
+            assert await usage("shop") == {"usage": [], "failed": {"one": "its answer cannot be read"}}
+        user = (await mesh.user("nobody"))["token"]
+        bare = mesh.listening.api
+        async with ApiClient(
+            Server(url=bare, token=user, ca_data=mesh.member.credential.bundle.encode())
+        ) as client:
+            with pytest.raises(RefusedError) as refusal:
+                await client.raw("GET", "/weft/v1/usage", query={"namespace": "shop"})
+        assert refusal.value.code == 403
+
+
 async def unseen(mesh: Mesh) -> tuple[int, str]:
     """A node's path at the port for monitoring."""
     own = mesh.member.credential

@@ -74,3 +74,9 @@ def test_links_quote_every_step() -> None:
 def test_a_line_has_gaps_where_nothing_is_known() -> None:
     assert figures.spark([0, 2, None, 1]) == "M0.0 19.0L33.3 1.0M100.0 10.0"
     assert figures.spark([]) == ""
+
+
+def test_cpus() -> None:
+    assert [figures.cores(one) for one in (None, 0, 0.0001, 0.012, 0.9994, 0.9996, 12.345)] == [
+        "–", "0m", "<1m", "12m", "999m", "1.00", "12.35"
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -128,10 +128,11 @@ class Scraper:
         processes = own("container_processes", "gauge", "Processes of a part of a workload.")
         seen = []
         for workload in workloads:
-            for container, key, used in _parts(workload):
-                labels = {**labels_of(workload), "container": container}
-                seen.append(key)
-                cpu.add(self._marks.highest(key, used.cpu_s), **labels)
+            for part in parts_of(workload):
+                used = part.usage
+                labels = {**labels_of(workload), "container": part.container}
+                seen.append(part.key)
+                cpu.add(self._marks.highest(part.key, used.cpu_s), **labels)
                 memory.add(used.working_set, **labels)
                 rss.add(used.rss, **labels)
                 processes.add(used.processes, **labels)
@@ -146,11 +147,23 @@ def labels_of(workload: Workload) -> dict[str, str]:
     return {"namespace": workload.spec.namespace, "pod": workload.spec.name}
 
 
-def _parts(workload: Workload) -> Iterable[tuple[str, tuple[object, ...], usage.Usage]]:
-    """Container, what its counter is known by, what it uses."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``role``: ``proxy``, ``wrapper`` (``weft run``) or ``application``. ``container`` is its name for
+    Prometheus, ``key`` what its counter of CPU is known by.
+    """
+
+    role: str
+    container: str
+    key: tuple[object, ...]
+    usage: usage.Usage
+
+
+def parts_of(workload: Workload) -> Iterator[Part]:
+    """What runs of a workload, with what it uses."""
     pid = workload.sidecar.pid
     if pid is not None and (used := usage.of_process(pid)) is not None:
-        yield _PROXY, (workload.id, _PROXY, pid), used
+        yield Part("proxy", _PROXY, (workload.id, _PROXY, pid), used)
     if workload.spec.kind == "router":
         return
     container = workload.spec.labels.get(WORKLOAD_LABEL) or workload.spec.name
@@ -161,12 +174,12 @@ def _parts(workload: Workload) -> Iterable[tuple[str, tuple[object, ...], usage.
     group, wrapped = workload.placement.app_cgroup, workload.wrapped
     if wrapped:
         if (used := usage.of_itself(first.pid)) is not None:
-            yield _WRAPPER, (workload.id, _WRAPPER, processes), used
+            yield Part("wrapper", _WRAPPER, (workload.id, _WRAPPER, processes), used)
         used = usage.of_tree(first.pid, itself=False)
     else:
         used = (usage.of_group(group) if group is not None else None) or usage.of_tree(first.pid)
     if used is not None:
-        yield container, key, used
+        yield Part("application", container, key, used)
 
 
 def _about(outcomes: Iterable[_Outcome]) -> list[Family]:
