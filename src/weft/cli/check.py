@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from weft.cli.server import connect, server_option
+from weft.errors import UsageError, WeftError
 from weft.node.layout import DEFAULT_MESH
+
+if TYPE_CHECKING:
+    from weft.client import ApiClient
+    from weft.node.doctor import Finding
 
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 
@@ -16,9 +23,16 @@ _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red"
 @click.command()
 @click.option("--mesh", default=DEFAULT_MESH, show_default=True, help="Name of the mesh on this machine.")
 @click.option("--host", "host_only", is_flag=True, help="Only this host, before anything is installed.")
+@server_option
 @click.option("-o", "--output", type=click.Choice(["json"]), help="Machine-readable.")
-def check(mesh: str, host_only: bool, output: str | None) -> None:
-    """Is this host ready, is the mesh well? Each line with its remedy; exit code 1 when one fails."""
+@click.pass_context
+def check(context: click.Context, mesh: str, host_only: bool, server: str | None, output: str | None) -> None:
+    """Is this host ready, is the mesh well? Each line with its remedy; exit code 1 when one fails.
+
+    With --server, the control plane there is asked too whether all proxies run the newest configuration.
+    """
+    if host_only and context.get_parameter_source("server") is click.core.ParameterSource.COMMANDLINE:
+        raise UsageError("--host looks at this host only", hint="leave out --host, or --server")
     from weft.node.doctor import check_host, check_node
     from weft.node.layout import Layout
 
@@ -26,6 +40,7 @@ def check(mesh: str, host_only: bool, output: str | None) -> None:
     findings = asyncio.run(check_host(layout))
     if not host_only:
         findings += asyncio.run(check_node(layout))
+        findings += check_control_plane(server) if server else []
     if output:
         rows = [
             {
@@ -45,3 +60,39 @@ def check(mesh: str, host_only: bool, output: str | None) -> None:
                 click.echo(f"    {found.remedy}")
     if any(found.status == "fail" for found in findings):
         sys.exit(1)
+
+
+def check_control_plane(server: str) -> list[Finding]:
+    """Whether the control plane answers there, and the proxies run what it has made."""
+    from weft.node.doctor import Finding
+
+    async def ask(client: ApiClient) -> Any:
+        latest = (await client.raw("GET", "/weft/v1/convergence/0"))["latest"]
+        return await client.raw("GET", f"/weft/v1/convergence/{latest}")
+
+    try:
+        answer = connect(server, ask)
+    except WeftError as error:
+        return [Finding("API", "fail", error.message, error.hint)]
+    about = Finding("API", "ok", f"{server} answers; the newest revision is {answer['revision']}")
+    return [about, *of_proxies(answer)]
+
+
+def of_proxies(answer: dict[str, Any]) -> list[Finding]:
+    """By the API's answer to ``convergence``."""
+    from weft.node.doctor import Finding
+
+    findings = []
+    refused = sorted({one["proxy"] for one in answer["rejected"]})
+    late = sorted(set(answer["missing"]) - set(refused))
+    if refused:
+        said = f"{len(refused)} of {answer['total']} refuse a part of their configuration: {_some(refused)}"
+        findings.append(Finding("proxies", "fail", said, f"weft proxy status {refused[0]}"))
+    if late:
+        said = f"{len(late)} of {answer['total']} do not run it yet: {_some(late)}"
+        findings.append(Finding("proxies", "warn", said, "weft proxy status; look again in a moment"))
+    return findings or [Finding("proxies", "ok", f"all {answer['total']} that are connected run it")]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
