@@ -77,7 +77,7 @@ def part(mesh: Mesh, command: str) -> int:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             argv = path.read_bytes().decode(errors="replace").split("\0")
-            if command in argv[:4] and mesh.name in argv and "-m" in argv:
+            if command in argv[:6] and mesh.name in argv and "-m" in argv:
                 return int(path.parent.name)
     raise AssertionError(f"no {command} of {mesh.name} runs")
 

@@ -57,11 +57,6 @@ spec:
   concurrency: 1
   environmentVariables: {{ISTIO_META_PURPOSE: echo, LD_PRELOAD: /tmp/of-somebody.so}}
 ---
-apiVersion: telemetry.istio.io/v1
-kind: Telemetry
-metadata: {{name: every-trace, namespace: istio-system}}
-spec: {{tracing: [{{randomSamplingPercentage: 100}}]}}
----
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
 metadata: {{name: echo, namespace: shop}}

@@ -250,7 +250,8 @@ async def test_who_connects_and_says_nothing_is_cut_off(monkeypatch: pytest.Monk
                 with contextlib.suppress(ConnectionError):
                     while IDLE not in seen and (part := await reader.read(65536)):
                         seen += part
-            assert (IDLE in seen) == (said == PREFACE), seen
+            # Who is silent before it speaks HTTP/2 may be told the one or the other.
+            assert IDLE in seen or said != PREFACE, seen
             writer.close()
         control.store.publish(PROXY, bundle(cluster("two")), 2)
         await well.write(request(response_nonce=reply.nonce))

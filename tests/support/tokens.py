@@ -57,7 +57,7 @@ def jwks(*keys: dict[str, Any]) -> str:
 def claims(**more: Any) -> dict[str, Any]:
     """Claims of a good token; None takes one away."""
     now = int(time.time())
-    made = {"iss": ISSUER, "sub": "ann", "aud": "web", "iat": now, "exp": now + 600, **more}
+    made = {"iss": ISSUER, "sub": "ann", "aud": "web", "iat": now, "exp": now + 86_400, **more}
     return {name: value for name, value in made.items() if value is not None}
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +13,7 @@ from dnslib import AAAA, CNAME, EDNS0, QTYPE, RCODE, RR, A, DNSRecord, EDNSOptio
 from dnslib.server import BaseResolver, DNSServer
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.ports import free_port
 
 from weft.node.layout import Layout
 from weft.node.process import Process
@@ -167,7 +167,7 @@ class Upstream(BaseResolver):  # type: ignore[misc]
 
 @pytest.fixture
 def upstream() -> Iterator[str]:
-    servers = [DNSServer(Upstream(), address="127.0.0.1", port=0)]
+    servers = [DNSServer(Upstream(), address="127.0.0.1", port=free_port())]
     port = servers[0].server.server_address[1]
     servers.append(DNSServer(Upstream(), address="127.0.0.1", port=port, tcp=True))
     for server in servers:
@@ -185,13 +185,6 @@ def layout() -> Iterator[Layout]:
         found = Layout("test", Path(base) / "run" / "test", Path(base) / "state" / "test")
         found.prepare(proxy_uid=proxy_uid())
         yield found
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(one.getsockname())
-        return int(one.getsockname()[1])
 
 
 @pytest.fixture
