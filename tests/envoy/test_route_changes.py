@@ -78,12 +78,17 @@ async def test_no_request_fails(tmp_path: Path) -> None:
         publish(1, STEPS[0], ports)
         await proxy.ready()
         await control.settled(1)
-        with load("127.0.0.1", edge, pause_s=0.002) as sent:
+        # Left in a thread: the backends live in this loop, and the last requests want their answers.
+        sending = load("127.0.0.1", edge, pause_s=0.002)
+        sent = sending.__enter__()
+        try:
             for revision, rule in enumerate(STEPS * 2, 2):
                 await asyncio.to_thread(sent.wait_for, 20)
                 publish(revision, rule, ports)
                 await control.settled(revision)
             await asyncio.to_thread(sent.wait_for, 20)
+        finally:
+            await asyncio.to_thread(sending.__exit__, None, None, None)
     assert control.record.refusals() == []
     assert sent.failures == []
     assert set(sent.answers) == {200}

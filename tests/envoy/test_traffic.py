@@ -192,7 +192,7 @@ def test_failures_are_retried_as_often_as_allowed(mesh: Mesh) -> None:
 def test_a_fault_delays(mesh: Mesh) -> None:
     begun = time.monotonic()
     assert mesh.client.open().ask("/delayed").status == 200
-    assert time.monotonic() - begun >= 0.4
+    assert time.monotonic() - begun >= 0.39  # Envoy's timer and ours are not one clock
     (line,) = mesh.client.envoy.requests(path="/delayed")
     assert line["response_flags"] == "DI"
 
