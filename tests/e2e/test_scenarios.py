@@ -158,8 +158,8 @@ def test_faults_hit_as_many_as_they_say(shop: Mesh, scenario: Path) -> None:
     aborted = [line for line in lines if "FI" in line["response_flags"].split(",")]
     assert near(len(delayed), 0.2, len(lines)), (len(delayed), len(lines))
     assert near(len(aborted), 0.1, len(lines)), (len(aborted), len(lines))
-    # Envoy counts both in whole milliseconds of its own clock.
-    assert min(line["duration"] for line in delayed) >= 1990
+    # Envoy's timer may fire some milliseconds early; without the fault a request takes a few.
+    assert min(line["duration"] for line in delayed) >= 1900
     assert traffic.answers[503] == len(aborted)
     assert set(traffic.answers) == {200, 503}
 
