@@ -17,29 +17,14 @@ from tests.support.certificates import TestAuthority
 from tests.support.compiled import world
 from tests.support.edge_backends import pem_file
 from tests.support.envoy import Envoy
-from tests.support.identities import sidecar_of
+from tests.support.identities import WEB, sidecar_of
 from tests.support.ports import free_ports
 from weft import ir
 from weft.names import ProxyName
 
-SERVICES = """
-apiVersion: v1
-kind: Service
-metadata: {{name: web, namespace: default}}
-spec:
-  selector: {{app: web}}
-  ports: [{{name: http, port: 80, targetPort: {app}}}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: back, namespace: default}}
-spec:
-  hosts: [back.example]
-  location: MESH_EXTERNAL
-  resolution: STATIC
-  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {app}}}]
-  endpoints: [{{address: 127.0.0.1}}]
----
+SERVICES = (
+    WEB
+    + """---
 apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {{name: edge, namespace: default}}
@@ -63,6 +48,7 @@ spec:
   accessLogEncoding: JSON
   defaultConfig: {{gatewayTopology: {{numTrustedProxies: {hops}}}}}
 """
+)
 
 
 @dataclass(frozen=True, slots=True)

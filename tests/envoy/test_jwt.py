@@ -20,9 +20,20 @@ from typing import Any
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives import serialization
 
 from tests.envoy.control import ControlPlane
+from tests.envoy.jwt_resources import (
+    EC,
+    EDGE,
+    OTHER,
+    PARTNER,
+    REQUIRED,
+    RSA,
+    RSA_PEM,
+    SERVICES,
+    SIDECAR,
+    THEIRS,
+)
 from tests.envoy.mesh import run_compiled
 from tests.support.backend import HttpBackend, serving
 from tests.support.certificates import TestAuthority
@@ -31,7 +42,7 @@ from tests.support.envoy import wait_until
 from tests.support.identities import sidecar_of
 from tests.support.key_server import IssuerServer
 from tests.support.ports import free_ports
-from tests.support.tokens import ISSUER, b64, claims, ec_key, jwk, jwks, rsa_key, token
+from tests.support.tokens import ISSUER, b64, claims, ec_key, jwk, jwks, token
 from weft import ir
 from weft.analysis.explain.answer import Answer as Explained
 from weft.analysis.explain.configuration import Configuration, Decoded
@@ -44,137 +55,6 @@ from weft.control.key_server import KeyServer
 from weft.control.keysets import KeyFetcher
 from weft.emit.bundle import emit
 from weft.names import ProxyName
-
-PARTNER = "https://partner.example"
-RSA, EC, OTHER, THEIRS = rsa_key(), ec_key(), rsa_key(), ec_key()
-_PUBLIC = serialization.PublicFormat.SubjectPublicKeyInfo
-RSA_PEM = RSA.public_key().public_bytes(serialization.Encoding.PEM, _PUBLIC)
-OURS = json.dumps(jwks(jwk(RSA, "r"), jwk(EC, "e")))
-
-SERVICES = """
-apiVersion: v1
-kind: Service
-metadata: {{name: web, namespace: default}}
-spec:
-  selector: {{app: web}}
-  ports: [{{name: http, port: 80, targetPort: {app}}}]
----
-apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: back, namespace: default}}
-spec:
-  hosts: [back.example]
-  location: MESH_EXTERNAL
-  resolution: STATIC
-  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {app}}}]
-  endpoints: [{{address: 127.0.0.1}}]
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: edge, namespace: default}}
-spec:
-  selector: {{at: edge}}
-  servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: ["*"]}}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: routes, namespace: default}}
-spec:
-  hosts: ["*"]
-  gateways: [edge]
-  http:
-  - match: [{{headers: {{"@request.auth.claims[realm][roles]": {{exact: admin}}}}}}]
-    headers: {{request: {{set: {{x-route: admin}}}}}}
-    route: [{{destination: {{host: back.example}}}}]
-  - match: [{{headers: {{"@request.auth.claims.scope": {{exact: write}}}}}}]
-    headers: {{request: {{set: {{x-route: writer}}}}}}
-    route: [{{destination: {{host: back.example}}}}]
-  - match: [{{headers: {{x-user: {{exact: root}}}}}}]
-    headers: {{request: {{set: {{x-route: root}}}}}}
-    route: [{{destination: {{host: back.example}}}}]
-  - match: [{{withoutHeaders: {{"@request.auth.claims.sub": {{}}}}}}]
-    headers: {{request: {{set: {{x-route: nobody}}}}}}
-    route: [{{destination: {{host: back.example}}}}]
-  - headers: {{request: {{set: {{x-route: user}}}}}}
-    route: [{{destination: {{host: back.example}}}}]
-"""
-SIDECAR = f"""
-apiVersion: security.istio.io/v1
-kind: RequestAuthentication
-metadata: {{name: web, namespace: default}}
-spec:
-  selector: {{matchLabels: {{app: web}}}}
-  jwtRules:
-  - issuer: {ISSUER}
-    audiences: [web, shop]
-    jwks: {OURS}
-    outputPayloadToHeader: x-claims
-    outputClaimToHeaders:
-    - {{claim: sub, header: x-user}}
-    - {{claim: realm.name, header: x-realm}}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {{name: staff, namespace: default}}
-spec:
-  selector: {{matchLabels: {{app: web}}}}
-  action: DENY
-  rules:
-  - to: [{{operation: {{paths: [/staff, /staff/*]}}}}]
-    from: [{{source: {{notRequestPrincipals: ["{ISSUER}/*"]}}}}]
-  - to: [{{operation: {{paths: [/staff/gold]}}}}]
-    when: [{{key: "request.auth.claims[realm][name]", notValues: [gold]}}]
-"""
-EDGE = f"""
-apiVersion: security.istio.io/v1
-kind: RequestAuthentication
-metadata: {{name: edge, namespace: default}}
-spec:
-  selector: {{matchLabels: {{istio: edge}}}}
-  jwtRules:
-  - issuer: {ISSUER}
-    jwks: {OURS}
-    forwardOriginalToken: true
-    fromHeaders: [{{name: x-token, prefix: "jwt "}}, {{name: authorization, prefix: "Bearer "}}]
-    fromCookies: [session]
-    fromParams: [t]
-    outputClaimToHeaders: [{{claim: sub, header: X-User}}]
----
-apiVersion: security.istio.io/v1
-kind: RequestAuthentication
-metadata: {{name: partner, namespace: istio-system}}
-spec:
-  jwtRules:
-  - issuer: {PARTNER}
-    jwks: {json.dumps(jwks(jwk(THEIRS)))}
-    fromHeaders: [{{name: x-partner}}]
-    outputClaimToHeaders: [{{claim: sub, header: x-partner-user}}]
----
-apiVersion: weft.dev/v1alpha1
-kind: RateLimit
-metadata: {{name: users, namespace: default}}
-spec:
-  selector: {{matchLabels: {{istio: edge}}}}
-  scope: PROXY
-  limits:
-  - name: each
-    requests: 2
-    interval: 1h
-    match: {{path: {{prefix: /limited}}}}
-    per: [{{claim: realm.name}}]
-"""
-REQUIRED = f"""
-apiVersion: security.istio.io/v1
-kind: RequestAuthentication
-metadata: {{name: both, namespace: default}}
-spec:
-  selector: {{matchLabels: {{istio: required}}}}
-  jwtRules:
-  - {{issuer: {ISSUER}, jwks: {OURS}, presence: REQUIRED}}
-  - issuer: {PARTNER}
-    jwksUri: https://partner.example/keys
-    fromHeaders: [{{name: x-partner}}]
-"""
 
 
 @dataclass(frozen=True, slots=True)
