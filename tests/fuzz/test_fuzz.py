@@ -13,7 +13,7 @@ from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).parent / "corpus"
-SECONDS = 60 // len(TARGETS)
+SECONDS = -(-60 // len(TARGETS))
 # The engine is made for some platforms only; elsewhere there is the corpus.
 GUIDED = list(TARGETS) if importlib.util.find_spec("atheris") else []
 FINDINGS = ("crash-", "timeout-", "oom-", "slow-")
