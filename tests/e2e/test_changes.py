@@ -122,6 +122,8 @@ BASE = (
     + _workload("client", "client", "v1")
     + _workload("guard", "guard", "v1")
     + _service().replace("web", "guard").replace("port: 8080", "port: 9000, targetPort: 8080")
+    # Speaks HTTP at the number of web's port, which keeps their common listener when web's turns to TCP.
+    + _service().replace("name: web", "name: neighbour").replace("app: web", "app: guard")
 )
 EDGE = """
 apiVersion: networking.istio.io/v1

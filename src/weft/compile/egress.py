@@ -22,11 +22,12 @@ from weft.compile.world import World
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sending:
-    """``hosts`` are those of all ports, for an explicit proxy."""
+    """``hosts`` are those of all ports, for an explicit proxy; ``streams`` as in ``Tables``."""
 
     listeners: tuple[ir.Listener, ...]
     tables: tuple[ir.RouteTable, ...]
     hosts: explicit_proxy.ByPort
+    streams: frozenset[tuple[str, int]]
 
 
 def sending_of(
@@ -44,10 +45,12 @@ def sending_of(
     listeners: dict[str, ir.Listener] = {}
     tables: dict[str, ir.RouteTable] = {}
     hosts: explicit_proxy.ByPort = ()
+    streams: frozenset[tuple[str, int]] = frozenset()
     claimed: set[int] = set()
     for outlook in outlooks:
         port = outlook.egress.port
         made = _tables(world, outlook, rules, labels, settings)
+        streams = streams | made.streams if streams else made.streams
         for item in _of_port(outlook, made, settings, world):
             if port is not None or _port(item.name) not in claimed:
                 tables.setdefault(item.name, item)
@@ -58,7 +61,7 @@ def sending_of(
         else:
             claimed.add(port)
     ordered = tuple(tables[name] for name in sorted(tables))
-    return Sending(tuple(listeners.values()), ordered, hosts)
+    return Sending(tuple(listeners.values()), ordered, hosts, streams)
 
 
 def _port(table: str) -> int:

@@ -12,8 +12,9 @@ from typing import Final
 
 from weft import ir
 from weft.compile.outbound import ANYWHERE
+from weft.compile.policy import Policy
 from weft.compile.protocol import Protocol
-from weft.compile.routes import NO_TIMEOUT, catch_all, service_host, unique
+from weft.compile.routes import NO_TIMEOUT, catch_all, default_route, service_host, unique
 from weft.compile.service import Resolution
 from weft.compile.settings import Settings
 from weft.compile.view import View
@@ -72,15 +73,20 @@ def table(hosts: ByPort, tunnels: ByPort, settings: Settings, name: str = TABLE)
 
 
 def tunnels_of(view: View, settings: Settings) -> ByPort:
-    """Tunnels to the ports of a view whose protocol is known not to be HTTP."""
+    """Tunnels to the ports of a view whose protocol is known not to be HTTP.
+
+    Requests that a client addresses to a TCP port are passed on, too: it does not know what was declared.
+    """
     found: list[tuple[int, tuple[ir.VirtualHost, ...]]] = []
     for service in view.services:
         if service.resolution is Resolution.ALIAS:
             continue
         for port in service.ports:
             if not port.protocol.may_be_http and port.protocol is not Protocol.UDP:
-                route = _tunnel(outbound_cluster(service.host, port.number))
-                host = service_host(service, port.number, (route,), view.namespace, settings.domain, ())
+                routes = [_tunnel(outbound_cluster(service.host, port.number))]
+                if port.protocol is Protocol.TCP:
+                    routes.append(default_route(service, port, Policy(), settings))
+                host = service_host(service, port.number, tuple(routes), view.namespace, settings.domain, ())
                 found.append((port.number, (host,)))
     return tuple(found)
 

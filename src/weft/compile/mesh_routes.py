@@ -13,9 +13,10 @@ from weft.compile.hosts import covers, is_wildcard, overlaps, specificity
 from weft.compile.istio import virtual_service as istio
 from weft.compile.memo import Memo
 from weft.compile.policy import Policy
+from weft.compile.protocol import Protocol
 from weft.compile.routes import default_route, foreign_host, service_host, single, table
 from weft.compile.rules import Rules
-from weft.compile.service import Labels, Port, Resolution, Service
+from weft.compile.service import Labels, Port, Resolution, Service, reachable
 from weft.compile.settings import Settings
 from weft.compile.view import Limits, View, admitted, exposure
 from weft.model.resource import Key
@@ -164,10 +165,14 @@ def full_hosts(resource: VirtualService, settings: Settings) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tables:
-    """``tables`` as they are sent; ``hosts`` by port, for an explicit proxy."""
+    """``tables`` as they are sent; ``hosts`` by port, for an explicit proxy.
+
+    ``streams`` are hosts and ports that speak no HTTP and get requests all the same (``Served.streams``).
+    """
 
     tables: tuple[ir.RouteTable, ...]
     hosts: tuple[tuple[int, tuple[ir.VirtualHost, ...]], ...]
+    streams: frozenset[tuple[str, int]] = frozenset()
 
 
 def tables_of(
@@ -176,10 +181,11 @@ def tables_of(
     """A table for each port where some service of the view speaks HTTP, or may."""
     tables: list[ir.RouteTable] = []
     by_port: list[tuple[int, tuple[ir.VirtualHost, ...]]] = []
+    streams: set[tuple[str, int]] = set()
     others = memo(_aliases, view)
     for number, served in memo(http_ports, view).items():
-        owners = tuple([routing.owners(service.host) for service, _ in served.ports])
-        matched = {id(owner) for group in owners for owner in group}
+        owners = tuple([routing.owners(service.host) for service, _ in (*served.ports, *served.streams)])
+        matched = {id(owner) for group in owners[: len(served.ports)] for owner in group}
         here = {service.host for service, _ in served.ports}
         foreign = tuple(
             (name, owner)
@@ -191,7 +197,10 @@ def tables_of(
         part = memo(_port, number, served, owners, foreign, view, rules, labels, settings, others, memo)
         by_port.append((number, part.hosts))
         tables += part.tables
-    return Tables(tuple(sorted(tables, key=lambda item: item.name)), tuple(by_port))
+        streams |= {(service.host, number) for service, _ in served.streams}
+    return Tables(
+        tuple(sorted(tables, key=lambda item: item.name)), tuple(by_port), memo.same(frozenset(streams))
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -202,9 +211,14 @@ class _Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """Services at one port number, in the order of their hosts."""
+    """Services at one port number, in the order of their hosts.
+
+    ``streams`` speak TCP there. A connection that is kept alive while its port turns from HTTP to TCP stays
+    at the listener that all HTTP of this number has: its requests are still to be answered.
+    """
 
     ports: tuple[tuple[Service, Port], ...]
+    streams: tuple[tuple[Service, Port], ...] = ()
 
 
 def _port(
@@ -221,9 +235,15 @@ def _port(
 ) -> _Part:
     """One port: its table, and one more for each service whose protocol is looked at."""
     hosts: list[ir.VirtualHost] = []
+    streams: list[ir.VirtualHost] = []
     tables: list[ir.RouteTable] = []
-    for (service, port), asked in zip(served.ports, owners, strict=True):
+    wild = tuple(name for name, _ in foreign if is_wildcard(name))
+    for (service, port), asked in zip((*served.ports, *served.streams), owners, strict=True):
         host = _host(service, port, asked, view, rules, labels, settings, others, memo)
+        if port.protocol is Protocol.TCP:
+            if not any(covers(name, service.host) for name in wild):
+                streams.append(host)
+            continue
         hosts.append(host)
         if not port.protocol.is_http and (service.addresses or service.headless):
             tables.append(memo(single, f"{service.host}:{number}", host))
@@ -231,20 +251,23 @@ def _port(
         routes = _routes(owner, number, view, rules, labels, settings, memo)
         if routes:
             hosts.append(memo(foreign_host, name, number, routes))
-    tables.append(memo(table, str(number), tuple(hosts), settings))
+    tables.append(memo(table, str(number), tuple(hosts), settings, tuple(streams)))
     return _Part(tuple(tables), tuple(hosts))
 
 
 def http_ports(view: View) -> Mapping[int, Served]:
     """Ports where HTTP is spoken or may be, with who serves there."""
     found: dict[int, list[tuple[Service, Port]]] = {}
+    streams: dict[int, list[tuple[Service, Port]]] = {}
     for service in view.services:
         if service.resolution is Resolution.ALIAS:
             continue
         for port in service.ports:
             if port.protocol.may_be_http:
                 found.setdefault(port.number, []).append((service, port))
-    return {number: Served(tuple(found[number])) for number in sorted(found)}
+            elif port.protocol is Protocol.TCP and reachable(service, port):
+                streams.setdefault(port.number, []).append((service, port))
+    return {number: Served(tuple(found[number]), tuple(streams.get(number, ()))) for number in sorted(found)}
 
 
 def _aliases(view: View) -> Mapping[str, tuple[str, ...]]:

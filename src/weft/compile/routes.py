@@ -85,9 +85,23 @@ def catch_all(settings: Settings) -> ir.VirtualHost:
     )
 
 
-def table(name: str, hosts: tuple[ir.VirtualHost, ...], settings: Settings) -> ir.RouteTable:
-    """The table of a port. No domain stands twice: a service's own name goes before another's alias."""
+def table(
+    name: str, hosts: tuple[ir.VirtualHost, ...], settings: Settings, last: tuple[ir.VirtualHost, ...] = ()
+) -> ir.RouteTable:
+    """The table of a port. No domain stands twice: a service's own name goes before another's alias.
+
+    ``last`` get the names that nobody else has.
+    """
     kept = unique(hosts)
+    if last:
+        names = {host.name for host in kept}
+        taken = {domain.lower() for host in kept for domain in host.domains}
+        left = (
+            replace(host, domains=tuple(domain for domain in host.domains if domain.lower() not in taken))
+            for host in last
+            if host.name not in names
+        )
+        kept += unique(host for host in left if host.domains)
     return ir.RouteTable(name=name, virtual_hosts=(*kept, catch_all(settings)))
 
 

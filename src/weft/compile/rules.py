@@ -14,7 +14,8 @@ from weft.compile.policy import NO_RULE, Rule, Subset
 from weft.compile.service import Labels, Resolution, Service, reachable
 from weft.compile.settings import Settings
 from weft.compile.view import View
-from weft.ir import ANYWHERE, Cluster, Standpoint, seen
+from weft.ir import ANYWHERE, Cluster, Standpoint, UpstreamProtocol, seen
+from weft.names import ClusterName
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +118,21 @@ def _service_clusters(
         if reachable(service, port)
         for subset in _subsets(service, rule)
     )
+
+
+def versatile(sending: Clusters, streams: frozenset[tuple[str, int]], memo: Memo) -> Clusters:
+    """The clusters of these hosts and ports take bytes as before, and requests as they come."""
+    found = list(sending.all)
+    for place, cluster in enumerate(found):
+        if cluster.protocol is UpstreamProtocol.TCP:
+            name = ClusterName.parse(cluster.name)
+            if name is not None and (name.host, name.port) in streams:
+                found[place] = memo(_versatile, cluster)
+    return memo(Clusters, tuple(found))
+
+
+def _versatile(cluster: Cluster) -> Cluster:
+    return replace(cluster, protocol=UpstreamProtocol.AS_RECEIVED)
 
 
 def localized(sending: Clusters, client: Standpoint, memo: Memo) -> Clusters:

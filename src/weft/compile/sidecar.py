@@ -12,7 +12,7 @@ from weft.compile.gatewayapi.mesh import mesh_led_to
 from weft.compile.istio.sidecar import scope_of
 from weft.compile.outlook import outlooks_of
 from weft.compile.receiving import Receiving, inbound_ports, pools_of, receiving_of, selecting
-from weft.compile.rules import Clusters, clusters_of, localized
+from weft.compile.rules import Clusters, clusters_of, localized, versatile
 from weft.compile.service import Instance, Labels
 from weft.compile.settings import Settings
 from weft.compile.world import World
@@ -53,6 +53,7 @@ def sidecar(world: World, identity: ir.ProxyIdentity) -> ir.Proxy:
         listeners = (memo(outbound.virtual_outbound, attachment, settings), *listeners)
     sending = memo(clusters_of, view, rules, world.peers, settings, False, memo)
     sending = memo(secured, sending, rules, backend_tls(world.gateway_facts), "", memo)
+    sending = memo(versatile, sending, outward.streams, memo) if outward.streams else sending
     sending = localized(sending, identity.standpoint, memo)
     if attachment.capture is ir.Capture.PROXY_ENV:
         sending = memo(_named, sending)
