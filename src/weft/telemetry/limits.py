@@ -47,6 +47,8 @@ class Losses:
     ``series_overflow``: messages' rows that went into the series of others; ``series_evicted``: series that
     made room within their hour. ``metric_gaps``: times that proxies told of in no message, ``metric_gap_ms``
     long in sum. ``clock_steps``: the clock was set back, and the last hour's series were forgotten.
+    ``push_overflow``: points for collectors that were counted without their labels; ``push_lost_points``: did
+    not get there, so that the next ones say more; ``push_rejected_points``: refused there.
     """
 
     refused_messages: int = 0
@@ -62,6 +64,9 @@ class Losses:
     metric_gaps: int = 0
     metric_gap_ms: int = 0
     clock_steps: int = 0
+    push_overflow: int = 0
+    push_lost_points: int = 0
+    push_rejected_points: int = 0
     not_written: int = 0
 
     def to_dict(self) -> dict[str, int]:
