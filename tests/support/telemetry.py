@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from weft.control.metrics import Metrics
 from weft.control.telemetry import TelemetryProcess
 from weft.grpc_tls import Certificates
 from weft.telemetry.inquiry import TelemetryError, ask
+from weft.telemetry.push.plan import NOTHING, Plan
 
 SERVER = "control.test"
 _SECONDS = 60.0
@@ -100,8 +101,10 @@ def _certificates(authority: TestAuthority) -> Certificates:
 
 
 @contextmanager
-def running_telemetry(directory: Path, authority: TestAuthority) -> Iterator[Telemetry]:
-    """The process, ready to be sent to; ended at the end."""
+def running_telemetry(
+    directory: Path, authority: TestAuthority, plan: Callable[[], Plan] = lambda: NOTHING
+) -> Iterator[Telemetry]:
+    """The process, ready to be sent to; ended at the end. ``plan``: who is told of metrics."""
     shown, revoked = [_certificates(authority)], list[str]()
     loop = asyncio.new_event_loop()
     metrics = Metrics()
@@ -116,6 +119,7 @@ def running_telemetry(directory: Path, authority: TestAuthority) -> Iterator[Tel
         trust_domain=lambda: "cluster.local",
         metrics=metrics,
         revoked=lambda: revoked,
+        plan=plan,
     )
 
     async def run() -> None:

@@ -14,6 +14,7 @@ from typing import Final
 from weft import ir
 from weft.compile.istio import cel_calls, log_format
 from weft.compile.istio import traffic_policy as policies
+from weft.compile.istio.metric_providers import made_by
 from weft.compile.istio.metric_tags import value_of
 from weft.compile.istio.telemetry import (
     METRICS,
@@ -33,7 +34,6 @@ from weft.compile.istio.telemetry_providers import (
     FoundTracer,
     Nothing,
     Who,
-    is_for_metrics,
     log_of,
     mesh_log,
     store_tracer,
@@ -88,7 +88,7 @@ def telling(
         selected = memo(applicable, resources, namespace, own.labels, settings.root_namespace)
     said = proxy_settings(world, identity)
     rule = said.tracing_service_name if said is not None else None
-    who = _who(identity, dict(own.labels), rule) if memo(_wants_names, settings, said) else _NOBODY
+    who = who_is(identity, dict(own.labels), rule) if memo(_wants_names, settings, said) else _NOBODY
     services = world.services if settings.providers else _NO_SERVICES
     made = memo(_made, selected, settings, said, who.service, who.otel, who.instance, services)
     clusters = memo(_joined, proxy.clusters, made.clusters) if made.clusters else proxy.clusters
@@ -122,7 +122,7 @@ def _wants_names(settings: Settings, said: ProxySettings | None) -> bool:
     )
 
 
-def _who(identity: ir.ProxyIdentity, labels: Mapping[str, str], rule: str | None) -> Who:
+def who_is(identity: ir.ProxyIdentity, labels: Mapping[str, str], rule: str | None) -> Who:
     """``rule``: ``tracingServiceName``."""
     name = identity.name
     metadata = dict(identity.metadata)
@@ -250,22 +250,15 @@ class _Maker:
         """The series that the store and Prometheus have in common."""
         defaults = self.settings.reporting.metric_providers or (STORE,)
         found = metrics_of(self.selected, defaults, mode)
-        for name in sorted(found):
-            if not is_for_metrics(name, self.settings.providers):
-                continue
-            if found[name].disabled:
-                return None
-            changes = [
-                ir.MetricChange(
-                    metric=metric,
-                    disabled=choice.disabled,
-                    tags=tuple(_tags_of(choice.tags)),
-                )
-                for metric, choice in sorted(found[name].by_name.items())
-                if metric in METRICS.values()
-            ]
-            return ir.Metrics(changes=tuple(one for one in changes if one.disabled or one.tags))
-        return ir.Metrics()
+        made = made_by(found, self.settings.providers)
+        if made is None:
+            return None
+        changes = [
+            ir.MetricChange(metric=metric, disabled=choice.disabled, tags=tuple(_tags_of(choice.tags)))
+            for metric, choice in sorted(made.by_name.items())
+            if metric in METRICS.values()
+        ]
+        return ir.Metrics(changes=tuple(one for one in changes if one.disabled or one.tags))
 
     # Traces
 

@@ -42,6 +42,7 @@ from weft.control.federation import Federation
 from weft.control.handover import Handover, OwnAuthority
 from weft.control.key_server import KeyServer
 from weft.control.keysets import KeyFetcher
+from weft.control.metric_push import MetricPushes
 from weft.control.metrics import Metrics
 from weft.control.names import names
 from weft.control.nametable import NameTable
@@ -276,6 +277,9 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             telemetry=lambda: telemetry.pid,
         ).register(metrics)
         user_routes = UserRoutes(users, lambda: trustee.authority, _now, audit.access, addresses)
+        pushes = MetricPushes(
+            lambda: pipeline.world, lambda: [one.peer.identity for one in proxies.connections()]
+        )
         telemetry = TelemetryProcess(
             address=_url_host(options.listen),
             port=options.telemetry_port,
@@ -285,6 +289,7 @@ async def control_plane(options: ControlOptions, stop: asyncio.Event) -> AsyncIt
             trust_domain=lambda: options.trust_domain,
             metrics=status.metrics,
             revoked=lambda: [one.serial for one in trustee.ledger.revoked()],
+            plan=pushes.plan,
         )
         tapping = Tapping(
             proxies,

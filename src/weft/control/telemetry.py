@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -28,6 +29,7 @@ from weft.grpc_tls import Certificates
 from weft.model.catalog import WEFT
 from weft.telemetry.answers import OF_NAMESPACE
 from weft.telemetry.inquiry import TelemetryError, ask, ask_raw
+from weft.telemetry.push.plan import NOTHING, Plan
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ _START_S: Final = 30.0
 class TelemetryProcess:
     """``address``: where it listens; ``port`` 0 takes a free one, which it keeps over restarts.
 
-    ``revoked``: serial numbers (hexadecimal) of certificates whose bearers may tell nothing.
+    ``revoked``: serial numbers (hexadecimal) of certificates whose bearers may tell nothing. ``plan``: who is
+    told of metrics.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class TelemetryProcess:
         trust_domain: Callable[[], str],
         metrics: Metrics,
         revoked: Callable[[], Iterable[str]] = tuple,
+        plan: Callable[[], Plan] = lambda: NOTHING,
     ) -> None:
         self.port = port
         self._address = address
@@ -66,6 +70,8 @@ class TelemetryProcess:
         self._trust_domain = trust_domain
         self._metrics = metrics
         self._revoked = revoked
+        self._plan = plan
+        self._plan_failed = False
         self._told: dict[str, int] = {}
         self._listening = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -126,6 +132,7 @@ class TelemetryProcess:
         """Tell it the newest certificate, key and bundle, and count what it counts."""
         assert process.stdin is not None
         shown: tuple[Certificates, tuple[str, ...]] | None = None
+        planned = NOTHING
         while True:
             current, revoked = self._certificates(), tuple(self._revoked())
             if (current, revoked) != shown:
@@ -137,12 +144,25 @@ class TelemetryProcess:
                     "trustDomain": self._trust_domain(),
                     "revoked": revoked,
                 }
-                process.stdin.write(json.dumps(said).encode() + b"\n")
-                with contextlib.suppress(ConnectionError):
-                    await process.stdin.drain()
+                await _write(process.stdin, json.dumps(said).encode())
+            if (plan := self._planned()) != planned:
+                planned = plan
+                await _write(process.stdin, msgspec.json.encode({"plan": plan}))
             await asyncio.sleep(_STEP_S)
             if self._listening.is_set():
                 await self._count()
+
+    def _planned(self) -> Plan:
+        """Whatever is wrong with it must not keep the process from its certificates."""
+        try:
+            made = self._plan()
+        except Exception:
+            if not self._plan_failed:
+                _log.exception("metrics are pushed nowhere")
+            self._plan_failed = True
+            return NOTHING
+        self._plan_failed = False
+        return made
 
     async def _hear(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -183,6 +203,12 @@ class TelemetryProcess:
         except TelemetryError as error:
             return _status(error.status, error.message, error.hint)
         return Response(answer, media_type="application/json")
+
+
+async def _write(pipe: asyncio.StreamWriter, line: bytes) -> None:
+    with contextlib.suppress(ConnectionError):
+        pipe.write(line + b"\n")
+        await pipe.drain()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -38,8 +38,16 @@ _TYPE: Final = "type.googleapis.com/"
 _UNKNOWN: Final = "unknown"  # Istio's word in metrics
 _ADMIN_CLUSTER: Final = "agent"
 _SOCKET_MODE: Final = 0o600
-# Metrics that are pushed. Sizes of requests are left to who scrapes; the uptime shows that a proxy lives.
-_PUSHED: Final = ("istio_requests_total", "istio_request_duration_", "istio_tcp_", "server.uptime")
+# Metrics that are pushed: Istio's, and a few of the proxy itself. The uptime shows that it lives.
+_PUSHED: Final = (
+    "istio_",
+    "server.uptime",
+    "server.memory_",
+    "server.total_connections",
+    "control_plane.connected_state",
+    "cluster_manager.active_clusters",
+    "listener_manager.total_listeners_active",
+)
 # Of one message of metrics: a megabyte.
 _POINTS: Final = 500
 # Batches of telemetry under way: what is more is lost at once, so that a slow store costs little memory.

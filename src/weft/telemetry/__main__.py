@@ -1,9 +1,10 @@
 """The telemetry process: ``python -m weft.telemetry``, started and fed by the control plane.
 
-Standard input brings lines of JSON ``{"chain", "key", "roots", "trustDomain", "revoked"}``, one whenever the
-certificate, the trust bundle or the list of revoked serial numbers changes; its end ends this process. Once
-it listens, one line goes to standard output: ``{"port"}``. Secrets come this way so that they are in no file,
-argument or environment.
+Standard input brings lines of JSON: first ``{"chain", "key", "roots", "trustDomain", "revoked"}``, and again
+whenever the certificate, the trust bundle or the list of revoked serial numbers changes; ``{"plan"}`` says
+who is to be told of metrics, ``{"pages"}`` what the control plane and nodes count (``push/plan.py``). Its end
+ends this process. Once it listens, one line goes to standard output: ``{"port"}``. Secrets come this way so
+that they are in no file, argument or environment.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Final
 _NICE: Final = 10
 _MEMORY_BYTES: Final = 1024 * 1024 * 1024
 _FIRST_TO_GO: Final = "500"
-_LONGEST_LINE: Final = 4 * 1024 * 1024
+_LONGEST_LINE: Final = 64 * 1024 * 1024
 
 
 def _arguments() -> argparse.Namespace:
@@ -40,10 +41,14 @@ async def _lines() -> asyncio.StreamReader:
 
 
 async def _run(arguments: argparse.Namespace) -> None:
+    import msgspec
+
     from weft.grpc_tls import Certificates
     from weft.telemetry.inquiry import serve_inquiries
     from weft.telemetry.intake import Intake
     from weft.telemetry.limits import Limits
+    from weft.telemetry.push.plan import NOTHING, Page, Plan
+    from weft.telemetry.push.pusher import Pusher
     from weft.telemetry.server import LOGS, METRICS, TRACES, serve
     from weft.telemetry.store import Store
 
@@ -51,10 +56,18 @@ async def _run(arguments: argparse.Namespace) -> None:
     said: dict[str, Any] = {}
     revoked: frozenset[str] = frozenset()
 
+    plan, pages = NOTHING, dict[str, Page]()
+
     def hear(line: bytes) -> None:
-        nonlocal said, revoked
-        said = json.loads(line)
-        revoked = frozenset(said["revoked"])
+        nonlocal said, revoked, plan, pages
+        heard = json.loads(line)
+        if "chain" in heard:
+            said = heard
+            revoked = frozenset(said["revoked"])
+        if "plan" in heard:
+            plan = msgspec.convert(heard["plan"], Plan)
+        if "pages" in heard:
+            pages = msgspec.convert(heard["pages"], dict[str, Page])
 
     hear(await lines.readline())
 
@@ -64,8 +77,10 @@ async def _run(arguments: argparse.Namespace) -> None:
 
     limits = Limits()
     store = Store(arguments.database, limits)
+    pusher = store.pusher = Pusher(store.sums, store.losses, arguments.socket.parent, certificates)
+    pusher.tell(plan)
     intake = Intake(limits.queue_bytes, store.losses)
-    parts = [asyncio.create_task(part) for part in (intake.run(), store.keep())]
+    parts = [asyncio.create_task(part) for part in (intake.run(), store.keep(), pusher.keep())]
     try:
         async with (
             serve_inquiries(arguments.socket, store),
@@ -83,7 +98,10 @@ async def _run(arguments: argparse.Namespace) -> None:
             sys.stdout.flush()
             while line := await lines.readline():
                 hear(line)
+                pusher.tell(plan)
+                pusher.hear(pages)
     finally:
+        await pusher.close()
         for part in parts:
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)

@@ -33,11 +33,13 @@ async def _health(store: Store, _: Parameters) -> dict[str, Any]:
         "tellers": len(store.tellers),
         "diskBytes": size,
         "diskBytesMost": store.limits.disk_bytes,
+        "pushedSeries": len(store.sums),
+        "collectors": store.pusher.standings() if store.pusher is not None else [],
     }
 
 
 async def _flows(store: Store, asked: Parameters) -> dict[str, Any]:
-    """Flows, busiest first. ``since`` (duration), ``namespace``, ``workload``, ``limit``."""
+    """Flows, busiest first. ``since`` (duration), ``namespace``, ``workload``, ``decision``, ``limit``."""
     since = _since(store, asked)
     found = await store.flows(since)
     chosen = [
@@ -45,6 +47,7 @@ async def _flows(store: Store, asked: Parameters) -> dict[str, Any]:
         for flow in found
         if asked.get("namespace", flow.key.namespace) == flow.key.namespace
         and asked.get("workload", flow.key.workload) == flow.key.workload
+        and asked.get("decision", flow.key.decision) == flow.key.decision
     ]
     most = _number(asked, "limit", _MOST)
     return {"flows": [flow.to_dict() for flow in chosen[:most]], "total": len(chosen), "since": since}

@@ -6,7 +6,7 @@ Which workload of that namespace it is, is its word, as is all that it says abou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import add
@@ -43,7 +43,7 @@ _COLUMNS: Final = {
     "istio_tcp_received_bytes_total": RECEIVED,
 }
 _LONGEST: Final = 253
-_MOST: Final = 1 << 40
+MOST: Final = 1 << 40
 """More than any proxy counts in some seconds: what is beyond is a lie, and would spoil the sums."""
 _SIDES: Final = {"destination": ("destination", "source"), "source": ("source", "destination")}
 # The first message of a proxy bears no time when it began, but one of its monotonic clock.
@@ -51,6 +51,8 @@ _LONG_AGO_MS: Final = 1_000_000_000_000
 _NS_A_MS: Final = 1_000_000
 
 Labels = tuple[tuple[str, str], ...]
+Besides = Callable[[Mapping[str, str], "Iterable[otlp_metrics_v1.Metric]"], None]
+"""Takes what a proxy says of itself, and all its metrics."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,8 @@ def _word(text: str) -> str:
     return "" if made in {"unknown", "-", OTHER} else made
 
 
-def _labels(attributes: Iterable[otlp_common_v1.KeyValue]) -> Labels:
+def labels_of(attributes: Iterable[otlp_common_v1.KeyValue]) -> Labels:
+    """As they were said: whoever shows them makes them harmless."""
     return tuple((each.key, each.value.string_value) for each in attributes)
 
 
@@ -118,8 +121,8 @@ def series_key(labels: Labels, identity: SpiffeId, kind: str) -> SeriesKey:
     )
 
 
-def read_metrics(message: bytes, identity: SpiffeId) -> Told:
-    """What an ``ExportMetricsServiceRequest`` tells.
+def read_metrics(message: bytes, identity: SpiffeId, besides: Besides | None = None) -> Told:
+    """What an ``ExportMetricsServiceRequest`` tells. ``besides``: who else looks at it.
 
     Raises:
         google.protobuf.message.DecodeError: the bytes are no such message.
@@ -127,13 +130,15 @@ def read_metrics(message: bytes, identity: SpiffeId) -> Told:
     request = read(otlp_metrics_service_v1.ExportMetricsServiceRequest, message)
     told = Told(identity)
     for resource in request.resource_metrics:
-        said = dict(_labels(resource.resource.attributes))
+        said = dict(labels_of(resource.resource.attributes))
         told.instance = _word(said.get("service.instance.id", "")) or told.instance
         told.workload = _word(said.get("weft.workload", "")) or told.workload
         told.kind = "gateway" if said.get("weft.kind") == "router" else "workload"
         for scope in resource.scope_metrics:
             for metric in scope.metrics:
                 _take(told, metric)
+            if besides is not None:
+                besides(said, scope.metrics)
     return told
 
 
@@ -148,7 +153,7 @@ def _take(told: Told, metric: otlp_metrics_v1.Metric) -> None:
         for point in metric.sum.data_points:
             told.points += 1
             _span(told, point.start_time_unix_nano, point.time_unix_nano)
-            if 0 <= point.as_int <= _MOST:
+            if 0 <= point.as_int <= MOST:
                 _row(told, point.attributes)[column] += point.as_int
             else:
                 told.unusable += 1
@@ -158,7 +163,7 @@ def _take(told: Told, metric: otlp_metrics_v1.Metric) -> None:
             _span(told, each.start_time_unix_nano, each.time_unix_nano)
             if not _durations(told, each):
                 told.unusable += 1
-    elif name.startswith("istio_"):
+    elif name in _COLUMNS or name == _DURATION:
         told.unusable += 1
 
 
@@ -166,7 +171,7 @@ def _durations(told: Told, point: otlp_metrics_v1.HistogramDataPoint) -> bool:
     """Add a histogram; False for one that is none."""
     microseconds = point.sum * 1_000
     # NaN is in no range.
-    if not 0 <= microseconds <= _MOST * 1_000 or any(count > _MOST for count in point.bucket_counts):
+    if not 0 <= microseconds <= MOST * 1_000 or any(count > MOST for count in point.bucket_counts):
         return False
     try:
         counts: Sequence[int] = rebucket(point.explicit_bounds, point.bucket_counts)
@@ -179,7 +184,7 @@ def _durations(told: Told, point: otlp_metrics_v1.HistogramDataPoint) -> bool:
 
 
 def _row(told: Told, attributes: Iterable[otlp_common_v1.KeyValue]) -> list[int]:
-    key = series_key(_labels(attributes), told.identity, told.kind)
+    key = series_key(labels_of(attributes), told.identity, told.kind)
     row = told.rows.get(key)
     if row is None:
         row = told.rows[key] = [0] * WIDTH

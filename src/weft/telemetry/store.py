@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from weft.telemetry.flows import Flow, FlowTable, decided
 from weft.telemetry.limits import Limits, Losses, Received
 from weft.telemetry.metrics import read_metrics
 from weft.telemetry.otlp import Report, Span, reports, spans
+from weft.telemetry.push.pusher import Pusher
+from weft.telemetry.push.sums import Sums
 from weft.telemetry.rollups import MINUTE_MS, Growth
 from weft.telemetry.series import SeriesTable
 from weft.telemetry.shares import TraceShare
@@ -66,6 +69,8 @@ class Store:
         self._waiting: Counter[tuple[str, str]] = Counter()
         self._traces = TraceShare(limits.spans_per_second)
         self.taps = Taps()
+        self.sums = Sums(limits, self.losses)
+        self.pusher: Pusher | None = None
         self._disk = asyncio.Lock()
         self._written = self.series.newest
 
@@ -122,7 +127,8 @@ class Store:
         Raises:
             google.protobuf.message.DecodeError: it is none.
         """
-        told, now_ms = read_metrics(message, sender), self.now_ms()
+        now_ms = self.now_ms()
+        told = read_metrics(message, sender, partial(self.sums.take, sender, now_ns=now_ms * 1_000_000))
         self.received.messages += 1
         self.received.points += told.points
         self.losses.points_unusable += told.unusable

@@ -122,6 +122,8 @@ def test_every_proxy_pushes_what_grew_and_that_it_lives() -> None:
     (dropped,) = config["custom_metric_conversions"]["matcher_list"]["matchers"]
     kept = dropped["predicate"]["not_matcher"]["or_matcher"]["predicate"]
     assert [each["single_predicate"]["value_match"]["prefix"] for each in kept] == [
-        "istio_requests_total", "istio_request_duration_", "istio_tcp_", "server.uptime",
+        "istio_", "server.uptime", "server.memory_", "server.total_connections",
+        "control_plane.connected_state", "cluster_manager.active_clusters",
+        "listener_manager.total_listeners_active",
     ]  # fmt: skip
     assert "weft.workload=reviews" in environment(SETTINGS)["OTEL_RESOURCE_ATTRIBUTES"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from weft.compile.istio import cel_calls, log_format
+from weft.compile.istio.metric_providers import about_spans, collectors_in, metric_provider
 from weft.compile.istio.metric_tags import value_of
 from weft.compile.istio.telemetry import METRICS, metric_names, targets_of
 from weft.compile.istio.telemetry_providers import (
@@ -44,15 +45,22 @@ def problems(
 ) -> tuple[Problem, ...]:
     """All of them, in the order of the resources' names. ``maps``: one has the settings, if no config has."""
     found: list[Problem] = []
+    said = (
+        ref.name
+        for one in resources.values()
+        for tracing in one.spec.tracing or ()
+        for ref in tracing.providers or ()
+    )
+    traced = frozenset(name.lower() for name in (*settings.reporting.trace_providers, *said))
     for key, resource in sorted(resources.items()):
-        found += (_problem(key, *one) for one in _of_resource(resource, settings, services))
+        found += (_problem(key, *one) for one in _of_resource(resource, settings, services, traced))
     for key, config in sorted(configs.items()):
-        found += (_problem(key, *one) for one in _of_mesh(config.spec, settings, services))
+        found += (_problem(key, *one) for one in _of_mesh(config.spec, settings, services, traced))
     for key, told in () if configs else sorted(maps.items()):
         if key.name != CONFIG_MAP or key.namespace != ROOT_NAMESPACE:
             continue
         spec = spec_of(told) or MeshConfigSpec()
-        for path, message, hint in _of_mesh(spec, settings, services):
+        for path, message, hint in _of_mesh(spec, settings, services, traced):
             found.append(_problem(key, "data.mesh", f"{path.removeprefix('spec.')}: {message}", hint))
     return tuple(found)
 
@@ -61,7 +69,9 @@ def _problem(key: Key, path: str, message: str, hint: str) -> Problem:
     return Problem(UNHEEDED, message, None, hint, path, severity=Severity.WARNING, resource=str(key))
 
 
-def _of_resource(resource: Telemetry, settings: Settings, services: Services) -> Found:
+def _of_resource(
+    resource: Telemetry, settings: Settings, services: Services, traced: frozenset[str]
+) -> Found:
     spec = resource.spec
     field = "spec.targetRef" if spec.target_ref is not None else "spec.targetRefs"
     for number, target in enumerate(targets_of(resource)):
@@ -79,7 +89,7 @@ def _of_resource(resource: Telemetry, settings: Settings, services: Services) ->
     for number, metrics in enumerate(spec.metrics or ()):
         path = f"spec.metrics[{number}]"
         for place, ref in enumerate(metrics.providers or ()):
-            yield from _metrics(f"{path}.providers[{place}].name", ref.name, settings)
+            yield from _metrics(f"{path}.providers[{place}].name", ref.name, settings, services, traced)
         for place, override in enumerate(metrics.overrides or ()):
             yield from _override(f"{path}.overrides[{place}]", override)
     for number, tracing in enumerate(spec.tracing or ()):
@@ -109,7 +119,7 @@ def _override(path: str, override: MetricsOverrides) -> Found:
             yield f"{path}.tagOverrides.{tag}.value", message, hint
 
 
-def _of_mesh(spec: MeshConfigSpec, settings: Settings, services: Services) -> Found:
+def _of_mesh(spec: MeshConfigSpec, settings: Settings, services: Services, traced: frozenset[str]) -> Found:
     mesh, defaults = settings.reporting, spec.default_providers
     if mesh.log_format and mesh.log_json and isinstance(wrong := mesh_fields(mesh), str):
         hint = "write accessLogEncoding: TEXT" if "no JSON" in wrong else "correct it"
@@ -126,7 +136,7 @@ def _of_mesh(spec: MeshConfigSpec, settings: Settings, services: Services) -> Fo
     for number, name in enumerate(defaults.access_logging or ()):
         yield from _log(f"{path}.accessLogging[{number}]", name, settings, services)
     for number, name in enumerate(defaults.metrics or ()):
-        yield from _metrics(f"{path}.metrics[{number}]", name, settings)
+        yield from _metrics(f"{path}.metrics[{number}]", name, settings, services, traced)
     for number, name in enumerate(defaults.tracing or ()):
         if number:
             yield f"{path}.tracing[{number}]", "Envoy has one tracer: the first is used", "remove it"
@@ -140,15 +150,23 @@ def _log(path: str, name: str, settings: Settings, services: Services) -> Found:
         yield path, found.complaint, found.hint
 
 
-def _metrics(path: str, name: str, settings: Settings) -> Found:
+def _metrics(path: str, name: str, settings: Settings, services: Services, traced: frozenset[str]) -> Found:
+    for own, provider in collectors_in((name,), settings.providers).items():
+        pushed = metric_provider(provider, services)
+        if isinstance(pushed, Nothing):
+            yield path, pushed.complaint, pushed.hint
+        for field in about_spans(provider.opentelemetry) if provider.opentelemetry is not None else ():
+            if own.lower() not in traced:
+                message = f"{field} of the provider {own!r} is about spans: it does nothing for metrics"
+                yield path, message, "remove it, or send spans there, too"
     if is_for_metrics(name, settings.providers):
         return
     found = provider_named(name, settings.providers)
     if isinstance(found, Nothing):
         yield path, found.complaint, found.hint
     else:
-        message = f"the provider {name!r} takes no metrics: only prometheus does"
-        yield path, message, "collectors take what Prometheus reads"
+        message = f"the provider {name!r} takes no metrics: prometheus and opentelemetry do"
+        yield path, message, "write one of kind opentelemetry"
 
 
 def _tracer(path: str, name: str, settings: Settings, services: Services) -> Found:

@@ -50,7 +50,7 @@ _GONE: Final = {
     "datadog": "it takes traces only",
     "zipkin": "it takes traces only",
     "skywalking": "it takes traces only",
-    "opentelemetry": "it takes traces only: logs go to envoyOtelAls",
+    "opentelemetry": "it takes traces and metrics: logs go to envoyOtelAls",
     "prometheus": "it takes metrics only",
     "sds": "it is for certificates",
     "envoyExtAuthzHttp": "it decides about requests",
@@ -113,7 +113,9 @@ def is_for_metrics(name: str, providers: Providers) -> bool:
     if name.lower() == STORE:
         return True
     provider = provider_named(name, providers)
-    return isinstance(provider, ExtensionProvider) and provider.prometheus is not None
+    return isinstance(provider, ExtensionProvider) and (
+        provider.prometheus is not None or provider.opentelemetry is not None
+    )
 
 
 def _unfit(provider: ExtensionProvider, purpose: str) -> Nothing:
@@ -122,8 +124,8 @@ def _unfit(provider: ExtensionProvider, purpose: str) -> Nothing:
     return Nothing(complaint=f"the provider {provider.name!r} cannot be used for {purpose}: {reason}")
 
 
-def _called(provider: ExtensionProvider, served: Served, services: Services) -> tuple[str, str] | Nothing:
-    """The host and the cluster of a service."""
+def way_to(provider: ExtensionProvider, served: Served, services: Services) -> tuple[str, str] | Nothing:
+    """The host and the cluster of the service that a provider is."""
     name = provider.name
     if not served.service or not 1 <= (served.port or 0) <= 65535:
         message = f"the provider {name!r} cannot be used: it has no service, or no port"
@@ -167,7 +169,7 @@ def log_of(
     served = provider.envoy_otel_als or provider.envoy_http_als or provider.envoy_tcp_als
     if served is None:
         return _unfit(provider, "access logs")
-    called = _called(provider, served, services)
+    called = way_to(provider, served, services)
     return called if isinstance(called, Nothing) else _remote(provider, *called)
 
 
@@ -268,7 +270,7 @@ def tracer_of(name: str, providers: Providers, services: Services, who: Who) -> 
     served = provider.opentelemetry or provider.zipkin or provider.datadog or provider.skywalking
     if served is None:
         return _unfit(provider, "traces")
-    called = _called(provider, served, services)
+    called = way_to(provider, served, services)
     if isinstance(called, Nothing):
         return called
     host, cluster = called
@@ -316,7 +318,7 @@ def _otlp(
             cluster=cluster,
             authority=host,
             timeout=grpc.timeout if grpc is not None else None,
-            metadata=_pairs((grpc.initial_metadata if grpc is not None else None) or ()),
+            metadata=pairs_of((grpc.initial_metadata if grpc is not None else None) or ()),
         )
     sampler = None
     if otel.dynatrace_sampler is not None:
@@ -373,11 +375,11 @@ def _call(cluster: str, where: str, settings: HttpSettings) -> ir.HttpCall:
         cluster=cluster,
         uri=f"http://{where}",
         timeout=settings.timeout if settings.timeout is not None else CALL_TIMEOUT,
-        headers=_pairs(settings.headers or ()),
+        headers=pairs_of(settings.headers or ()),
     )
 
 
-def _pairs(headers: Iterable[HttpHeader]) -> ir.Pairs:
+def pairs_of(headers: Iterable[HttpHeader]) -> ir.Pairs:
     """Headers; those with ``envName`` have what the control plane's environment says (Istio's rule)."""
     return tuple(
         (header.name, header.value or os.environ.get(header.env_name or "", ""))

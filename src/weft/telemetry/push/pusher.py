@@ -1,4 +1,4 @@
-"""A task for each collector: it is told every so often; one that fails is left alone for longer and longer."""
+"""A task for each collector: it is told every so often; one that fails is left alone longer each time."""
 
 from __future__ import annotations
 
