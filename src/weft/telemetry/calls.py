@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from weft.telemetry.series import OTHER, REQUESTS, SLOT_MS, TOTAL, Row, SeriesKey, SeriesTable, difference
@@ -13,6 +13,7 @@ from weft.telemetry.signals import Signals, outcome, went_nowhere
 DESTINATION, SOURCE = "destination", "source"
 
 
+_REASONS: Final = 6
 _CODES: Final = {"ok": "200", "refused": "400", "failed": "500"}
 
 
@@ -114,9 +115,13 @@ def service(key: SeriesKey) -> Service:
     return Service(key.service_name, key.service_namespace, key.service)
 
 
+Failures = Counter[tuple[str, str, str]]
+
+
 @dataclass(slots=True)
 class Edge:
-    """Calls of one end to another. ``sides``: who told of them; ``signals``: what one of them said."""
+    """Calls of one end to another. ``sides``: who told of them; ``signals``: what one of them said;
+    ``failures``: how many were no success, by HTTP status, gRPC status and Envoy's flags."""
 
     source: End
     destination: End
@@ -125,6 +130,7 @@ class Edge:
     sides: set[str]
     seen_by: str
     signals: Signals
+    failures: Failures = field(default_factory=Counter)
 
     def to_dict(self, window_ms: int) -> dict[str, Any]:
         """As JSON has it."""
@@ -138,8 +144,15 @@ class Edge:
             "seenBy": self.seen_by,
             "secured": bool(calls) and self.signals.secured == calls,
             **self.signals.to_dict(window_ms),
+            "failures": [
+                {
+                    "code": code, "grpc": grpc, "flags": flags, "requests": number,
+                    "failed": outcome(code, grpc) == "failed",
+                }
+                for (code, grpc, flags), number in self.failures.most_common(_REASONS)
+            ],
             "lastSeen": self.signals.last,
-        }
+        }  # fmt: skip
 
 
 _Pair = tuple[End, End, Service, str]
@@ -151,6 +164,7 @@ class Edges:
     def __init__(self, came: Iterable[Came]) -> None:
         told: dict[_Pair, Signals] = defaultdict(Signals)
         heard: dict[_Pair, Signals] = defaultdict(Signals)
+        failures: dict[_Pair, Failures] = defaultdict(Counter)
         self._own: dict[tuple[str, str], End] = {}
         self._bearers: dict[str, set[End]] = defaultdict(set)
         for each in came:
@@ -169,13 +183,20 @@ class Edges:
             else:
                 pair = peer(key), me, service(key), key.protocol
                 heard[pair].count(key, each.row, opened=each.open, last=each.last)
-        self.edges = self._joined(told, heard)
+            if outcome(key.code, key.grpc) != "ok":
+                one = Signals()
+                one.count(key, each.row)
+                if number := one.errors + one.refused:
+                    failures[pair][key.code, key.grpc, key.flags] += number
+        self.edges = self._joined(told, heard, failures)
 
     def _sure(self, end: End) -> End:
         """What the other end itself says, if it does."""
         return self._own.get((end.namespace, end.workload), end)
 
-    def _joined(self, told: dict[_Pair, Signals], heard: dict[_Pair, Signals]) -> list[Edge]:
+    def _joined(
+        self, told: dict[_Pair, Signals], heard: dict[_Pair, Signals], failures: dict[_Pair, Failures]
+    ) -> list[Edge]:
         edges: dict[tuple[End, End, Service, str], Edge] = {}
         # Who has called a workload, by what that workload can see of it.
         callers: dict[tuple[str, str, str, str], list[Edge]] = defaultdict(list)
@@ -188,6 +209,7 @@ class Edges:
                 callers[source.principal, sure.namespace, sure.workload, protocol].append(known)
                 callers["", sure.namespace, sure.workload, protocol].append(known)
             known.signals.merge(signals)
+            known.failures.update(failures.get((source, destination, called, protocol), {}))
         found = list(edges.values())
         for (source, destination, called, protocol), signals in heard.items():
             known_callers = callers.get(
@@ -206,6 +228,7 @@ class Edges:
                     Edge(
                         self._named(source), destination, called, protocol,
                         {DESTINATION}, DESTINATION, signals,
+                        failures.get((source, destination, called, protocol), Counter()),
                     )
                 )  # fmt: skip
         return found

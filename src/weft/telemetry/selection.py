@@ -42,13 +42,17 @@ def is_gateway(key: SeriesKey) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """``kind``: ``service``, ``workload`` or empty for both, of ``name``; all without a name."""
+    """``kind``: ``service``, ``workload`` or empty for both, of ``name``; all without a name.
+
+    ``callers``: what callers got counts, instead of what came.
+    """
 
     kind: str = ""
     of_namespace: str = ""
     name: str = ""
     direction: str = INBOUND
     namespace: str = ""
+    callers: bool = False
 
     @classmethod
     def read(cls, asked: Parameters) -> Selection:
@@ -68,12 +72,13 @@ class Selection:
                 " or workload:NAMESPACE/NAME"
             )
         direction = choice(asked, "direction", (INBOUND, OUTBOUND))
-        return cls(kind, namespace, name, direction, asked.get("namespace", ""))
+        callers = choice(asked, "seen", ("", SOURCE)) == SOURCE
+        return cls(kind, namespace, name, direction, asked.get("namespace", ""), callers)
 
     @property
     def everything(self) -> bool:
         """Whether each call of the mesh is meant."""
-        return not self.name and not self.namespace and self.direction == INBOUND
+        return not (self.name or self.namespace or self.callers) and self.direction == INBOUND
 
     def wants(self, key: SeriesKey) -> bool:
         """Whether a series may be about these calls."""
@@ -97,6 +102,8 @@ class Selection:
 
         What leaves a workload counts as it tells it, as does what comes to a gateway.
         """
+        if self.callers:
+            return key.side == SOURCE
         return self.direction == OUTBOUND or once or (bool(self.name) and self._through(key))
 
     def _through(self, key: SeriesKey) -> bool:

@@ -181,6 +181,26 @@ async def test_a_proxy_speaks_for_itself_only(tmp_path: Path, clock: Clock) -> N
     await store.close()
 
 
+async def test_what_failed_and_why_as_callers_saw_it(tmp_path: Path, clock: Clock) -> None:
+    store = _store(tmp_path, clock)
+    broken = at_source(mutual=False, response_flags="UC", response_code="503")
+    store.take_metrics(message((at_source(), 10), (broken, 7), (at_source(response_code="404"), 2)), WEB)
+    store.take_metrics(message((at_destination(), 10), (at_destination(response_code="404"), 2)), REVIEWS)
+    (edge,) = (await _ask(store, "edges"))["edges"]
+    assert edge["failures"] == [
+        {"code": "503", "grpc": "", "flags": "UC", "requests": 7, "failed": True},
+        {"code": "404", "grpc": "", "flags": "", "requests": 2, "failed": False},
+    ]
+    assert await _requests(store, by="code") == {"200": 10, "404": 2}, "what came"
+    assert await _requests(store, by="code", seen="source") == {"200": 10, "404": 2, "503": 7}
+    (row,) = (await _ask(store, "stat", by="service", seen="source"))["rows"]
+    assert (row["key"], row["requests"], row["errors"]) == ("shop/reviews", 19, 7)
+    clock.now += 30_000
+    answer = await _ask(store, "series", metric="errors", of="shop/reviews", seen="source", since="10m")
+    assert sum(filter(None, answer["series"][0]["values"])) > 0
+    await store.close()
+
+
 async def test_callers_that_tell_nothing_are_edges_too(tmp_path: Path, clock: Clock) -> None:
     store = _store(tmp_path, clock)
     store.take_metrics(message((at_destination(), 4), (at_destination(caller=None), 6)), REVIEWS)
