@@ -288,6 +288,25 @@ def test_nothing_loops_where_connections_are_tracked(mesh: Mesh) -> None:
         subprocess.run(["nft", "delete", "table", "inet", table_name], check=True)
 
 
+def test_a_websocket_shares_a_connection_of_the_mesh_with_requests(mesh: Mesh) -> None:
+    held = mesh.client.open()
+    held.request("GET", "/by/beside?held")
+    wait_until(lambda: mesh.v1.backend.seen["/by/beside"] == 1, what="a request on its way")
+    upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    socket = mesh.client.open()
+    socket.request("GET", "/by/socket", headers={**upgrade, "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA=="})
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += socket.sock.recv(1)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    for text in (b"one", b"two"):
+        socket.sock.sendall(text)
+        assert socket.sock.recv(100) == text
+    mesh.v1.backend.gate.set()
+    assert held.getresponse().status == 200
+    socket.close()
+
+
 def test_http_1_0_is_served(mesh: Mesh) -> None:
     connection = mesh.client.open()
     connection._http_vsn, connection._http_vsn_str = 10, "HTTP/1.0"  # type: ignore[attr-defined]

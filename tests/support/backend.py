@@ -21,8 +21,8 @@ class HttpBackend(ThreadingHTTPServer):
 
     ``?status=503`` chooses the status, ``?delay=0.2`` waits, ``?fail=2&key=x`` fails the first two
     requests with key x, ``?break=1&key=x`` breaks off instead, ``?held`` waits until ``gate`` is open.
-    ``always`` is the status of every answer, whatever is asked; ``load`` goes with each as its report of load
-    (ORCA). ``seen`` counts requests by path.
+    A WebSocket gets back what it sends. ``always`` is the status of every answer, whatever is asked;
+    ``load`` goes with each as its report of load (ORCA). ``seen`` counts requests by path.
     """
 
     daemon_threads = True
@@ -54,6 +54,10 @@ class _Handler(BaseHTTPRequestHandler):
         status = int(query.get("status", 200))
         with self.server.lock:
             self.server.seen[url.path] += 1
+        if self.headers.get("upgrade") == "websocket":
+            self._upgraded()
+            return
+        with self.server.lock:
             if "fail" in query or "break" in query:
                 key = query.get("key", "")
                 self.server.keys[key] += 1
@@ -83,6 +87,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("endpoint-load-metrics", self.server.load)
         self.end_headers()
         self.wfile.write(body)
+
+    def _upgraded(self) -> None:
+        """Frames are of no interest here: all bytes go back."""
+        self.send_response(101)
+        self.send_header("connection", "Upgrade")
+        self.send_header("upgrade", "websocket")
+        self.end_headers()
+        self.wfile.flush()
+        self.close_connection = True
+        while data := self.rfile.read1(65536):
+            self.wfile.write(data)
+            self.wfile.flush()
 
     do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_HEAD = _answer  # noqa: N815
 

@@ -93,7 +93,10 @@ def _http_options(cluster: Cluster) -> http_protocols_v3.HttpProtocolOptions:
     http1 = core_v3.Http1ProtocolOptions()
     if cluster.keep_case:
         keep_case(http1)
-    http2 = core_v3.Http2ProtocolOptions(max_concurrent_streams=maybe_uint32(limits.max_concurrent_streams))
+    http2 = core_v3.Http2ProtocolOptions(
+        allow_connect=True,  # WebSockets (RFC 8441)
+        max_concurrent_streams=maybe_uint32(limits.max_concurrent_streams),
+    )
     if limits.ping is not None:
         http2.connection_keepalive.CopyFrom(
             core_v3.KeepaliveSettings(

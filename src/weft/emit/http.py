@@ -188,6 +188,9 @@ def connection_manager(
         tracing=tracing(traces, direction, decider),
         request_id_extension=request_ids(traces),
     )
+    # A WebSocket in HTTP/2 is a CONNECT (RFC 8441), as sidecars send it to each other. Who is not ready for
+    # it ends the whole connection, with all other requests on it.
+    made.http2_protocol_options.allow_connect = True
     if unit.version is HttpVersion.HTTP3:
         made.http3_protocol_options.SetInParent()
     if unit.explicit_proxy:
