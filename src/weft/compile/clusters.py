@@ -358,12 +358,12 @@ def app_cluster(port: InboundPort, own: str, settings: Settings, attachment: ir.
     ``own`` is the workload's address.
     """
     protocol = port.protocol
-    if protocol is Protocol.AUTO:
-        upstream = ir.UpstreamProtocol.AS_RECEIVED
-    elif protocol.is_http2:
+    if protocol.is_http2:
         upstream = ir.UpstreamProtocol.HTTP2
-    else:
-        upstream = ir.UpstreamProtocol.HTTP1 if protocol.is_http else ir.UpstreamProtocol.TCP
+    elif protocol.is_http:
+        upstream = ir.UpstreamProtocol.HTTP1
+    else:  # bytes, or what is looked at; and requests of connections that began while this was an HTTP port
+        upstream = ir.UpstreamProtocol.AS_RECEIVED
     endpoint = _endpoint(port, own, settings, attachment)
     unix = endpoint is not None and endpoint.address.startswith("unix:")
     return ir.Cluster(
