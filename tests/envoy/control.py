@@ -17,6 +17,7 @@ from weft.control.pipeline import Pipeline
 from weft.control.proxies import Proxies, authorizer
 from weft.control.status import Status
 from weft.emit.bootstrap import Settings, bootstrap, environment
+from weft.ir import ProxyIdentity
 from weft.names import TELEMETRY_PORT, ProxyName
 from weft.store.interface import Delete
 from weft.store.sqlite import SqliteStore
@@ -103,6 +104,10 @@ class ControlPlane:
     def store(self) -> SqliteStore:
         """Whose coroutines run in the control plane's own loop."""
         return self._store
+
+    def identities(self) -> list[ProxyIdentity]:
+        """Of the proxies that are connected."""
+        return [one.peer.identity for one in self.status.proxies.connections()]
 
     def ask(self, question: Coroutine[Any, Any, T]) -> T:
         """What a coroutine gives in the control plane's own loop."""

@@ -17,7 +17,10 @@ from tests.support.backend import HttpBackend, TcpBackend, serving
 from tests.support.certificates import TestAuthority
 from tests.support.dial import Connection, dial
 from tests.support.envoy import Envoy, short_directory, wait_until
+from tests.support.otlp_metrics import MetricCollector, running_metric_collector
 from tests.support.telemetry import Telemetry, running_telemetry
+from weft.control.metric_push import MetricPushes
+from weft.telemetry.push.plan import NOTHING, Plan
 
 HTTP, TCP = 9080, 9000
 SECONDS = 60.0
@@ -38,6 +41,58 @@ def _resource(group: str, kind: str, name: str, spec: dict[str, Any]) -> dict[st
     return {
         "apiVersion": group, "kind": kind, "metadata": {"name": name, "namespace": "default"}, "spec": spec,
     }  # fmt: skip
+
+
+def _collectors(collector: MetricCollector, other: MetricCollector) -> list[dict[str, Any]]:
+    """Everybody's series go to one by gRPC; those of what is served here to another, by HTTP."""
+    return [
+        _resource(
+            "networking.istio.io/v1", "ServiceEntry", "collector",
+            {
+                "hosts": ["collector.example"], "location": "MESH_EXTERNAL", "resolution": "STATIC",
+                "endpoints": [{"address": "127.0.0.1"}],
+                "ports": [
+                    {"number": 4317, "name": "grpc", "protocol": "GRPC", "targetPort": collector.port},
+                    {"number": 4318, "name": "http", "protocol": "HTTP", "targetPort": other.http_port},
+                ],
+            },
+        ),
+        {
+            "apiVersion": "weft.dev/v1alpha1", "kind": "MeshConfig",
+            "metadata": {"name": "default", "namespace": "istio-system"},
+            "spec": {
+                "extensionProviders": [
+                    {
+                        "name": "all",
+                        "opentelemetry": {
+                            "service": "collector.example", "port": 4317,
+                            "grpc": {"initialMetadata": [{"name": "tenant", "value": "shop"}]},
+                        },
+                    },
+                    {
+                        "name": "served",
+                        "opentelemetry": {
+                            "service": "collector.example", "port": 4318,
+                            "http": {"path": "/otlp/v1/traces", "headers": [{"name": "x-key", "value": "k"}]},
+                        },
+                    },
+                ],
+                "defaultProviders": {"metrics": ["prometheus", "all"]},
+            },
+        },
+        _resource(
+            "telemetry.istio.io/v1", "Telemetry", "served",
+            {
+                "selector": {"matchLabels": {"app": "reviews"}},
+                "metrics": [
+                    {
+                        "providers": [{"name": "served"}, {"name": "all"}],
+                        "overrides": [{"match": {"metric": "RESPONSE_SIZE"}, "disabled": True}],
+                    },
+                ],
+            },
+        ),
+    ]  # fmt: skip
 
 
 def _resources(address: str) -> list[dict[str, Any]]:
@@ -94,6 +149,8 @@ class Mesh:
     reviews: Envoy
     outbound: tuple[str, int]
     backend: HttpBackend
+    collector: MetricCollector
+    other: MetricCollector
 
     def connect(self) -> Connection:
         """As the application of web connects to reviews."""
@@ -130,9 +187,16 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         backend = stack.enter_context(serving(HttpBackend(f"{base}.2", HTTP, "reviews")))
         stack.enter_context(serving(TcpBackend(f"{base}.2", TCP, "tcp")))
         directory = stack.enter_context(short_directory())
-        telemetry = stack.enter_context(running_telemetry(directory, authority))
+        collector, other = (stack.enter_context(running_metric_collector()) for _ in range(2))
+        pushes: list[MetricPushes] = []
+
+        def plan() -> Plan:
+            return pushes[0].plan() if pushes else NOTHING
+
+        telemetry = stack.enter_context(running_telemetry(directory, authority, plan))
         plane = stack.enter_context(ControlPlane(tmp_path_factory.mktemp("store"), authority))
-        plane.apply(*_resources(f"{base}.1"))
+        plane.apply(*_resources(f"{base}.1"), *_collectors(collector, other))
+        pushes.append(MetricPushes(lambda: plane.pipeline.world, plane.identities, interval_s=0.5))
 
         def sidecar(name: str, address: str, own: str) -> Envoy:
             weft = {
@@ -145,7 +209,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
         reviews, web = sidecar("reviews", f"{base}.1", f"{base}.2"), sidecar("web", f"{base}.3", f"{base}.4")
         plane.settle(2)
-        yield Mesh(plane, telemetry, web, reviews, (f"{base}.3", 15001), backend)
+        yield Mesh(plane, telemetry, web, reviews, (f"{base}.3", 15001), backend, collector, other)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +244,38 @@ def test_both_ends_count_the_same_requests_everywhere(mesh: Mesh) -> None:
     wait_until(lambda: mesh.codes(**served) == AT_DESTINATION, SECONDS, "what was served")
     # A fault reached no workload: only its caller can tell of it, and each call counts once.
     assert mesh.codes(of="service:default/reviews") == {**AT_DESTINATION, "418": ABORTED}
+    # Somebody else's collector.
+    name, label, collector = "istio_requests_total", "response_code", mesh.collector
+    for side, expected in (("source", AT_SOURCE), ("destination", AT_DESTINATION)):
+        wait_until(
+            lambda side=side, expected=expected: collector.by(name, label, reporter=side) == expected,  # type: ignore[misc]
+            SECONDS, f"the collector, {collector.by(name, label, reporter=side)}",
+        )  # fmt: skip
+    assert not collector.torn
+    assert {one["tenant"] for one in collector.metadata} == {"shop"}
+    names = {one["service.name"]: one for one in collector.resources()}
+    assert names.keys() == {"web.default", "reviews.default"}
+    assert (
+        names["web.default"].items() >= {"service.namespace": "default", "service.instance.id": "web"}.items()
+    )
+    said = collector.labels("istio_requests_total", reporter="source", response_code="404")
+    assert (
+        said.items()
+        >= {"source_principal": WEB, "source_workload": "web", "source_version": "unknown"}.items()
+    )
+    assert {"istio_request_bytes", "istio_response_bytes", "envoy_server_uptime"} <= collector.names()
+
+
+@pytest.mark.usefixtures("asked")
+def test_collectors_get_what_telemetry_resources_say(mesh: Mesh) -> None:
+    name, label, other = "istio_requests_total", "response_code", mesh.other
+    wait_until(lambda: other.by(name, label) == AT_DESTINATION, SECONDS, "what reviews served")
+    assert set(other.paths) == {"/otlp/v1/metrics"}
+    assert {one["x-key"] for one in other.metadata} == {"k"}
+    assert {one["service.name"] for one in other.resources()} == {"reviews.default"}
+    assert "istio_request_bytes" in other.names()
+    assert "istio_response_bytes" not in other.names()
+    assert not other.torn
 
 
 @pytest.mark.usefixtures("asked")

@@ -113,6 +113,12 @@ class MetricCollector:
                     found[said.get(label, "")] += sum(ends.values())
         return {key: value for key, value in found.items() if value}
 
+    def labels(self, name: str, **wanted: str) -> dict[str, str]:
+        """Of one series of a name that has these."""
+        with self.lock:
+            found = (dict(labels) for known, _, labels in self.points if known == name)
+            return next(one for one in found if one.items() >= wanted.items())
+
     def resources(self) -> list[dict[str, str]]:
         """What told something."""
         with self.lock:
