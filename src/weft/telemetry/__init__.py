@@ -13,8 +13,9 @@ How a message travels::
       templates   /users/17 -> /users/{*}, by form and by number
     metrics   what proxies count, as rows of series   ·   tellers   which of them tell, and what is missing
     series    who called whom with which outcome, every 10 s of an hour   ·   histogram   durations
+    rows      what a series counted, as one number   ·   rollups   the same on disk, by minute, quarter, hour
     calls     both ends tell of a call: which of them counts, and the edges between workloads
-    windows   what came since then: from memory, or from rollups (by minute, quarter and hour on disk)
+    windows   what came since then: from memory, or from rollups
     archive   SQLite: what survives a restart; bounded in rows, age and bytes
     store     all of these together: takes messages in, writes them down, lets go of the old
     taps      requests that somebody watches, in memory only   ·   traces   finding those that were kept

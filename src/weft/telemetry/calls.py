@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from weft.telemetry.series import OTHER, REQUESTS, SLOT_MS, TOTAL, Row, SeriesKey, SeriesTable, difference
+from weft.telemetry.rows import REQUESTS, Row, pack, unpack
+from weft.telemetry.series import OTHER, SLOT_MS, TOTAL, SeriesKey, SeriesTable
 from weft.telemetry.signals import Signals, outcome, went_nowhere
 
 DESTINATION, SOURCE = "destination", "source"
@@ -52,7 +53,7 @@ class Came(NamedTuple):
 def in_memory(table: SeriesTable, since_slot: int) -> Iterator[Came]:
     """What came since the beginning of a slot that the table knows; series without anything too."""
     for series in table:
-        row = difference(series.total, series.before(since_slot)) if series.last >= since_slot else ()
+        row = series.total - series.before(since_slot) if series.last >= since_slot else 0
         yield Came(series.key, row, series.open, (series.last + 1) * SLOT_MS)
 
 
@@ -175,7 +176,7 @@ class Edges:
             if key.workload not in {"", OTHER}:
                 self._own[me.namespace, me.workload] = me
                 self._bearers[me.principal].add(me)
-            if not any(each.row):
+            if not each.row:
                 continue
             if key.side == SOURCE:
                 pair = me, peer(key), service(key), key.protocol
@@ -244,11 +245,13 @@ class Edges:
 def _subtract(signals: Signals, edges: Iterable[Edge]) -> None:
     """Leave what none of these callers told of."""
     for edge in edges:
-        row = edge.signals.row
+        there = unpack(edge.signals.sum)
         plain = 1 - (edge.signals.secured / edge.signals.calls if edge.signals.calls else 0)
         if plain > 0:
-            signals.row = [
-                max(0, have - round(plain * there)) for have, there in zip(signals.row, row, strict=True)
+            left = [
+                max(0, have - round(plain * gone))
+                for have, gone in zip(unpack(signals.sum), there, strict=True)
             ]
-            signals.errors = min(max(0, signals.errors - edge.signals.errors), signals.row[REQUESTS])
-            signals.refused = min(max(0, signals.refused - edge.signals.refused), signals.row[REQUESTS])
+            signals.sum = pack(left)
+            signals.errors = min(max(0, signals.errors - edge.signals.errors), left[REQUESTS])
+            signals.refused = min(max(0, signals.refused - edge.signals.refused), left[REQUESTS])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from heapq import nlargest
 from typing import Any, Final
 
+from weft.telemetry.archive import Archive
 from weft.telemetry.calls import counted
 from weft.telemetry.histogram import BOUNDS, percentile
 from weft.telemetry.rollups import MINUTE_MS
-from weft.telemetry.selection import GROUPINGS, Selection, choice
-from weft.telemetry.series import (
+from weft.telemetry.rows import (
     CLOSED,
     DURATION_US,
     FIRST_BUCKET,
@@ -20,11 +20,11 @@ from weft.telemetry.series import (
     RECEIVED,
     REQUESTS,
     SENT,
-    SLOT_MS,
-    TOTAL,
-    Series,
-    SeriesKey,
+    Row,
+    column,
 )
+from weft.telemetry.selection import GROUPINGS, Selection, choice
+from weft.telemetry.series import SLOT_MS, TOTAL, Series, SeriesKey
 from weft.telemetry.signals import Signals
 from weft.telemetry.store import Store
 from weft.telemetry.windows import BadQuestionError, Parameters, duration_ms
@@ -41,6 +41,8 @@ _MANY: Final = 1_000
 # What is kept by the minute and by the quarter is not kept for ever.
 _TIERS: Final = ((60, 30), (15, 7), (1, 1))
 _DAY_MINUTES: Final = 1_440
+# Of so long a time the quarters say which groups are the busiest, of a longer one the hours.
+_HOURS_OF_QUARTERS: Final = 6
 
 Steps = dict[int, Signals]
 Value = Callable[[Signals, float], float | int | None]
@@ -51,17 +53,18 @@ def _percentile(share: float) -> Value:
 
 
 def _rate(*columns: int) -> Value:
-    return lambda signals, seconds: round(sum(signals.row[column] for column in columns) / seconds, 4)
+    return lambda signals, seconds: round(sum(column(signals.sum, each) for each in columns) / seconds, 4)
 
 
 def _success(signals: Signals, _: float) -> float | None:
-    requests = signals.row[REQUESTS]
+    requests = column(signals.sum, REQUESTS)
     return round(1 - signals.errors / requests, 6) if requests else None
 
 
 def _mean(signals: Signals, _: float) -> float | None:
-    timed = sum(signals.row[FIRST_BUCKET:])
-    return round(signals.row[DURATION_US] / 1_000 / timed, 3) if timed else None
+    row = signals.row
+    timed = sum(row[FIRST_BUCKET:])
+    return round(row[DURATION_US] / 1_000 / timed, 3) if timed else None
 
 
 def _mtls(signals: Signals, _: float) -> float | None:
@@ -80,7 +83,7 @@ _METRICS: Final[Mapping[str, tuple[str, Value]]] = {
     "opened": ("1/s", _rate(OPENED)),
     "connections": ("", lambda signals, _: signals.open),
     "mtls": ("share", _mtls),
-    "latency": ("requests", lambda signals, _: signals.row[REQUESTS]),
+    "latency": ("requests", lambda signals, _: column(signals.sum, REQUESTS)),
 }
 
 
@@ -165,6 +168,7 @@ class _Question:
     def __init__(self, chosen: Selection, by: str) -> None:
         self.chosen = chosen
         self.whole = chosen.everything and not by
+        self.is_grouped = bool(by)
         self._grouping = GROUPINGS.get(by)
 
     def group(self, key: SeriesKey, tells: Callable[[str, str], bool]) -> str | None:
@@ -213,33 +217,51 @@ def _busiest(chosen: list[tuple[str, Series]], since: int) -> set[str]:
     calls: defaultdict[str, int] = defaultdict(int)
     for name, each in chosen:
         before = each.before(since)
-        calls[name] += each.total[REQUESTS] + each.total[OPENED] - before[REQUESTS] - before[OPENED]
+        came = each.total - before
+        calls[name] += column(came, REQUESTS) + column(came, OPENED)
     return set(nlargest(_MOST_SERIES, calls, key=lambda name: calls[name]))
 
 
 async def _from_disk(store: Store, question: _Question, starts: list[int], step_ms: int) -> dict[str, Steps]:
-    await store.flush_metrics(now=True)
     tells = store.series.tells
     minutes = next((each for each, _ in _TIERS if step_ms % (each * MINUTE_MS) == 0), 1)
+    first, last = starts[0] // MINUTE_MS, (starts[-1] + step_ms) // MINUTE_MS
+    found: defaultdict[str, Steps] = defaultdict(dict)
 
-    def read(archive: Any) -> dict[str, Steps]:
+    def name_of(key: SeriesKey, told: Container[tuple[str, str]]) -> str | None:
+        return question.group(key, lambda *who: who in told or tells(*who))
+
+    def count(key: SeriesKey, name: str, minute: int, row: Row) -> None:
+        place = (minute * MINUTE_MS - starts[0]) // step_ms
+        if 0 <= place < len(starts):
+            found[name].setdefault(place, Signals()).count(key, row)
+
+    def read(archive: Archive) -> tuple[set[tuple[str, str]], set[str] | None]:
         known = archive.rollups.keys()
         told = {(key.namespace, key.workload) for key in known.values() if key.side == "destination"}
         names = {
-            number: (key, name)
-            for number, key in known.items()
-            if (name := question.group(key, lambda *who: who in told or tells(*who))) is not None
+            number: (key, name) for number, key in known.items() if (name := name_of(key, told)) is not None
         }
-        found: defaultdict[str, Steps] = defaultdict(dict)
-        first, last = starts[0] // MINUTE_MS, (starts[-1] + step_ms) // MINUTE_MS
+        busiest = None
+        if question.is_grouped and len(names) > _MANY:
+            coarse = 15 if last - first <= _HOURS_OF_QUARTERS * 60 else 60
+            calls: defaultdict[str, int] = defaultdict(int)
+            wanted = dict(names.values())
+            for key, row in archive.rollups.sums(coarse, first // coarse * coarse):
+                if key in wanted:
+                    calls[wanted[key]] += column(row, REQUESTS) + column(row, OPENED)
+            busiest = set(nlargest(_MOST_SERIES, calls, key=lambda name: calls[name]))
+            names = {number: each for number, each in names.items() if each[1] in busiest}
         for at, number, row in archive.rollups.periods(minutes, first, last, names):
-            key, name = names[number]
-            place = (at * MINUTE_MS - starts[0]) // step_ms
-            if 0 <= place < len(starts):
-                found[name].setdefault(place, Signals()).count(key, row)
-        return dict(found)
+            count(*names[number], at, row)
+        return told, busiest
 
-    found: dict[str, Steps] = await store.on_archive(read)
+    (told, busiest), waiting = await store.with_unwritten(read, totals=question.whole)
+    told |= {(key.namespace, key.workload) for key, _, _ in waiting if key.side == "destination"}
+    for key, minute, row in waiting:
+        name = name_of(key, told)
+        if name is not None and (busiest is None or name in busiest):
+            count(key, name, minute // minutes * minutes, row)
     return found
 
 
@@ -250,13 +272,13 @@ def _connections(
     alive = store.tellers.alive(store.now_ms())
     for each in store.series:
         name = question.group(each.key, store.series.tells) if not question.whole else _once(store, each.key)
-        if name is None or not (each.open or each.total[OPENED]):
+        if name is None or not (each.open or column(each.total, OPENED)):
             continue
         steps = found.setdefault(name, {})
         opened = each.open if (each.key.namespace, each.key.workload) in alive else 0
         for place, start in enumerate(starts):
-            then = each.before((start + step_ms) // SLOT_MS)
-            grown = each.total[OPENED] - each.total[CLOSED] - then[OPENED] + then[CLOSED]
+            came = each.total - each.before((start + step_ms) // SLOT_MS)
+            grown = column(came, OPENED) - column(came, CLOSED)
             steps.setdefault(place, Signals()).open += max(0, opened - grown)
 
 

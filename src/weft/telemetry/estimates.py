@@ -9,8 +9,9 @@ from typing import Any, Final
 import msgspec
 
 from weft.telemetry.histogram import BOUNDS
+from weft.telemetry.rows import DURATION_US, FIRST_BUCKET, REQUESTS, WIDTH, Row, pack
 from weft.telemetry.selection import OUTBOUND, Selection
-from weft.telemetry.series import DURATION_US, FIRST_BUCKET, REQUESTS, WIDTH, SeriesKey
+from weft.telemetry.series import SeriesKey
 from weft.telemetry.signals import Signals, outcome
 from weft.telemetry.store import Store
 from weft.telemetry.windows import BadQuestionError
@@ -94,7 +95,7 @@ def _name(store: Store, record: Mapping[str, Any], by: str) -> str:
     return f"{record['method']} {path}"
 
 
-def _row(record: Mapping[str, Any]) -> tuple[SeriesKey, list[int]]:
+def _row(record: Mapping[str, Any]) -> tuple[SeriesKey, Row]:
     """A record as that many requests as it stands for."""
     code, grpc = str(record.get("code", "")), str(record.get("grpc", ""))
     key = SeriesKey(
@@ -108,4 +109,4 @@ def _row(record: Mapping[str, Any]) -> tuple[SeriesKey, list[int]]:
     row = [0] * WIDTH
     row[REQUESTS], row[DURATION_US] = weight, weight * duration * 1_000
     row[FIRST_BUCKET + bisect_left(BOUNDS, duration)] = weight
-    return key, row
+    return key, pack(row)

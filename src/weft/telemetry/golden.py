@@ -138,7 +138,7 @@ async def stat(store: Store, asked: Parameters) -> dict[str, Any]:
     total = Signals()
     for each in seen.came:
         key = each.key
-        if not any(each.row) or not chosen.wants(key) or not chosen.counts(key, once=key in once):
+        if not each.row or not chosen.wants(key) or not chosen.counts(key, once=key in once):
             continue
         name, more = GROUPINGS[by](key, chosen)
         row = rows.setdefault(name, (dict(more), Signals(), set()))

@@ -38,21 +38,33 @@ def rebucket(bounds: Sequence[float], counts: Sequence[int]) -> Sequence[int]:
     return made
 
 
-def percentile(counts: Sequence[int], share: float) -> float | None:
-    """The duration in ms that ``share`` (0 to 1) of the requests did not exceed; None without requests.
+def percentiles(counts: Sequence[int], shares: Sequence[float]) -> list[float | None]:
+    """The durations in ms that these ``shares`` (0 to 1, ascending) of the requests did not exceed.
 
-    Within a bucket requests are taken to lie evenly, so it is right within the bucket's bounds; of the last
-    bucket, which has no end, it is the beginning.
+    None without requests. Within a bucket requests are taken to lie evenly, so it is right within the
+    bucket's bounds; of the last bucket, which has no end, it is the beginning.
     """
     total = sum(counts)
     if not total:
-        return None
-    rank, before = share * total, 0
+        return [None] * len(shares)
+    found: list[float | None] = []
+    wanted = iter(shares)
+    rank, before = next(wanted) * total, 0
     for place, count in enumerate(counts):
-        if count and before + count >= rank:
-            low = BOUNDS[place - 1] if place else 0.0
-            if place == len(BOUNDS):
-                return low
-            return low + (BOUNDS[place] - low) * max(0.0, rank - before) / count
+        if not count:
+            continue
+        low = BOUNDS[place - 1] if place else 0.0
+        width = BOUNDS[place] - low if place < len(BOUNDS) else 0.0
+        while before + count >= rank:
+            found.append(low + width * max(0.0, rank - before) / count)
+            share = next(wanted, None)
+            if share is None:
+                return found
+            rank = share * total
         before += count
-    return BOUNDS[-1]
+    return [*found, *[BOUNDS[-1]] * (len(shares) - len(found))]
+
+
+def percentile(counts: Sequence[int], share: float) -> float | None:
+    """One of them."""
+    return percentiles(counts, (share,))[0]

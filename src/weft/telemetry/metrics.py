@@ -9,25 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from operator import add
 from typing import TYPE_CHECKING, Final
 
 from weft.protos import otlp_metrics_service_v1, otlp_metrics_v1
 from weft.spiffe import SpiffeId
 from weft.telemetry.histogram import rebucket
 from weft.telemetry.otlp import harmless, read
-from weft.telemetry.series import (
-    CLOSED,
-    DURATION_US,
-    FIRST_BUCKET,
-    OPENED,
-    OTHER,
-    RECEIVED,
-    REQUESTS,
-    SENT,
-    WIDTH,
-    SeriesKey,
-)
+from weft.telemetry.rows import CLOSED, OPENED, RECEIVED, REQUESTS, SENT, Row, durations, is_full, one
+from weft.telemetry.series import OTHER, SeriesKey
 
 if TYPE_CHECKING:
     from weft.protos import otlp_common_v1
@@ -72,7 +61,7 @@ class Told:
     uptime_s: int | None = None
     points: int = 0
     unusable: int = 0
-    rows: dict[SeriesKey, list[int]] = field(default_factory=dict)
+    rows: dict[SeriesKey, Row] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=65_536)
@@ -154,7 +143,7 @@ def _take(told: Told, metric: otlp_metrics_v1.Metric) -> None:
             told.points += 1
             _span(told, point.start_time_unix_nano, point.time_unix_nano)
             if 0 <= point.as_int <= MOST:
-                _row(told, point.attributes)[column] += point.as_int
+                _count(told, point.attributes, one(column, point.as_int))
             else:
                 told.unusable += 1
     elif name == _DURATION and metric.histogram.aggregation_temporality == delta:
@@ -177,18 +166,17 @@ def _durations(told: Told, point: otlp_metrics_v1.HistogramDataPoint) -> bool:
         counts: Sequence[int] = rebucket(point.explicit_bounds, point.bucket_counts)
     except ValueError:
         return False
-    row = _row(told, point.attributes)
-    row[DURATION_US] += round(microseconds)
-    row[FIRST_BUCKET:] = map(add, row[FIRST_BUCKET:], counts)
+    _count(told, point.attributes, durations(round(microseconds), counts))
     return True
 
 
-def _row(told: Told, attributes: Iterable[otlp_common_v1.KeyValue]) -> list[int]:
+def _count(told: Told, attributes: Iterable[otlp_common_v1.KeyValue], row: Row) -> None:
     key = series_key(labels_of(attributes), told.identity, told.kind)
-    row = told.rows.get(key)
-    if row is None:
-        row = told.rows[key] = [0] * WIDTH
-    return row
+    grown = told.rows.get(key, 0) + row
+    if is_full(grown):
+        told.unusable += 1
+    else:
+        told.rows[key] = grown
 
 
 def _span(told: Told, began: int, ended: int) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import add, sub
-from struct import Struct
 from typing import Final, NamedTuple
 
-from weft.telemetry.histogram import BUCKETS
 from weft.telemetry.limits import Limits, Losses
+from weft.telemetry.rows import CLOSED, OPENED, Row, column, is_full
 
 SLOT_MS: Final = 10_000
 _SLOTS_A_MINUTE: Final = 6
@@ -28,17 +26,6 @@ _MORE: Final = 10
 TOTAL: Final = "total"
 OTHER: Final = "*"
 """Stands for the names of all that there was no room for; no workload can be called so."""
-
-# The columns of a row.
-REQUESTS, DURATION_US, OPENED, CLOSED, SENT, RECEIVED, FIRST_BUCKET = range(7)
-WIDTH: Final = FIRST_BUCKET + BUCKETS
-_ROW: Final = Struct(f"<{FIRST_BUCKET}Q{BUCKETS}I")
-_BUCKET_MASK: Final = 0xFFFFFFFF
-_ZEROS: Final = (0,) * WIDTH
-
-Row = Sequence[int]
-"""``WIDTH`` numbers: requests, their durations in us, TCP connections opened and closed, bytes sent and
-received, and requests by bucket of duration."""
 
 
 class SeriesKey(NamedTuple):
@@ -82,33 +69,18 @@ class SeriesKey(NamedTuple):
         )
 
 
-def _pack(row: Row) -> bytes:
-    return _ROW.pack(*row[:FIRST_BUCKET], *(count & _BUCKET_MASK for count in row[FIRST_BUCKET:]))
-
-
-_NOTHING: Final = _pack([0] * WIDTH)
-
-
-def difference(later: Row, earlier: Row) -> list[int]:
-    """What came in between; buckets are kept to 32 bits."""
-    found = list(map(sub, later, earlier))
-    if min(found) < 0:
-        found[FIRST_BUCKET:] = [count & _BUCKET_MASK for count in found[FIRST_BUCKET:]]
-    return found
-
-
 class Series:
-    """``total``: since it began. ``notes``: totals at the end of ``slots``, packed. ``open``: connections."""
+    """``total``: since it began. ``notes``: totals at the end of ``slots``. ``open``: connections."""
 
     __slots__ = ("base", "dirty", "key", "last", "noted", "notes", "open", "slots", "total")
 
     def __init__(self, key: SeriesKey, slot: int, opened: int = 0) -> None:
         self.key = key
-        self.total = [0] * WIDTH
-        self.noted: Row = [0] * WIDTH
-        self.base = _NOTHING
+        self.total: Row = 0
+        self.noted: Row = 0
+        self.base: Row = 0
         self.slots = array("q")
-        self.notes: list[bytes] = []
+        self.notes: list[Row] = []
         self.last = slot
         self.dirty = False
         self.open = opened
@@ -117,27 +89,32 @@ class Series:
         """The totals at the beginning of a slot."""
         place = bisect_left(self.slots, slot)
         if place == len(self.slots) and slot > self.last:
-            return tuple(self.total)
-        return _ROW.unpack(self.notes[place - 1] if place else self.base)
+            return self.total
+        return self.notes[place - 1] if place else self.base
 
-    def steps(self, starts: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    def steps(self, starts: Sequence[int]) -> Iterator[tuple[int, Row]]:
         """What came from each of these slots to the next (place, row), where anything did."""
         earlier = self.before(starts[0])
+        slots, notes, last = self.slots, self.notes, len(self.slots)
+        noted = bisect_left(slots, starts[0])
         for place, slot in enumerate(starts[1:]):
-            later = self.before(slot)
+            while noted < last and slots[noted] < slot:
+                noted += 1
+            known = notes[noted - 1] if noted else self.base
+            later = known if noted < last else self.before(slot)
             if later != earlier:
-                yield place, difference(later, earlier)
+                yield place, later - earlier
                 earlier = later
 
-    def note(self, slot: int) -> list[int]:
+    def note(self, slot: int) -> Row:
         """Keep the totals as those at the end of ``slot``; what came since the note before."""
-        grown = difference(self.total, self.noted)
-        self.noted = list(self.total)
+        grown = self.total - self.noted
+        self.noted = self.total
         if self.slots and self.slots[-1] >= slot:
-            self.notes[-1] = _pack(self.total)
+            self.notes[-1] = self.total
         else:
             self.slots.append(slot)
-            self.notes.append(_pack(self.total))
+            self.notes.append(self.total)
         self.dirty = False
         return grown
 
@@ -187,13 +164,13 @@ class SeriesTable:
         self._of_one: dict[str, int] = {}
         self._telling: dict[tuple[str, str], int] = {}
         self._dirty: list[Series] = []
-        self._just_noted: list[tuple[SeriesKey, list[int]]] = []
+        self._just_noted: list[tuple[SeriesKey, Row]] = []
         self._just_slot = 0
         self._notes = 0
         self.newest = now_ms // SLOT_MS
         self.horizon = self.newest - HOUR
         self.totals: dict[SeriesKey, Series] = {}
-        self.pending: dict[tuple[SeriesKey, int], list[int]] = {}
+        self.pending: dict[tuple[SeriesKey, int], Row] = {}
 
     def __len__(self) -> int:
         return len(self._series)
@@ -217,11 +194,11 @@ class SeriesTable:
             return
         series.open += opened
         for minute, row in minutes:
-            series.total = list(map(add, series.total, row))
+            series.total += row
             series.last = min((minute + 1) * _SLOTS_A_MINUTE, self.newest) - 1
             series.slots.append(series.last)
-            series.notes.append(_pack(series.total))
-        series.noted = list(series.total)
+            series.notes.append(series.total)
+        series.noted = series.total
         if key.side == "destination" and series.notes:
             self._telling[key.namespace, key.workload] = series.last
         self._notes += len(series.notes) if key.side != TOTAL else 0
@@ -231,11 +208,15 @@ class SeriesTable:
         self.horizon = max(self.horizon, minute * _SLOTS_A_MINUTE)
 
     def add(self, key: SeriesKey, row: Row, now_ms: int) -> None:
-        """Count what a proxy tells, now."""
+        """Count what a proxy tells, now; not what is more than any proxy can count."""
         slot = self.advance(now_ms)
         series = self._find(key, slot)
-        series.total = list(map(add, series.total, row))
-        series.open = max(0, series.open + row[OPENED] - row[CLOSED])
+        total = series.total + row
+        if is_full(total):
+            self._losses.points_unusable += 1
+            return
+        series.total = total
+        series.open = max(0, series.open + column(row, OPENED) - column(row, CLOSED))
         series.last = slot
         if not series.dirty:
             series.dirty = True
@@ -255,7 +236,7 @@ class SeriesTable:
             self._losses.clock_steps += 1
             self._notes = 0
             for series in (*self, *self.totals.values()):
-                series.base = _pack(series.total)
+                series.base = series.total
                 series.slots, series.notes, series.last = array("q"), [], slot
             self._just_noted.clear()
             self.newest = self.horizon = slot
@@ -275,23 +256,39 @@ class SeriesTable:
                 self._telling[series.key.namespace, series.key.workload] = self.newest
         self._dirty.clear()
 
-    def unsummed(self) -> Iterator[tuple[int, SeriesKey, list[int]]]:
+    def finish(self) -> None:
+        """Note everything, and have it in the totals too: nothing more is told."""
+        self.close()
+        self._sum_up()
+
+    def unwritten(self, *, totals: bool) -> Iterator[tuple[SeriesKey, int, Row]]:
+        """What is not on disk yet, of series or of ``totals``: key, minute, growth; up to now."""
+        for (key, minute), row in self.pending.items():
+            if (key.side == TOTAL) is totals:
+                yield key, minute, row
+        for slot, key, row in self.unsummed() if totals else ():
+            if (of := self._total_of(self, key)) is not None:
+                yield of, slot // _SLOTS_A_MINUTE, row
+        for series in self._dirty if not totals else ():
+            yield series.key, self.newest // _SLOTS_A_MINUTE, series.total - series.noted
+
+    def unsummed(self) -> Iterator[tuple[int, SeriesKey, Row]]:
         """What is not in ``totals`` yet: slot, series, growth."""
         for key, row in self._just_noted:
             yield self._just_slot, key, row
         for series in self._dirty:
-            yield self.newest, series.key, difference(series.total, series.noted)
+            yield self.newest, series.key, series.total - series.noted
 
     def _sum_up(self) -> None:
         """Add the slot before to the total. Not the newest: both ends of a call tell within some seconds."""
-        grown: dict[SeriesKey, list[int]] = {}
+        grown: dict[SeriesKey, Row] = {}
         for key, row in self._just_noted:
             if (of := self._total_of(self, key)) is not None:
-                grown[of] = list(map(add, grown.get(of, _ZEROS), row))
+                grown[of] = grown.get(of, 0) + row
         self._just_noted.clear()
         for of, row in grown.items():
             total = self._total(of)
-            total.total = list(map(add, total.total, row))
+            total.total += row
             total.last = self._just_slot
             total.note(self._just_slot)
             self._pend(of, self._just_slot, row)
@@ -302,10 +299,9 @@ class SeriesTable:
             total = self.totals[key] = Series(key, self.newest)
         return total
 
-    def _pend(self, key: SeriesKey, slot: int, grown: list[int]) -> None:
+    def _pend(self, key: SeriesKey, slot: int, grown: Row) -> None:
         where = key, slot // _SLOTS_A_MINUTE
-        known = self.pending.get(where)
-        self.pending[where] = grown if known is None else list(map(add, known, grown))
+        self.pending[where] = self.pending.get(where, 0) + grown
 
     def _find(self, key: SeriesKey, slot: int) -> Series:
         """The series, or the one that takes in what there is no room for."""

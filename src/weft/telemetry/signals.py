@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from operator import add
 from typing import Any, Final
 
-from weft.telemetry.histogram import percentile
-from weft.telemetry.series import (
-    CLOSED,
-    DURATION_US,
-    FIRST_BUCKET,
-    OPENED,
-    RECEIVED,
-    REQUESTS,
-    SENT,
-    WIDTH,
-    Row,
-    SeriesKey,
-)
+from weft.telemetry.histogram import percentiles
+from weft.telemetry.rows import OPENED, REQUESTS, Row, column, unpack
+from weft.telemetry.series import SeriesKey
 
 # UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS
 _SERVER_FAULTS: Final = frozenset({"2", "4", "12", "13", "14", "15"})
-_PERCENTILES: Final = (("p50", 0.50), ("p95", 0.95), ("p99", 0.99))
-_NAMES: Final = tuple(name for name, _ in _PERCENTILES)
+_SHARES: Final = (0.50, 0.95, 0.99)
 _NOTHING: Final = {
     "requests": 0, "rps": 0.0, "errors": 0, "refused": 0, "success": None, "mean": None,
-    **dict.fromkeys(_NAMES), "mtls": None, "opened": 0, "closed": 0, "connections": 0, "sent": 0,
-    "received": 0, "sentPerSecond": 0.0, "receivedPerSecond": 0.0,
+    "p50": None, "p95": None, "p99": None, "mtls": None, "opened": 0, "closed": 0, "connections": 0,
+    "sent": 0, "received": 0, "sentPerSecond": 0.0, "receivedPerSecond": 0.0,
 }  # fmt: skip
 _REFUSED, _FAILED = 400, 500
 # Envoy's flags of a request that its caller's proxy answered, and which went nowhere: no healthy upstream,
@@ -54,72 +42,72 @@ def went_nowhere(flags: str) -> bool:
 
 
 class Signals:
-    """A sum of rows. ``row``: as of series; ``errors``, ``refused``, ``secured``: how many of them."""
+    """A sum of rows. ``errors``, ``refused``, ``secured``: how many of them; ``last``: the newest, in ms."""
 
-    __slots__ = ("errors", "last", "open", "refused", "row", "secured")
+    __slots__ = ("errors", "last", "open", "refused", "secured", "sum")
 
     def __init__(self) -> None:
-        self.row: list[int] = [0] * WIDTH
+        self.sum: Row = 0
         self.errors = self.refused = self.secured = self.open = self.last = 0
 
     def count(self, key: SeriesKey, row: Row, *, opened: int = 0, last: int = 0) -> None:
         """Add what a series counted. ``opened``: its connections that are open now; ``last``: ms."""
-        self.row = list(map(add, self.row, row))
+        self.sum += row
         self.open += opened
-        self.last = max(self.last, last)
-        if row[REQUESTS]:
-            how = outcome(key.code, key.grpc)
-            if how == "failed":
-                self.errors += row[REQUESTS]
-            elif how == "refused":
-                self.refused += row[REQUESTS]
+        if last > self.last:
+            self.last = last
+        how = outcome(key.code, key.grpc)
+        if how == "failed":
+            self.errors += column(row, REQUESTS)
+        elif how == "refused":
+            self.refused += column(row, REQUESTS)
         if key.secured == "mtls":
-            self.secured += row[REQUESTS] + row[OPENED]
+            self.secured += column(row, REQUESTS) + column(row, OPENED)
 
     def merge(self, other: Signals) -> None:
         """Add another sum."""
-        self.row = list(map(add, self.row, other.row))
+        self.sum += other.sum
         self.errors, self.refused = self.errors + other.errors, self.refused + other.refused
         self.secured, self.open = self.secured + other.secured, self.open + other.open
-        self.last = max(self.last, other.last)
+        if other.last > self.last:
+            self.last = other.last
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The sum as its columns."""
+        return unpack(self.sum)
 
     @property
     def calls(self) -> int:
         """Requests and connections."""
-        return self.row[REQUESTS] + self.row[OPENED]
+        return column(self.sum, REQUESTS) + column(self.sum, OPENED)
 
     def __bool__(self) -> bool:
-        return any(self.row)
+        return self.sum != 0
 
     def to_dict(self, window_ms: int) -> dict[str, Any]:
         """As JSON has it; rates are over the window."""
         if not self and not self.open:
             return dict(_NOTHING)
-        row, seconds = self.row, max(1, window_ms) / 1_000
-        requests, counts = row[REQUESTS], row[FIRST_BUCKET:]
-        timed = sum(counts)
+        requests, lasted, opened, closed, sent, received, *counts = unpack(self.sum)
+        timed, calls, seconds = sum(counts), requests + opened, max(1, window_ms) / 1_000
+        p50, p95, p99 = percentiles(counts, _SHARES)
         return {
             "requests": requests,
             "rps": round(requests / seconds, 4),
             "errors": self.errors,
             "refused": self.refused,
             "success": round(1 - self.errors / requests, 6) if requests else None,
-            "mean": round(row[DURATION_US] / 1_000 / timed, 3) if timed else None,
-            **(
-                {name: _rounded(percentile(counts, share)) for name, share in _PERCENTILES}
-                if timed
-                else dict.fromkeys(_NAMES)
-            ),
-            "mtls": round(self.secured / self.calls, 6) if self.calls else None,
-            "opened": row[OPENED],
-            "closed": row[CLOSED],
+            "mean": round(lasted / 1_000 / timed, 3) if timed else None,
+            "p50": p50 if p50 is None else round(p50, 3),
+            "p95": p95 if p95 is None else round(p95, 3),
+            "p99": p99 if p99 is None else round(p99, 3),
+            "mtls": round(self.secured / calls, 6) if calls else None,
+            "opened": opened,
+            "closed": closed,
             "connections": self.open,
-            "sent": row[SENT],
-            "received": row[RECEIVED],
-            "sentPerSecond": round(row[SENT] / seconds, 1),
-            "receivedPerSecond": round(row[RECEIVED] / seconds, 1),
+            "sent": sent,
+            "received": received,
+            "sentPerSecond": round(sent / seconds, 1),
+            "receivedPerSecond": round(received / seconds, 1),
         }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import apsw
 
@@ -24,12 +24,17 @@ from weft.telemetry.otlp import Report, Span, reports, spans
 from weft.telemetry.push.pusher import Pusher
 from weft.telemetry.push.sums import Sums
 from weft.telemetry.rollups import MINUTE_MS, Growth
-from weft.telemetry.series import SeriesTable
+from weft.telemetry.rows import Row
+from weft.telemetry.series import SeriesKey, SeriesTable
 from weft.telemetry.shares import TraceShare
 from weft.telemetry.taps import Taps, record_of
 from weft.telemetry.tellers import Tellers
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Unwritten = tuple[SeriesKey, int, Row]
+"""What a series counted in a minute (since the epoch)."""
 
 FLUSH_S: Final = 1.0
 TRIM_S: Final = 30.0
@@ -134,7 +139,7 @@ class Store:
         self.losses.points_unusable += told.unusable
         self.tellers.hear(told, now_ms)
         for key, row in told.rows.items():
-            if any(row):
+            if row:
                 self.series.add(key, row, now_ms)
 
     async def keep(self) -> None:
@@ -185,39 +190,55 @@ class Store:
         if self.series.newest == self._written and not now:
             return
         self._written = self.series.newest
-        pending, self.series.pending = self.series.pending, {}
-        grown = [Growth(key, minute, row, self.series.open(key)) for (key, minute), row in pending.items()]
-        tellers = self.tellers.take()
+        async with self._disk:
+            # Taken only now: whoever has the disk finds everything either there or pending.
+            pending, self.series.pending = self.series.pending, {}
+            open_ = self.series.open
+            grown = [Growth(key, minute, row, open_(key)) for (key, minute), row in pending.items()]
+            tellers = self.tellers.take()
 
-        def write() -> None:
-            try:
-                self._archive.write_metrics(grown, tellers)
-            except apsw.FullError:
-                self._archive.drop_oldest()
-                self._archive.write_metrics(grown, tellers)
+            def write() -> None:
+                try:
+                    self._archive.write_metrics(grown, tellers)
+                except apsw.FullError:
+                    self._archive.drop_oldest()
+                    self._archive.write_metrics(grown, tellers)
 
-        if not await self._on_disk(write):
-            self.losses.not_written += len(grown)
+            if not await self._in_thread(write):
+                self.losses.not_written += len(grown)
 
     async def on_archive(self, read: Callable[[Archive], Any]) -> Any:
         """What ``read`` gives, in the disk's thread."""
         async with self._disk:
             return await asyncio.to_thread(read, self._archive)
 
+    async def with_unwritten(
+        self, read: Callable[[Archive], T], *, totals: bool = False
+    ) -> tuple[T, list[Unwritten]]:
+        """What ``read`` gives, and what series (or the ``totals``) counted that was not on disk then."""
+        async with self._disk:
+            waiting = list(self.series.unwritten(totals=totals))
+            return await asyncio.to_thread(read, self._archive), waiting
+
     async def close(self) -> None:
         """Write the rest and close."""
         await self.flush()
+        self.series.advance(self.now_ms())
+        self.series.finish()
         await self.flush_metrics(now=True)
         async with self._disk:
             self._archive.close()
 
     async def _on_disk(self, work: Callable[[], None]) -> bool:
         async with self._disk:
-            try:
-                await asyncio.to_thread(work)
-            except apsw.Error as error:
-                _log.warning("telemetry cannot be written: %s", error)
-                return False
+            return await self._in_thread(work)
+
+    async def _in_thread(self, work: Callable[[], None]) -> bool:
+        try:
+            await asyncio.to_thread(work)
+        except apsw.Error as error:
+            _log.warning("telemetry cannot be written: %s", error)
+            return False
         return True
 
 

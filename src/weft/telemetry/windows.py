@@ -49,7 +49,7 @@ class Window:
         def tells(namespace: str, workload: str) -> bool:
             return (namespace, workload) in told
 
-        return (each for each in self.came if any(each.row) and counted(each.key, tells))
+        return (each for each in self.came if each.row and counted(each.key, tells))
 
 
 def duration_ms(asked: Parameters, name: str, default: str) -> int:
@@ -77,18 +77,20 @@ async def window(store: Store, length_ms: int) -> Window:
     if slot >= table.horizon:
         came = tuple(_living(in_memory(table, slot), alive, now_ms))
         return Window(slot * SLOT_MS, now_ms, came)
-    await store.flush_metrics(now=True)
     wanted = length_ms // MINUTE_MS
     minutes = next((step for most, step in _SUMS if wanted <= most), _COARSEST)
     since = (now_ms - length_ms) // MINUTE_MS // minutes * minutes
-    rows = await store.on_archive(lambda archive: dict(archive.rollups.sums(minutes, since)))
+    rows, waiting = await store.with_unwritten(lambda archive: dict(archive.rollups.sums(minutes, since)))
+    for key, minute, row in waiting:
+        if minute >= since:
+            rows[key] = rows.get(key, 0) + row
     known = {each.key: each for each in in_memory(table, table.newest)}
     found = [
         Came(key, row, known[key].open if key in known else 0, known[key].last if key in known else 0)
         for key, row in rows.items()
         if key.side != TOTAL
     ]
-    found += [each._replace(row=()) for key, each in known.items() if key not in rows]
+    found += [each._replace(row=0) for key, each in known.items() if key not in rows]
     return Window(since * MINUTE_MS, now_ms, tuple(_living(iter(found), alive, now_ms)))
 
 

@@ -8,20 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.telemetry.limits import Limits, Losses
-from weft.telemetry.series import (
-    CLOSED,
-    HOUR,
-    OPENED,
-    OTHER,
-    REQUESTS,
-    SLOT_MS,
-    TOTAL,
-    WIDTH,
-    Series,
-    SeriesKey,
-    SeriesTable,
-    difference,
-)
+from weft.telemetry.rows import CLOSED, OPENED, REQUESTS, WIDTH, Row, column, pack
+from weft.telemetry.series import HOUR, OTHER, SLOT_MS, TOTAL, Series, SeriesKey, SeriesTable
 
 NOW_MS = 1_800_000_000_000
 NOW = NOW_MS // SLOT_MS
@@ -35,10 +23,14 @@ def _key(
     return SeriesKey(side, "workload", "default", workload, workload, "", principal, **more)
 
 
-def _row(requests: int = 1, opened: int = 0, closed: int = 0) -> list[int]:
+def _row(requests: int = 1, opened: int = 0, closed: int = 0) -> Row:
     row = [0] * WIDTH
     row[REQUESTS], row[OPENED], row[CLOSED] = requests, opened, closed
-    return row
+    return pack(row)
+
+
+def _requests(row: Row) -> int:
+    return column(row, REQUESTS)
 
 
 def _table(losses: Losses | None = None, **limits: int) -> SeriesTable:
@@ -47,7 +39,7 @@ def _table(losses: Losses | None = None, **limits: int) -> SeriesTable:
 
 def _grown(series: Series, slot: int) -> int:
     """Requests since the beginning of a slot."""
-    return difference(series.total, series.before(slot))[REQUESTS]
+    return _requests(series.total - series.before(slot))
 
 
 def _all(table: SeriesTable, slot: int) -> int:
@@ -81,8 +73,8 @@ def test_steps_add_up_to_the_window() -> None:
     (series,) = table
     starts = list(range(NOW, NOW + 75, 5))
     steps = dict(series.steps(starts))
-    assert sum(row[REQUESTS] for row in steps.values()) == sum(range(100))
-    assert steps[0][REQUESTS] == sum(
+    assert sum(_requests(row) for row in steps.values()) == sum(range(100))
+    assert _requests(steps[0]) == sum(
         number for number in range(100) if NOW_MS + 7_000 * number < (NOW + 5) * SLOT_MS
     )
 
@@ -178,7 +170,7 @@ def test_a_clock_that_is_set_back_far_begins_anew() -> None:
     assert _grown(series, table.horizon) == 2
     table.add(_key(), _row(3), back + SLOT_MS)
     assert _grown(series, table.horizon) == 5
-    assert sum(row[REQUESTS] for (key, _), row in table.pending.items() if key.side != TOTAL) == 7
+    assert sum(_requests(row) for (key, _), row in table.pending.items() if key.side != TOTAL) == 7
 
 
 def test_what_is_pending_is_what_was_told() -> None:
@@ -187,7 +179,7 @@ def test_what_is_pending_is_what_was_told() -> None:
         table.add(_key(f"w{number % 3}"), _row(number), NOW_MS + 5_000 * number)
     table.close()
     table.close()
-    assert sum(row[REQUESTS] for row in table.pending.values()) == sum(range(50))
+    assert sum(_requests(row) for row in table.pending.values()) == sum(range(50))
 
 
 def _counting(table: SeriesTable, keys: Iterable[SeriesKey]) -> SeriesTable:
@@ -204,7 +196,7 @@ def test_the_total_follows_a_slot_behind() -> None:
     _counting(table, [_key(), _key(side="source")])
     table.advance(NOW_MS + SLOT_MS)
     assert table.totals == {}
-    assert sum(row[REQUESTS] for _, key, row in table.unsummed() if key.side == "destination") == 1
+    assert sum(_requests(row) for _, key, row in table.unsummed() if key.side == "destination") == 1
     table.advance(NOW_MS + 2 * SLOT_MS)
     assert _grown(table.totals[total], NOW) == 1
     assert list(table.unsummed()) == []
@@ -219,4 +211,24 @@ def test_what_was_kept_is_loaded() -> None:
     assert table.tells("default", "reviews")
     table.add(_key(), _row(1), NOW_MS)
     table.close()
-    assert [row[REQUESTS] for row in table.pending.values()] == [1], "nothing is written twice"
+    assert [_requests(row) for row in table.pending.values()] == [1], "nothing is written twice"
+
+
+def test_more_than_anything_can_count_spoils_nothing() -> None:
+    losses = Losses()
+    table = _table(losses)
+    for _ in range(9):
+        table.add(_key(), pack([1 << 60] * WIDTH), NOW_MS)
+        table.add(_key("other"), _row(), NOW_MS)
+    assert losses.points_unusable > 0
+    grown = {series.key.workload: series.total for series in table}
+    assert len({column(grown["reviews"], number) for number in range(WIDTH)}) == 1
+    assert _requests(grown["other"]) == 9
+
+
+def test_at_the_end_the_total_has_everything() -> None:
+    total = SeriesKey(TOTAL, "", "", "", "", "", "")
+    table = SeriesTable(Limits(), Losses(), NOW_MS, lambda _, __: total)
+    _counting(table, [_key(), _key("other")])
+    table.finish()
+    assert sum(_requests(row) for (key, _), row in table.pending.items() if key.side == TOTAL) == 2
