@@ -445,9 +445,20 @@ def test_counts_callers_and_versions(shop: Mesh) -> None:
     assert (success["about"], success["verdict"]) == ("success", "same")
     assert latency["verdict"] in {"same", "worse", "better"}
     assert 0 <= latency["p"] <= 1
+    assert shop.run("compare", "v1", "v2", "--window", "1h").returncode == 0  # only one service has both
     missing = shop.run("compare", "recommendations", "v1", "v3", "--window", "1h")
     assert missing.returncode == 1
     assert "it has v1, v2" in missing.stderr or "did you mean" in missing.stderr
+
+
+def test_what_had_no_traffic_yet_is_known(shop: Mesh, tmp_path: Path) -> None:
+    quiet = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "quiet", "namespace": "shop"},
+             "spec": {"ports": [{"name": "http", "port": 80}]}}  # fmt: skip
+    (tmp_path / "quiet.json").write_text(json.dumps(quiet))
+    shop.weft("apply", str(tmp_path / "quiet.json"))
+    assert "no traffic of quiet" in shop.weft("stat", "quiet")
+    wrong = shop.run("stat", "quite")
+    assert (wrong.returncode, "did you mean 'quiet'?" in wrong.stderr) == (1, True), wrong.stderr
 
 
 def test_a_trace_is_one_tree_over_gateway_and_services(shop: Mesh) -> None:

@@ -28,7 +28,7 @@ Wire = dict[str, Any]
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True, metavar="SERVICE BASELINE CANDIDATE | WORKLOAD WORKLOAD")
+@click.argument("names", nargs=-1, required=True, metavar="[SERVICE] BASELINE CANDIDATE | WORKLOAD WORKLOAD")
 @click.option("--alpha", type=click.FloatRange(0, 0.5, min_open=True), default=0.01, show_default=True,
               help="The chance of taking luck for a difference.")  # fmt: skip
 @click.option("--fail-on-regression", is_flag=True, help="Exit 1 when the candidate is worse.")
@@ -42,11 +42,17 @@ def compare(
 ) -> None:  # fmt: skip
     """Is one version better than the other, or is it chance?
 
-    Two versions of a service (weft compare reviews v1 v2) or two workloads. Success by a two-proportion
-    z-test; latency by a Mann-Whitney test of all requests and a z-test of the slowest twentieth.
+    Two versions of a service, or two workloads. The service need not be said if only one has both versions.
+    Success by a two-proportion z-test; latency by a Mann-Whitney test of all requests and a z-test of the
+    slowest twentieth.
+
+    \b
+    weft compare reviews v1 v2 --window 15m
+    weft compare shop/reviews-v1 shop/reviews-v2 --fail-on-regression
     """
     from weft.telemetry.compare import compare as judge
     from weft.telemetry.compare import regressed
+    from weft.telemetry.targets import NobodyError
 
     check(window, namespace, everywhere)
     if len(names) not in {2, 3}:
@@ -58,7 +64,12 @@ def compare(
         if len(names) == 3:
             target = await find_target(client, names[0], namespace)
             return await _versions(client, target, names[1:], window)
-        targets = [await find_target(client, name, namespace) for name in names]
+        try:
+            targets = [await find_target(client, name, namespace) for name in names]
+        except NobodyError as nobody:
+            answer = await question(client, "workloads", window=window, namespace=namespace)
+            target = bearer(answer, names, nobody)
+            return await _versions(client, target, names, window)
         first, second = [await _sample(client, one.name, [one.of], window) for one in targets]
         return first, second
 
@@ -90,6 +101,31 @@ async def _versions(
             )
     first, second = [await _sample(client, version, known[version], window) for version in versions]
     return first, second
+
+
+def bearer(answer: Wire, versions: Sequence[str], nobody: WeftError) -> Target:
+    """The only service that has all of these versions.
+
+    Raises:
+        WeftError: there is none, or there are several.
+    """
+    from weft.telemetry.targets import Target
+
+    services = [
+        Target(kind="service", namespace=row["namespace"], name=row["name"]) for row in answer["services"]
+    ]
+    found = [one for one in services if members(answer, one).keys() >= set(versions)]
+    if len(found) == 1:
+        return found[0]
+    words = " ".join(versions)
+    if not found:
+        raise WeftError(
+            nobody.message, hint=f"for versions, say of which service: weft compare SERVICE {words}"
+        )
+    names = ", ".join(sorted(map(str, found)))
+    raise WeftError(
+        f"{' and '.join(versions)} are versions of {names}", hint=f"say which: weft compare SERVICE {words}"
+    )
 
 
 def members(answer: Wire, target: Target) -> dict[str, list[str]]:

@@ -43,6 +43,10 @@ def edges(
 
     TOLD BY says whose word it is: both, source or destination. An identity is out of the certificate that was
     shown; without one there is none.
+
+    \b
+    weft edges                 of the whole mesh
+    weft edges reviews -t 1h   to and from reviews
     """
     check(window, namespace, everywhere)
 

@@ -26,6 +26,10 @@ def graph(output: str, window: str, namespace: str, everywhere: bool, server: st
 
     dot is for Graphviz (weft graph -o dot | dot -Tsvg), mermaid for Markdown. Dashed lines are not secured by
     mutual TLS; colours tell how well the calls went.
+
+    \b
+    weft graph -n shop -t 1h
+    weft graph -o dot | dot -Tsvg > graph.svg
     """
     from weft.telemetry import graph as forms
 

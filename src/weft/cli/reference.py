@@ -30,11 +30,17 @@ def page() -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
+def _paragraph(text: str) -> str:
+    """Markdown of a paragraph; those that click does not wrap (``\\b``) are examples."""
+    marked, rest = text.strip().partition("\n")[::2]
+    return f"```\n{rest}\n```" if marked == "\b" else text.strip()
+
+
 def _describe(command: click.Command, context: click.Context) -> Iterator[str]:
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield f"### {context.command_path}\n"
     yield f"```\n{usage}\n```\n"
-    yield f"{inspect.cleandoc(command.help or '').replace(chr(8), '').strip()}\n"
+    yield from (f"{_paragraph(text)}\n" for text in inspect.cleandoc(command.help or "").split("\n\n"))
     options = [
         (f"`{names}`", text.replace("|", "\\|"))
         for parameter in command.params

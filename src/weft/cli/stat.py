@@ -47,6 +47,11 @@ def stat(
 
     Without a name: all of them. Names are NAME, NAMESPACE/NAME, svc/NAME, deploy/NAME or a host. Counts are
     exact, but by route and path, where they are estimated from a sample of the requests.
+
+    \b
+    weft stat -n shop                     how all of a namespace do
+    weft stat reviews --by caller         for whom is it red?
+    weft stat svc/reviews --window 15m -w
     """
     check(window, namespace, everywhere)
 

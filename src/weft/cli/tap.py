@@ -61,12 +61,17 @@ def tap(
 
     While it runs, their proxies tell of all requests, without a restart; above 2,000 a second of a share of
     them. That costs them CPU: 20 us a request. It is put back at the end, whatever ends it.
+
+    \b
+    weft tap reviews --errors
+    weft tap -n shop --slow 250ms --path '/api/*' --caller sa/front
+    weft tap istio-ingressgateway --status 404,5xx -o json
     """
     wanted = filters(
         method=method, path=path, host=host, status=status, caller=caller, errors=errors, slow=slow
     )
     shower = _Shower(max_rps, output, colour=coloured())
-    limit = _limit(seconds)
+    limit = lasting(seconds)
 
     async def run(client: ApiClient) -> None:
         async with contextlib.aclosing(watch(client, target, namespace, everywhere, wanted, limit)) as lines:
@@ -98,7 +103,12 @@ def filters(**said: str | bool) -> dict[str, str]:
     return {name: str(text) for name, text in wanted.items()}
 
 
-def _limit(text: str | None) -> float | None:
+def lasting(text: str | None) -> float | None:
+    """What ``--for`` says, in seconds.
+
+    Raises:
+        UsageError: it is no duration.
+    """
     from weft.units import parse_duration
 
     if text is None:
@@ -206,7 +216,7 @@ def line(record: Mapping[str, Any], *, colour: bool = False) -> str:
     from datetime import UTC, datetime
 
     from weft.analysis.response_flags import in_words
-    from weft.cli.traffic_text import identity, inert, ms, size
+    from weft.cli.traffic_text import identity, inert, size, whole_ms
     from weft.telemetry.taps import failed
 
     when = datetime.fromtimestamp(record["time"] / 1_000, UTC)
@@ -220,7 +230,7 @@ def line(record: Mapping[str, Any], *, colour: bool = False) -> str:
     parts = [
         f"{when:%H:%M:%S}.{when.microsecond // 1000:03d}",
         f"{code:<4}",
-        f"{ms(record['duration']):>7}",
+        f"{whole_ms(record['duration']):>7}",
         what,
         f"{caller} -> {record['namespace']}/{record['instance']}",
         record["tls"],

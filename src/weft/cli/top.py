@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from weft.cli.server import connect, server_option
-from weft.cli.tap import filter_options, filters, watch
+from weft.cli.tap import filter_options, filters, lasting, watch
 from weft.cli.traffic import coloured, namespace_options, output_option, screen
 
 if TYPE_CHECKING:
@@ -30,20 +30,23 @@ _SORTS: Final = {"count": "count", "errors": "errors", "worst": "worst", "last":
 @click.option("--sort", type=click.Choice(list(_SORTS)), default="count", show_default=True)
 @click.option("--rows", type=click.IntRange(1), default=20, show_default=True, help="How many at most.")
 @click.option("--whole-paths", is_flag=True, help="As they are, not as /users/{*}.")
-@click.option("--for", "seconds", type=click.FloatRange(0.1), metavar="SECONDS",
-              help=f"End after this. In a pipe: {_SNAPSHOT_S:g} s.")  # fmt: skip
+@click.option("--for", "limit", metavar="DURATION", help=f"End after this. In a pipe: {_SNAPSHOT_S:g}s.")
 @namespace_options
 @output_option
 @server_option
 def top(
     target: str | None, method: str, path: str, host: str, status: str, caller: str, errors: bool, slow: str,
-    sort: str, rows: int, whole_paths: bool, seconds: float | None, namespace: str, everywhere: bool,
+    sort: str, rows: int, whole_paths: bool, limit: str | None, namespace: str, everywhere: bool,
     output: str, server: str | None,
 ) -> None:  # fmt: skip
     """Which paths are called most, live: by caller and method, with success and latencies.
 
     Proxies tell of all requests while it runs, as for weft tap. On a terminal it goes on until Ctrl-C; in a
     pipe it listens for some seconds and prints one table.
+
+    \b
+    weft top reviews --errors
+    weft top -n shop --sort worst --for 30s
     """
     from weft.telemetry.top import Top
 
@@ -52,6 +55,7 @@ def top(
     )
     seen = Top(paths=not whole_paths)
     live = output == "table" and sys.stdout.isatty()
+    seconds = lasting(limit)
     if not live and seconds is None:
         seconds = _SNAPSHOT_S
     clock = _Clock()
@@ -107,7 +111,7 @@ class _Clock:
 
 def text(lines: Sequence[Line], seconds: float, *, colour: bool = False) -> str:
     """The table."""
-    from weft.cli.traffic_text import identity, judged, ms, rate, share, table, terminal_columns
+    from weft.cli.traffic_text import identity, judged, rate, share, table, terminal_columns, whole_ms
 
     head = ("CALLER", "WORKLOAD", "METHOD", "PATH", "COUNT", "RPS", "SUCCESS", "BEST", "WORST", "LAST")
     rows = [
@@ -119,9 +123,9 @@ def text(lines: Sequence[Line], seconds: float, *, colour: bool = False) -> str:
             f"{line.count:.0f}",
             rate(line.count / seconds if seconds else None),
             share(line.success),
-            ms(line.best),
-            ms(line.worst),
-            ms(line.last),
+            whole_ms(line.best),
+            whole_ms(line.worst),
+            whole_ms(line.last),
         ]
         for line in lines
     ]

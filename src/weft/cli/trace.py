@@ -48,6 +48,11 @@ def trace(
     """Traces that were kept, or one of them with all of its spans.
 
     ID is that of a trace, or of a request (x-request-id, as access logs and weft tap have it).
+
+    \b
+    weft trace --errors --service reviews
+    weft trace --slow 250ms --since 15m
+    weft trace 162935742d55d4f9f71686d9388fe14f
     """
     if trace_id is not None:
         _show_one(trace_id.lower(), output, server)

@@ -23,6 +23,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 
 REFRESH_S: Final = 2.0
+_WORKLOADS: Final = "/apis/weft.dev/v1alpha1"
 
 window_option = click.option(
     "--window", "-t", default="1m", show_default=True, metavar="DURATION", help="How far back to look."
@@ -92,15 +93,37 @@ def explained(refusal: Any) -> WeftError:
 
 
 async def find_target(client: ApiClient, text: str, namespace: str) -> Target:
-    """The service or workload that is meant.
+    """The service or workload that is meant: one that was told of, else one of the configuration.
 
     Raises:
         UsageError, WeftError: the name is none, nobody bears it, or several do.
     """
-    from weft.telemetry.targets import Asked, find
+    from weft.telemetry.targets import Asked, NobodyError, find
 
     asked = Asked.of(text, namespace)
-    return find(asked, await question(client, "workloads", window="1h", namespace=asked.namespace))
+    told = await question(client, "workloads", window="1h", namespace=asked.namespace)
+    try:
+        return find(asked, told)
+    except NobodyError:
+        silent = await _configured(client, asked.namespace)
+        return find(asked, {part: [*told[part], *silent[part]] for part in silent})
+
+
+async def _configured(client: ApiClient, namespace: str) -> Wire:
+    """Services and workloads that may have had no traffic yet, as the question ``workloads`` has them."""
+    from weft.client.api import RefusedError
+
+    found: dict[str, list[Wire]] = {"services": [], "workloads": []}
+    place = f"/namespaces/{namespace}" if namespace else ""
+    for base, part, field in (("/api/v1", "services", "name"), (_WORKLOADS, "workloads", "workload")):
+        try:
+            answer = await client.raw("GET", f"{base}{place}/{part}")
+        except RefusedError:  # who may look at traffic need not see the configuration
+            continue
+        for item in answer["items"]:
+            about = item["metadata"]
+            found[part].append({"namespace": about["namespace"], field: about["name"]})
+    return found
 
 
 def nothing(window: str, about: str = "") -> str:

@@ -110,6 +110,11 @@ def ms(value: float | None) -> str:
     return f"{value:.2g}ms" if value < 10 else f"{value:.0f}ms"
 
 
+def whole_ms(value: int) -> str:
+    """What was measured in whole ms: ``<1ms``, ``7ms``."""
+    return ms(value) if value else "<1ms"
+
+
 def size(value: float | None) -> str:
     """``12B``, ``3.4KiB``."""
     if value is None:

@@ -65,6 +65,9 @@ class Status:
         kinds = (*SHORT.values(), "other")
         self._config_size = {kind: self.metrics.config_size.labels(kind) for kind in kinds}
         self._push_time = {kind: self.metrics.push_time.labels(kind) for kind in kinds}
+        # 0 from the start: the first refusal would be no growth to rate() otherwise, and dashboards empty.
+        for label in _REJECT_LABEL.values():
+            self.metrics.rejects.add(label, count=0)
         self._clock = clock
         self._on_rejected = on_rejected
         self._known: dict[Connection, _ProxyStatus] = {}

@@ -8,6 +8,11 @@ from typing import Any, Final, Self
 
 from weft.errors import UsageError, WeftError, did_you_mean
 
+
+class NobodyError(WeftError):
+    """Nobody bears a name."""
+
+
 _KINDS: Final = {
     **dict.fromkeys(("service", "services", "svc"), "service"),
     **dict.fromkeys(
@@ -70,7 +75,8 @@ def find(asked: Asked, known: Mapping[str, Any]) -> Target:
     """The one that is meant, of those in the answer to the question ``workloads``; services go first.
 
     Raises:
-        WeftError: there is none, or there are several.
+        NobodyError: there is none.
+        WeftError: there are several.
     """
     found: list[Target] = []
     for kind, rows, field in (
@@ -91,7 +97,7 @@ def find(asked: Asked, known: Mapping[str, Any]) -> Target:
     near = {row["name"] for row in known["services"]} | {row["workload"] for row in known["workloads"]}
     what = asked.kind or "service or workload"
     where = f" in {asked.namespace}" if asked.namespace else ""
-    raise WeftError(
+    raise NobodyError(
         f"no {what} {asked.name!r} was heard of{where}",
         hint=did_you_mean(asked.name, near - {""})
         or "only what had a sidecar or was called by one is known: weft stat lists it, weft proxy status too",

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.cli import edges, stat, tap, top
-from weft.cli.compare import members
+from weft.cli.compare import bearer, members
 from weft.cli.traffic_text import identity, ms, rate, share, shorten, size, table, width
 from weft.errors import UsageError, WeftError
-from weft.telemetry.targets import Asked, Target, behind, find
+from weft.telemetry.targets import Asked, NobodyError, Target, behind, find
 from weft.telemetry.top import Line
 
 SIGNALS: dict[str, Any] = {
@@ -96,6 +96,7 @@ def test_a_request_is_one_line() -> None:
     assert tap.line(record()) == ("08:00:01.042  200      12ms  GET /a  shop/web -> shop/reviews-v1-0  mtls")
     refused = tap.line(record(code=403, decision="deny", policy="shop/readers", source="", tls="none"))
     assert refused.endswith("10.0.0.9 (no identity) -> shop/reviews-v1-0  none  denied by shop/readers")
+    assert "  <1ms  GET" in tap.line(record(duration=0))
     failed = tap.line(record(code=503, flags="UF"))
     assert "  UF: no connection" in failed
     stream = tap.line(record(protocol="tcp", method="", path="", code=0, sent=2048))
@@ -162,6 +163,17 @@ def test_versions_are_workloads() -> None:
     assert members(KNOWN, REVIEWS) == {
         "v1": ["workload:shop/reviews-v1"], "v2": ["workload:shop/reviews-v2"],
     }  # fmt: skip
+
+
+def test_versions_alone_mean_the_only_service_that_has_them() -> None:
+    nobody = NobodyError("no service or workload 'v1' was heard of")
+    assert bearer(KNOWN, ("v1", "v2"), nobody) == REVIEWS
+    with pytest.raises(WeftError, match="'v1' was heard of") as none:
+        bearer(KNOWN, ("v1", "v3"), nobody)
+    assert "weft compare SERVICE v1 v3" in none.value.hint
+    twin = {**KNOWN["services"][0], "name": "opinions"}
+    with pytest.raises(WeftError, match="versions of shop/opinions, shop/reviews"):
+        bearer({**KNOWN, "services": [*KNOWN["services"], twin]}, ("v1", "v2"), nobody)
 
 
 def test_numbers_have_units() -> None:

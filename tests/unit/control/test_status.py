@@ -202,6 +202,7 @@ async def test_series_have_istios_names(mesh: Mesh) -> None:
         'pilot_xds{version="1.40.0"} 1.0',
         'pilot_xds_pushes{type="cds"} 1.0',
         'pilot_total_xds_rejects{type="pilot_xds_lds_reject"} 1.0',
+        'pilot_total_xds_rejects{type="pilot_xds_cds_reject"} 0.0',
         "pilot_total_xds_internal_errors 0.0",
         "galley_validation_passed 0.0",
         "galley_validation_failed 0.0",

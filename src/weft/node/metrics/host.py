@@ -17,8 +17,18 @@ from weft.node.workload import Workload
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
-def of_workloads(workloads: Collection[Workload]) -> list[Family]:
-    """What the agent knows of these, at this moment."""
+def labels_of(workload: Workload, node: str) -> dict[str, str]:
+    """What tells a workload's series from those of its siblings: the names that Prometheus has for pods.
+
+    A gateway has one name on all hosts, so that of the host stands behind it. Istio's dashboards look for
+    ``istio-ingressgateway-.*``.
+    """
+    spec = workload.spec
+    return {"namespace": spec.namespace, "pod": f"{spec.name}-{node}" if spec.kind == "router" else spec.name}
+
+
+def of_workloads(workloads: Collection[Workload], node: str) -> list[Family]:
+    """What the agent of a host knows of these, at this moment."""
     build = own("istio_build", "gauge", "Which version a part of the mesh is of.")
     ready = own("weft_node_workload_ready", "gauge", "Whether a workload may get traffic.")
     running = own("weft_node_sidecar_running", "gauge", "Whether a workload's Envoy runs.")
@@ -35,7 +45,7 @@ def of_workloads(workloads: Collection[Workload]) -> list[Family]:
     counts: Counter[tuple[str, str]] = Counter()
     for workload in workloads:
         spec = workload.spec
-        labels = {"namespace": spec.namespace, "pod": spec.name}
+        labels = labels_of(workload, node)
         build.add(1, component="proxy", tag=__version__, **labels)
         ready.add(workload.ready, **labels)
         running.add(workload.sidecar.pid is not None, **labels)

@@ -17,7 +17,7 @@ from weft.node.app import Node
 from weft.node.metrics import usage
 from weft.node.metrics.application import fetch
 from weft.node.metrics.exposition import Family, Page, of_application, of_proxy, own
-from weft.node.metrics.host import of_agent, of_workloads
+from weft.node.metrics.host import labels_of, of_agent, of_workloads
 from weft.node.workload import Workload
 
 _AT_ONCE: Final = 32
@@ -48,6 +48,7 @@ class Scraper:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._name = node.options.name
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._marks = usage.Marks()
 
@@ -81,8 +82,8 @@ class Scraper:
                 page.add(outcome.families)
             outcome.families = []
         page.add(await self._use(workloads, whole=not only))
-        page.add(_about(outcomes))
-        page.add(of_workloads(workloads))
+        page.add(_about(outcomes, self._name))
+        page.add(of_workloads(workloads, self._name))
         if not only:
             page.add(of_agent(self._node))
             took = own("weft_node_scrape_seconds", "gauge", "How long this look at the host took.")
@@ -102,11 +103,10 @@ class Scraper:
             finally:
                 outcome.seconds = time.monotonic() - began
 
-    @staticmethod
-    async def _answer(outcome: _Outcome, patience: float) -> None:
+    async def _answer(self, outcome: _Outcome, patience: float) -> None:
         workload = outcome.workload
         spec = workload.spec
-        labels = labels_of(workload)
+        labels = labels_of(workload, self._name)
         if outcome.source == "proxy":
             socket = workload.paths.admin_socket
             reply = await ask(socket, _STATISTICS, timeout=patience, limit=_PROXY_MAX)
@@ -130,7 +130,7 @@ class Scraper:
         for workload in workloads:
             for part in parts_of(workload):
                 used = part.usage
-                labels = {**labels_of(workload), "container": part.container}
+                labels = {**labels_of(workload, self._name), "container": part.container}
                 seen.append(part.key)
                 cpu.add(self._marks.highest(part.key, used.cpu_s), **labels)
                 memory.add(used.working_set, **labels)
@@ -140,11 +140,6 @@ class Scraper:
         if whole:
             self._marks.keep(seen)
         return [cpu, memory, rss, processes]
-
-
-def labels_of(workload: Workload) -> dict[str, str]:
-    """What tells a workload's series from those of its siblings: the names that Prometheus has for pods."""
-    return {"namespace": workload.spec.namespace, "pod": workload.spec.name}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +177,12 @@ def parts_of(workload: Workload) -> Iterator[Part]:
         yield Part("application", container, key, used)
 
 
-def _about(outcomes: Iterable[_Outcome]) -> list[Family]:
+def _about(outcomes: Iterable[_Outcome], node: str) -> list[Family]:
     up = own("weft_node_source_up", "gauge", "Whether a sidecar, or an application, has answered.")
     took = own("weft_node_source_seconds", "gauge", "How long its answer took.")
     dropped = own("weft_node_source_dropped_lines", "gauge", "Lines that could not be passed on.")
     for outcome in outcomes:
-        labels = {**labels_of(outcome.workload), "source": outcome.source}
+        labels = {**labels_of(outcome.workload, node), "source": outcome.source}
         up.add(outcome.up, **labels)
         took.add(outcome.seconds, **labels)
         if outcome.source == "application":
