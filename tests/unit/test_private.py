@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from weft.control.app import ControlOptions, control_plane
+from weft.control.app import control_plane
+from weft.control.options import ControlOptions
 from weft.errors import WeftError
 from weft.private import check_readable_by_owner_only, check_way, secure
 

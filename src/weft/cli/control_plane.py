@@ -80,8 +80,8 @@ def control_plane(
     Needs no root. The API's Unix socket and a kubeconfig are made in the runtime directory.
     """
     from weft.client.locate import runtime_directories, state_directory
-    from weft.control.app import ControlOptions
     from weft.control.handover import OwnAuthority
+    from weft.control.options import ControlOptions
     from weft.units import parse_duration
 
     if policy := os.environ.get("COMPLIANCE_POLICY"):
@@ -124,8 +124,8 @@ def _run(options: object, verbose: int) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import uvloop
 
-    from weft.control.app import ControlOptions
     from weft.control.app import control_plane as running
+    from weft.control.options import ControlOptions
     from weft.runtime import log_to_stderr, notify_ready, stop_on_signals
 
     assert isinstance(options, ControlOptions)

@@ -10,7 +10,8 @@ from tests.support.ports import free_port
 
 from weft.cli import weft
 from weft.cli.check import check_control_plane, of_proxies
-from weft.control.app import ControlOptions, control_plane
+from weft.control.app import control_plane
+from weft.control.options import ControlOptions
 from weft.errors import UsageError
 
 

@@ -22,7 +22,9 @@ from tests.support.ports import free_port
 from weft.cli import weft as cli
 from weft.client import ApiClient, RefusedError, Server
 from weft.client.kubeconfig import read_kubeconfig
-from weft.control.app import AUDIT_LOG, ControlOptions, Listening, control_plane
+from weft.control.app import control_plane
+from weft.control.options import ControlOptions, Listening
+from weft.control.security import AUDIT_LOG
 from weft.errors import WeftError
 from weft.identity.ca import Authority
 from weft.identity.pem import write_key

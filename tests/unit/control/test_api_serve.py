@@ -14,7 +14,8 @@ from weft.client import ApiClient, Server
 from weft.control.api.app import create_app, same_user
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
-from weft.control.app import ControlOptions, control_plane
+from weft.control.app import control_plane
+from weft.control.options import ControlOptions
 from weft.errors import WeftError
 
 

@@ -20,10 +20,11 @@ from weft.control.api.metadata import encode
 from weft.control.api.objects import Objects
 from weft.control.api.serve import serve_api
 from weft.control.api.writes import Options, Write
-from weft.control.app import ControlOptions, control_plane
+from weft.control.app import control_plane
 from weft.control.audit import AuditLog
 from weft.control.chain import files, raw_lines, verify
 from weft.control.handover import OwnAuthority
+from weft.control.options import ControlOptions
 from weft.errors import WeftError
 from weft.identity.ca import Authority
 from weft.identity.pem import write_key

@@ -22,9 +22,10 @@ from tests.support.tokens import ec_key, jwk, jwks
 from weft.client import ApiClient, Server
 from weft.compile.key_sets import DISCOVERY, KeySet, KeySets, KeySource
 from weft.compile.world import World
-from weft.control.app import ControlOptions, control_plane
+from weft.control.app import control_plane
 from weft.control.key_server import KeyServer
 from weft.control.keysets import KeyFetcher
+from weft.control.options import ControlOptions
 from weft.store.sqlite import SqliteStore
 
 ALLOWED = """

@@ -18,8 +18,9 @@ from tests.support.plane import eventually
 from tests.support.ports import free_port
 
 from weft.client import ApiClient, RefusedError, Server
-from weft.control.app import ControlOptions, Listening, control_plane
+from weft.control.app import control_plane
 from weft.control.doors import Door
+from weft.control.options import ControlOptions, Listening
 from weft.names import CONTROL_PLANE_HOST
 from weft.node.enrolment import Membership, join
 from weft.node.keys import make_key, request_for
