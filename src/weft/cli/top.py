@@ -134,4 +134,6 @@ def text(lines: Sequence[Line], seconds: float, *, colour: bool = False) -> str:
         colours |= judged(line.success)
     if not rows:
         return f"no request came within {seconds:.0f} s"
-    return table(head, rows, left=4, colours=colours if colour else {}, columns=terminal_columns())
+    return table(
+        head, rows, left=4, colours=colours if colour else {}, columns=terminal_columns(), shortest=9
+    )

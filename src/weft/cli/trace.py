@@ -22,7 +22,8 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 _REQUEST: Final = re.compile(r"[!-~]{1,64}")
 # ``--slow`` without a duration.
 _ANY: Final = "*"
-_BAR: Final = 30
+# How long bars are on a terminal that has at least so many columns.
+_BARS: Final = ((90, 30), (64, 14))
 _COLUMNS: Final = 120
 _PROXIES: Final = ("http.status_code", "response_flags", "upstream_cluster.name", "upstream_cluster")
 
@@ -80,6 +81,7 @@ def trace(
 
 
 def _show_one(text: str, output: str, server: str | None) -> None:
+    from weft.cli.traffic_text import terminal_columns
     from weft.telemetry.waterfall import waterfall
 
     async def fetch(client: ApiClient) -> Wire:
@@ -99,11 +101,7 @@ def _show_one(text: str, output: str, server: str | None) -> None:
         spans = [row.to_dict() for row in rows]
         click.echo(show({"trace": answer["trace"], "spans": spans}, output))
         return
-    columns = _COLUMNS
-    if coloured():
-        import shutil
-
-        columns = shutil.get_terminal_size((_COLUMNS, 24)).columns
+    columns = terminal_columns() or _COLUMNS
     for line in tree(answer["trace"], rows, columns=columns, colour=coloured()):
         click.echo(line)
 
@@ -166,7 +164,7 @@ def tree(
         f"trace {inert(trace_id)}: {ms(whole)}, {len(rows)} spans of {services} services"
         + (f", {failed} failed" if failed else "")
     )
-    bar = _BAR if columns >= 90 else 0
+    bar = next((size for least, size in _BARS if columns >= least), 0)
     names = [_branch(row) + inert(row.service.rpartition("/")[2]) for row in rows]
     name_columns = min(max(map(width, names)), max(12, columns // 3))
     for row, name in zip(rows, names, strict=True):

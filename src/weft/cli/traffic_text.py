@@ -52,17 +52,19 @@ def table(
     colours: Mapping[str, str] = {},
     columns: int | None = None,
     whole: int = 0,
+    shortest: int = _SHORTEST,
 ) -> str:
     """Aligned columns, the first ``left`` of them to the left.
 
     ``colours``: of cells that say just this. ``columns``: of the terminal, where there is one; the longest of
-    the left columns, but for the first ``whole``, are cut so that the numbers are seen.
+    the left columns, but for the first ``whole``, are cut so that the numbers are seen, though not below
+    ``shortest``.
     """
     clean = [[inert(cell) for cell in row] for row in rows]
     widths = [max(width(cell) for cell in column) for column in zip(head, *clean, strict=True)]
     while columns is not None and sum(widths) + _GAP * (len(widths) - 1) > columns:
         longest = max(range(whole, left), key=lambda place: widths[place])
-        if widths[longest] <= _SHORTEST:
+        if widths[longest] <= shortest:
             break
         widths[longest] -= 1
 

@@ -200,6 +200,7 @@ def test_a_narrow_terminal_cuts_names_and_no_numbers() -> None:
     text = table(("NAME", "RPS"), [("a" * 80, "12345"), ("漢字" * 30, "1")], columns=40)
     assert all(width(line) <= 40 for line in text.splitlines())
     assert text.splitlines()[1].endswith("…  12345")
+    assert width(table(("NAME", "RPS"), [("a" * 80, "1")], columns=14, shortest=9).splitlines()[1]) == 14
     kept = table(("ID", "NAME"), [("i" * 32, "n" * 80)], left=2, columns=60, whole=1)
     assert kept.splitlines()[1].startswith("i" * 32 + "  n")
     assert width(kept.splitlines()[1]) == 60

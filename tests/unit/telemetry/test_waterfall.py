@@ -96,6 +96,7 @@ def test_every_span_is_shown_once_below_its_parent(given: list[tuple[int, int, i
 def test_a_chain_deeper_than_any_screen() -> None:
     rows = waterfall([span(str(n), str(n - 1) if n else "", n) for n in range(2_000)])
     assert len(rows) == 2_000
+    assert all("█" in line for line in list(tree("t", rows, columns=80))[1:])
     assert all(width(line) <= 100 for line in tree("t", rows, columns=100))
 
 
