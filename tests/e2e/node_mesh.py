@@ -98,7 +98,7 @@ class MiniMesh:
         pass
 
     async def certify(
-        self, namespace: str, service_account: str, directory: Path, owner: int | None
+        self, namespace: str, service_account: str, directory: Path, owner: int | None, workload: str = ""
     ) -> datetime:
         self.events.append(("certify", directory.name))
         pair = self.authority.issue(f"spiffe://{CLUSTER_DOMAIN}/ns/{namespace}/sa/{service_account}")

@@ -133,7 +133,7 @@ async def test_replicas_on_the_same_port_reach_each_other_by_name_over_mtls(
         # Without a sidecar the inbound listener wants a certificate that nobody has.
         assert "failed" in await call(f"http://{catalog.placement.address}:8080/")
         steps = [what for what, who in mesh.events if who in {"shop/web-0", "shop.web-0"}]
-        assert steps[:3] == ["certify", "register", "ready"]
+        assert steps[:3] == ["register", "certify", "ready"]
         assert web.describe()["certificate"]["notAfter"]
         assert web.placement.mode is Mode.NETNS
         await node.remove("shop/catalog-0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,6 +13,7 @@ from tests.support.certificates import TestAuthority
 from tests.support.envoy import Envoy, running_envoy, short_directory
 from tests.support.ports import free_port
 from tests.support.streams import key, put
+from weft.card import Card
 from weft.control.pipeline import Pipeline
 from weft.control.proxies import Proxies, authorizer
 from weft.control.status import Status
@@ -153,16 +154,19 @@ class ControlPlane:
         telemetry_port: int = TELEMETRY_PORT,
         flush: str = "5s",
         drain_s: int = 600,
+        labels: Mapping[str, str] | None = None,
     ) -> Iterator[Envoy]:
         """A sidecar in ``default``, ready. ``weft``: its attachment, as a node tells it.
 
         ``flush``: how often it tells its metrics. ``drain_s``: for how long a listener that goes drains.
+        Its certificate tells of the labels.
         """
+        labels = {"app": name} if labels is None else labels
         settings = Settings(
             name=ProxyName("sidecar", address, name, "default"),
             metadata={
                 "SERVICE_ACCOUNT": account,
-                "LABELS": {"app": name},
+                "LABELS": dict(labels),
                 "INTERCEPTION_MODE": mode,
                 "WEFT": weft,
             },
@@ -171,7 +175,8 @@ class ControlPlane:
             control_plane=(_SERVER,),
         )
         with short_directory(f"weft-{name}-") as directory:
-            self.authority.write_identity(directory, f"spiffe://cluster.local/ns/default/sa/{account}")
+            card = str(Card.of(name, labels))
+            self.authority.write_identity(directory, f"spiffe://cluster.local/ns/default/sa/{account}", card)
             made = {**bootstrap(settings), "stats_flush_interval": flush}
             with running_envoy(directory, made, environment(settings), _SECONDS, drain_s) as envoy:
                 yield envoy

@@ -16,6 +16,7 @@ from tests.support.dial import Connection
 from tests.support.envoy import Envoy, running_envoy, short_directory
 from tests.support.ports import free_port
 from weft import ir
+from weft.card import Card
 from weft.compile.endpoints import endpoint_set
 from weft.compile.proxy import compile_proxy
 from weft.compile.world import World
@@ -80,12 +81,11 @@ def run_proxy(
         clusters=tuple(clusters),
         telemetry=telemetry,
     )
-    settings = Settings(
-        name=identity.name, metadata={"LABELS": {"app": name, "version": "v1"}}, kept_stats=kept_stats
-    )
+    labels = {"app": name, "version": "v1"}
+    settings = Settings(name=identity.name, metadata={"LABELS": labels}, kept_stats=kept_stats)
     bootstrap = static_bootstrap(emit(proxy), endpoints, settings, secrets)
     with short_directory(f"weft-{name}-") as directory:
-        authority.write_identity(directory, spiffe(name))
+        authority.write_identity(directory, spiffe(name), str(Card.of(name, labels)))
         with running_envoy(directory, bootstrap, environment(settings)) as envoy:
             yield envoy
 

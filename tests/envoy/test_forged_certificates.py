@@ -14,6 +14,7 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
+from cryptography import x509
 
 from tests.envoy import xds
 from tests.envoy.mesh import run_compiled, spiffe
@@ -26,6 +27,7 @@ from tests.support.identities import sidecar_of
 from tests.support.plane import Plane, plane
 from tests.support.ports import free_ports
 from weft import ir
+from weft.identity.card import other_name
 from weft.names import CLUSTER_TYPE, CONTROL_PLANE_HOST, ProxyName
 from weft.node.remote import trusting_context
 from weft.protos import discovery_v3
@@ -67,6 +69,28 @@ spec:
 """
 
 
+GUARDED = """
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: safe, namespace: default}}
+spec:
+  selector: {{app: safe}}
+  ports: [{{name: http, port: 80, targetPort: {app}}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: guard, namespace: default}}
+spec:
+  selector: {{matchLabels: {{app: safe}}}}
+  rules:
+  - from:
+    - source: {{principals: ["*-admin", "*/sa/boss", "root/*"]}}
+    - source: {{namespaces: ["bank", "v*t"]}}
+    - source: {{serviceAccounts: ["bank/teller"]}}
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Doors:
     """Ports of a sidecar and of a gateway that demand mutual TLS of the mesh."""
@@ -98,8 +122,8 @@ def doors() -> Iterator[Doors]:
     with ExitStack() as stack:
         backend = stack.enter_context(serving(HttpBackend("127.0.0.1", 0, "web")))
         app = int(backend.server_address[1])
-        outbound, sidecar, gateway = free_ports(3)
-        of, authority = world(STRICT.format(app=app)), TestAuthority()
+        outbound, sidecar, gateway, second, safe = free_ports(5)
+        of, authority = world((STRICT + GUARDED).format(app=app)), TestAuthority()
         web = sidecar_of("web", app, sidecar, outbound)
         edge = ir.ProxyIdentity(
             name=ProxyName("router", "127.0.0.1", "edge", "default"),
@@ -108,10 +132,10 @@ def doors() -> Iterator[Doors]:
             attachment=ir.Attachment(capture=ir.Capture.NONE),
             port_map=((443, gateway),),
         )
-        for identity in (web, edge):
+        for identity in (web, edge, sidecar_of("safe", app, safe, second)):
             stack.enter_context(run_compiled(of, identity, authority))
         forger = Forger(authority.key, authority.certificate)
-        yield Doors(forger, authority.pem, {"sidecar": sidecar, "gateway": gateway})
+        yield Doors(forger, authority.pem, {"sidecar": sidecar, "gateway": gateway, "safe": safe})
 
 
 @pytest.mark.parametrize("where", ["sidecar", "gateway"])
@@ -124,6 +148,43 @@ class TestProxies:
     def test_a_bad_one_is_refused(self, doors: Doors, where: str, forgery: str) -> None:
         with pytest.raises(REFUSED):
             doors.knock(where, doors.forger.make(FORGERIES[forgery]))
+
+
+class TestPolicies:
+    """A principal is compared with the one SPIFFE ID; what else a certificate says is its owner's word."""
+
+    @pytest.mark.parametrize(
+        "known", ["spiffe://cluster.local/ns/default/sa/web-admin", "spiffe://cluster.local/ns/bank/sa/x"]
+    )
+    def test_who_is_meant_comes_in(self, doors: Doors, known: str) -> None:
+        assert doors.knock("safe", doors.forger.make(Wish(names=(uri(known),)))) == 200
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "web-admin",
+            "x/ns/default/sa/boss",
+            "root/x",
+            "x/ns/bank/sa/teller",
+            "/ns/vault/",
+            "spiffe://cluster.local/ns/bank/sa/teller",
+        ],
+    )
+    def test_no_other_name_is_taken_for_an_identity(self, doors: Doors, said: str) -> None:
+        friend = uri(FRIEND)
+        for wish in (
+            Wish(names=(friend,)),
+            Wish(names=(friend,), subject=said),
+            Wish(names=(x509.DNSName(said), friend)),
+            Wish(names=(friend, x509.RFC822Name(said))),
+            Wish(names=(friend, other_name(said))),
+            Wish(names=(friend, other_name(f"weft1/{said}/web-admin/v1/east/boss/v1"))),
+        ):
+            try:
+                assert doors.knock("safe", doors.forger.make(wish)) == 403, wish
+            except REFUSED:
+                assert "/" in said, wish
+                assert x509.DNSName(said) in wish.names, wish
 
 
 class TestConfiguration:

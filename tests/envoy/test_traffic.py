@@ -340,7 +340,7 @@ def test_istios_metrics_tell_both_ends(mesh: Mesh) -> None:
     assert 'reporter="destination"' in server
     assert 'connection_security_policy="mutual_tls"' in server
     assert f'source_principal="{spiffe("productpage")}"' in server
-    assert 'source_workload="unknown"' in server
+    assert 'source_workload="productpage"' in server
 
 
 def test_istios_histograms_count_every_request(mesh: Mesh) -> None:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from weft.identity.card import other_name
 from weft.names import (
     WORKLOAD_CERTIFICATE,
     WORKLOAD_CERTIFICATE_FILE,
@@ -80,22 +81,24 @@ class TestAuthority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
-    def issue(self, *names: str) -> Pair:
-        """A pair for some names: ``spiffe://…`` as URI, others as DNS."""
+    def issue(self, *names: str, card: str = "") -> Pair:
+        """A pair for some names: ``spiffe://…`` as URI, others as DNS. ``card``: see ``weft.card``."""
         key = ec.generate_private_key(ec.SECP256R1())
         sans: list[x509.GeneralName] = [
             x509.UniformResourceIdentifier(name) if "://" in name else x509.DNSName(name) for name in names
         ]
+        if card:
+            sans.append(other_name(card))
         certificate = self._sign("leaf", key, sans)
         return Pair(
             certificate.public_bytes(_PEM).decode(),
             key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode(),
         )
 
-    def write_identity(self, directory: Path, spiffe: str) -> None:
+    def write_identity(self, directory: Path, spiffe: str, card: str = "") -> None:
         """The files from which an Envoy started in ``directory`` reads who it is and whom it trusts."""
         files = {
-            WORKLOAD_CERTIFICATE_FILE: self.issue(spiffe).secret(WORKLOAD_CERTIFICATE),
+            WORKLOAD_CERTIFICATE_FILE: self.issue(spiffe, card=card).secret(WORKLOAD_CERTIFICATE),
             WORKLOAD_TRUST_BUNDLE_FILE: {
                 "name": WORKLOAD_TRUST_BUNDLE,
                 "validation_context": {"trusted_ca": {"inline_string": self.pem}},

@@ -28,7 +28,7 @@ class Wish:
     """What a certificate shall be like; the default is a good one of 24 hours.
 
     ``since`` and ``until`` are from now. ``issuer``: ``root``, ``itself``, ``stranger`` (another root) or
-    ``limited`` (an intermediate that may sign names of another domain only).
+    ``limited`` (an intermediate that may sign names of another domain only). ``subject``: a common name.
     """
 
     names: tuple[x509.GeneralName, ...] = ()
@@ -37,6 +37,7 @@ class Wish:
     usages: tuple[x509.ObjectIdentifier, ...] = BOTH
     authority: bool = False
     issuer: str = "root"
+    subject: str = ""
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Forger:
         now = datetime.datetime.now(datetime.UTC)
         builder = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
+            .subject_name(_named(wish.subject))
             .issuer_name(issuer)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
@@ -108,6 +109,10 @@ class Forger:
             builder = builder.add_extension(limits, critical=True)
         self.made[name] = key, builder.sign(signer, hashes.SHA256())
         return self.made[name]
+
+
+def _named(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else [])
 
 
 def _usage(*, authority: bool) -> x509.KeyUsage:

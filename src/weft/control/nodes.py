@@ -196,7 +196,8 @@ class NodeService:
 
     async def _sign(self, request: Request) -> Response:
         caller, key = _caller(request)
-        signed = await self.issuer.sign(caller, key, SignRequest.parse(await body_of(request)))
+        asked = SignRequest.parse(await body_of(request))
+        signed = await self.issuer.sign(caller, key, asked, self.registry.card)
         return JSONResponse(signed.to_dict())
 
     async def _sign_jwt(self, request: Request) -> Response:

@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from weft.control.inquiries import Inquiries
 from weft.control.nametable import NameTable
-from weft.control.registry import Registry
+from weft.control.registry import Registry, card_of
 from weft.errors import WeftError
 from weft.identity.nodes import Node
 from weft.identity.server import Issuer, Refused
@@ -216,6 +216,7 @@ class Session:
                 "address": instance.address,
                 "namespace": instance.namespace,
                 "name": instance.name,
+                "card": card_of(instance),
                 **said,
             }
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from weft.card import Card
 from weft.control.entry import (
     ENTRY_KIND,
     GROUP_KIND,
@@ -29,7 +30,7 @@ from weft.control.entry import (
     service_body,
 )
 from weft.identity.nodes import Node
-from weft.identity.server import Issuer, Refused
+from weft.identity.server import Issuer, Refused, SignRequest
 from weft.instance import Instance
 from weft.model.resource import Key
 from weft.store.interface import (
@@ -117,6 +118,18 @@ class Registry:
         """An instance that has registered since this control plane started; others are in the store."""
         claim = self._claims.get(f"{namespace}/{name}")
         return claim.instance if claim else None
+
+    def card(self, node: str, request: SignRequest) -> str:
+        """What the certificate of an instance says of it, for its node; empty for others'.
+
+        Of what was registered, whatever the request says: a certificate and the endpoints of its bearer
+        have one word.
+        """
+        claim = self._claims.get(f"{request.namespace}/{request.workload}")
+        if claim is None or claim.node != node or claim.instance is None:
+            return ""
+        instance = claim.instance
+        return card_of(instance) if instance.service_account == request.service_account else ""
 
     async def register(self, node: Node, instance: Instance) -> Instance:
         """Make an instance known, or renew its claim; what its group's template added is in the result.
@@ -340,6 +353,11 @@ class Registry:
         for instance_id in instance_ids:
             del self._claims[instance_id]
         return None
+
+
+def card_of(instance: Instance) -> str:
+    """What an instance's certificate says of it beside its identity."""
+    return str(Card.of(instance.name, instance.labels))
 
 
 def _key(instance_id: str) -> Key:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from weft.emit.caller import remembered
 from weft.emit.filters.cluster_discovery import WAIT
 from weft.emit.filters.external_authorization import of_connections
 from weft.emit.filters.forward_proxy import name_cache
@@ -56,6 +57,8 @@ _TCP_PROXY: Final = "envoy.filters.network.tcp_proxy"
 _SET_FILTER_STATE: Final = "envoy.filters.network.set_filter_state"
 _SNI_FORWARD_PROXY: Final = "envoy.filters.network.sni_dynamic_forward_proxy"
 _BUFFER: Final = 1 << 20  # Envoy's own limit
+# Of a connection that waits for its own handshake, which has nothing to forward before.
+_EARLY_BYTES: Final = 1 << 16
 _UPSTREAM_ALPN: Final = "envoy.network.application_protocols"
 
 
@@ -109,6 +112,11 @@ def _tcp_proxy(
     )
     if reports(telemetry, direction).metrics is not None:
         made.access_log_options.flush_access_log_on_connected = True
+    if mutual and direction is Direction.INBOUND:
+        # Not at once: who has not shown a certificate yet is no reason to bother the application, and a
+        # connection is counted for whom it is when the other end of it stands.
+        made.upstream_connect_mode = tcp_proxy_v3.UpstreamConnectMode.ON_DOWNSTREAM_TLS_HANDSHAKE
+        made.max_early_data_bytes.CopyFrom(uint32(_EARLY_BYTES))
     if unit.max_duration is not None:
         made.max_downstream_connection_duration.CopyFrom(duration(unit.max_duration))
     if unit.hash_source_ip:
@@ -131,15 +139,16 @@ def _tcp_proxy(
 
 def _filters(unit: FilterChain, direction: Direction, telemetry: Telemetry) -> list[listener_v3.Filter]:
     mutual = unit.tls is not None and unit.tls.require_client_certificate
+    first = [*one_identity(unit.tls), *remembered(unit.tls, direction)]
     match unit.handler:
         case HttpHandler() as handler:
             manager = connection_manager(handler, direction, telemetry, mutual=mutual)
-            return [*one_identity(unit.tls), manager]
+            return [*first, manager]
         case TcpHandler() as handler:
             alpn = [_alpn(handler.alpn)] if handler.alpn else []
             if handler.look_up_port is not None:
                 alpn.append(_sni_lookup(handler.look_up_port))
-            guard = [*one_identity(unit.tls), *of_connections(handler), *access_rules(handler)]
+            guard = [*first, *of_connections(handler), *access_rules(handler)]
             return [*guard, *alpn, _tcp_proxy(handler, direction, telemetry, mutual=mutual)]
 
 

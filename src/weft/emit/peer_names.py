@@ -7,7 +7,7 @@ authority signs no other certificates; an authority above it, which an operator 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from weft.ir.tls import DownstreamTls
 from weft.protos import (
@@ -21,6 +21,9 @@ from weft.protos import (
     xds_matcher_v3,
 )
 from weft.protos.wire import pack
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 _NAME: Final = "weft.filters.network.one_identity"
 _STAT_PREFIX: Final = "one_identity."
@@ -43,24 +46,28 @@ def of_domains(domains: tuple[str, ...]) -> list[tls_v3.SubjectAltNameMatcher]:
 
 
 def one_identity(tls: DownstreamTls | None) -> list[listener_v3.Filter]:
-    """Closes connections of peers with several identities (X509-SVID, section 2: exactly one URI)."""
+    """Closes connections of peers with several identities (X509-SVID, section 2: exactly one URI), and of
+    those with a DNS name that looks like one: Envoy compares principals with these, too.
+    """
     if tls is None or not tls.peer_trust_domains:
         return []
-    matcher = xds_matcher_v3.Matcher
-    several = matcher.MatcherList.Predicate()
-    several.single_predicate.input.CopyFrom(
-        xds_core_v3.TypedExtensionConfig(
-            name="envoy.matching.inputs.uri_san", typed_config=pack(ssl_inputs_v3.UriSanInput())
-        )
-    )
-    # Envoy joins them by commas, which no SPIFFE ID has.
-    several.single_predicate.value_match.contains = ","
-    made = matcher(on_no_match=_on_match("one identity", rbac_v3.RBAC.Action.ALLOW))
-    row = made.matcher_list.matchers.add()
-    row.predicate.CopyFrom(several)
-    row.on_match.CopyFrom(_on_match("several identities", rbac_v3.RBAC.Action.DENY))
+    made = xds_matcher_v3.Matcher(on_no_match=_on_match("one identity", rbac_v3.RBAC.Action.ALLOW))
+    # Envoy joins names by commas, which no SPIFFE ID has; no DNS name has a slash.
+    _deny(made, "uri_san", ssl_inputs_v3.UriSanInput(), ",", "several identities")
+    _deny(made, "dns_san", ssl_inputs_v3.DnsSanInput(), "/", "an identity as a DNS name")
     config = rbac_network_v3.RBAC(matcher=made, stat_prefix=_STAT_PREFIX)
     return [listener_v3.Filter(name=_NAME, typed_config=pack(config))]
+
+
+def _deny(made: xds_matcher_v3.Matcher, kind: str, input_: Message, mark: str, why: str) -> None:
+    """Whoever has the mark in its names of a kind."""
+    row = made.matcher_list.matchers.add()
+    test = row.predicate.single_predicate
+    test.input.CopyFrom(
+        xds_core_v3.TypedExtensionConfig(name=f"envoy.matching.inputs.{kind}", typed_config=pack(input_))
+    )
+    test.value_match.contains = mark
+    row.on_match.CopyFrom(_on_match(why, rbac_v3.RBAC.Action.DENY))
 
 
 def _on_match(name: str, action: rbac_v3.RBAC.Action.ValueType) -> xds_matcher_v3.Matcher.OnMatch:

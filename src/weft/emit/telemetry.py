@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weft.emit.access_logs import REPORTER, access_log, narrowed
 from weft.emit.flow_log import http_flows, tcp_flows
-from weft.emit.metrics import http_metrics, tcp_metrics
+from weft.emit.metrics import MUTUAL, http_metrics, tcp_metrics
 from weft.ir.listener import Direction
 from weft.ir.telemetry import Reports, Telemetry
 from weft.protos import accesslog_data_v3, accesslog_v3
@@ -16,7 +16,7 @@ def reports(telemetry: Telemetry, direction: Direction) -> Reports:
 
 
 def _policy(mutual: bool) -> str:
-    return "mutual_tls" if mutual else "none"
+    return MUTUAL if mutual else "none"
 
 
 def http_logs(

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from weft.identity.card import other_name
 from weft.identity.pem import (
     AuthorityError,
     read_certificates,
@@ -151,11 +152,13 @@ class Authority:
         *,
         now: datetime,
         lifetime: timedelta = WORKLOAD_LIFETIME,
+        card: str = "",
     ) -> str:
         """A certificate for the key of a request, with the intermediates that lead to the root; PEM.
 
         Valid from a minute before ``now``; never longer than the issuer itself. Nodes bear a DNS name too:
-        what scrapes them verifies nothing else.
+        what scrapes them verifies nothing else. ``card``: what it says of a workload beside its identity
+        (``weft.card``).
 
         Raises:
             RequestError: the request is not PEM, not signed by its own key, or its key is not P-256.
@@ -169,6 +172,8 @@ class Authority:
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
         if isinstance(identity, NodeId):
             names.append(x509.DNSName(NODE_HOST))
+        if card:
+            names.append(other_name(card))
         return self._issue(read_request(csr), names, now, lifetime)
 
     def serve(self, hosts: Iterable[str] = (), *, now: datetime, lifetime: timedelta) -> tuple[str, str]:

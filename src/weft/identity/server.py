@@ -62,11 +62,15 @@ class EnrollRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignRequest:
-    """A node asks for a workload's certificate, or (both names empty) for its own next one."""
+    """A node asks for a workload's certificate, or (all names empty) for its own next one.
+
+    ``workload``: the name of the instance that will bear it, if it is for one.
+    """
 
     csr: str
     namespace: str = ""
     service_account: str = ""
+    workload: str = ""
 
     @classmethod
     def parse(cls, body: object) -> Self:
@@ -83,6 +87,7 @@ class SignRequest:
             csr=csr,
             namespace=_text(fields, "namespace"),
             service_account=_text(fields, "serviceAccount"),
+            workload=_text(fields, "workload") if "workload" in fields else "",
         )
 
 
@@ -185,10 +190,17 @@ class Issuer:
             request.csr, identity, self._node_lifetime, node=name, key=key, token=token.id
         )
 
-    async def sign(self, caller: NodeId, caller_key: str, request: SignRequest) -> Signed:
+    async def sign(
+        self,
+        caller: NodeId,
+        caller_key: str,
+        request: SignRequest,
+        describe: Callable[[str, SignRequest], str] = lambda node, request: "",
+    ) -> Signed:
         """A certificate for one of the identities that the calling node may host, or for the node itself.
 
-        ``caller_key`` is the hash of the key of the caller's certificate.
+        ``caller_key`` is the hash of the key of the caller's certificate. ``describe``: the card of the
+        workload that a node asks for, as far as the node has it.
 
         Raises:
             Refused: 400 for a malformed request, 403 for a node that was removed, for an identity outside
@@ -202,7 +214,8 @@ class Issuer:
                 raise Refused(f"node {node.name!r} changed meanwhile", status=409, hint="ask again")
             return await self._sign(request.csr, caller, self._node_lifetime, node=node.name, key=key)
         identity = self.entitled(node, request.namespace, request.service_account)
-        return await self._sign(request.csr, identity, self._lifetime, node=node.name, key=key)
+        card = describe(node.name, request) if request.workload else ""
+        return await self._sign(request.csr, identity, self._lifetime, node=node.name, key=key, card=card)
 
     async def _free(self, name: str, key: str, token: Token) -> Node | None:
         """The node that bears the name now, if this token or key may take it over."""
@@ -262,9 +275,10 @@ class Issuer:
         node: str,
         key: str,
         token: str = "",
+        card: str = "",
     ) -> Signed:
         now, authority = self._clock(), self.authority
-        chain = authority.sign(csr, identity, now=now, lifetime=lifetime)
+        chain = authority.sign(csr, identity, now=now, lifetime=lifetime, card=card)
         leaf = x509.load_pem_x509_certificate(chain.encode())
         until = leaf.not_valid_after_utc
         issued = Issued(

@@ -26,6 +26,8 @@ class Certificates:
         self._clock = clock
         self._written = written
         self._kept: dict[Path | str, tuple[Keeper, asyncio.Task[None]]] = {}
+        self._bearers: dict[Path | str, str] = {}
+        self._cards: dict[str, str] = {}
 
     async def keep(
         self,
@@ -35,10 +37,12 @@ class Certificates:
         *,
         trust: Trust,
         owner: int | None,
+        bearer: str = "",
     ) -> datetime:
         """Write the SDS files for an identity into ``directory`` and keep them fresh; when they expire.
 
-        What an earlier agent left there is used as long as it is valid. ``trust``: what verifies peers.
+        What an earlier agent left there is used as long as it is valid. ``trust``: what verifies peers;
+        ``bearer``: the instance (``namespace/name``) that shows it.
 
         Raises:
             WeftError: there is none, and ``sign`` fails.
@@ -55,7 +59,7 @@ class Certificates:
         if credential is found:
             # What was signed just now came with the newest.
             keeper.trust(trust)
-        self._keep(directory, keeper)
+        self._keep(directory, keeper, bearer)
         return credential.not_after
 
     async def hold(
@@ -65,7 +69,7 @@ class Certificates:
         sign: Callable[[str], Awaitable[Signed]],
         deliver: Callable[[Credential], None],
     ) -> Credential:
-        """A credential in memory under a name, kept fresh: ``deliver`` is given each further one.
+        """A credential in memory under the name of its bearer: ``deliver`` is given each further one.
 
         Raises:
             WeftError: ``sign`` fails.
@@ -73,16 +77,31 @@ class Certificates:
         await self.forget(name)
         keeper = Keeper(f"{identity} for {name}", sign, deliver, clock=self._clock)
         credential = await keeper.start()
-        self._keep(name, keeper)
+        self._keep(name, keeper, name)
         return credential
 
-    def _keep(self, where: Path | str, keeper: Keeper) -> None:
+    def _keep(self, where: Path | str, keeper: Keeper, bearer: str) -> None:
         task = asyncio.create_task(keeper.keep(), name=f"certificate of {keeper.name}")
         task.add_done_callback(_ended)
         self._kept[where] = keeper, task
+        self._bearers[where] = bearer
+        if card := self._cards.get(bearer):
+            _describe(keeper, card)
+
+    def describe(self, bearer: str, card: str) -> None:
+        """What the certificates of a bearer are to say of it: those that say otherwise are replaced."""
+        self._cards[bearer] = card
+        for where, (keeper, _) in self._kept.items():
+            if self._bearers[where] == bearer:
+                _describe(keeper, card)
+
+    def disregard(self, bearer: str) -> None:
+        """It has gone: nothing is to be said of it any more."""
+        self._cards.pop(bearer, None)
 
     async def forget(self, where: Path | str) -> None:
         """Stop renewing there."""
+        self._bearers.pop(where, None)
         if found := self._kept.pop(where, None):
             found[1].cancel()
             await asyncio.gather(found[1], return_exceptions=True)
@@ -121,6 +140,11 @@ def trust_all(trust: Trust, keepers: Iterable[Keeper]) -> None:
             keeper.trust(trust)
         except WeftError as error:
             log.error("the trust bundle of %s was not replaced: %s", keeper.name, error)
+
+
+def _describe(keeper: Keeper, card: str) -> None:
+    if keeper.credential is not None and keeper.credential.card != card:
+        keeper.hurry()
 
 
 def _ended(task: asyncio.Task[None]) -> None:

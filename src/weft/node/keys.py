@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from weft.errors import WeftError
+from weft.identity.card import card_of
 from weft.identity.pin import spki_sha256
 from weft.identity.revocation import revokes
 from weft.identity.trust import Trust, split
@@ -101,6 +102,11 @@ class Credential:
     def serial(self) -> int:
         """The certificate's number."""
         return x509.load_pem_x509_certificate(self.certificate.encode()).serial_number
+
+    @property
+    def card(self) -> str:
+        """What the certificate says of its bearer beside the identity (``weft.card``)."""
+        return card_of(x509.load_pem_x509_certificate(self.certificate.encode()))
 
     @property
     def issuer(self) -> str:

@@ -50,9 +50,11 @@ class Link(Protocol):
         """Let the control plane ask the Envoys of this node."""
 
     async def certify(
-        self, namespace: str, service_account: str, directory: Path, owner: int | None
+        self, namespace: str, service_account: str, directory: Path, owner: int | None, workload: str = ""
     ) -> datetime:
         """Write the SDS files for an identity into ``directory`` and keep them fresh; when they expire.
+
+        ``workload``: the name of the instance that shows the certificate.
 
         Raises:
             WeftError: the control plane refused, or cannot be reached.

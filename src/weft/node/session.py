@@ -185,22 +185,26 @@ class Session:
         await self._http.close()
 
     async def certify(
-        self, namespace: str, service_account: str, directory: Path, owner: int | None
+        self, namespace: str, service_account: str, directory: Path, owner: int | None, workload: str = ""
     ) -> datetime:
         """Write the SDS files for an identity into ``directory`` and keep them fresh; when they expire.
 
         What an earlier agent left there is used as long as it is valid, so no control plane is needed.
+        ``workload``: the name of the instance that shows the certificate, which then says who it is.
 
         Raises:
             WeftError: the control plane refused, or cannot be reached.
         """
         asked = {"namespace": namespace, "serviceAccount": service_account}
+        if workload:
+            asked["workload"] = workload
         return await self._certificates.keep(
             directory,
             SpiffeId(self._membership.trust_domain, namespace, service_account),
             lambda csr: self._sign({"csr": csr, **asked}),
             trust=self._trust,
             owner=owner,
+            bearer=f"{namespace}/{workload}" if workload else "",
         )
 
     async def forget(self, directory: Path) -> None:
@@ -232,10 +236,16 @@ class Session:
     async def hold(self, name: str, identity: SpiffeId, deliver: Callable[[Credential], None]) -> Credential:
         """A credential for an application, in memory and kept fresh: ``deliver`` is given each further one.
 
+        ``name``: the instance's, ``namespace/name``.
+
         Raises:
             WeftError: the control plane refused, or cannot be reached.
         """
-        asked = {"namespace": identity.namespace, "serviceAccount": identity.service_account}
+        asked = {
+            "namespace": identity.namespace,
+            "serviceAccount": identity.service_account,
+            "workload": name.partition("/")[2],
+        }
         return await self._certificates.hold(
             name, identity, lambda csr: self._sign({"csr": csr, **asked}), deliver
         )
@@ -318,6 +328,7 @@ class Session:
         With a patience of 0 it is forgotten at once; until then its own sidecar keeps its configuration.
         """
         if patience_s <= 0:
+            self._certificates.disregard(instance_id)
             if self._registrations.forget(instance_id):
                 await self._send({"type": "deregister", "id": instance_id})
             return False
@@ -484,6 +495,8 @@ class Session:
             case "registered":
                 self._registrations.confirm(about)
                 self._loading.wake()
+                if card := str(message.get("card") or ""):
+                    self._certificates.describe(about, card)
                 if (answer := self._answers.get(about)) and not answer.done():
                     answer.set_result(ProxyStart.parse(message.get("start")))
             case "refused":

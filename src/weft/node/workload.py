@@ -102,10 +102,11 @@ class Workload:
         """
         spec = self.spec
         self.write_record()
-        report("certificate", f"asking for the certificate of {spec.namespace}/{spec.service_account}")
-        await self._link.certify(spec.namespace, spec.service_account, self.paths.directory, self._uid)
+        # First, so that the certificate says what was registered.
         report("register", f"registering {self.id} at {self.placement.address}")
         start = await self._link.register(self.instance())
+        report("certificate", f"asking for the certificate of {spec.namespace}/{spec.service_account}")
+        await self._certify()
         report("proxy", "starting the proxy")
         await self.sidecar.start(self._bootstrap(start))
         report("ready", "the proxy is ready")
@@ -133,12 +134,10 @@ class Workload:
 
     async def _rejoin(self) -> None:
         """Traffic goes on without the control plane, so its absence must not end an adoption."""
-        spec, pause = self.spec, _REJOIN_FIRST_S
+        pause = _REJOIN_FIRST_S
         while True:
             try:
-                await self._link.certify(
-                    spec.namespace, spec.service_account, self.paths.directory, self._uid
-                )
+                await self._certify()
                 self._obey(await self._link.register(self.instance()))
                 break
             except WeftError as error:
@@ -147,6 +146,12 @@ class Workload:
                 pause = min(pause * 2, _REJOIN_MAX_S)
         self.message = ""
         await self._update()
+
+    async def _certify(self) -> None:
+        spec = self.spec
+        await self._link.certify(
+            spec.namespace, spec.service_account, self.paths.directory, self._uid, spec.name
+        )
 
     def run(self, secret: str = "", *, adopted: Process | None = None) -> None:
         """Start the workload's command, for a workload that the node runs itself.

@@ -73,9 +73,12 @@ def principal(value: str) -> ir.TextMatch:
 
 
 def namespace(value: str) -> ir.TextMatch:
-    """Identities of a namespace; ``*`` may stand anywhere in its name."""
+    """Identities of a namespace; ``*`` may stand anywhere in its name.
+
+    Istio's pattern begins with anything; Envoy would compare it with other names of a certificate, too.
+    """
     name = ".*".join(quoted(part) for part in value.split("*"))
-    return regex(f".*/ns/{name}/.*")
+    return regex(f"{SPIFFE}.*/ns/{name}/.*")
 
 
 def service_account(value: str, own: str) -> ir.TextMatch:
