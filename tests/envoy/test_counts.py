@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -151,6 +151,7 @@ class Mesh:
     backend: HttpBackend
     collector: MetricCollector
     other: MetricCollector
+    restart_web: Callable[[], Envoy]
 
     def connect(self) -> Connection:
         """As the application of web connects to reviews."""
@@ -198,7 +199,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         plane.apply(*_resources(f"{base}.1"), *_collectors(collector, other))
         pushes.append(MetricPushes(lambda: plane.pipeline.world, plane.identities, interval_s=0.5))
 
-        def sidecar(name: str, address: str, own: str) -> Envoy:
+        def sidecar(name: str, address: str, own: str, stack: ExitStack) -> Envoy:
             weft = {
                 "outboundAddress": address, "outboundPort": 15001,
                 "inboundAddress": address, "appAddress": own,
@@ -207,9 +208,14 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
                 plane.sidecar(name, address, weft, account=name, telemetry_port=telemetry.port, flush="1s")
             )
 
-        reviews, web = sidecar("reviews", f"{base}.1", f"{base}.2"), sidecar("web", f"{base}.3", f"{base}.4")
+        def restart() -> Envoy:
+            web_stack.close()
+            return sidecar("web", f"{base}.3", f"{base}.4", web_stack)
+
+        web_stack = stack.enter_context(ExitStack())
+        reviews, web = sidecar("reviews", f"{base}.1", f"{base}.2", stack), restart()
         plane.settle(2)
-        yield Mesh(plane, telemetry, web, reviews, (f"{base}.3", 15001), backend, collector, other)
+        yield Mesh(plane, telemetry, web, reviews, (f"{base}.3", 15001), backend, collector, other, restart)
 
 
 @pytest.fixture(scope="module")
@@ -348,7 +354,7 @@ def test_bytes_and_connections_are_counted_at_both_ends(mesh: Mesh) -> None:
 
 @pytest.mark.usefixtures("asked")
 def test_nothing_is_counted_twice_over_restarts(mesh: Mesh) -> None:
-    """Last: of the control plane, and of the telemetry process as no program expects."""
+    """Last: of the control plane, of a proxy, and of the telemetry process as no program expects."""
     mesh.plane.stop()
     mesh.plane.start()
     mesh.plane.settle(2)
@@ -357,19 +363,44 @@ def test_nothing_is_counted_twice_over_restarts(mesh: Mesh) -> None:
         assert connection.ask("/again").status == 200
     expected = AT_DESTINATION | {"200": AT_DESTINATION["200"] + 5}
     wait_until(lambda: mesh.codes(of="workload:default/reviews") == expected, SECONDS, "five more")
-    # A long window is answered from the disk, onto which everything is written first.
-    mesh.telemetry.ask("workloads", window="3h")
+    collector = mesh.collector
+
+    def pushed(side: str) -> dict[str, float]:
+        return collector.by("istio_requests_total", "response_code", reporter=side)
+
+    # A proxy that is started anew counts from nothing: for others its sums go on.
+    wait_until(lambda: pushed("source").get("200") == AT_SOURCE["200"] + 5, SECONDS, "the source's word")
+    mesh.web = mesh.restart_web()
+    mesh.plane.settle(2)
+    connection = mesh.connect()
+    for _ in range(5):
+        assert connection.ask("/again").status == 200
+    assert _scraped(mesh.web, "istio_requests_total") == {"200": 5}
+    expected["200"] += 5
+    wait_until(lambda: mesh.codes(of="workload:default/reviews") == expected, SECONDS, "the new one's")
+    asked_for = AT_SOURCE | {"200": AT_SOURCE["200"] + 10}
+    wait_until(lambda: mesh.codes(direction="outbound") == asked_for, SECONDS, "what was asked for")
+    wait_until(lambda: pushed("destination") == expected, SECONDS, "pushed before the end")
+    wait_until(lambda: pushed("source") == asked_for, SECONDS, "pushed before the end, of the source")
     restarts = mesh.telemetry.metrics.telemetry_restarts
     lives = restarts.value()
     mesh.telemetry.kill()
     wait_until(lambda: restarts.value() > lives, SECONDS, "its end")
     wait_until(mesh.telemetry.answers, SECONDS, "its return")
-    assert mesh.codes(of="workload:default/reviews") == expected
     began = mesh.telemetry.ask("workloads")["to"]
     wait_until(lambda: mesh.heard() > began, SECONDS, "both proxies")
+    kept = mesh.codes(of="workload:default/reviews")
+    lost = {code: number - kept.get(code, 0) for code, number in expected.items()}
+    assert min(lost.values()) >= 0
+    # The last seconds are only in memory: what was lost of them is known to be.
+    if any(lost.values()):
+        wait_until(lambda: mesh.telemetry.ask("health")["lost"]["metric_gaps"], SECONDS, f"{lost}")
     for _ in range(5):
         assert connection.ask("/again").status == 200
+    kept["200"] = kept.get("200", 0) + 5
+    wait_until(lambda: mesh.codes(of="workload:default/reviews") == kept, SECONDS, "five more again")
     expected["200"] += 5
-    wait_until(lambda: mesh.codes(of="workload:default/reviews") == expected, SECONDS, "five more again")
+    wait_until(lambda: pushed("destination") == expected, SECONDS, "sums that began anew")
     health = mesh.telemetry.ask("health")
     assert (health["tellers"], health["lost"]["unreadable"], health["lost"]["points_unusable"]) == (2, 0, 0)
+    assert not collector.torn

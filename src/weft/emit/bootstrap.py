@@ -47,6 +47,10 @@ _PUSHED: Final = (
     "control_plane.connected_state",
     "cluster_manager.active_clusters",
     "listener_manager.total_listeners_active",
+    # Of the push itself, one of which grows with each: only counters say since when they tell.
+    f"cluster.{TELEMETRY_CLUSTER}.upstream_rq_total",
+    f"cluster.{TELEMETRY_CLUSTER}.upstream_rq_pending_total",
+    f"cluster.{TELEMETRY_CLUSTER}.upstream_cx_total",
 )
 # Of one message of metrics: a megabyte.
 _POINTS: Final = 500

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 UPTIME: Final = "server.uptime"
 """A gauge that each message has, so that none is missed unnoticed; seconds."""
+_BEATS: Final = frozenset(
+    {"cluster.upstream_rq_total", "cluster.upstream_rq_pending_total", "cluster.upstream_cx_total"}
+)
+"""Of a proxy's way to us: one of them grows with each message that it sends, or tries to. A gauge does not
+say since when it tells, so a message without them would hide those before it that were lost.
+"""
 _DURATION: Final = "istio_request_duration_milliseconds"
 _COLUMNS: Final = {
     "istio_requests_total": REQUESTS,
@@ -163,6 +169,9 @@ def _take(told: Told, metric: otlp_metrics_v1.Metric) -> None:
             _span(told, each.start_time_unix_nano, each.time_unix_nano)
             if not _durations(told, each):
                 told.unusable += 1
+    elif name in _BEATS:
+        for point in metric.sum.data_points:
+            _span(told, point.start_time_unix_nano, point.time_unix_nano)
     elif name in _COLUMNS or name == _DURATION:
         told.unusable += 1
 

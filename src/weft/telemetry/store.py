@@ -195,7 +195,7 @@ class Store:
             pending, self.series.pending = self.series.pending, {}
             open_ = self.series.open
             grown = [Growth(key, minute, row, open_(key)) for (key, minute), row in pending.items()]
-            tellers = self.tellers.take()
+            tellers = self.tellers.take(self.series.newest + now)
 
             def write() -> None:
                 try:

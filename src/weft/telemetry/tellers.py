@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from weft.telemetry.limits import Limits, Losses
 from weft.telemetry.metrics import Told
+from weft.telemetry.series import SLOT_MS
 
 ALIVE_MS: Final = 60_000
 _FORGET_MS: Final = 3_600_000
@@ -17,7 +18,10 @@ _TOLERANCE_MS: Final = 500
 
 @dataclass(slots=True)
 class Teller:
-    """A proxy. ``until``: what it told reaches up to there by its clock; ``last``: when, by ours. In ms."""
+    """A proxy. ``until``: what it told reaches up to there by its clock; ``last``: when, by ours. In ms.
+
+    ``before``: ``until`` at the end of the slot before that of ``last``: so much of it is on disk, at least.
+    """
 
     namespace: str
     instance: str
@@ -27,6 +31,7 @@ class Teller:
     until: int
     last: int
     changed: bool = True
+    before: int = 0
 
 
 class Tellers:
@@ -56,21 +61,31 @@ class Tellers:
             teller = self._known[who] = Teller(
                 told.identity.namespace, told.instance, told.kind, told.workload, who[0], 0, now_ms
             )
+            # Only its first message bears no time: how much was told before this one nobody knows.
+            self._losses.metric_gaps += bool(told.since_ms)
         lacking = told.since_ms - teller.until
         # A proxy that was started anew says nothing of what was before.
         if teller.until and told.since_ms and lacking > _TOLERANCE_MS:
             self._losses.metric_gaps += 1
             self._losses.metric_gap_ms += lacking
+        if now_ms // SLOT_MS != teller.last // SLOT_MS:
+            teller.before = teller.until
         if told.time_ms:
             teller.until = max(teller.until, told.time_ms) if lacking < _FORGET_MS else told.time_ms
         teller.workload, teller.kind, teller.last, teller.changed = told.workload, told.kind, now_ms, True
 
-    def take(self) -> list[Teller]:
-        """Those that told something since the last time."""
+    def take(self, slot: int) -> list[Teller]:
+        """Those that told something since the last time, as they were when that slot began.
+
+        What they told since is not written with them: were it lost, nobody would know.
+        """
         changed = [teller for teller in self._known.values() if teller.changed]
         for teller in changed:
             teller.changed = False
-        return changed
+        return [
+            teller if teller.last // SLOT_MS < slot else replace(teller, until=teller.before)
+            for teller in changed
+        ]
 
     def forget(self, now_ms: int) -> None:
         """Drop those that told nothing for an hour."""

@@ -125,5 +125,6 @@ def test_every_proxy_pushes_what_grew_and_that_it_lives() -> None:
         "istio_", "server.uptime", "server.memory_", "server.total_connections",
         "control_plane.connected_state", "cluster_manager.active_clusters",
         "listener_manager.total_listeners_active",
+        *(f"cluster.weft-telemetry.upstream_{what}_total" for what in ("rq", "rq_pending", "cx")),
     ]  # fmt: skip
     assert "weft.workload=reviews" in environment(SETTINGS)["OTEL_RESOURCE_ATTRIBUTES"]

@@ -293,7 +293,8 @@ async def test_connections_are_open_as_long_as_their_proxy_lives(tmp_path: Path,
 
 async def test_messages_that_never_came_are_counted(tmp_path: Path, clock: Clock) -> None:
     store = _store(tmp_path, clock)
-    for start, end in ((0, 5), (5, 10), (10, 15)):
+    store.take_metrics(message(time_ms=NOW_MS + 5_000), REVIEWS)
+    for start, end in ((5, 10), (10, 15)):
         store.take_metrics(message(since_ms=NOW_MS + start * 1_000, time_ms=NOW_MS + end * 1_000), REVIEWS)
     assert store.losses.metric_gaps == 0
     clock.now += SLOT_MS
@@ -306,6 +307,25 @@ async def test_messages_that_never_came_are_counted(tmp_path: Path, clock: Clock
     store.take_metrics(message(since_ms=1_795_293, time_ms=NOW_MS + 90_000), REVIEWS)
     assert store.losses.metric_gaps == 1
     await store.close()
+
+
+async def test_what_was_told_and_not_yet_written_is_known_to_be_lost(tmp_path: Path, clock: Clock) -> None:
+    store = _store(tmp_path, clock)
+    store.take_metrics(message((at_destination(), 5), time_ms=NOW_MS + 5_000), REVIEWS)
+    clock.now += SLOT_MS
+    later = message((at_destination(), 2), since_ms=NOW_MS + 5_000, time_ms=NOW_MS + 10_000)
+    store.take_metrics(later, REVIEWS)
+    await store.flush_metrics()
+    # As after a crash: the second is nowhere but in the memory of the one that goes.
+    again = _store(tmp_path, clock)
+    assert await _requests(again) == {"shop/reviews-v1": 5}
+    again.take_metrics(message(since_ms=NOW_MS + 10_000, time_ms=NOW_MS + 15_000), REVIEWS)
+    assert (again.losses.metric_gaps, again.losses.metric_gap_ms) == (1, 5_000)
+    # One that nobody remembers has told before: how much is unknown.
+    again.take_metrics(message(since_ms=NOW_MS + 10_000, time_ms=NOW_MS + 15_000), WEB)
+    assert (again.losses.metric_gaps, again.losses.metric_gap_ms) == (2, 5_000)
+    for one in (again, store):
+        await one.close()
 
 
 async def test_a_clock_that_is_set_back_loses_no_counts(tmp_path: Path, clock: Clock) -> None:
