@@ -17,6 +17,8 @@ _NS: Final = {
     "ns": 1,
 }
 _PART: Final = re.compile(r"(?P<whole>[0-9]*)\.?(?P<part>[0-9]*)(?P<unit>ms|us|µs|μs|ns|h|m|s)")
+_SIZE: Final = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>[KMGT])i?B?")
+_SIZE_TEXT: Final = 20
 _LONGEST_NS: Final = 2**63 - 1
 _GATEWAY_API: Final = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
 
@@ -59,6 +61,18 @@ def nanoseconds(text: object) -> int:
                 raise ValueError(f"{text[:40]!r} is longer than anybody can wait")
             return -total if text[0] == "-" else total
     raise ValueError(f"{text!r} is not a duration: write a number and a unit, like '250ms'")
+
+
+def parse_size(text: object) -> int:
+    """Read ``256MiB``, ``1.5GiB`` or, as Kubernetes writes it, ``256Mi``: bytes.
+
+    Raises:
+        ValueError: for a bare number (it has no unit) and for anything else.
+    """
+    match = _SIZE.fullmatch(text) if isinstance(text, str) and len(text) <= _SIZE_TEXT else None
+    if match is None:
+        raise ValueError(f"{str(text)[:40]!r} is not a size: write a number and a unit, like '256MiB'")
+    return int(float(match["number"]) * 1024 ** (1 + "KMGT".index(match["unit"])))
 
 
 def parse_gateway_duration(text: object) -> timedelta:

@@ -19,6 +19,7 @@ from tests.support.certificates import Pair, TestAuthority
 from tests.support.envoy import short_directory, wait_until
 from tests.support.telemetry import SERVER, Telemetry, running_telemetry
 from weft.protos import otlp_trace_service_v1
+from weft.telemetry.limits import MEBIBYTE, Room
 from weft.telemetry.server import LOGS, TRACES
 
 WORKLOAD = "spiffe://cluster.local/ns/default/sa/web"
@@ -51,8 +52,13 @@ def authority() -> TestAuthority:
 
 @pytest.fixture(scope="module")
 def telemetry(authority: TestAuthority) -> Iterator[Telemetry]:
-    with short_directory() as directory, running_telemetry(directory, authority) as running:
+    room = Room(disk=64 * MEBIBYTE)
+    with short_directory() as directory, running_telemetry(directory, authority, room=room) as running:
         yield running
+
+
+def test_it_has_the_room_that_it_is_granted(telemetry: Telemetry) -> None:
+    assert telemetry.ask("health")["diskBytesMost"] == 64 * MEBIBYTE
 
 
 @pytest.mark.parametrize(

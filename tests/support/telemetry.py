@@ -17,6 +17,7 @@ from weft.control.metrics import Metrics
 from weft.control.telemetry import TelemetryProcess
 from weft.grpc_tls import Certificates
 from weft.telemetry.inquiry import TelemetryError, ask
+from weft.telemetry.limits import USUAL, Room
 from weft.telemetry.push.plan import NOTHING, Plan
 
 SERVER = "control.test"
@@ -102,7 +103,10 @@ def _certificates(authority: TestAuthority) -> Certificates:
 
 @contextmanager
 def running_telemetry(
-    directory: Path, authority: TestAuthority, plan: Callable[[], Plan] = lambda: NOTHING
+    directory: Path,
+    authority: TestAuthority,
+    plan: Callable[[], Plan] = lambda: NOTHING,
+    room: Room = USUAL,
 ) -> Iterator[Telemetry]:
     """The process, ready to be sent to; ended at the end. ``plan``: who is told of metrics."""
     shown, revoked = [_certificates(authority)], list[str]()
@@ -120,6 +124,7 @@ def running_telemetry(
         metrics=metrics,
         revoked=lambda: revoked,
         plan=plan,
+        room=room,
     )
 
     async def run() -> None:

@@ -35,6 +35,12 @@ _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
     show_default=True,
     help="Spans and logs of proxies; 0 takes a free one.",
 )
+@click.option("--telemetry-disk", envvar="WEFT_TELEMETRY_DISK", default="256MiB", show_default=True,
+              metavar="SIZE", help="How much telemetry may keep in files.")  # fmt: skip
+@click.option("--telemetry-memory", envvar="WEFT_TELEMETRY_MEMORY", default="1GiB", show_default=True,
+              metavar="SIZE", help="How much memory its process may have.")  # fmt: skip
+@click.option("--telemetry-age", envvar="WEFT_TELEMETRY_AGE", default="6h", show_default=True,
+              metavar="DURATION", help="How long spans and records of requests stay.")  # fmt: skip
 @click.option("--mesh", default="default", show_default=True, help="Name of the mesh on this machine.")
 @click.option("--runtime-dir", type=click.Path(path_type=Path), help="Sockets; /run/weft/MESH for root.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="What stays; /var/lib/weft/MESH for root.")
@@ -62,6 +68,9 @@ def control_plane(
     api_port: int,
     monitoring_port: int,
     telemetry_port: int,
+    telemetry_disk: str,
+    telemetry_memory: str,
+    telemetry_age: str,
     mesh: str,
     runtime_dir: Path | None,
     state_dir: Path | None,
@@ -82,7 +91,8 @@ def control_plane(
     from weft.client.locate import runtime_directories, state_directory
     from weft.control.handover import OwnAuthority
     from weft.control.options import ControlOptions
-    from weft.units import parse_duration
+    from weft.telemetry.limits import Room
+    from weft.units import parse_duration, parse_size
 
     if policy := os.environ.get("COMPLIANCE_POLICY"):
         # Istio's: to start without it would look as if it were in force.
@@ -92,6 +102,11 @@ def control_plane(
         )
     try:
         lifetime, lease_time = parse_duration(certificate_lifetime), parse_duration(lease)
+        room = Room(
+            disk=parse_size(telemetry_disk),
+            memory=parse_size(telemetry_memory),
+            age=parse_duration(telemetry_age),
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     own = OwnAuthority(key=ca_key, chain=ca_cert, roots=ca_root or ca_cert) if ca_key and ca_cert else None
@@ -110,6 +125,7 @@ def control_plane(
         api_port=api_port,
         monitoring_port=monitoring_port,
         telemetry_port=telemetry_port,
+        telemetry_room=room,
         trust_domain=trust_domain,
         config=config,
         certificate_lifetime=lifetime,

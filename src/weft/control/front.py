@@ -95,6 +95,7 @@ def open_front(
         metrics=metrics,
         revoked=lambda: [one.serial for one in trustee.ledger.revoked()],
         plan=pushes.plan,
+        room=options.telemetry_room,
     )
 
     def addresses(connection: HTTPConnection) -> Addresses:

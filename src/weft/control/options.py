@@ -10,6 +10,7 @@ from weft.control.handover import OwnAuthority
 from weft.control.registry import LEASE_S
 from weft.identity.ca import WORKLOAD_LIFETIME
 from weft.names import API_PORT, MONITORING_PORT, TELEMETRY_PORT, TRUST_DOMAIN, XDS_PORT
+from weft.telemetry.limits import USUAL, Room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class ControlOptions:
     api_port: int = API_PORT
     monitoring_port: int = MONITORING_PORT
     telemetry_port: int = TELEMETRY_PORT
+    telemetry_room: Room = USUAL
     trust_domain: str = TRUST_DOMAIN
     config: Path | None = None
     certificate_lifetime: timedelta = WORKLOAD_LIFETIME

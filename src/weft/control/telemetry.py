@@ -29,6 +29,7 @@ from weft.grpc_tls import Certificates
 from weft.model.catalog import WEFT
 from weft.telemetry.answers import OF_NAMESPACE
 from weft.telemetry.inquiry import TelemetryError, ask, ask_raw
+from weft.telemetry.limits import USUAL, Room
 from weft.telemetry.push.plan import NOTHING, Plan
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class TelemetryProcess:
     """``address``: where it listens; ``port`` 0 takes a free one, which it keeps over restarts.
 
     ``revoked``: serial numbers (hexadecimal) of certificates whose bearers may tell nothing. ``plan``: who is
-    told of metrics.
+    told of metrics. ``room``: how much it may keep.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class TelemetryProcess:
         metrics: Metrics,
         revoked: Callable[[], Iterable[str]] = tuple,
         plan: Callable[[], Plan] = lambda: NOTHING,
+        room: Room = USUAL,
     ) -> None:
         self.port = port
+        self._room = room
         self._address = address
         self._socket = socket
         self._database = database
@@ -114,6 +117,8 @@ class TelemetryProcess:
         process = self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "weft.telemetry", "--address", f"{self._address}:{self.port}",
             "--socket", str(self._socket), "--database", str(self._database),
+            "--disk", str(self._room.disk), "--memory", str(self._room.memory),
+            "--age", str(self._room.age.total_seconds()),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         feeding = asyncio.create_task(self._feed(process))

@@ -16,11 +16,11 @@ import json
 import os
 import resource
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 _NICE: Final = 10
-_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 _FIRST_TO_GO: Final = "500"
 _LONGEST_LINE: Final = 64 * 1024 * 1024
 
@@ -30,6 +30,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--address", required=True, help="host:port; port 0 takes a free one")
     parser.add_argument("--socket", required=True, type=Path)
     parser.add_argument("--database", required=True, type=Path)
+    parser.add_argument("--disk", required=True, type=int, help="bytes")
+    parser.add_argument("--memory", required=True, type=int, help="bytes")
+    parser.add_argument("--age", required=True, type=float, help="seconds")
     return parser.parse_args()
 
 
@@ -46,7 +49,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     from weft.grpc_tls import Certificates
     from weft.telemetry.inquiry import serve_inquiries
     from weft.telemetry.intake import Intake
-    from weft.telemetry.limits import Limits
+    from weft.telemetry.limits import Room
     from weft.telemetry.push.plan import NOTHING, Page, Plan
     from weft.telemetry.push.pusher import Pusher
     from weft.telemetry.server import LOGS, METRICS, TRACES, serve
@@ -75,7 +78,8 @@ async def _run(arguments: argparse.Namespace) -> None:
         now = said
         return Certificates(now["chain"].encode(), now["key"].encode(), now["roots"].encode())
 
-    limits = Limits()
+    age = timedelta(seconds=arguments.age)
+    limits = Room(disk=arguments.disk, memory=arguments.memory, age=age).limits()
     store = Store(arguments.database, limits)
     pusher = store.pusher = Pusher(store.sums, store.losses, arguments.socket.parent, certificates)
     pusher.tell(plan)
@@ -108,11 +112,11 @@ async def _run(arguments: argparse.Namespace) -> None:
         await store.close()
 
 
-def _stand_back() -> None:
+def _stand_back(memory: int) -> None:
     """Whatever comes, configuration and traffic go first: with time, with memory, and when that runs out."""
     os.nice(_NICE)
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _MEMORY_BYTES if most == resource.RLIM_INFINITY else min(_MEMORY_BYTES, most)
+    wanted = memory if most == resource.RLIM_INFINITY else min(memory, most)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO)
@@ -121,7 +125,8 @@ def _stand_back() -> None:
 def main() -> None:
     """Run until standard input ends."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    _stand_back()
+    arguments = _arguments()
+    _stand_back(arguments.memory)
     import uvloop
 
     from weft.errors import WeftError
@@ -130,7 +135,7 @@ def main() -> None:
     log_to_stderr(0)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(_arguments()))
+            runner.run(_run(arguments))
     except WeftError as error:
         sys.exit(f"telemetry: {error.message}")
 

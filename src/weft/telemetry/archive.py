@@ -79,6 +79,7 @@ class Archive:
             path.parent.chmod(0o700)
             self._database = self._open(path)
             self.rollups = Rollups(self._database, limits)
+            self._shrink()
         except OSError as error:
             raise WeftError(f"cannot use {path.parent} for telemetry: {error.strerror}") from error
 
@@ -97,6 +98,20 @@ class Archive:
                 for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
                     (path.parent / name).unlink(missing_ok=True)
         raise AssertionError
+
+    def _shrink(self) -> None:
+        """Fit into less than there was room for before: no pragma makes a file smaller."""
+        page = self._database.pragma("page_size")
+        if self._database.pragma("page_count") * page <= self._limits.disk_bytes:
+            return
+        self._make_room()
+        self._database.execute("VACUUM")
+        self._database.execute(f"PRAGMA max_page_count = {max(64, self._limits.disk_bytes // page)}")
+        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _make_room(self) -> None:
+        while self.size() > _FULL * self._limits.disk_bytes and self.drop_oldest():
+            pass
 
     def _prepare(self, database: apsw.Connection) -> apsw.Connection:
         database.set_busy_timeout(5_000)
@@ -188,9 +203,7 @@ class Archive:
                 "INSERT INTO record VALUES (NULL, ?, ?, ?, ?, ?, ?)",
                 ((*start, _Encode(body)) for *start, body in records),
             )
-
-        while self.size() > _FULL * self._limits.disk_bytes and self.drop_oldest():
-            pass
+        self._make_room()
 
     def write_metrics(self, grown: Iterable[Growth], tellers: Iterable[Teller]) -> None:
         """Add what series counted to what is kept, in one transaction.

@@ -4,6 +4,53 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from typing import Final
+
+MEBIBYTE: Final = 1024 * 1024
+_DISK_LEAST, _MEMORY_LEAST = 16 * MEBIBYTE, 256 * MEBIBYTE
+_AGE_LEAST, _AGE_MOST = timedelta(minutes=10), timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a user grants: bytes on disk, bytes of memory, and how long spans and records stay.
+
+    Raises:
+        ValueError: one of them is less than telemetry can do with, or more than makes sense.
+    """
+
+    disk: int = 256 * MEBIBYTE
+    memory: int = 1024 * MEBIBYTE
+    age: timedelta = timedelta(hours=6)
+
+    def __post_init__(self) -> None:
+        if self.disk < _DISK_LEAST:
+            raise ValueError("the disk is less than 16MiB: grant telemetry more")
+        if self.memory < _MEMORY_LEAST:
+            raise ValueError("the memory is less than 256MiB: grant telemetry more")
+        if not _AGE_LEAST <= self.age <= _AGE_MOST:
+            raise ValueError("the age is not between 10m and 720h")
+
+    def limits(self) -> Limits:
+        """Bounds in proportion: what is on disk grows and shrinks with it, what is in memory likewise."""
+        usual = Limits()
+        disk, memory = self.disk / USUAL.disk, self.memory / USUAL.memory
+        return Limits(
+            disk_bytes=self.disk,
+            spans=round(usual.spans * disk),
+            records=round(usual.records * disk),
+            span_age=self.age,
+            record_age=self.age,
+            queue_bytes=round(usual.queue_bytes * memory),
+            flows=round(usual.flows * memory),
+            flows_of_one=round(usual.flows_of_one * memory),
+            series=round(usual.series * memory),
+            series_of_one=round(usual.series_of_one * memory),
+            notes=round(usual.notes * memory),
+        )
+
+
+USUAL: Final = Room()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

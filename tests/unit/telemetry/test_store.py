@@ -22,7 +22,7 @@ from weft.telemetry.answers import QUESTIONS
 from weft.telemetry.archive import Archive
 from weft.telemetry.inquiry import TelemetryError, ask, serve_inquiries
 from weft.telemetry.intake import Intake
-from weft.telemetry.limits import Limits, Losses
+from weft.telemetry.limits import MEBIBYTE, Limits, Losses, Room
 from weft.telemetry.shares import TraceShare, level
 from weft.telemetry.store import Store
 
@@ -130,6 +130,39 @@ async def test_the_disk_is_bounded(tmp_path: Path) -> None:
     store.take_logs(_logs(), SENDER)
     assert (await _ask(store, "flows"))["total"] == 1
     await store.close()
+
+
+async def test_less_room_than_before_makes_the_file_smaller(tmp_path: Path) -> None:
+    many = {"spans_per_second": 1_000_000, "span_age": timedelta(days=40_000)}
+    store = _store(tmp_path, **many)
+    for number in range(10):
+        store.take_traces(_spans(*(b"%08d%08d" % (number, at) for at in range(50)), size=4_000), SENDER)
+    await store.close()
+    file, most = tmp_path / "telemetry" / "t.db", 1024 * 1024
+    assert file.stat().st_size > most
+    store = _store(tmp_path, disk_bytes=most, **many)
+    assert file.stat().st_size <= most
+    newest = (await _ask(store, "trace", id=(b"%08d%08d" % (9, 49)).hex()))["spans"]
+    assert len(newest) == 1, "the oldest go"
+    store.take_traces(_spans(b"a" * 16), SENDER)
+    await store.close()
+    assert file.stat().st_size <= most
+
+
+def test_bounds_go_with_the_room_that_is_granted() -> None:
+    assert Room().limits() == Limits()
+    wide = Room(disk=512 * MEBIBYTE, memory=256 * MEBIBYTE, age=timedelta(hours=24)).limits()
+    assert (wide.disk_bytes, wide.spans, wide.record_age) == (512 * MEBIBYTE, 400_000, timedelta(hours=24))
+    assert (wide.series, wide.notes, wide.queue_bytes) == (5_000, 100_000, 8 * MEBIBYTE)
+    wrong: tuple[dict[str, Any], ...] = (
+        {"disk": 1},
+        {"memory": MEBIBYTE},
+        {"age": timedelta(0)},
+        {"age": timedelta(days=31)},
+    )
+    for little in wrong:
+        with pytest.raises(ValueError, match=r"less than|not between"):
+            Room(**little)
 
 
 async def test_the_identity_is_the_certificates(tmp_path: Path) -> None:
