@@ -36,7 +36,7 @@ ROOT = {"subject": "a", "serial": "a", "key": "a", "notBefore": "a", "notAfter":
 FLOW = {
     "source": "a", "kind": "a", "namespace": "a", "workload": "a", "policy": "a", "shadow": "a",
     "shadow_policy": "a", "method": "a", "path": "a", "sni": "a", "port": 80, "decision": "a", "count": 1,
-    "last": 5,
+    "last": 5, "service": "a",
 }  # fmt: skip
 METADATA = {
     "name": "a", "namespace": "a", "creationTimestamp": "a", "annotations": {"a": "a"},
@@ -58,11 +58,12 @@ ANSWERS: dict[str, Any] = {
     "/weft/v1/telemetry/edges": {
         "edges": [
             {**SIGNALS, "source": WHO, "destination": end, "service": SERVICE, "protocol": "a",
-             "secured": False}
+             "secured": False,
+             "failures": [{"code": "a", "grpc": "", "flags": "a", "requests": 5, "failed": True}]}
             for end in (WHO, OUTSIDE)
         ]
     },
-    "/weft/v1/telemetry/series": {"series": [{"key": "a", "values": [1.0, None]}]},
+    "/weft/v1/telemetry/series": {"times": [1, 2], "series": [{"key": "a", "values": [1.0, None]}]},
     "/weft/v1/telemetry/changes": {
         "changes": [
             {"time": 5, "who": "a", "verb": "a", "kind": "a", "group": "a", "namespace": "a", "name": "a",
@@ -165,4 +166,5 @@ def readers(fails: ReadError | None = None) -> Readers:
         describe=lambda kind, namespace, name: answer(REPORT),
         findings=lambda: answer([FINDING]),
         objects=lambda: answer([{**OBJECT, "apiVersion": "v1"}]),
+        flags=lambda text: [{"flag": text, "meaning": poisoned("a"), "remedy": poisoned("a")}],
     )

@@ -60,6 +60,7 @@ class MeshReaders:
             findings=self._findings,
             objects=self._objects,
             trace=self._trace,
+            flags=_flags,
         )
 
     async def _get(self, path: str, query: Mapping[str, str] | None = None, *, table: bool = False) -> Any:
@@ -150,20 +151,10 @@ class MeshReaders:
         return [dict(one.as_json()) for one in worst(found, Severity.WARNING)]
 
     async def _trace(self, name: str) -> Wire:
-        from weft.analysis.response_flags import flags_in
         from weft.telemetry.waterfall import waterfall
 
         found = await self._get("/weft/v1/telemetry/trace", {"id": name})
-        rows = [
-            {
-                **row.to_dict(),
-                "words": [
-                    {"flag": flag.short, "meaning": flag.meaning, "remedy": flag.remedy}
-                    for flag in flags_in(row.flags)
-                ],
-            }
-            for row in waterfall(found["spans"])
-        ]
+        rows = [{**row.to_dict(), "words": _flags(row.flags)} for row in waterfall(found["spans"])]
         return {"trace": found["trace"], "rows": rows}
 
     async def _objects(self) -> list[Wire]:
@@ -230,6 +221,13 @@ class MeshReaders:
             if "." in address or ":" in address:
                 found[metadata.get("namespace", ""), metadata["name"]] = address
         return found
+
+
+def _flags(text: str) -> list[dict[str, str]]:
+    """What flags of a response mean, and what helps."""
+    from weft.analysis.response_flags import flags_in
+
+    return [{"flag": flag.short, "meaning": flag.meaning, "remedy": flag.remedy} for flag in flags_in(text)]
 
 
 def _paint(

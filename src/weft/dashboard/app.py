@@ -16,8 +16,9 @@ from starlette.staticfiles import StaticFiles
 
 from weft.dashboard.door import Door
 from weft.dashboard.live import Stream
-from weft.dashboard.page import NotFoundError, Page, Visit
+from weft.dashboard.page import NotFoundError, Page, UnreachableError, Visit
 from weft.dashboard.pages import PAGES, QUESTIONS
+from weft.dashboard.places import Places
 from weft.dashboard.readers import ReadError, Readers
 from weft.dashboard.render import Templates
 
@@ -59,8 +60,11 @@ def _page(
 
         async def content(whole: bool) -> str:
             path = {name: str(value) for name, value in request.path_params.items()}
-            visit = Visit(readers, path, query, headers)
-            return templates.render(page, visit, await page.read(visit), request.url.path, whole=whole)
+            visit = Visit(readers, path, query, headers, await _places(readers))
+            variables = await page.read(visit)
+            if not whole and visit.unreachable:
+                raise UnreachableError(visit.unreachable)
+            return templates.render(page, visit, variables, request.url.path, whole=whole)
 
         if page.live and "text/event-stream" in request.headers.get("accept", ""):
             return Stream(lambda: content(False), stop)
@@ -70,6 +74,14 @@ def _page(
             return HTMLResponse(templates.failure(request.url.path, error.what), 404)
 
     return answer
+
+
+async def _places(readers: Readers) -> Places:
+    """Where resources are shown; nowhere while the kinds are not known, which the page's own gaps tell."""
+    try:
+        return Places(await readers.kinds())
+    except ReadError:
+        return Places()
 
 
 def _data(readers: Readers) -> Callable[[Request], Any]:

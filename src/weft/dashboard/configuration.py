@@ -10,12 +10,10 @@ from typing import Any, Final
 import yaml
 
 from weft.dashboard.page import Gap, NotFoundError, Visit, together
+from weft.dashboard.places import NOWHERE, word_of
 from weft.dashboard.readers import Kind
 from weft.dashboard.redaction import redact
 from weft.dashboard.services import namespaces
-
-NOWHERE: Final = "-"
-"""In the place of a namespace, for kinds that have none."""
 
 _LINE: Final = re.compile(r"^(\s*(?:- )*)([^\s:'\"#][^:]*|'[^']*'|\"[^\"]*\")(:)(?=\s|$)(.*)$")
 _FAMILIES: Final = {
@@ -28,11 +26,6 @@ _FAMILIES: Final = {
     "rbac.authorization.k8s.io": "Roles",
     "weft.dev": "weft",
 }
-
-
-def word_of(kind: Kind) -> str:
-    """How a kind is named in addresses: ``virtualservices.networking.istio.io``."""
-    return f"{kind.plural}.{kind.group}" if kind.group else kind.plural
 
 
 async def configuration(visit: Visit) -> Mapping[str, Any]:
@@ -57,10 +50,9 @@ async def configuration(visit: Visit) -> Mapping[str, Any]:
             continue
         row = {"kind": kind.kind, "word": word_of(kind), "count": number, "flaws": flawed[kind.kind]}
         families.setdefault(_FAMILIES.get(kind.group, kind.group), []).append(row)
-    places = {(kind.kind, kind.group): word_of(kind) for kind in served}
     return {
         "families": {name: families[name] for name in sorted(families)},
-        "findings": [_placed(one, places) for one in _in(findings or (), visit)],
+        "findings": list(_in(findings or (), visit)),
         "unknown": isinstance(findings, Gap),
         "spaces": spaces,
     }
@@ -245,15 +237,6 @@ def _in(findings: Iterable[Mapping[str, Any]], visit: Visit) -> Iterator[Mapping
         space = str(one["origin"]).partition(" ")[2].partition("/")[0]
         if not visit.namespace or space == visit.namespace:
             yield one
-
-
-def _placed(finding: Mapping[str, Any], places: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    """With the address of the object that it is about: steps of a link, or none."""
-    kind, _, rest = str(finding["origin"]).partition(" ")
-    namespace, slash, name = rest.partition("/")
-    words = [word for (known, _), word in places.items() if known == kind]
-    steps = [words[0], namespace if slash else NOWHERE, name or namespace] if len(words) == 1 and rest else []
-    return {**finding, "steps": steps}
 
 
 def _refusals(proxies: Mapping[str, Any], path: str) -> Iterator[dict[str, Any]]:

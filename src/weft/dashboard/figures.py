@@ -171,6 +171,11 @@ def policy(text: str) -> tuple[str, str, str]:
 def link(*steps: object, **query: object) -> str:
     """A path of these steps, each quoted, with those of the query that are not empty."""
     path = "/" + "/".join(quote(str(step), safe="") for step in steps)
+    return address(path, query)
+
+
+def address(path: str, query: Mapping[str, object]) -> str:
+    """A path with those of the query that are not empty."""
     asked = {name: str(value) for name, value in query.items() if value not in (None, "")}
     return f"{path}?{urlencode(asked)}" if asked else path
 
@@ -180,4 +185,3 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     "cores": cores, "ago": ago, "stamp": stamp, "iso": iso, "health": health, "principal": principal,
     "instant": instant, "spark": spark, "policy": policy,
 }  # fmt: skip
-GLOBALS: Final[Mapping[str, Callable[..., Any]]] = {"link": link}

@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from weft.dashboard.filters import WINDOWS, window_of
 from weft.dashboard.page import Visit, together
 
-WINDOWS: Final = {"1m": "Last minute", "5m": "Last 5 minutes", "15m": "Last 15 minutes", "1h": "Last hour"}
-_WINDOW: Final = "1m"
 _SIGNALS: Final = ("requests", "rps", "errors", "success", "p95", "mtls", "opened", "connections")
 _WHO: Final = ("namespace", "workload", "app", "version", "principal", "kind")
 _WORKLOAD: Final = (
@@ -18,9 +17,8 @@ _WORKLOAD: Final = (
 
 
 async def graph(visit: Visit) -> Mapping[str, Any]:
-    """``edges`` for the table, ``data`` for the drawing."""
-    window = visit.query.get("window", "")
-    window = window if window in WINDOWS else _WINDOW
+    """``edges`` for the table, ``drawing`` for the drawing."""
+    window = window_of(visit.query)
     edges, workloads, everywhere = await together(
         visit.ask("edges", window=window),
         visit.ask("workloads", window=window),
@@ -31,7 +29,7 @@ async def graph(visit: Visit) -> Mapping[str, Any]:
     named = [*known, *(everywhere["workloads"] if everywhere else [])]
     return {
         "edges": told,
-        "data": json.dumps(_drawn(told, known, workloads["services"] if workloads else [])),
+        "drawing": json.dumps(_drawn(told, known, workloads["services"] if workloads else [])),
         "empty": not told and not known,
         "namespaces": sorted({one["namespace"] for one in named if one["namespace"]} | _chosen(visit)),
         "window": window,

@@ -2,115 +2,137 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
-from weft.dashboard import figures
-from weft.dashboard.certificates import ending
-from weft.dashboard.departures import departures
+from weft.dashboard.certificates import newest
+from weft.dashboard.concerns import of_certificates, of_denials, of_departures, of_findings, of_proxies
+from weft.dashboard.departures import Departure, departures, worst
+from weft.dashboard.filters import WINDOWS, charted, window_of
+from weft.dashboard.onset import onset
 from weft.dashboard.page import Visit, together
-from weft.dashboard.services import namespaces
+from weft.dashboard.readers import ReadError
+from weft.dashboard.services import denied_lately, namespaces
 
-_WORST: Final = ("NACK", "STALE")
 _BUSIEST: Final = 6
+_DATED: Final = 3
+_LATELY: Final = "2m"
+_PART: Final = 2 / 60
+# What the nodes use is not waited for: they are asked again with the next look.
+_PATIENCE_S: Final = 0.15
+_UNKNOWN: Final = dict.fromkeys(("cpu", "memory", "proxyCpu", "proxyMemory"))
 
 
 async def overview(visit: Visit) -> Mapping[str, Any]:
     """The first page."""
-    workloads, recent, hour, changes, authority, state, proxies, findings, spaces = await together(
-        visit.ask("workloads"),
-        visit.ask("stat", by="service", window="5m"),
-        visit.ask("stat", by="service", window="1h"),
-        visit.get("/weft/v1/telemetry/changes", {"since": "1h", "limit": "100"}),
+    window = window_of(visit.query)
+    departed_own, departed_callers, changes, flows, findings, used, *others = await together(
+        _departed(visit),
+        _departed(visit, seen="source"),
+        _changes(visit),
+        denied_lately(visit, _LATELY, visit.namespace),
+        visit.attempt(visit.readers.findings()),
+        _soon(visit.readers.get("/weft/v1/usage", {"namespace": visit.namespace})),
+        visit.ask("workloads", window=window),
+        visit.ask("stat", by="protocol", window=window),
         visit.get("/weft/v1/ca"),
+        visit.get("/weft/v1/ca/certificates"),
         visit.get("/weft/v1/convergence/0"),
         visit.get("/weft/v1/proxies"),
-        visit.attempt(visit.readers.findings()),
         namespaces(visit),
     )
+    known, signals, authority, issued, state, proxies, spaces = others
     rows = [row for row in proxies["proxies"] if visit.namespace in {"", row["namespace"]}] if proxies else []
+    departed = worst(departed_own, departed_callers)
+    begun = await together(*(_begun(visit, one) for one in departed[:_DATED]))
     concerns = [
-        *(_departed(recent, hour) if recent and hour else ()),
-        *(_proxies(rows)),
-        *(_certificates(authority) if authority else ()),
-        *(_findings(findings) if findings else ()),
+        *of_departures(departed, begun, changes or ()),
+        *of_denials(flows),
+        *of_proxies(rows),
+        *(of_certificates(authority) if authority else ()),
+        *(of_findings(findings) if findings else ()),
     ]
     concerns.sort(key=lambda one: one["level"] != "bad")
+    identities = newest(issued["certificates"], time.time() * 1000) if issued else None
     return {
-        "total": workloads["total"] if workloads else None,
-        "services": sorted(workloads["services"], key=_busy)[:_BUSIEST] if workloads else [],
+        "total": signals["total"] if signals else None,
+        "services": sorted(known["services"], key=_busy)[:_BUSIEST] if known else [],
         "counts": {
-            "services": len(workloads["services"]) if workloads else None,
-            "workloads": len(workloads["workloads"]) if workloads else None,
+            "services": len(known["services"]) if known else None,
+            "workloads": len(known["workloads"]) if known else None,
             "proxies": len(rows) if proxies else None,
         },
+        "used": _sums(used["usage"]) if used else _UNKNOWN,
         "concerns": concerns,
-        "changes": changes["changes"] if changes else None,
+        "revisions": by_revision(changes) if changes is not None else None,
         "state": state or None,
+        "authority": authority or None,
+        "identities": identities,
+        "findings": len(findings) if isinstance(findings, list) else None,
         "spaces": spaces,
+        "window": window,
+        "windows": WINDOWS,
+        "since": charted(window),
     }
+
+
+async def _departed(visit: Visit, **more: str) -> tuple[Departure, ...]:
+    recent, hour = await together(
+        visit.ask("stat", by="service", window=_LATELY, **more),
+        visit.ask("stat", by="service", window="1h", **more),
+    )
+    return departures(recent["rows"], hour["rows"], _PART) if recent and hour else ()
+
+
+async def _changes(visit: Visit) -> list[Any] | None:
+    """None for whoever may not know them."""
+    found = await visit.get("/weft/v1/telemetry/changes", {"since": "1h", "limit": "200"})
+    return found["changes"] if found else None
+
+
+async def _begun(visit: Visit, one: Departure) -> float | None:
+    """When failures began, in ms; None for what else departs, or when it is longer ago than an hour."""
+    if one.what != "success":
+        return None
+    answer = await visit.ask(
+        "series", metric="errors", of=f"service:{one.namespace}/{one.name}", since="1h", seen="source",
+        namespace="",
+    )  # fmt: skip
+    return onset(answer["times"], answer["series"][0]["values"]) if answer and answer["series"] else None
+
+
+async def _soon(reading: Awaitable[Any]) -> Any:
+    """What can be had at once; None for what takes longer or is refused."""
+    with suppress(TimeoutError, ReadError):
+        return await asyncio.wait_for(reading, _PATIENCE_S)
+    return None
+
+
+def _sums(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """CPU and memory of all applications and sidecars, and of the sidecars alone."""
+    found = {"cpu": 0.0, "memory": 0.0, "proxyCpu": 0.0, "proxyMemory": 0.0}
+    for row in rows:
+        for part in ("application", "proxy"):
+            for figure in ("cpu", "memory"):
+                value = (row[part] or {}).get(figure) or 0
+                found[figure] += value
+                if part == "proxy":
+                    found[f"proxy{figure.capitalize()}"] += value
+    return found
+
+
+def by_revision(changes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Changes that were made at once as one: ``changes`` of the same revision, by whom and when."""
+    found: dict[tuple[Any, Any, Any], dict[str, Any]] = {}
+    for one in changes:
+        key = one["revision"] or one["time"], one["who"], one["verb"]
+        about = {name: one[name] for name in ("time", "who", "verb", "revision")}
+        found.setdefault(key, {**about, "changes": []})["changes"].append(one)
+    return list(found.values())
 
 
 def _busy(row: Mapping[str, Any]) -> tuple[float, str]:
     return -(row["inbound"]["rps"] or 0), row["name"]
-
-
-def _concern(level: str, what: str, detail: str, href: str, time_ms: object = None) -> dict[str, Any]:
-    return {"level": level, "what": what, "detail": detail, "href": href, "time": time_ms}
-
-
-def _departed(recent: Mapping[str, Any], hour: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for one in departures(recent["rows"], hour["rows"]):
-        show = figures.share if one.what == "success" else figures.milliseconds
-        what = f"{one.name}: {'more requests fail' if one.what == 'success' else 'slower than before'}"
-        before = f", {show(one.before)} in the hour before" if one.before is not None else ""
-        word = "success" if one.what == "success" else "p95"
-        yield _concern(
-            "bad" if one.what == "success" else "fair",
-            what,
-            f"{word} {show(one.now)} in the last 5 minutes{before}",
-            figures.link("services", one.namespace, one.name),
-        )
-
-
-def _proxies(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        for kind, status in row["types"].items():
-            if status["status"] in _WORST:
-                refused = status["status"] == "NACK"
-                yield _concern(
-                    "bad" if refused else "fair",
-                    f"{row['name']} {'refuses' if refused else 'has not yet confirmed'} its {kind.upper()}",
-                    status["error"] or "sent, and not acknowledged so far",
-                    figures.link("proxies", row["namespace"], row["name"]),
-                    (status["sentAt"] or 0) * 1000 or None,
-                )
-
-
-def _certificates(authority: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    now = time.time() * 1000
-    for one in ending(authority, now):
-        over = (figures.instant(one["notAfter"]) or 0) < now
-        yield _concern(
-            "bad" if over else "fair",
-            f"the certificate of {one['part']} {'is over' if over else 'ends within the hour'}",
-            f"on the node {one['node']}",
-            "/security",
-            one["notAfter"],
-        )
-    for warning in authority["warnings"]:
-        yield _concern("fair", "the authority", str(warning), "/security")
-    for node in authority["nodes"]:
-        if not node["connected"]:
-            yield _concern("fair", f"the node {node['name']} is not connected", "", "/security")
-
-
-def _findings(findings: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    errors = [one for one in findings if one["level"] == "Error"]
-    for one in errors[:_BUSIEST]:
-        yield _concern("bad", one["origin"] or one["code"], one["message"], "/configuration")
-    if len(findings) > len(errors[:_BUSIEST]):
-        more = len(findings) - len(errors[:_BUSIEST])
-        what = f"{more} {'finding' if more == 1 else 'findings'} about the configuration"
-        yield _concern("fair", what, "", "/configuration")

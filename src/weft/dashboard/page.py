@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from weft.dashboard.places import Places
 from weft.dashboard.readers import ReadError, Readers
 
 EVERY_S: Final = 5.0
@@ -19,6 +20,10 @@ class NotFoundError(Exception):
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.what = what
+
+
+class UnreachableError(Exception):
+    """Nobody answers for the mesh now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +40,26 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One reading of a page: ``path`` are its path's parameters, ``query`` the first of each of its URL's."""
+    """One reading of a page: ``path`` are its path's parameters, ``query`` the first of each of its URL's,
+    ``places`` the addresses of resources.
+    """
 
     readers: Readers
     path: Mapping[str, str]
     query: Mapping[str, str]
     headers: tuple[str, ...] = ()
+    places: Places = field(default_factory=Places)
     gaps: list[Gap] = field(default_factory=list)
 
     @property
     def namespace(self) -> str:
         """The namespace that was chosen; empty for all."""
         return self.query.get("namespace", "")
+
+    @property
+    def unreachable(self) -> str:
+        """Why nothing can be read; empty when the mesh answers, be it with refusals."""
+        return next((gap.message for gap in self.gaps if gap.status == 0), "")
 
     async def ask(self, question: str, **parameters: str) -> Any:
         """An answer of telemetry, of the chosen namespace unless ``namespace`` says otherwise; or a Gap."""
@@ -87,10 +100,10 @@ Read = Callable[[Visit], Awaitable[Mapping[str, Any]]]
 class Page:
     """A row of ``PAGES``.
 
-    ``path`` is a path as Starlette reads it. ``nav`` is its word in the navigation and ``icon`` the name of
-    the symbol before it (templates/icons.html), both empty for a page that is reached from others; ``below``
-    is the path of the page whose place in the navigation it marks. ``scripts`` are modules of static/ that
-    it needs; ``live`` says whether it is read again by itself.
+    ``path`` is a path as Starlette reads it. ``nav`` is its word in the navigation, ``icon`` the name of the
+    symbol before it (static/icons.svg) and ``key`` what goes to it after ``g``, all empty for a page that is
+    reached from others; ``below`` is the path of the page whose place in the navigation it marks.
+    ``scripts`` are modules of static/ that it needs; ``live`` says whether it is read again by itself.
     """
 
     path: str
@@ -99,6 +112,7 @@ class Page:
     read: Read
     nav: str = ""
     icon: str = ""
+    key: str = ""
     below: str = ""
     scripts: tuple[str, ...] = ()
     live: bool = True

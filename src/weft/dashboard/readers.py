@@ -65,6 +65,7 @@ class Readers:
     Secrets and roles too; neither is read anew while nothing was changed.
     ``trace``: the id of a trace -> ``{"trace", "rows": […]}``: its spans, each below the one that called it,
     with what their response flags mean (``words``: ``[{"flag", "meaning", "remedy"}]``).
+    ``flags``: the same of the text that Envoy writes them with (``UF,URX``).
     """
 
     get: Get
@@ -75,3 +76,4 @@ class Readers:
     findings: Callable[[], Awaitable[list[Wire]]]
     objects: Callable[[], Awaitable[list[Wire]]]
     trace: Callable[[str], Awaitable[Wire]]
+    flags: Callable[[str], list[dict[str, str]]]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 
 from weft.dashboard import figures
+from weft.dashboard.filters import kept
 from weft.dashboard.page import Page, Visit
+from weft.dashboard.places import Places
 
 
 class Templates:
@@ -17,6 +21,7 @@ class Templates:
 
     What is inside of ``<main>`` is theirs. They know, beside what their page read: ``query``, ``namespace``
     (chosen, or empty), ``here`` (the path), ``now`` (ms since the epoch), and the filters of figures.py.
+    ``link`` and the filter ``keep`` take the reader's choices along, ``data`` is an address of an answer.
     """
 
     def __init__(self, pages: Sequence[Page]) -> None:
@@ -28,7 +33,8 @@ class Templates:
             lstrip_blocks=True,
         )
         self._environment.filters.update(figures.FILTERS)
-        self._environment.globals.update(figures.GLOBALS)
+        self._environment.filters["keep"] = _keep
+        self._environment.globals.update({"link": _link, "data": _data})
         self._navigation = [page for page in pages if page.nav]
 
     def render(
@@ -43,6 +49,8 @@ class Templates:
             "navigation": self._navigation,
             "query": visit.query,
             "namespace": visit.namespace,
+            "kept": kept(visit.query),
+            "places": visit.places,
             "gaps": visit.gaps,
             "here": here,
             "now": time.time() * 1000,
@@ -53,5 +61,25 @@ class Templates:
         """The page for what is not there or did not work."""
         return self._environment.get_template("failure.html").render(
             layout="base.html", title="Not here", message=message, page=None, current="", query={},
-            navigation=self._navigation, namespace="", gaps=[], here=here, now=time.time() * 1000,
+            navigation=self._navigation, namespace="", gaps=[], here=here, now=time.time() * 1000, kept={},
+            places=Places(),
         )  # fmt: skip
+
+
+@pass_context
+def _link(context: Context, *steps: object, **query: object) -> str:
+    """A page of the dashboard, with what the reader chose."""
+    return figures.link(*steps, **{**context["kept"], **query})
+
+
+@pass_context
+def _keep(context: Context, href: str) -> str:
+    """The same of an address that is there already."""
+    path, _, query = href.partition("?")
+    asked = dict(parse_qsl(query, keep_blank_values=True))
+    return figures.address(path, {**context["kept"], **asked})
+
+
+def _data(question: str, **query: object) -> str:
+    """The address of an answer that a chart is drawn from."""
+    return figures.link("data", question, **query)

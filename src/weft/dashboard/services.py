@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from weft.dashboard.causes import Evidence, causes, related
+from weft.dashboard.decisions import denials
 from weft.dashboard.edges import callees, callers
+from weft.dashboard.filters import WINDOWS, charted, window_of
 from weft.dashboard.page import NotFoundError, Visit, together
+from weft.dashboard.readers import ReadError
 from weft.dashboard.usage import by_workload, usage
 
-WINDOWS: Final = ("1m", "5m", "1h", "6h")
-
-
-def window_of(visit: Visit) -> str:
-    """The window that was chosen."""
-    chosen = visit.query.get("window", WINDOWS[0])
-    return chosen if chosen in WINDOWS else WINDOWS[0]
+_SERVICES: Final = 3
 
 
 async def services(visit: Visit) -> Mapping[str, Any]:
     """Every service: those of the configuration, and those that were called."""
-    window = window_of(visit)
+    window = window_of(visit.query)
     objects, workloads, series, spaces = await together(
         visit.get(_collection(visit.namespace)),
         visit.ask("workloads", window=window),
@@ -51,7 +49,7 @@ async def services(visit: Visit) -> Mapping[str, Any]:
 
 async def workloads(visit: Visit) -> Mapping[str, Any]:
     """Every workload that told something, with what it does and what is asked of it."""
-    window = window_of(visit)
+    window = window_of(visit.query)
     found, series, spaces, used = await together(
         visit.ask("workloads", window=window),
         visit.ask("series", metric="requests", by="workload", since="1h"),
@@ -72,15 +70,18 @@ async def workloads(visit: Visit) -> Mapping[str, Any]:
 async def service(visit: Visit) -> Mapping[str, Any]:
     """One service: how it does, for whom, and what applies to it."""
     namespace, name = visit.path["namespace"], visit.path["name"]
-    window, of = window_of(visit), f"service:{namespace}/{name}"
+    window, of = window_of(visit.query), f"service:{namespace}/{name}"
     asked = {"of": of, "window": window, "namespace": namespace}
-    report, versions, codes, routes, edges, known = await together(
+    report, versions, codes, routes, edges, known, findings, flows, changes = await together(
         visit.attempt(visit.readers.describe("service", namespace, name)),
         visit.ask("stat", by="version", **asked),
         visit.ask("stat", by="code", **asked),
         visit.ask("stat", by="route", **asked),
         visit.ask("edges", window=window, namespace=namespace),
         visit.ask("workloads", window=window, namespace=namespace),
+        visit.attempt(visit.readers.findings()),
+        denied_lately(visit, window, namespace),
+        changes_lately(visit),
     )
     own = (
         [one for one in known["services"] if (one["namespace"], one["name"]) == (namespace, name)]
@@ -92,6 +93,21 @@ async def service(visit: Visit) -> Mapping[str, Any]:
             raise NotFoundError(f"There is no service {name} in the namespace {namespace}.")
         visit.gaps[:] = [gap for gap in visit.gaps if gap != report]
     behind = set(own[0]["workloads"]) if own else set()
+    calling = callers(edges, namespace, service=name) if edges else []
+    called = callees(edges, namespace, behind) if edges else []
+    hosts = set(report["hosts"]) if report else set()
+    told = Evidence(
+        namespace=namespace,
+        name=name,
+        words=visit.readers.flags,
+        inbound=calling,
+        outbound=called,
+        total=versions["total"] if versions else None,
+        codes=codes["rows"] if codes else [],
+        reports=[report] if report else [],
+        denied=denials([one for one in flows if one["service"] in hosts]),
+        findings=findings or [],
+    )
     return {
         "title": name,
         "name": name,
@@ -100,48 +116,96 @@ async def service(visit: Visit) -> Mapping[str, Any]:
         "report": report or None,
         "total": versions["total"] if versions else None,
         "versions": versions["rows"] if versions else [],
-        "callers": callers(edges, namespace, service=name) if edges else [],
-        "callees": callees(edges, namespace, behind) if edges else [],
+        "causes": causes(told),
+        "changes": related(changes, told),
+        "callers": calling,
+        "callees": called,
         "codes": codes["rows"] if codes else [],
         "routes": routes["rows"] if routes else [],
         "window": window,
         "windows": WINDOWS,
+        "since": charted(window),
     }
 
 
 async def workload(visit: Visit) -> Mapping[str, Any]:
     """One workload: what is asked of it, what it asks of others, and what its proxies run."""
     namespace, name = visit.path["namespace"], visit.path["name"]
-    window, of = window_of(visit), f"workload:{namespace}/{name}"
+    window, of = window_of(visit.query), f"workload:{namespace}/{name}"
     asked = {"of": of, "window": window, "namespace": namespace}
-    report, inbound, outbound, codes, edges, used = await together(
+    report, inbound, outbound, codes, edges, used, findings, flows, changes = await together(
         visit.attempt(visit.readers.describe("workload", namespace, name)),
         visit.ask("stat", by="caller", **asked),
         visit.ask("stat", by="service", direction="outbound", **asked),
         visit.ask("stat", by="code", **asked),
         visit.ask("edges", window=window, namespace=namespace),
         usage(visit, namespace),
+        visit.attempt(visit.readers.findings()),
+        denied_lately(visit, window, namespace),
+        changes_lately(visit),
     )
-    told = bool(inbound and inbound["rows"]) or bool(outbound and outbound["rows"])
+    heard = bool(inbound and inbound["rows"]) or bool(outbound and outbound["rows"])
     if not report and report.status == 404:
-        if not told:
+        if not heard:
             raise NotFoundError(f"There is no workload {name} in the namespace {namespace}.")
         visit.gaps[:] = [gap for gap in visit.gaps if gap != report]
+    calling = callers(edges, namespace, workload=name) if edges else []
+    called = callees(edges, namespace, {name}) if edges else []
+    services = (report["services"] if report else ())[:_SERVICES]
+    reports = await together(
+        *(visit.attempt(visit.readers.describe("service", one["namespace"], one["name"])) for one in services)
+    )
+    known = {name, *(edge["destination"]["app"] for edge in calling)}
+    told = Evidence(
+        namespace=namespace,
+        name=name,
+        words=visit.readers.flags,
+        inbound=calling,
+        outbound=called,
+        total=inbound["total"] if inbound else None,
+        codes=codes["rows"] if codes else [],
+        # Endpoints of a service may be another workload's; its policies are in the report of its own.
+        reports=[
+            *({**one, "endpoints": [], "policies": []} for one in reports if one),
+            *([report] if report else ()),
+        ],
+        denied=denials([one for one in flows if one["workload"] in known]),
+        findings=findings or [],
+    )
     return {
         "title": name,
         "name": name,
         "space": namespace,
         "of": of,
+        "causes": causes(told),
+        "changes": related(changes, told),
         "report": report or None,
         "total": inbound["total"] if inbound else None,
         "asks": outbound["total"] if outbound else None,
-        "callers": callers(edges, namespace, workload=name) if edges else [],
-        "callees": callees(edges, namespace, {name}) if edges else [],
+        "callers": calling,
+        "callees": called,
         "codes": codes["rows"] if codes else [],
         "use": [one for one in used if name in {one["workload"], one["name"]}],
         "window": window,
         "windows": WINDOWS,
+        "since": charted(window),
     }
+
+
+async def denied_lately(visit: Visit, window: str, namespace: str) -> list[Any]:
+    """Flows of the window that a policy denied, or would in a dry run."""
+    found = await visit.ask("flows", since=window, limit="500", decision="deny", namespace=namespace)
+    return found["flows"] if found else []
+
+
+async def changes_lately(visit: Visit) -> list[Any]:
+    """What was changed within the hour; nothing for whoever may not know."""
+    try:
+        found = await visit.readers.get("/weft/v1/telemetry/changes", {"since": "1h", "limit": "200"})
+    except ReadError:
+        return []
+    changes: list[Any] = found["changes"]
+    return changes
 
 
 async def namespaces(visit: Visit) -> list[str]:

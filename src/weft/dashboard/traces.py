@@ -26,7 +26,7 @@ _KNOWN: Final = frozenset({"http.url", "http.method", "http.status_code", "respo
 async def traces(visit: Visit) -> Mapping[str, Any]:
     """The form, and the traces that fit: of a time before now, or of a moment that a chart showed."""
     query = visit.query
-    since = query.get("since", "")
+    since = query.get("since") or query.get("window", "")
     order = query.get("sort", "")
     chosen = {
         "since": since if since in SINCE else _SINCE,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from weft.dashboard.page import Gap, Visit
 
 Rows = list[dict[str, Any]]
+_BAD_GATEWAY: Final = 502
 
 
 async def usage(visit: Visit, namespace: str) -> Rows:
@@ -16,7 +17,9 @@ async def usage(visit: Visit, namespace: str) -> Rows:
     if not found:
         return []
     for node, why in found["failed"].items():
-        visit.gaps.append(Gap(f"What runs on the node {node} does not tell what it uses: {why}"))
+        visit.gaps.append(
+            Gap(f"What runs on the node {node} does not tell what it uses: {why}", status=_BAD_GATEWAY)
+        )
     rows: Rows = found["usage"]
     return rows
 

@@ -135,7 +135,7 @@ class Edge:
 
     def to_dict(self, window_ms: int) -> dict[str, Any]:
         """As JSON has it."""
-        calls = self.signals.calls
+        sent = self.signals.sent
         return {
             "source": self.source.to_dict(),
             "destination": self.destination.to_dict(),
@@ -143,7 +143,7 @@ class Edge:
             "protocol": self.protocol,
             "toldBy": sorted(self.sides, reverse=True),
             "seenBy": self.seen_by,
-            "secured": bool(calls) and self.signals.secured == calls,
+            "secured": bool(sent) and self.signals.secured == sent,
             **self.signals.to_dict(window_ms),
             "failures": [
                 {
@@ -218,7 +218,7 @@ class Edges:
             )
             if not source.principal:
                 # Plaintext: calls of the mesh's own, and those of strangers beyond.
-                known_callers = [edge for edge in known_callers if edge.signals.secured < edge.signals.calls]
+                known_callers = [edge for edge in known_callers if edge.signals.secured < edge.signals.sent]
                 _subtract(signals, known_callers)
             for edge in known_callers:
                 edge.sides.add(DESTINATION)
@@ -246,7 +246,7 @@ def _subtract(signals: Signals, edges: Iterable[Edge]) -> None:
     """Leave what none of these callers told of."""
     for edge in edges:
         there = unpack(edge.signals.sum)
-        plain = 1 - (edge.signals.secured / edge.signals.calls if edge.signals.calls else 0)
+        plain = 1 - (edge.signals.secured / edge.signals.sent if edge.signals.sent else 0)
         if plain > 0:
             left = [
                 max(0, have - round(plain * gone))

@@ -68,7 +68,7 @@ def _mean(signals: Signals, _: float) -> float | None:
 
 
 def _mtls(signals: Signals, _: float) -> float | None:
-    return round(signals.secured / signals.calls, 6) if signals.calls else None
+    return signals.mtls
 
 
 _METRICS: Final[Mapping[str, tuple[str, Value]]] = {

@@ -18,6 +18,7 @@ from weft.telemetry.histogram import rebucket
 from weft.telemetry.otlp import harmless, read
 from weft.telemetry.rows import CLOSED, OPENED, RECEIVED, REQUESTS, SENT, Row, durations, is_full, one
 from weft.telemetry.series import OTHER, SeriesKey
+from weft.telemetry.signals import UNSENT, went_nowhere
 
 if TYPE_CHECKING:
     from weft.protos import otlp_common_v1
@@ -103,6 +104,8 @@ def series_key(labels: Labels, identity: SpiffeId, kind: str) -> SeriesKey:
     policy = get("connection_security_policy", "")
     # The caller's proxy does not judge connections; it knows whom it met.
     mutual = policy == "mutual_tls" if side == "destination" else bool(get("destination_principal", ""))
+    flags = get("response_flags", "")
+    unsent = side == "source" and not mutual and went_nowhere(flags)
     return SeriesKey(
         side=side,
         kind=kind,
@@ -120,10 +123,10 @@ def series_key(labels: Labels, identity: SpiffeId, kind: str) -> SeriesKey:
         service_name=get("destination_service_name", ""),
         service_namespace=get("destination_service_namespace", ""),
         protocol=get("request_protocol", "") or "http",
-        secured="mtls" if mutual else "none",
+        secured="mtls" if mutual else UNSENT if unsent else "none",
         code=get("response_code", ""),
         grpc=get("grpc_response_status", ""),
-        flags=get("response_flags", ""),
+        flags=flags,
     )
 
 

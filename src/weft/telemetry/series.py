@@ -33,8 +33,8 @@ class SeriesKey(NamedTuple):
 
     ``side``: ``destination`` or ``source``, whoever tells, or ``total``; of itself it tells ``kind``
     (``workload``, ``gateway``) to ``principal``. The fields of ``peer_*`` are its word about the other end.
-    ``app``: the canonical service. ``secured``: ``mtls`` or ``none``. ``code``: of HTTP; ``grpc``: a number;
-    ``flags``: Envoy's response flags.
+    ``app``: the canonical service. ``secured``: ``mtls``, ``none``, or ``unsent`` for what its caller's proxy
+    did not send on. ``code``: of HTTP; ``grpc``: a number; ``flags``: Envoy's response flags.
     """
 
     side: str

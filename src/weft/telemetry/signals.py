@@ -18,6 +18,8 @@ _NOTHING: Final = {
     "sent": 0, "received": 0, "sentPerSecond": 0.0, "receivedPerSecond": 0.0,
 }  # fmt: skip
 _REFUSED, _FAILED = 400, 500
+UNSENT: Final = "unsent"
+"""In the place of how a call was secured, for what its caller's proxy never sent on."""
 # Envoy's flags of a request that its caller's proxy answered, and which went nowhere: no healthy upstream,
 # no connection, overflow, no route, no cluster, a fault, limits, authorization, a direct answer.
 _NEVER_SENT: Final = frozenset({"UH", "UF", "UO", "NR", "NC", "FI", "RL", "RLSE", "UAEX", "NFCF", "DF", "OM"})
@@ -42,13 +44,15 @@ def went_nowhere(flags: str) -> bool:
 
 
 class Signals:
-    """A sum of rows. ``errors``, ``refused``, ``secured``: how many of them; ``last``: the newest, in ms."""
+    """A sum of rows. ``errors``, ``refused``, ``secured``, ``unsent``: how many of them; ``last``: the newest
+    (ms). What was never sent on was over no connection, neither a secured nor another one.
+    """
 
-    __slots__ = ("errors", "last", "open", "refused", "secured", "sum")
+    __slots__ = ("errors", "last", "open", "refused", "secured", "sum", "unsent")
 
     def __init__(self) -> None:
         self.sum: Row = 0
-        self.errors = self.refused = self.secured = self.open = self.last = 0
+        self.errors = self.refused = self.secured = self.unsent = self.open = self.last = 0
 
     def count(self, key: SeriesKey, row: Row, *, opened: int = 0, last: int = 0) -> None:
         """Add what a series counted. ``opened``: its connections that are open now; ``last``: ms."""
@@ -63,12 +67,15 @@ class Signals:
             self.refused += column(row, REQUESTS)
         if key.secured == "mtls":
             self.secured += column(row, REQUESTS) + column(row, OPENED)
+        elif key.secured == UNSENT:
+            self.unsent += column(row, REQUESTS) + column(row, OPENED)
 
     def merge(self, other: Signals) -> None:
         """Add another sum."""
         self.sum += other.sum
         self.errors, self.refused = self.errors + other.errors, self.refused + other.refused
-        self.secured, self.open = self.secured + other.secured, self.open + other.open
+        self.secured, self.unsent = self.secured + other.secured, self.unsent + other.unsent
+        self.open += other.open
         if other.last > self.last:
             self.last = other.last
 
@@ -82,6 +89,16 @@ class Signals:
         """Requests and connections."""
         return column(self.sum, REQUESTS) + column(self.sum, OPENED)
 
+    @property
+    def sent(self) -> int:
+        """Those of them that were over some connection."""
+        return max(0, self.calls - self.unsent)
+
+    @property
+    def mtls(self) -> float | None:
+        """The share of those over mutual TLS; None without any."""
+        return round(self.secured / self.sent, 6) if self.sent else None
+
     def __bool__(self) -> bool:
         return self.sum != 0
 
@@ -90,7 +107,7 @@ class Signals:
         if not self and not self.open:
             return dict(_NOTHING)
         requests, lasted, opened, closed, sent, received, *counts = unpack(self.sum)
-        timed, calls, seconds = sum(counts), requests + opened, max(1, window_ms) / 1_000
+        timed, seconds = sum(counts), max(1, window_ms) / 1_000
         p50, p95, p99 = percentiles(counts, _SHARES)
         return {
             "requests": requests,
@@ -102,7 +119,7 @@ class Signals:
             "p50": p50 if p50 is None else round(p50, 3),
             "p95": p95 if p95 is None else round(p95, 3),
             "p99": p99 if p99 is None else round(p99, 3),
-            "mtls": round(self.secured / calls, 6) if calls else None,
+            "mtls": self.mtls,
             "opened": opened,
             "closed": closed,
             "connections": self.open,

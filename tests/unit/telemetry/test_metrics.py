@@ -181,6 +181,19 @@ async def test_a_proxy_speaks_for_itself_only(tmp_path: Path, clock: Clock) -> N
     await store.close()
 
 
+async def test_what_was_never_sent_is_no_plain_text(tmp_path: Path, clock: Clock) -> None:
+    store = _store(tmp_path, clock)
+    aborted = at_source("", response_flags="FI", response_code="503")
+    store.take_metrics(message((at_source(), 9), (aborted, 3)), WEB)
+    store.take_metrics(message((at_destination(), 9)), REVIEWS)
+    answer = await _ask(store, "workloads")
+    assert answer["total"]["mtls"] == answer["services"][0]["inbound"]["mtls"] == 1.0
+    found = {bool(edge["destination"]["workload"]): edge for edge in (await _ask(store, "edges"))["edges"]}
+    assert (found[True]["mtls"], found[True]["secured"]) == (1.0, True)
+    assert (found[False]["mtls"], found[False]["errors"]) == (None, 3)
+    await store.close()
+
+
 async def test_what_failed_and_why_as_callers_saw_it(tmp_path: Path, clock: Clock) -> None:
     store = _store(tmp_path, clock)
     broken = at_source(mutual=False, response_flags="UC", response_code="503")

@@ -3,7 +3,8 @@
 import { areaPath, clock, figure, linePath, milliseconds, ticks, timeTicks, unitOf } from "./charts-scale.js";
 
 /** @typedef {import("./charts-scale.js").Answer} Answer */
-/** @typedef {{key: string, values: (number | null)[], times: number[], hue: number, unit: string}} Line */
+/** `drawn`: where there are no errors there is no line of them.
+ * @typedef {{key: string, values: (number | null)[], drawn: (number | null)[], times: number[], hue: number, unit: string}} Line */
 /** @typedef {{time: number, who?: string, verb?: string, kind?: string, namespace?: string, name?: string}} Change */
 /** What is read off at a time: `rows` are words and values; `query` asks for the traces behind it.
  * @typedef {{time: number, until: number, rows: {key: string, value: string, hue: number}[], changes: Change[],
@@ -45,7 +46,9 @@ export function linesOf(answers) {
       const words = [answers.length > 1 ? answer.metric : "", one.key].filter(Boolean).join(" ");
       const bad = answer.metric === "errors" && !one.key;
       if (!bad) hue = Math.min(hue + 1, HUES);
-      return { key: words || answer.metric, values: one.values ?? [], times: answer.times, hue: bad ? ERRORS : hue, unit: unitOf(answer) };
+      const values = one.values ?? [];
+      const drawn = bad ? values.map((value, place) => (value || values[place - 1] || values[place + 1] ? value : null)) : values;
+      return { key: words || answer.metric, values, drawn, times: answer.times, hue: bad ? ERRORS : hue, unit: unitOf(answer) };
     }),
   );
 }
@@ -101,8 +104,8 @@ export function drawLines(answers, changes, width) {
   marks(plot, changes, x, from, to);
   const points = lines.map((line) => {
     const at = (/** @type {number} */ place) => x(line.times[place] + step / 2);
-    if (lines.length === 1) plot.append(svg("path", { class: `area hue-${line.hue}`, d: areaPath(line.values, at, y, ground) }));
-    plot.append(svg("path", { class: `line hue-${line.hue}`, d: linePath(line.values, at, y) }));
+    if (lines.length === 1 || line.hue === ERRORS) plot.append(svg("path", { class: `area hue-${line.hue}`, d: areaPath(line.drawn, at, y, ground) }));
+    plot.append(svg("path", { class: `line hue-${line.hue}`, d: linePath(line.drawn, at, y) }));
     return svg("circle", { class: `point hue-${line.hue}`, r: 3.5 });
   });
   const cross = svg("line", { class: "cross", y1: TOP, y2: ground });

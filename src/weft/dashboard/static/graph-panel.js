@@ -54,10 +54,20 @@ function asked(node) {
   return name ? `${node.namespace}/${name}` : "";
 }
 
+/** With the namespace and the window that were chosen. @param {string} href */
+function kept(href) {
+  const address = new URL(href, location.href);
+  for (const name of ["namespace", "window"]) {
+    const value = new URLSearchParams(location.search).get(name);
+    if (value && !address.searchParams.has(name)) address.searchParams.set(name, value);
+  }
+  return address.pathname + address.search;
+}
+
 /** @param {Node} node */
 function ways(node) {
   const links = html("p", { class: "graph-ways" });
-  const add = (/** @type {string} */ href, /** @type {string} */ words) => links.append(html("a", { href }, words));
+  const add = (/** @type {string} */ href, /** @type {string} */ words) => links.append(html("a", { href: kept(href) }, words));
   const name = asked(node).split("/")[1];
   const service = node.services[0];
   if (service && node.kind === "service") add(path("services", node.namespace, service), "Service");

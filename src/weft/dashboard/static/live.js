@@ -12,6 +12,8 @@ const escaped =
 /** @type {EventSource | undefined} */
 let stream;
 let over = false;
+/** When the mesh was last heard of. */
+let heard = new Date();
 
 /** Follow this page until it is left; a hidden page rests. */
 export function follow() {
@@ -38,16 +40,24 @@ function open() {
     }
   });
   stream.addEventListener("tick", () => {
+    heard = new Date();
     pulse("live", "live");
+    stale("");
     document.dispatchEvent(new CustomEvent("weft:tick"));
+  });
+  stream.addEventListener("lost", (event) => {
+    pulse("lost", "not live");
+    stale(`${JSON.parse(event.data)}.`);
   });
   stream.addEventListener("gone", () => {
     over = true;
     close();
     pulse("lost", "no longer there");
+    stale("There is no such thing any more.");
   });
   stream.addEventListener("error", () => {
     pulse("lost", "connection lost");
+    stale("The dashboard does not answer. If it was started again, open the address that it printed.");
     if (stream?.readyState === EventSource.CLOSED) {
       close();
       setTimeout(() => document.hidden || open(), 3000);
@@ -66,6 +76,20 @@ function pulse(state, words) {
   if (!shown || shown.dataset.state === state) return;
   shown.dataset.state = state;
   shown.textContent = words;
+}
+
+/** Say that what is shown is old, and why; nothing takes it away. @param {string} why */
+function stale(why) {
+  const note = document.getElementById("stale");
+  if (!note) return;
+  const words = why && `${why} What is shown is of ${heard.toLocaleTimeString()}.`;
+  if (note.hidden !== !why) note.hidden = !why;
+  if (why && note.dataset.why !== why) {
+    note.dataset.why = why;
+    const head = document.createElement("strong");
+    head.textContent = "Not live: ";
+    note.replaceChildren(head, words);
+  }
 }
 
 /** @param {Node} node */
