@@ -30,6 +30,9 @@ TELEMETRY_CLUSTER: Final = "weft-telemetry"
 # Of a proxy's runtime: the share of requests that it tells of while somebody watches; and what marks those.
 TAP_SHARE: Final = "weft.tap.share"
 TAP_MARK: Final = "tap"
+# Where a filter of ours leaves how many messages a call of gRPC had.
+GRPC_MESSAGES: Final = "weft.grpc"
+GRPC_MESSAGES_FILTER: Final = "weft.filters.http.grpc_messages"
 # The proxy's own replicas, which Envoy must know from its start (cluster_manager.local_cluster_name).
 LOCAL_CLUSTER: Final = "local"
 LOCAL_ENDPOINTS: Final = "local|"

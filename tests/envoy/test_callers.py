@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,10 +20,11 @@ from tests.support.backend import HttpBackend, TcpBackend, serving
 from tests.support.certificates import TestAuthority
 from tests.support.dial import Connection, dial
 from tests.support.envoy import Envoy, wait_until
-from tests.support.rpc import serving_rpc, steered
+from tests.support.rpc import SERVICE, serving_rpc, steered
 
 PORTS = {"http": 9080, "tcp": 9000, "grpc": 9070}
 SECONDS = 60.0
+NAMED = (("grpc.default_authority", "reviews:9070"),)
 LINE = re.compile(r"^envoy_(\w+)\{(.*)\} ([0-9.e+]+)$", re.MULTILINE)
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 SOURCE = {
@@ -125,7 +128,10 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
 
 @pytest.fixture(scope="module")
 def channel(mesh: Mesh) -> Iterator[grpc.Channel]:
-    with steered(mesh.destination("grpc"), mesh.outbound) as target, grpc.insecure_channel(target) as made:
+    with (
+        steered(mesh.destination("grpc"), mesh.outbound) as target,
+        grpc.insecure_channel(target, NAMED) as made,
+    ):
         yield made
 
 
@@ -169,3 +175,77 @@ def test_connections_have_the_same_labels_from_their_beginning(mesh: Mesh) -> No
     for name, count in expected.items():
         _holds(lambda name=name: _sum(mesh.reviews, name, "source_workload"), {"web": count}, name)  # type: ignore[misc]
         assert _sum(mesh.reviews, name, "source_workload", **SOURCE) == {"web": count}
+
+
+CALLS = {"Unary": 6, "Count": 2, "Repeat": 2, "Twice": 2, "Refuse": 1}
+# What each call sends and gets; Refuse has no answer but its status.
+MESSAGES = {
+    "istio_request_messages_total": 6 * 1 + 2 * 5 + 2 * 1 + 2 * 3 + 1,
+    "istio_response_messages_total": 6 * 1 + 2 * 1 + 2 * 120 + 2 * 6,
+}
+
+
+def _call(channel: grpc.Channel) -> None:
+    for _ in range(CALLS["Unary"]):
+        assert channel.unary_unary(f"/{SERVICE}/Unary")(b"one", timeout=SECONDS) == b"one"
+    for _ in range(CALLS["Count"]):
+        assert channel.stream_unary(f"/{SERVICE}/Count")(iter([b"x"] * 5), timeout=SECONDS) == b"5"
+    for _ in range(CALLS["Repeat"]):
+        assert len(list(channel.unary_stream(f"/{SERVICE}/Repeat")(b"120", timeout=SECONDS))) == 120
+    for _ in range(CALLS["Twice"]):
+        assert len(list(channel.stream_stream(f"/{SERVICE}/Twice")(iter([b"x"] * 3), timeout=SECONDS))) == 6
+    with pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(f"/{SERVICE}/Refuse")(b"", timeout=SECONDS)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_grpc_messages_are_counted_at_both_ends(mesh: Mesh, channel: grpc.Channel) -> None:
+    _call(channel)
+    by_status = {"0": sum(CALLS.values()) - 1, "5": 1}
+    for reporter, envoy in (("source", mesh.web), ("destination", mesh.reviews)):
+        labels = {**SOURCE, "reporter": reporter, "request_protocol": "grpc"}
+        labels |= {"destination_service_name": "reviews", "destination_workload": "reviews"}
+        count = lambda name, label, envoy=envoy, labels=labels: _sum(envoy, name, label, **labels)  # noqa: E731
+        _holds(lambda count=count: count("istio_requests_total", "grpc_response_status"), by_status, reporter)  # type: ignore[misc]
+        for name, expected in MESSAGES.items():
+            _holds(lambda count=count, name=name: sum(count(name, "reporter").values()), expected, name)  # type: ignore[misc]
+            assert count(name, "grpc_response_status").keys() == {"0", "5"}
+
+
+def test_a_stream_that_is_broken_off_is_counted_as_far_as_it_came(mesh: Mesh, channel: grpc.Channel) -> None:
+    def counted(envoy: Envoy) -> dict[str, int]:
+        return {
+            name: sum(_sum(envoy, name, "reporter", request_protocol="grpc").values()) for name in MESSAGES
+        }
+
+    before = counted(mesh.reviews)
+    more: list[bytes] = [b"x"] * 4
+    done = threading.Event()
+
+    def requests() -> Iterator[bytes]:
+        for each in more:
+            yield each
+            done.wait(SECONDS)
+            done.clear()
+        done.wait(SECONDS)
+
+    call = channel.stream_stream(f"/{SERVICE}/Twice")(requests(), timeout=SECONDS)
+    for _ in more:
+        assert [next(call), next(call)] == [b"x", b"x"]
+        done.set()
+    call.cancel()
+    done.set()
+    wanted = {name: before[name] + count for name, count in zip(MESSAGES, (4, 8), strict=True)}
+    _holds(lambda: counted(mesh.reviews), wanted, "what had come")
+    assert "isn't a number" not in mesh.reviews.log + mesh.web.log
+    assert "non-number" not in mesh.reviews.log + mesh.web.log
+
+
+def test_a_port_of_plain_http_has_no_filter_for_messages(mesh: Mesh) -> None:
+    shown = mesh.reviews.admin("/config_dump?resource=dynamic_listeners")
+    assert shown.count("weft.filters.http.grpc_messages") > 0
+    for listener in json.loads(shown)["configs"]:
+        for chain in listener["active_state"]["listener"].get("filter_chains", []):
+            port = chain.get("filter_chain_match", {}).get("destination_port", 0)
+            if port == PORTS["http"] or str(PORTS["http"]) in chain.get("name", ""):
+                assert "grpc_messages" not in json.dumps(chain)

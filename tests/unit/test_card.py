@@ -39,9 +39,7 @@ def test_an_odd_label_says_nothing(odd: str) -> None:
     assert Card.parse(str(made)) == made
 
 
-@pytest.mark.parametrize(
-    "text", ["", FORM, "weft1/a/b/c", "weft2/a/b/c/d/e/f", "weft1/a/b/c/d/e/"]
-)
+@pytest.mark.parametrize("text", ["", FORM, "weft1/a/b/c", "weft2/a/b/c/d/e/f", "weft1/a/b/c/d/e/"])
 def test_what_is_no_card_is_none(text: str) -> None:
     assert Card.parse(text) is None
 

@@ -136,7 +136,7 @@ def _listeners(
     )
     if not listeners and egress.port and egress.protocol.may_be_http:
         name = str(egress.port)
-        return (memo(port_listener, bind or ANYWHERE, egress.port, name, (), False, bound, settings),)
+        return (memo(port_listener, bind or ANYWHERE, egress.port, name, (), False, True, bound, settings),)
     return listeners
 
 
@@ -149,4 +149,4 @@ def _streams(world: World, outlook: Outlook, view: View, settings: Settings) -> 
 def _socket(outlook: Outlook, settings: Settings, world: World) -> tuple[ir.Listener, ...]:
     """A Unix socket where HTTP is spoken to all services that are shown there."""
     bind = outlook.egress.bind
-    return (world.memo(port_listener, bind, 0, bind, (), False, True, settings),)
+    return (world.memo(port_listener, bind, 0, bind, (), False, True, True, settings),)

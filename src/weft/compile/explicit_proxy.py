@@ -40,7 +40,7 @@ def listener(attachment: ir.Attachment, port: int) -> ir.Listener:
 def proxy_listener(address: str, port: int, table: str) -> ir.Listener:
     """Where applications ask for hosts by their names."""
     name = f"{address}_{port}"
-    handler = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=table, explicit_proxy=True)
+    handler = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=table, explicit_proxy=True, grpc=True)
     return ir.Listener(
         name=name,
         direction=ir.Direction.OUTBOUND,

@@ -205,6 +205,7 @@ def _http(port: InboundPort, cluster: str, settings: Settings, *, strangers: boo
         strangers=strangers,
         path_normalization=settings.path_normalization,
         source=port.source,
+        grpc=port.protocol.may_be_grpc,
     )
 
 

@@ -29,6 +29,7 @@ class _Slot:
 
     table: str = ""
     looks_up: bool = False
+    grpc: bool = False
     chains: list[ir.FilterChain] = field(default_factory=list)
 
     def add(self, chains: tuple[ir.FilterChain, ...]) -> None:
@@ -62,11 +63,13 @@ def listeners_of(
                 slot = slots.setdefault((bind or ANYWHERE, port.number), _Slot())
                 slot.table = str(port.number)
                 slot.looks_up |= service.resolution is Resolution.NAMED
+                slot.grpc |= port.protocol.may_be_grpc
                 continue
             chains = _chains(service, port, view, routing, rules, labels, settings, memo)
             for address in (bind,) if bind else _addresses(service, heads):
                 slot = slots.setdefault((address, port.number), _Slot())
                 slot.add(chains)
+                slot.grpc |= port.protocol.may_be_grpc
                 if port.protocol is Protocol.AUTO and not slot.table:
                     own = (*service.addresses, *service.external_addresses, *heads.get(service.host, ()))
                     here = address == ANYWHERE or address not in own
@@ -79,6 +82,7 @@ def listeners_of(
             slot.table,
             memo(apart, tuple(slot.chains)),
             slot.looks_up,
+            slot.grpc,
             bound,
             settings,
         )
@@ -108,7 +112,7 @@ def stream_socket(
             made = _chains(service, port, view, routing, rules, labels, settings, memo)
             found += (chain for chain in made if not chain.match.addresses)  # a socket has none
     nobody = ir.FilterChain(name=bind, match=ir.ChainMatch(), handler=tcp_handler(BLACKHOLE_CLUSTER))
-    return port_listener(bind, 0, "", apart((*found, nobody)), False, True, settings)
+    return port_listener(bind, 0, "", apart((*found, nobody)), False, False, True, settings)
 
 
 def _addresses(service: Service, members: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:

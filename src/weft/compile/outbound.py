@@ -72,7 +72,7 @@ def _looked_up(settings: Settings) -> ir.FilterChain:
     """HTTP at ports that no service has, to the host that the request names."""
     name = f"{VIRTUAL_OUTBOUND}_allow_any_dynamic_dns"
     routes = ir.RouteTable(name=ALLOW_ANY_LOOKUP, virtual_hosts=(catch_all(settings),))
-    handler = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=routes, looks_up=True)
+    handler = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=routes, looks_up=True, grpc=True)
     return ir.FilterChain(name=ALLOW_ANY_LOOKUP, match=_ONLY_HTTP, handler=handler)
 
 
@@ -82,6 +82,7 @@ def port_listener(
     table: str,
     tcp: tuple[ir.FilterChain, ...],
     looks_up: bool,
+    grpc: bool,
     bound: bool,
     settings: Settings,
 ) -> ir.Listener:
@@ -89,7 +90,7 @@ def port_listener(
 
     ``table``: the route table for HTTP, empty when no HTTP is expected. ``tcp``: chains for all else, at
     most one of which matches everything. Where both are expected the first bytes decide. ``looks_up``: some
-    service is a wildcard whose names are looked up.
+    service is a wildcard whose names are looked up; ``grpc``: some service may speak gRPC.
     """
     name = f"{address}_{port}"
     chains: list[ir.FilterChain] = [chain for chain in tcp if chain.match != ir.ChainMatch()]
@@ -97,7 +98,8 @@ def port_listener(
     detect = bool(table) and (address == ANYWHERE or bool(tcp))
     if table:
         looks_up = looks_up or settings.lookup
-        http = ir.HttpHandler(stat_prefix=f"outbound_{name}", routes=table, looks_up=looks_up)
+        prefix = f"outbound_{name}"
+        http = ir.HttpHandler(stat_prefix=prefix, routes=table, looks_up=looks_up, grpc=grpc)
         match = _ONLY_HTTP if detect else ir.ChainMatch()
         chains.insert(0, ir.FilterChain(name=f"{name}-http", match=match, handler=http))
     if not chains and default is not None:

@@ -35,6 +35,11 @@ class Protocol(StrEnum):
         return self in _HTTP2
 
     @property
+    def may_be_grpc(self) -> bool:
+        """HTTP/2, or not known before the first bytes."""
+        return self in _HTTP2 or self is Protocol.AUTO
+
+    @property
     def is_tls(self) -> bool:
         """TLS that passes through: only SNI can be read."""
         return self in _TLS

@@ -100,5 +100,6 @@ def edge_handler(
         strangers=tls is None or not tls.peer_trust_domains,
         headers=_SHOWN,
         looks_up=looks_up,
+        grpc=True,
         path_normalization=settings.path_normalization,
     )

@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from weft.names import (
+    CLUSTER_LABEL,
     LOCAL_CLUSTER,
     TELEMETRY_CLUSTER,
     TELEMETRY_PORT,
@@ -148,7 +149,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "WEFT_NAMESPACE": settings.name.namespace,
         "WEFT_APP": labels.get("app") or _UNKNOWN,
         "WEFT_VERSION": labels.get("version") or _UNKNOWN,
-        "WEFT_CLUSTER": str(settings.metadata.get("CLUSTER_ID") or _UNKNOWN),
+        "WEFT_CLUSTER": labels.get(CLUSTER_LABEL) or str(settings.metadata.get("CLUSTER_ID") or _UNKNOWN),
         "WEFT_MESH": str(settings.metadata.get("MESH_ID") or _UNKNOWN),
         "WEFT_CANONICAL_SERVICE": service,
         "WEFT_CANONICAL_REVISION": revision,

@@ -184,7 +184,7 @@ def connection_manager(
         http_protocol_options=core_v3.Http1ProtocolOptions(accept_http_10=True),
         upgrade_configs=[hcm_v3.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         http_filters=chain(unit, direction),
-        access_log=http_logs(telemetry, direction, mutual=mutual, decider=decider),
+        access_log=http_logs(telemetry, direction, mutual=mutual, decider=decider, grpc=unit.grpc),
         tracing=tracing(traces, direction, decider),
         request_id_extension=request_ids(traces),
     )

@@ -16,6 +16,7 @@ from typing import Final
 from weft.emit import caller
 from weft.emit.scalars import uint32
 from weft.ir.telemetry import Metrics
+from weft.names import GRPC_MESSAGES
 from weft.protos import (
     accesslog_data_v3,
     accesslog_v3,
@@ -148,20 +149,22 @@ def _log(
 
 @cache
 def http_metrics(
-    reporter: str, policy: str, metrics: Metrics = _UNCHANGED
+    reporter: str, policy: str, metrics: Metrics = _UNCHANGED, *, grpc: bool = False
 ) -> tuple[accesslog_v3.AccessLog, ...]:
     """Requests: how many, how long, how large.
 
     ``reporter`` is ``source`` or ``destination``, ``policy`` what the connection is known to be:
     ``mutual_tls`` or ``none``. One log for gRPC and one for the rest: Envoy tells them apart once a
-    request, where a rule in each tag would cost 2 us each.
+    request, where a rule in each tag would cost 2 us each. ``grpc``: messages are counted
+    (``filters.grpc_messages``), and a log of their own tells of them.
     """
-    made = (_requests(reporter, policy, protocol, metrics) for protocol in ("http", "grpc"))
+    made = [_requests(reporter, policy, protocol, metrics) for protocol in ("http", "grpc")]
+    if grpc:
+        made.append(_messages(reporter, policy, metrics))
     return tuple(log for log in made if log is not None)
 
 
-def _requests(reporter: str, policy: str, protocol: str, metrics: Metrics) -> accesslog_v3.AccessLog | None:
-    histogram = stats_log_v3.Config.Histogram
+def _request_tags(reporter: str, policy: str, protocol: str) -> list[stats_log_v3.Config.Tag]:
     tags = [
         *_tags(reporter, policy),
         _tag("request_protocol", protocol),
@@ -169,6 +172,30 @@ def _requests(reporter: str, policy: str, protocol: str, metrics: Metrics) -> ac
     ]
     if protocol == "grpc":  # elsewhere Istio's label is empty, which for Prometheus is none
         tags.append(_tag("grpc_response_status", "%GRPC_STATUS_NUMBER%"))
+    return tags
+
+
+def _messages(reporter: str, policy: str, metrics: Metrics) -> accesslog_v3.AccessLog | None:
+    """Messages of gRPC, of what had any: Envoy complains aloud of a number that is not there."""
+    wanted = (
+        (f"istio_{way}_messages_total", f"%DYNAMIC_METADATA({GRPC_MESSAGES}:messages:{way})%")
+        for way in ("request", "response")
+    )
+    counters = _counts(_request_tags(reporter, policy, "grpc"), metrics, *wanted)
+    if not counters:
+        return None
+    log = _log(stats_log_v3.Config(counters=counters))
+    test = log.filter.metadata_filter
+    test.matcher.filter = GRPC_MESSAGES
+    test.matcher.path.add(key="messages")
+    test.matcher.value.present_match = True
+    test.match_if_key_not_found.value = False
+    return log
+
+
+def _requests(reporter: str, policy: str, protocol: str, metrics: Metrics) -> accesslog_v3.AccessLog | None:
+    histogram = stats_log_v3.Config.Histogram
+    tags = _request_tags(reporter, policy, protocol)
     config = stats_log_v3.Config(
         counters=_counts(tags, metrics, ("istio_requests_total", "")),
         histograms=[

@@ -20,16 +20,22 @@ def _policy(mutual: bool) -> str:
 
 
 def http_logs(
-    telemetry: Telemetry, direction: Direction, *, mutual: bool = False, decider: str = ""
+    telemetry: Telemetry,
+    direction: Direction,
+    *,
+    mutual: bool = False,
+    decider: str = "",
+    grpc: bool = False,
 ) -> list[accesslog_v3.AccessLog]:
     """What is written at the end of each request. ``mutual``: the caller showed a certificate.
 
-    ``decider``: the filter that leaves behind what policies came to; empty where there are none.
+    ``decider``: the filter that leaves behind what policies came to; empty where there are none. ``grpc``:
+    messages are counted.
     """
     told = reports(telemetry, direction)
     logs = [access_log(log, direction, decider) for log in told.logs if log.requests]
     if told.metrics is not None:
-        logs.extend(http_metrics(REPORTER[direction], _policy(mutual), told.metrics))
+        logs.extend(http_metrics(REPORTER[direction], _policy(mutual), told.metrics, grpc=grpc))
     return [*logs, *http_flows(telemetry, direction)]
 
 

@@ -135,6 +135,7 @@ class HttpHandler:
     ``on_demand``: a cluster that a route leads to and that is not there is asked for.
     ``consultations`` come first, then ``authentication``; ``authorization``: stages that a request passes in
     this order; ``authorizers``: those that its routes ask for, each of them once.
+    ``grpc``: calls of gRPC may come; the messages of their streams are counted.
     """
 
     stat_prefix: str
@@ -158,6 +159,7 @@ class HttpHandler:
     authentication: RequestAuthentication | None = None
     authorization: tuple[Authorization, ...] = ()
     on_demand: bool = False
+    grpc: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,10 @@ if TYPE_CHECKING:
     from weft_stubs import least_request_v3 as least_request_v3
     from weft_stubs import listener_v3 as listener_v3
     from weft_stubs import local_ratelimit_v3 as local_ratelimit_v3
+    from weft_stubs import lua_v3 as lua_v3
     from weft_stubs import maglev_v3 as maglev_v3
+    from weft_stubs import match_action_v3 as match_action_v3
+    from weft_stubs import match_delegate_v3 as match_delegate_v3
     from weft_stubs import matcher_v3 as matcher_v3
     from weft_stubs import metadata_v3 as metadata_v3
     from weft_stubs import mutation_rules_v3 as mutation_rules_v3

@@ -313,7 +313,7 @@ def _listeners(table: ir.RouteTable) -> tuple[ir.Listener, ...]:
     )
     kept = ir.OwnHeaders(keep_server=True)
     named = ir.HttpHandler(stat_prefix="outbound", routes="80", on_demand=True, headers=kept)
-    explicit = ir.HttpHandler(stat_prefix="outbound", routes="80", explicit_proxy=True)
+    explicit = ir.HttpHandler(stat_prefix="outbound", routes="80", explicit_proxy=True, grpc=True)
     inline = ir.HttpHandler(
         stat_prefix="inbound",
         routes=ir.RouteTable(name="inbound|80||", virtual_hosts=table.virtual_hosts[1:]),

@@ -13,6 +13,7 @@ from weft.analysis import match
 from weft.analysis.explain import authorization, external, jwt, limits
 from weft.analysis.explain.passage import Passage, Reply, duration
 from weft.analysis.match import MILLION, Values, fraction
+from weft.names import GRPC_MESSAGES_FILTER
 
 if TYPE_CHECKING:
     from weft.protos import hcm_v3
@@ -46,7 +47,7 @@ def run(rows: list[hcm_v3.HttpFilter], passage: Passage) -> Reply | None:
             reply = known(passage, base, configs)
             if reply is not None:
                 return reply
-        elif kind not in _HARMLESS:
+        elif kind not in _HARMLESS and row.name not in _OURS:
             passage.answer.say("filter", f"{row.name} runs here; what it does is not evaluated")
     return None
 
@@ -189,6 +190,8 @@ FILTERS: Final[dict[str, Filter]] = {
     f"{_HTTP}.rbac.v3.RBAC": authorization.pass_request,
     f"{_HTTP}.router.v3.Router": _router,
 }
+# Filters of ours that only look on.
+_OURS: Final = frozenset({GRPC_MESSAGES_FILTER})
 _HARMLESS: Final = frozenset(
     {
         f"{_HTTP}.dynamic_forward_proxy.v3.FilterConfig",

@@ -12,6 +12,7 @@ from weft.emit.filters import (
     external_authorization,
     fault,
     forward_proxy,
+    grpc_messages,
     jwt,
     local_rate_limit,
     rate_limit_service,
@@ -98,6 +99,9 @@ FILTERS: Final = (
     HttpFilter(session.NAME, _CLIENT_SIDE, session.base, session.per_route, on_demand=True),
     # Names are looked up for what was not answered before.
     HttpFilter(forward_proxy.NAME, _CLIENT_SIDE, forward_proxy.base, wanted=forward_proxy.wanted),
+    # Next to the application: only what reaches it has messages. Answers come to them from below.
+    HttpFilter(grpc_messages.NOTE, _EVERYWHERE, grpc_messages.note, wanted=grpc_messages.wanted),
+    HttpFilter(grpc_messages.COUNT, _EVERYWHERE, grpc_messages.count, wanted=grpc_messages.wanted),
     HttpFilter(router.NAME, _EVERYWHERE, None, each=router.each),  # terminal: always last
 )
 
