@@ -350,6 +350,10 @@ def test_explain_follows_a_request_and_says_where_the_next_one_would_go(shop: Me
     assert (target["cluster"], target["service"], told["upstream"]["tls"]) == (
         asked["cluster"], "payments", "mtls",
     )  # fmt: skip
+    there = told["arrivals"][0]
+    assert (told["delivered"], there["endpoints"][0]["workload"]) == ("all", "shop/payments-v1-0"), there
+    assert there["answer"]["authn"]["peer"].endswith("/sa/orders")
+    assert there["answer"]["listener"] == "virtualInbound"
 
     door = "http://localhost/api/orders"  # asked by the Gateway, answered by the proxy that it selects
     told = json.loads(shop.weft("explain", "--live", "--from", "gateway:shop/shop", door))

@@ -173,6 +173,16 @@ def test_who_is_refused(shop: Shop) -> None:
     assert len(set(ways.values())) == 2
 
 
+def test_explain_goes_on_to_the_other_host(shop: Shop) -> None:
+    first = shop.mesh.first
+    door = ("--from", f"workload:{shop.api['a'].id}", f"http://web.shop:{WEB}/", "-o", "json")
+    told = json.loads(first.weft("explain", "--live", *door))
+    ends = [end for arrival in told["arrivals"] for end in arrival["endpoints"]]
+    assert {end["workload"] for end in ends} == {member.id for member in shop.web.values()}
+    assert told["delivered"] == "all", told["arrivals"]
+    assert {arrival["answer"]["authn"]["peer"] for arrival in told["arrivals"]} == {f"{PRINCIPAL}api"}
+
+
 def test_prometheus_finds_every_host_and_has_to_show_a_token(shop: Shop, tmp_path: Path) -> None:
     first, root = shop.mesh.first, tmp_path / "root.pem"
     root.write_text(first.weft("ca", "export"))

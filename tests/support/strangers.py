@@ -110,6 +110,13 @@ REPORT = {
     "serviceAccount": "a", "labels": {"a": "a"}, "services": [REF], "inMesh": True,
 }  # fmt: skip
 ANSWER = {
+    "delivered": "some",
+    "arrivals": [
+        {"endpoints": [{"address": "a", "port": 1, "workload": "a"}], "more": 1, "detail": "a",
+         "answer": {"action": "a", "status": 403, "trace": [{"step": "a", "detail": "a"}]}},
+        {"endpoints": [{"address": "a", "port": 1, "workload": None}], "more": 0, "detail": "a",
+         "answer": None},
+    ],
     "action": "a", "status": 200, "error": "a", "redirect": {"location": "a"}, "virtualHost": "a",
     "route": {**REF, "rule": 0}, "authz": {"decision": "a", "policy": "a"}, "timeout": "a",
     "upstream": {

@@ -19,11 +19,13 @@ from weft.errors import WeftError
 if TYPE_CHECKING:
     from weft.analysis.analyze import Survey
     from weft.analysis.describe.picture import Picture
+    from weft.analysis.explain.live import Running
 
 _T = TypeVar("_T")
 
 _DUMP: Final = "/config_dump?include_eds"
 _RBAC: Final = "rbac.authorization.k8s.io"
+_ENTRIES: Final = Kind("networking.istio.io", "v1", "WorkloadEntry", "workloadentries", True)
 _KEPT_S: Final = 60.0
 _BLIND_S: Final = 15.0
 
@@ -97,19 +99,42 @@ class MeshReaders:
         return {"columns": list(table.columns), "rows": [list(row) for row in table.rows]}
 
     async def _explain(self, question: Mapping[str, Any]) -> Wire:
-        from weft.analysis.explain.live import Running
+        from weft.analysis.explain.live import OUTSIDE, bearer_of, identity_of
         from weft.analysis.explain.mesh import unanswered
         from weft.analysis.explain.request import read_request
 
         try:
-            sender = read_request(question).sender
+            read = read_request(question)
         except ValueError as error:
             return unanswered(question, error)
-        dump = await self._dump(sender.proxies)
+        begun = await self._running(await self._dump(read.sender.proxies), read.sender.name)
+        shown = (
+            await self._ask_proxy(f"{begun.name.namespace}/{begun.name.name}", "/certs") if begun.name else {}
+        )
+        journey = await asyncio.to_thread(begun.begin, read, question, identity_of(shown))
+        entries = await self._list(_ENTRIES) if journey.arrivals else []
+        known: dict[str, Running] = {}
+        for arrival in journey.arrivals:
+            name = bearer_of(arrival, entries)
+            if name is None:
+                journey.unjudged(arrival, OUTSIDE)
+                continue
+            try:
+                if name not in known:
+                    known[name] = await self._running(await self._ask_proxy(name, _DUMP), name)
+            except ReadError as error:
+                journey.unjudged(arrival, f"{name} has no proxy that can be asked: {error.message}")
+            else:
+                await asyncio.to_thread(known[name].arrive, journey, arrival, name)
+        return journey.json()
+
+    async def _running(self, dump: Any, name: str) -> Running:
+        from weft.analysis.explain.live import Running
+
         try:
-            return await asyncio.to_thread(lambda: Running(dump).explain(question))
+            return await asyncio.to_thread(Running, dump)
         except ValueError as error:
-            raise ReadError(502, f"what {sender.name} runs cannot be read: {error}") from error
+            raise ReadError(502, f"what {name} runs cannot be read: {error}") from error
 
     async def _dump(self, names: Iterable[str]) -> Mapping[str, Any]:
         """The configuration of the first of these proxies that there is."""

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -14,6 +15,7 @@ from weft.errors import WeftError
 
 if TYPE_CHECKING:
     from weft.analysis.explain.live import Running
+    from weft.analysis.explain.onward import Arrival, Journey
     from weft.analysis.explain.request import Sender
     from weft.client import ApiClient
 
@@ -27,9 +29,10 @@ class Asking:
     def __init__(self, server: str | None) -> None:
         self._server = server
         self._known: dict[tuple[str, str], Running] = {}
+        self._identities: dict[str, str] = {}
 
     def explain(self, question: object) -> dict[str, Any]:
-        """What becomes of a request, both as JSON.
+        """What becomes of a request, at the proxy that is asked and at those that it comes to; as JSON.
 
         Raises:
             WeftError: when the proxy cannot be asked.
@@ -38,13 +41,63 @@ class Asking:
         from weft.analysis.explain.request import read_request
 
         try:
-            sender = read_request(question).sender
+            read = read_request(question)
         except ValueError as error:
             return unanswered(question, error)
+        sender = read.sender
         key = sender.role.value, f"{sender.namespace}/{sender.name}"
         if key not in self._known:
             self._known[key] = self._running(sender)
-        return self._known[key].explain(question)
+        begun = self._known[key]
+        journey = begun.begin(read, question, self._identity(begun))
+        for arrival in journey.arrivals:
+            self._arrive(journey, arrival)
+        return journey.json()
+
+    def _arrive(self, journey: Journey, arrival: Arrival) -> None:
+        """Ask the proxy before an endpoint, on whatever host it is."""
+        from weft.analysis.explain.live import OUTSIDE, bearer_of
+        from weft.analysis.explain.request import Role
+
+        name = bearer_of(arrival, self._entries)
+        if name is None:
+            journey.unjudged(arrival, OUTSIDE)
+            return
+        key = Role.INBOUND.value, name
+        try:
+            if key not in self._known:
+                self._known[key] = running(name, self._server)
+        except WeftError as error:
+            journey.unjudged(arrival, f"{name} has no proxy that can be asked: {error.message}")
+        else:
+            self._known[key].arrive(journey, arrival, name)
+
+    @cached_property
+    def _entries(self) -> list[dict[str, Any]]:
+        """All WorkloadEntries that the caller may read."""
+        from weft.cli.server import connect, find_resource
+
+        async def fetch(client: ApiClient) -> list[dict[str, Any]]:
+            kind = find_resource(await client.resources(), "workloadentries")
+            return list((await client.list(kind))["items"])
+
+        try:
+            return connect(self._server, fetch)
+        except WeftError:
+            return []
+
+    def _identity(self, begun: Running) -> str:
+        from weft.analysis.explain.live import identity_of
+
+        if begun.name is None:
+            return ""
+        workload = f"{begun.name.namespace}/{begun.name.name}"
+        if workload not in self._identities:
+            from weft.cli.proxy import ask_admin
+
+            answer = ask_admin(workload, "GET", "/certs", self._server)
+            self._identities[workload] = identity_of(json.loads(answer))
+        return self._identities[workload]
 
     def _running(self, sender: Sender) -> Running:
         """The first that there is of those that may be meant."""

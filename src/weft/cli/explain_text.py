@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -16,13 +16,37 @@ def lines(answer: dict[str, Any], colour: bool) -> Iterator[str]:
     def paint(text: str, **how: Any) -> str:
         return click.style(text, **how) if colour else text
 
-    yield paint(summary(answer), fg=_COLOURS.get(answer["action"], "red"), bold=True)
+    arrivals = answer.get("arrivals", ())
+    refused = answer.get("delivered") in {"some", "none"}
+    yield paint(summary(answer), fg="red" if refused else _COLOURS.get(answer["action"], "red"), bold=True)
+    yield from _steps(answer, paint)
+    for arrival in arrivals:
+        there = arrival["answer"]
+        title = f"at {_whom(arrival)}: {arrival['detail']}"
+        if there is None:
+            yield paint(title, dim=True)
+            continue
+        if there["status"] is not None:
+            title += f", {there['status']}"
+        yield paint(title, fg=_COLOURS.get(there["action"], "red"), bold=True)
+        yield from _steps(there, paint)
+
+
+def _steps(answer: dict[str, Any], paint: Callable[..., str]) -> Iterator[str]:
     steps = answer["trace"]
     width = max((len(step["step"]) for step in steps), default=0)
     for step in steps:
         place = f"  {step['file']}:{step['line']}" if step["file"] and step["line"] else ""
         yield f"  {paint(step['step'].ljust(width), dim=True)}  {step['detail']}{paint(place, dim=True)}"
     yield from (f"  {paint(name.ljust(width), dim=True)}  {text}" for name, text in _details(answer))
+
+
+def _whom(arrival: dict[str, Any]) -> str:
+    """Those that decide alike."""
+    ends = arrival["endpoints"]
+    names = list(dict.fromkeys(one["workload"] or f"{one['address']}:{one['port']}" for one in ends))
+    more = f" and {arrival['more']} more of {arrival['cluster']}" if arrival["more"] else ""
+    return ", ".join(names) + more
 
 
 def summary(answer: dict[str, Any]) -> str:
@@ -42,8 +66,20 @@ def summary(answer: dict[str, Any]) -> str:
             _target(target) + (f" {target['weight'] / total:.0%}" if len(targets) > 1 else "")
             for target in targets
         )
-        return f"{action} to {', '.join(shown)}{status}"
+        return f"{action} to {', '.join(shown)}{_refused(answer) or status}"
     return f"{action}{status}"
+
+
+def _refused(answer: dict[str, Any]) -> str:
+    """What the client sees where those that it comes to do not let it in."""
+    if answer.get("delivered") not in {"some", "none"}:
+        return ""
+    there = [one["answer"] for one in answer["arrivals"] if one["answer"] is not None]
+    codes = sorted(
+        {str(one["status"]) for one in there if one["action"] not in {"forward", "passthrough"}} - {"None"}
+    )
+    who = "all" if answer["delivered"] == "none" else "some"
+    return f": refused there by {who}" + (f", {', '.join(codes)}" if codes else "")
 
 
 def _target(target: dict[str, Any]) -> str:

@@ -98,7 +98,10 @@ _NO_ROUTE: dict[str, Any] = dict.fromkeys(("kind", "namespace", "name", "rule", 
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """All that is said of one request; INTERFACES C describes each field."""
+    """All that is said of one request; docs/how-to/explain.md describes the fields.
+
+    ``tls_ended``: what the client began as TLS is read here.
+    """
 
     id: Any = None
     listener: str | None = None
@@ -121,6 +124,7 @@ class Answer:
     retries: dict[str, Any] | None = None
     fault: dict[str, Any] | None = None
     limits: list[dict[str, Any]] = field(default_factory=list)
+    tls_ended: bool = False
     peer: str | None = None
     jwt: str = "none"
     decision: str = "allow"

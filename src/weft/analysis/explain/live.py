@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from weft.analysis.connection import listens_on, parse_ip
 from weft.analysis.explain.answer import Answer
 from weft.analysis.explain.configuration import Configuration, Decoded
 from weft.analysis.explain.mesh import unanswered
+from weft.analysis.explain.onward import Arrival, Journey, arrivals
 from weft.analysis.explain.origins import Origins
 from weft.analysis.explain.proxies import NOWHERE
 from weft.analysis.explain.request import ClientTls, Request, Role, read_request
 from weft.analysis.explain.upstream import Upstreams
 from weft.analysis.explain.walk import Dialled, walk
-from weft.names import ClusterName, ProxyName
+from weft.names import WORKLOAD_LABEL, ClusterName, ProxyName
 
 if TYPE_CHECKING:
     from weft.protos import listener_v3
 
+OUTSIDE: Final = "no workload that is registered: it decides itself"
 _IN_CLUSTER: Final = ".svc."
 
 
@@ -36,15 +38,31 @@ class Running:
         self._upstreams = Upstreams(self.configuration, _is_kubernetes, lambda cluster: False, offline=False)
 
     def explain(self, data: object) -> dict[str, Any]:
-        """What becomes of one request, both as JSON; what cannot be read is told as ``error``."""
+        """What becomes of a request here, both as JSON; what cannot be read is told as ``error``."""
         try:
             question = read_request(data)
         except ValueError as error:
             return unanswered(data, error)
+        return self.begin(question, data).json()
+
+    def begin(self, question: Request, data: object, identity: str = "") -> Journey:
+        """What becomes of a request at this proxy, and where it goes from there.
+
+        ``data`` is the question as JSON; ``identity`` the SPIFFE URI that the proxy shows.
+        """
         answer = Answer(id=data.get("id") if isinstance(data, Mapping) else None)
+        self._walk(question, answer)
+        return Journey(answer, tuple(arrivals(question, answer, self._upstreams, identity)))
+
+    def arrive(self, journey: Journey, arrival: Arrival, proxy: str) -> None:
+        """This is the proxy that a request comes to."""
+        answer = Answer()
+        self._walk(arrival.asking(proxy), answer)
+        journey.taken(arrival, proxy, answer)
+
+    def _walk(self, question: Request, answer: Answer) -> None:
         answer.say("proxy", f"what {self.name or 'the proxy'} runs now")
         walk(question, self._dialled(question, answer), self._upstreams, Origins(), answer)
-        return answer.json()
 
     def _dialled(self, question: Request, answer: Answer) -> Dialled:
         usual = 80 if question.tls is ClientTls.NONE else 443
@@ -96,6 +114,44 @@ def _hosts_behind(listener: listener_v3.Listener) -> Iterator[str]:
             short, found, _ = cluster.host.partition(_IN_CLUSTER)
             if found:
                 yield from (short, f"{short}.svc", short.partition(".")[0])
+
+
+def identity_of(certificates: Mapping[str, Any]) -> str:
+    """The SPIFFE URI in an Envoy's ``/certs``; empty when it has none."""
+    return next(
+        (
+            str(name["uri"])
+            for pair in certificates.get("certificates", ())
+            for certificate in pair.get("cert_chain", ())
+            for name in certificate.get("subject_alt_names", ())
+            if str(name.get("uri", "")).startswith("spiffe://")
+        ),
+        "",
+    )
+
+
+def bearer_of(arrival: Arrival, entries: Iterable[Mapping[str, Any]]) -> str | None:
+    """Whose endpoint it is, as ``namespace/name``, among WorkloadEntries as JSON; None: nobody's.
+
+    Workloads of one host may share its address: then the port tells, or the Workload that they are of.
+    """
+    found = [one for one in entries if (one.get("spec") or {}).get("address") == arrival.address]
+    for fits in (_has_port, _is_of):
+        found = [one for one in found if fits(one, arrival)] or found
+    if not found:
+        return None
+    metadata = found[0]["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}"
+
+
+def _has_port(entry: Mapping[str, Any], arrival: Arrival) -> bool:
+    return arrival.port in (entry["spec"].get("ports") or {}).values()
+
+
+def _is_of(entry: Mapping[str, Any], arrival: Arrival) -> bool:
+    metadata = entry["metadata"]
+    name = (metadata.get("labels") or {}).get(WORKLOAD_LABEL) or metadata["name"]
+    return f"{metadata['namespace']}/{name}" == arrival.workload
 
 
 def node_of(dump: Mapping[str, Any]) -> ProxyName | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from weft import ir
 from weft.analysis.connection import is_udp, listens_on, parse_ip
 from weft.analysis.explain.answer import Action, Answer, Failure
 from weft.analysis.explain.configuration import Configuration, Decoded, Endpoints
+from weft.analysis.explain.inhabitants import Inhabitants
+from weft.analysis.explain.onward import Arrival, Journey, arrivals
 from weft.analysis.explain.origins import Cause, Origins
-from weft.analysis.explain.proxies import NOWHERE, Asked, asked, bearers, entry_of
+from weft.analysis.explain.proxies import NOWHERE, Asked, asked, bearers, entry_of, sidecar_of
 from weft.analysis.explain.request import ClientTls, Request, Role, read_request
 from weft.analysis.explain.upstream import Upstreams
 from weft.analysis.explain.walk import Dialled, walk
@@ -29,6 +32,7 @@ from weft.model.peer_authentication import PeerAuthentication
 from weft.model.request_authentication import JWTRule, RequestAuthentication
 from weft.model.resource import Key, Resource
 from weft.names import ENDPOINT_TYPE, ClusterName
+from weft.spiffe import SpiffeId
 
 if TYPE_CHECKING:
     from weft.protos import endpoint_v3
@@ -74,18 +78,49 @@ class Mesh:
         except ValueError as error:
             return unanswered(data, error)
         answer = Answer(id=data.get("id") if isinstance(data, Mapping) else None)
-        self._answer(question, answer)
-        return answer.json()
-
-    def _answer(self, question: Request, answer: Answer) -> None:
         proxy = asked(question.sender, self.world, self._bearers)
+        upstreams = self._answer(proxy, question, answer)
+        own = proxy.identity
+        identity = SpiffeId(self.world.settings.trust_domain, own.name.namespace, own.service_account)
+        journey = Journey(answer, tuple(arrivals(question, answer, upstreams, str(identity))))
+        for arrival in journey.arrivals:
+            self._arrive(journey, arrival)
+        return journey.json()
+
+    def _arrive(self, journey: Journey, arrival: Arrival) -> None:
+        bearer = self._inhabitants.at(arrival.address, arrival.port)
+        if bearer is None:
+            journey.unjudged(arrival, "no document describes who is there: it decides itself")
+            return
+        name = f"{bearer.namespace}/{bearer.name}"
+        shown = arrival if bearer.address else replace(arrival, address="")
+        if not bearer.sidecar:
+            journey.unjudged(shown, "there is no sidecar: the application decides itself", name)
+        else:
+            answer = Answer()
+            self._answer(sidecar_of(bearer), arrival.asking(name), answer)
+            journey.taken(shown, name, answer)
+
+    def _answer(self, proxy: Asked, question: Request, answer: Answer) -> Upstreams:
         answer.say("proxy", proxy.note)
         running = self._configuration(proxy, inbound=question.sender.role is Role.INBOUND)
-        upstreams = Upstreams(running, self._is_kubernetes, self._is_meshed, self._declared)
+        upstreams = Upstreams(
+            running, self._is_kubernetes, self._is_meshed, self._declared, planned=self._planned
+        )
         origins = self._origins.among(self._rules_about_tokens(proxy.identity))
         walk(question, self._dialled(question, proxy, answer), upstreams, origins, answer)
         if question.sender.role is Role.INBOUND and answer.error in _ABOUT_TLS:
             self._name_rule(proxy, answer)
+        return upstreams
+
+    @cached_property
+    def _inhabitants(self) -> Inhabitants:
+        return Inhabitants(self.world, tuple(self._bearers.values()))
+
+    def _planned(self, cluster: str) -> endpoint_v3.ClusterLoadAssignment | None:
+        """The workloads that will be behind a cluster, wherever a client is."""
+        packed = pack(endpoint_set(self._inhabitants.world, cluster))
+        return cast("endpoint_v3.ClusterLoadAssignment", self._decoded.read(packed, ENDPOINT_TYPE))
 
     def _rules_about_tokens(self, identity: ir.ProxyIdentity) -> list[tuple[Key, int, JWTRule]]:
         policies = self.world.all(RequestAuthentication)
@@ -280,4 +315,4 @@ def unanswered(data: object, error: ValueError) -> dict[str, Any]:
     answer = Answer(id=data.get("id") if isinstance(data, Mapping) else None)
     answer.action, answer.error = Action.ERROR, str(error)
     answer.say("question", str(error))
-    return answer.json()
+    return Journey(answer).json()

@@ -174,6 +174,15 @@ def asked(sender: Sender, world: World, known: Mapping[tuple[str, str], Bearer])
     return Asked(identity=identity, bearer=bearer, note=note)
 
 
+def sidecar_of(bearer: Bearer) -> Asked:
+    """The sidecar of a workload."""
+    sender = Sender(role=Role.INBOUND, namespace=bearer.namespace, name=bearer.name)
+    where = f"{bearer.kind} {bearer.namespace}/{bearer.name}"
+    selects = bearer.kind == "Service"
+    note = f"the sidecar of a workload that {where} selects" if selects else f"the sidecar of {where}"
+    return Asked(identity=_identity("sidecar", sender, bearer), bearer=bearer, note=note)
+
+
 def _of_replica(sender: Sender, known: Mapping[tuple[str, str], Bearer]) -> Bearer | None:
     """The Workload ``web`` of a replica ``web-0``."""
     found = known.get((sender.namespace, REPLICA.sub("", sender.name)))

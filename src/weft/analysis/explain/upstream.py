@@ -12,12 +12,22 @@ from weft.analysis.explain.origins import Cause, service_fields
 from weft.names import BLACKHOLE_CLUSTER, ClusterName
 
 if TYPE_CHECKING:
-    from weft.protos import cluster_v3, core_v3
+    from weft.protos import cluster_v3, core_v3, endpoint_v3
 
 _USABLE: Final = frozenset({0, 1, 5})  # UNKNOWN, HEALTHY, DEGRADED (core.v3.HealthStatus)
 _STATIC, _EDS = 0, 3
+_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # RouteAction.ClusterNotFoundResponseCode
 MISSING: Final = {0: 503, 1: 404, 2: 500}
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """How a proxy begins a connection to an endpoint. ``tls`` is ``mtls``, ``tls`` or ``none``."""
+
+    tls: str
+    sni: str = ""
+    alpn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +36,8 @@ class Upstreams:
 
     ``is_kubernetes``: whether a host is a Kubernetes Service's. ``is_meshed``: whether the workloads of a
     cluster whose endpoints nobody knows will take mutual TLS. ``declared``: the resource behind a cluster.
-    ``offline``: no proxy runs, so that what is fetched is not known.
+    ``offline``: no proxy runs, so that what is fetched is not known. ``planned``: who will be behind a
+    cluster of which no endpoint is known.
     """
 
     running: Configuration
@@ -34,6 +45,7 @@ class Upstreams:
     is_meshed: Callable[[str], bool]
     declared: Callable[[str], Cause | None] = lambda cluster: None
     offline: bool = True
+    planned: Callable[[str], endpoint_v3.ClusterLoadAssignment | None] = lambda cluster: None
 
     def target(self, name: str, weight: int = 1, missing: int = 0, *, asked: bool = False) -> Target:
         """A cluster as a destination. ``missing`` says what is answered when there is no such cluster.
@@ -85,37 +97,64 @@ class Upstreams:
         if load is None:
             return None, None
         endpoints = [one for group in load.endpoints for one in group.lb_endpoints]
-        if any(one.health_status in _USABLE for one in endpoints):
+        if any(map(self.usable, endpoints)):
             return None, None
         return Failure.NO_HEALTHY_UPSTREAM, 503
+
+    def load(self, cluster: cluster_v3.Cluster) -> endpoint_v3.ClusterLoadAssignment | None:
+        """The endpoints of a cluster, or those that it will have; None when nobody knows any."""
+        found = self.running.endpoints(cluster)
+        return found if found is not None else self.planned(cluster.name)
+
+    @staticmethod
+    def usable(endpoint: endpoint_v3.LbEndpoint) -> bool:
+        """Whether requests are sent there."""
+        return endpoint.health_status in _USABLE
+
+    def is_http2(self, cluster: cluster_v3.Cluster) -> bool | None:
+        """Whether requests go to a cluster by HTTP/2; None: as they come."""
+        packed = cluster.typed_extension_protocol_options.get(_HTTP_OPTIONS)
+        options: Any = self.running.decoded.open(packed) if packed is not None else None
+        match options.WhichOneof("upstream_protocol_options") if options is not None else None:
+            case "explicit_http_config":
+                return bool(options.explicit_http_config.HasField("http2_protocol_options"))
+            case "use_downstream_protocol_config":
+                return None
+        return False
+
+    def handshake(self, cluster: cluster_v3.Cluster, endpoint: core_v3.Metadata) -> Handshake:
+        """How a connection to an endpoint, by its metadata, begins."""
+        config = self._context(self._socket_for(cluster, endpoint))
+        if config is None:
+            return Handshake("none")
+        common = config.common_tls_context
+        shown = common.tls_certificates or common.tls_certificate_sds_secret_configs
+        return Handshake("mtls" if shown else "tls", config.sni, tuple(common.alpn_protocols))
 
     def _tls(self, cluster: cluster_v3.Cluster) -> str:
         """``mtls``, ``tls`` or ``none``; where each endpoint decides, what those that are known want."""
         if not cluster.transport_socket_matches:
-            return self._socket(cluster.transport_socket)
+            return self.handshake(cluster, cluster.metadata).tls
         load = self.running.endpoints(cluster)
         endpoints = [one for group in load.endpoints for one in group.lb_endpoints] if load else []
-        found = {self._endpoint(cluster, one.metadata) for one in endpoints}
+        found = {self.handshake(cluster, one.metadata).tls for one in endpoints}
         if not found:
             return "mtls" if self.is_meshed(cluster.name) else "none"
         return "mtls" if "mtls" in found else "tls" if "tls" in found else "none"
 
-    def _endpoint(self, cluster: cluster_v3.Cluster, metadata: core_v3.Metadata) -> str:
+    def _socket_for(self, cluster: cluster_v3.Cluster, endpoint: core_v3.Metadata) -> core_v3.TransportSocket:
         name = "envoy.transport_socket_match"
-        own = metadata.filter_metadata[name].fields if name in metadata.filter_metadata else {}
+        own = endpoint.filter_metadata[name].fields if name in endpoint.filter_metadata else {}
         for row in cluster.transport_socket_matches:
             if all(key in own and own[key] == wanted for key, wanted in row.match.fields.items()):
-                return self._socket(row.transport_socket)
-        return self._socket(cluster.transport_socket)
+                return row.transport_socket
+        return cluster.transport_socket
 
-    def _socket(self, socket: core_v3.TransportSocket) -> str:
+    def _context(self, socket: core_v3.TransportSocket) -> Any:
+        """The ``UpstreamTlsContext`` of a socket; None when it has none."""
         if not socket.typed_config.type_url:
-            return "none"
+            return None
         config: Any = self.running.decoded.open(socket.typed_config)
         if config is not None and config.DESCRIPTOR.name == "UpstreamProxyProtocolTransport":
-            return self._socket(config.transport_socket)
-        if config is None or config.DESCRIPTOR.name != "UpstreamTlsContext":
-            return "none"
-        common = config.common_tls_context
-        shown = common.tls_certificates or common.tls_certificate_sds_secret_configs
-        return "mtls" if shown else "tls"
+            return self._context(config.transport_socket)
+        return config if config is not None and config.DESCRIPTOR.name == "UpstreamTlsContext" else None

@@ -250,6 +250,7 @@ def _handshake(
     if question.tls is ClientTls.NONE:
         answer.fail(Failure.TLS_ERROR, None, "TLS is expected here, and the client speaks without")
         return None
+    answer.tls_ended = True
     common = config.common_tls_context
     if config.require_client_certificate.value and question.tls is not ClientTls.MTLS:
         answer.fail(Failure.MTLS_ERROR, None, "the client must show a certificate, and has none")
