@@ -94,6 +94,23 @@ spec:
 ---
 apiVersion: telemetry.istio.io/v1
 kind: Telemetry
+metadata: {name: route, namespace: istio-system}
+spec:
+  selector: {matchLabels: {edge: route}}
+  tracing: [{randomSamplingPercentage: 0, useRequestIdForTraceSampling: true}]
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: route, namespace: istio-system}
+spec:
+  workloadSelector: {labels: {edge: route}}
+  configPatches:
+  - applyTo: HTTP_ROUTE
+    match: {context: GATEWAY, routeConfiguration: {vhost: {route: {name: always}}}}
+    patch: {operation: MERGE, value: {tracing: {random_sampling: {numerator: 100}}}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
 metadata: {name: back, namespace: default}
 spec:
   selector: {matchLabels: {app: back}}
@@ -131,6 +148,9 @@ spec:
   http:
   - match: [{uri: {prefix: /direct}}]
     directResponse: {status: 200}
+  - name: always
+    match: [{uri: {prefix: /always}}]
+    route: [{destination: {host: front.default.svc.cluster.local}}]
   - name: shop
     route: [{destination: {host: front.default.svc.cluster.local}}]
 """
@@ -228,7 +248,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             )
             stack.enter_context(serving(Application(application, (address, 15001), following)))
             envoys[name] = stack.enter_context(run_compiled(world, identity, authority))
-        for edge in ("plain", "tenth", "b3"):
+        for edge in ("plain", "tenth", "b3", "route"):
             port = free_port()
             identity = ir.ProxyIdentity(
                 name=ProxyName("router", "127.0.0.1", edge, "istio-system"),
@@ -334,6 +354,12 @@ def test_a_parents_decision_is_honoured(shop: Shop) -> None:
         spans = shop.collector.wait_spans(4, trace)
         assert [span.service for span in spans if span.parent == parent] == ["back.default"]
     assert [span for trace in traces["00"] for span in shop.collector.of(trace)] == []
+
+
+def test_a_route_has_a_share_of_its_own(shop: Shop) -> None:
+    """docs/how-to/telemetry.md says how: Istio's Telemetry knows no routes."""
+    flags = {path: shop.ask(path, edge="route")[1]["traceparent"][-2:] for path in ("/always", "/never")}
+    assert flags == {"/always": "01", "/never": "00"}
 
 
 def test_no_stranger_chooses_what_is_traced(shop: Shop) -> None:
