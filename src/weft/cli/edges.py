@@ -93,7 +93,7 @@ def text(found: Iterable[Wire], *, colour: bool = False) -> str:
         rows.append(
             [
                 end(edge["source"]),
-                end(edge["destination"]),
+                end(edge["destination"], "-" if edge["service"]["host"] else "nobody"),
                 edge["service"]["name"] or edge["service"]["host"] or "-",
                 identity(edge["source"]["principal"]),
                 security(edge),
@@ -108,11 +108,11 @@ def text(found: Iterable[Wire], *, colour: bool = False) -> str:
     return table(head, rows, left=6, colours=colours if colour else {}, columns=terminal_columns())
 
 
-def end(who: Mapping[str, Any]) -> str:
-    """An end of a call by its name; ``outside`` for nobody of the mesh."""
+def end(who: Mapping[str, Any], unknown: str = "outside") -> str:
+    """An end of a call by its name; ``unknown``: what to say of one that tells nothing of itself."""
     if who["workload"]:
         return f"{who['namespace']}/{who['workload']}"
-    return str(who["kind"] or "outside")
+    return unknown if who["kind"] in {"", "outside"} else str(who["kind"])
 
 
 def security(edge: Wire) -> str:

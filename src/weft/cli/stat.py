@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Wire = dict[str, Any]
 _BY = ("workload", "service", "version", "caller", "route", "path", "code", "protocol", "instance")
+_NOBODY = {"workload": "(no workload)", "service": "(no service)"}
 _HEADS = {"caller": "CALLER", "route": "ROUTE", "path": "PATH", "code": "CODE", "protocol": "PROTOCOL"}
 
 
@@ -114,7 +115,7 @@ def text(answer: Wire, *, colour: bool = False) -> str:
             source = row.get("source") or {}
             who = f"{source.get('namespace')}/{source.get('workload')}" if source.get("workload") else ""
             key = who or (identity(key) if key else "(no identity)")
-        shown.append([key or "-", *signals(row, tcp=tcp)])
+        shown.append([key or _NOBODY.get(by, "-"), *signals(row, tcp=tcp)])
         colours |= judged(row["success"])
     if len(rows) > 1:
         shown.append(["all", *signals(answer["total"], tcp=tcp)])

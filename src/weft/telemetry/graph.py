@@ -12,6 +12,8 @@ from typing import Any, Final
 _BAD, _DOUBTFUL = 0.95, 0.99
 _COLOURS: Final = {"bad": "#c0392b", "doubtful": "#b9770e", "good": "#2e7d4f", "idle": "#7f8c8d"}
 _OUTSIDE: Final = "outside"
+_NOBODY: Final = "nobody"
+"""Who was called where the caller's proxy knew no service: no route, no such cluster."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,8 +67,8 @@ def read(edges: Iterable[Mapping[str, Any]]) -> tuple[Arc, ...]:
     """The arcs of an answer, in a fixed order."""
     found = [
         Arc(
-            _end(edge["source"], ""),
-            _end(edge["destination"], edge["service"]["name"] or edge["service"]["host"]),
+            _end(edge["source"], _OUTSIDE),
+            _called(edge["destination"], edge["service"]),
             edge["service"]["host"],
             edge["protocol"],
             bool(edge["secured"]),
@@ -77,9 +79,17 @@ def read(edges: Iterable[Mapping[str, Any]]) -> tuple[Arc, ...]:
     return tuple(sorted(found, key=lambda arc: (arc.source, arc.destination, arc.protocol, arc.service)))
 
 
-def _end(who: Mapping[str, Any], service: str) -> Node:
+def _called(who: Mapping[str, Any], service: Mapping[str, Any]) -> Node:
     """A service without a sidecar, or that no call reached, stands for itself."""
-    name = who["workload"] or service or _account(who["principal"]) or _OUTSIDE
+    name = service["name"] or service["host"]
+    if who["workload"] or not name:
+        return _end(who, _NOBODY)
+    home = service["namespace"] if name != service["host"] else ""
+    return Node(who["namespace"] or home, name, who["kind"] or _OUTSIDE)
+
+
+def _end(who: Mapping[str, Any], otherwise: str) -> Node:
+    name = who["workload"] or _account(who["principal"]) or otherwise
     return Node(who["namespace"], name, who["kind"] or _OUTSIDE)
 
 

@@ -78,6 +78,10 @@ def test_edges_say_who_proved_what() -> None:
     lines = edges.text([secured, plain]).splitlines()
     assert lines[1].split()[:6] == ["shop/web", "shop/reviews-v1", "reviews", "shop/web", "mtls", "both"]
     assert lines[2].split()[:6] == ["outside", "shop/reviews-v1", "reviews", "-", "none", "destination"]
+    lost = edge(who("web"), destination=who("", kind="outside"))
+    assert edges.text([lost]).splitlines()[1].split()[:3] == ["shop/web", "-", "reviews"]
+    lost["service"] = {"name": "", "namespace": "", "host": ""}
+    assert edges.text([lost]).splitlines()[1].split()[:3] == ["shop/web", "nobody", "-"]
     assert edges.touching([secured, plain], REVIEWS) == [secured, plain]
     assert edges.touching([secured], Target(kind="workload", namespace="shop", name="web")) == [secured]
     assert edges.touching([secured], Target(kind="workload", namespace="other", name="web")) == []

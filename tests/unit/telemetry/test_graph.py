@@ -79,6 +79,10 @@ def test_ends_without_a_workload_have_a_name() -> None:
     outside["service"] = {"name": "", "namespace": "", "host": "api.example.com"}
     (arc,) = read([outside])
     assert (str(arc.source), str(arc.destination)) == ("outside", "api.example.com")
+    outside["service"] = {"name": "api", "namespace": "shop", "host": "api.shop.svc.cluster.local"}
+    assert str(read([outside])[0].destination) == "shop/api"
+    outside["service"] = {"name": "", "namespace": "", "host": ""}
+    assert str(read([outside])[0].destination) == "nobody"
     named = edge("", "orders")
     named["source"] = who("", "", "outside", "spiffe://other/ns/a/sa/client")
     assert str(read([named])[0].source) == "client"
