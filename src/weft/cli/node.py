@@ -153,7 +153,7 @@ async def _serve(
                 Node(layout, session, options) as agent,
                 serve_identities(agent, session),
                 show_series(
-                    Scraper(agent),
+                    scraper := Scraper(agent),
                     layout.metrics_socket,
                     door,
                     Admission(session.may_scrape),
@@ -162,6 +162,7 @@ async def _serve(
                 serve(agent, claims),
             ):
                 session.on_usage(Meter(lambda: measured(agent)).look)
+                session.on_series(scraper.host)
                 choice = choose(options.capture, Host.look(), own_network=False)
                 click.echo(f"node {options.name}: {choice}", err=True)
                 notify_ready()

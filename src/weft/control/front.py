@@ -18,7 +18,7 @@ from weft.control.authority import AuthorityRoutes
 from weft.control.cells import cells
 from weft.control.changes import Changes
 from weft.control.configuration import Configuration
-from weft.control.metric_push import MetricPushes
+from weft.control.metric_push import MetricPushes, pages_of
 from weft.control.metrics import Metrics
 from weft.control.nodes import OPEN_PATHS, NodeService
 from weft.control.nodesession import Addresses
@@ -95,6 +95,7 @@ def open_front(
         metrics=metrics,
         revoked=lambda: [one.serial for one in trustee.ledger.revoked()],
         plan=pushes.plan,
+        pages=lambda: pages_of(metrics, nodes.pages()),
         room=options.telemetry_room,
     )
 

@@ -63,6 +63,15 @@ class Inquiries:
         about = {"type": "usage", "namespace": namespace}
         return (await self._answer(about, min(self._timeout_s, _USAGE_S)))[1]
 
+    async def series(self) -> bytes:
+        """What the node shows of itself and its host, in Prometheus' text, without its proxies' own series.
+
+        Raises:
+            LookupError: the node shows nothing, or the session has ended.
+            TimeoutError: the node does not answer, as one that knows no such question.
+        """
+        return (await self._answer({"type": "series"}, min(self._timeout_s, _USAGE_S)))[1]
+
     async def _answer(self, about: dict[str, Any], timeout_s: float) -> tuple[int, bytes]:
         number = str(next(self._numbers))
         inquiry = self._open[number] = _Inquiry(asyncio.get_running_loop().create_future())

@@ -6,20 +6,24 @@ namespace might use, or the mesh's own.
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from weft import ir
+from weft import __version__, ir
 from weft.compile.metric_push import Choice, Reached, metric_push
 from weft.compile.secrets import Authorities, Certificate, granted, material
 from weft.compile.world import World
-from weft.names import ALPN_MESH_H2, ALPN_MESH_HTTP1, ProxyName
+from weft.control.metrics import Metrics
+from weft.names import ALPN_MESH_H2, ALPN_MESH_HTTP1, ROOT_NAMESPACE, ProxyName
 from weft.telemetry.push import plan
 
 _NAME: Final = "telemetry"
 _FILES_S: Final = 60.0
+_PAGE_BYTES: Final = 8 * 1024 * 1024
 _MESH_ALPN: Final = frozenset({ALPN_MESH_H2, ALPN_MESH_HTTP1})
 
 
@@ -51,6 +55,26 @@ class MetricPushes:
             self._seen, self._made = (world, proxies), now
             self._plan = plan_of(world, proxies, self._interval_s)
         return self._plan
+
+
+async def pages_of(metrics: Metrics, nodes: Iterable[tuple[str, Awaitable[bytes]]]) -> dict[str, plan.Page]:
+    """What the control plane and each of the nodes show now; a node that does not answer shows nothing."""
+    asked = list(nodes)
+    host = socket.gethostname()
+    pages = {"": _page("weft-control-plane", f"istiod-{host}", host, metrics.text().decode())}
+    answers = await asyncio.gather(*(asking for _, asking in asked), return_exceptions=True)
+    for (name, _), text in zip(asked, answers, strict=True):
+        if isinstance(text, bytes) and len(text) <= _PAGE_BYTES:
+            pages[name] = _page("weft-node", name, name, text.decode(errors="replace"))
+    return pages
+
+
+def _page(service: str, instance: str, host: str, text: str) -> plan.Page:
+    resource = (
+        ("service.name", service), ("service.namespace", ROOT_NAMESPACE), ("service.version", __version__),
+        ("service.instance.id", instance), ("host.name", host),
+    )  # fmt: skip
+    return plan.Page(resource, text)
 
 
 def plan_of(world: World, proxies: Iterable[ir.ProxyIdentity], interval_s: float) -> plan.Plan:

@@ -97,6 +97,15 @@ class Metrics:
         self.telemetry_restarts = Counter(
             "weft_telemetry_restarts_total", "Times that the telemetry process was started again.", registry
         )
+        self.push_up = Gauge(
+            "weft_metrics_push_up", "Whether a collector takes metrics.", ["provider"], registry=registry
+        )
+        self.pushed_points = Counter(
+            "weft_metrics_pushed_points_total", "Points that a collector took.", registry, "provider"
+        )
+        self.push_failures = Counter(
+            "weft_metrics_push_failures_total", "Pushes that a collector did not take.", registry, "provider"
+        )
         # Without Istio's labels: the first refusal of a kind would be no growth to rate() otherwise.
         self.validated = Counter("galley_validation_passed", "Resources accepted.", registry)
         self.invalid = Counter("galley_validation_failed", "Resources refused.", registry)

@@ -167,6 +167,11 @@ class NodeService:
             if here := tuple(one for one in known if one is not None):
                 yield name, here, session.inquiries.usage(namespace)
 
+    def pages(self) -> Iterator[tuple[str, Awaitable[bytes]]]:
+        """The nodes that are connected, and what each shows of itself (``Inquiries.series``)."""
+        for name, session in sorted(self._sessions.items()):
+            yield name, session.inquiries.series()
+
     def _running(self, workload: str) -> Session:
         for name, session in self._sessions.items():
             if workload in self.registry.instances(name):

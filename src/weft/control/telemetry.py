@@ -11,9 +11,9 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -30,7 +30,7 @@ from weft.model.catalog import WEFT
 from weft.telemetry.answers import OF_NAMESPACE
 from weft.telemetry.inquiry import TelemetryError, ask, ask_raw
 from weft.telemetry.limits import USUAL, Room
-from weft.telemetry.push.plan import NOTHING, Plan
+from weft.telemetry.push.plan import NOTHING, Page, Plan
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class TelemetryProcess:
     """``address``: where it listens; ``port`` 0 takes a free one, which it keeps over restarts.
 
     ``revoked``: serial numbers (hexadecimal) of certificates whose bearers may tell nothing. ``plan``: who is
-    told of metrics. ``room``: how much it may keep.
+    told of metrics; ``pages``: and what of the control plane and of nodes. ``room``: how much it may keep.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class TelemetryProcess:
         metrics: Metrics,
         revoked: Callable[[], Iterable[str]] = tuple,
         plan: Callable[[], Plan] = lambda: NOTHING,
+        pages: Callable[[], Awaitable[Mapping[str, Page]]] | None = None,
         room: Room = USUAL,
     ) -> None:
         self.port = port
@@ -74,8 +75,10 @@ class TelemetryProcess:
         self._metrics = metrics
         self._revoked = revoked
         self._plan = plan
+        self._pages = pages
         self._plan_failed = False
         self._told: dict[str, int] = {}
+        self._pushed: set[str] = set()
         self._listening = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
 
@@ -123,12 +126,13 @@ class TelemetryProcess:
         )  # fmt: skip
         feeding = asyncio.create_task(self._feed(process))
         hearing = asyncio.create_task(self._hear(process))
+        showing = asyncio.create_task(self._show(process))
         try:
             return await process.wait()
         finally:
-            for task in (feeding, hearing):
+            for task in (feeding, hearing, showing):
                 task.cancel()
-            await asyncio.gather(feeding, hearing, return_exceptions=True)
+            await asyncio.gather(feeding, hearing, showing, return_exceptions=True)
             await asyncio.shield(_end(process))
             self._process = None
             self._told = {}
@@ -169,6 +173,20 @@ class TelemetryProcess:
         self._plan_failed = False
         return made
 
+    async def _show(self, process: asyncio.subprocess.Process) -> None:
+        """Hand over what others than proxies count, as often as it is pushed; nothing while it is not."""
+        assert process.stdin is not None
+        while self._pages is not None:
+            plan = self._planned()
+            if plan.collectors and self._listening.is_set():
+                try:
+                    pages = await self._pages()
+                except Exception:
+                    _log.exception("collectors are not told of the control plane and nodes")
+                else:
+                    await _write(process.stdin, msgspec.json.encode({"pages": pages}))
+            await asyncio.sleep(plan.interval_s if plan.collectors else _STEP_S)
+
     async def _hear(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
         line = await process.stdout.readline()
@@ -190,6 +208,18 @@ class TelemetryProcess:
         metrics.points.add(count=self._grown("points", said["received"]["points"]))
         metrics.telemetry_series.set(said["series"])
         metrics.telemetry_disk.set(said["diskBytes"])
+        self._count_pushes(said["collectors"])
+
+    def _count_pushes(self, standings: list[dict[str, Any]]) -> None:
+        metrics = self._metrics
+        for name in self._pushed - {one["provider"] for one in standings}:
+            metrics.push_up.remove(name)
+        self._pushed = {one["provider"] for one in standings}
+        for one in standings:
+            name = one["provider"]
+            metrics.push_up.labels(name).set(one["up"])
+            metrics.pushed_points.add(name, count=self._grown(f"sent to {name}", one["sent"]))
+            metrics.push_failures.add(name, count=self._grown(f"failures of {name}", one["failures"]))
 
     def _grown(self, name: str, count: int) -> int:
         before, self._told[name] = self._told.get(name, 0), count

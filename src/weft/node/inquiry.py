@@ -18,6 +18,8 @@ Raises:
 """
 Look = Callable[[str], Awaitable[list[dict[str, Any]]]]
 """What the workloads of a namespace use, or of all (metrics/meter.py)."""
+Show = Callable[[], Awaitable[str]]
+"""The node's own series, in Prometheus' text (metrics/scrape.py)."""
 
 # A long answer goes in parts, so that heartbeats pass between them and no message is too large.
 PART_CHARACTERS: Final = 1 << 20
@@ -47,6 +49,17 @@ async def reply_usage(
         return
     rows = await look(str(message.get("namespace") or ""))
     await _send_parts(about, json.dumps(rows), 200, send)
+
+
+async def reply_series(
+    message: Message, show: Show | None, send: Callable[[Message], Awaitable[None]]
+) -> None:
+    """Tell what the node shows of itself, as ``admin`` is answered."""
+    about = {"type": "admin", "id": message.get("id")}
+    if show is None:
+        await send({**about, "error": "this node shows nothing"})
+    else:
+        await _send_parts(about, await show(), 200, send)
 
 
 async def _send_parts(

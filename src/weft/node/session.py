@@ -28,7 +28,7 @@ from weft.names import (
 )
 from weft.node.certificates import Certificates, behind, trust_all
 from weft.node.enrolment import Membership
-from weft.node.inquiry import Ask, Look, reply_to, reply_usage
+from weft.node.inquiry import Ask, Look, Show, reply_series, reply_to, reply_usage
 from weft.node.keys import Credential, Keeper, Signed
 from weft.node.link import Endpoint
 from weft.node.loaded import Loading
@@ -90,6 +90,7 @@ class Session:
         self._ask: Ask | None = None
         self._taps: Taps | None = None
         self._look: Look | None = None
+        self._show: Show | None = None
         self._trust = membership.credential.trust
         self._inquiries: set[asyncio.Task[None]] = set()
         self._certificates = Certificates(clock, lambda: self._loading.wake())
@@ -156,6 +157,10 @@ class Session:
     def on_usage(self, look: Look) -> None:
         """Let the control plane ask what the workloads of this node use."""
         self._look = look
+
+    def on_series(self, show: Show) -> None:
+        """Let the control plane ask what this node shows of itself."""
+        self._show = show
 
     def refusals(self) -> dict[str, str]:
         """Why instances that run here are not known to the control plane."""
@@ -515,6 +520,8 @@ class Session:
                 self._beside(hold(message, self._taps, self._send), "tap")
             case "usage":
                 self._beside(reply_usage(message, self._look, self._send), "usage")
+            case "series":
+                self._beside(reply_series(message, self._show, self._send), "series")
             case "bundle":
                 self._trust = Trust.parse(message)
                 # For the node itself, then for each of its Envoys.

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.support.otlp_metrics import running_metric_collector
 from tests.support.plane import eventually
 from tests.support.ports import free_port
 
@@ -126,6 +127,54 @@ async def test_discovery_and_admission(tmp_path: Path) -> None:
             await mesh.client.raw("POST", "/weft/v1/scrapes", {"token": token})
         assert refusal.value.code == 403
         assert (await unseen(mesh))[0] == 404
+
+
+async def test_what_nodes_show_of_themselves(tmp_path: Path) -> None:
+    """It is pushed to collectors of metrics, with what the control plane itself shows."""
+
+    async def show() -> str:
+        return '# TYPE weft_node_names gauge\nweft_node_names{kind="all"} 3\n'
+
+    with running_metric_collector() as collector:
+        async with running(tmp_path / "a") as mesh:
+            mesh.session.on_series(show)
+            token = (await mesh.user("prometheus", "system:monitoring", audiences=["monitoring"]))["token"]
+            for place, body in _pushing(collector.port):
+                await mesh.client.raw("POST", f"/apis/{place}", body)
+            wanted = {"pilot_services", "weft_node_names", "pilot_proxy_convergence_time"}
+            await eventually(lambda: wanted <= collector.names(), 60, f"{wanted}")
+            services = {one["service.name"]: one for one in collector.resources()}
+            assert services.keys() == {"weft-control-plane", "weft-node"}
+            assert services["weft-node"]["host.name"] == "one"
+            assert collector.by("weft_node_names", "kind") == {"all": 3}
+
+            async def told() -> bool:
+                _, text = await mesh.get("/metrics", token)
+                wanted = ('weft_metrics_push_up{provider="all"} 1.0', "weft_metrics_pushed_points_total{")
+                return all(one in text for one in wanted)
+
+            await eventually(told, 60, "the control plane's own series")
+            assert not collector.torn
+
+
+def _pushing(port: int) -> list[tuple[str, dict[str, Any]]]:
+    """A ServiceEntry for a collector, and a MeshConfig that sends metrics there."""
+    entry = {
+        "hosts": ["collector.example"], "location": "MESH_EXTERNAL", "resolution": "STATIC",
+        "endpoints": [{"address": "127.0.0.1"}],
+        "ports": [{"number": 4317, "name": "grpc", "protocol": "GRPC", "targetPort": port}],
+    }  # fmt: skip
+    provider = {"name": "all", "opentelemetry": {"service": "collector.example", "port": 4317}}
+    spec = {"extensionProviders": [provider], "defaultProviders": {"metrics": ["all"]}}
+    root, made = "namespaces/istio-system", []
+    for group, kind, plural, name, said in (
+        ("networking.istio.io/v1", "ServiceEntry", "serviceentries", "collector", entry),
+        ("weft.dev/v1alpha1", "MeshConfig", "meshconfigs", "default", spec),
+    ):
+        about = {"name": name, "namespace": "istio-system"}
+        body = {"apiVersion": group, "kind": kind, "metadata": about, "spec": said}
+        made.append((f"{group}/{root}/{plural}", body))
+    return made
 
 
 async def test_what_workloads_use(tmp_path: Path) -> None:

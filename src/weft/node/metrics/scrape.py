@@ -91,6 +91,14 @@ class Scraper:
             page.add([took])
         return page
 
+    async def host(self) -> str:
+        """What the node knows of itself: nothing is asked of sidecars and applications."""
+        page, workloads = Page(), list(self._node.workloads.values())
+        page.add(await self._use(workloads, whole=True))
+        page.add(of_workloads(workloads, self._name))
+        page.add(of_agent(self._node))
+        return b"".join(page.chunks()).decode()
+
     async def _ask(self, outcome: _Outcome, patience: float) -> None:
         async with self._places:
             began = time.monotonic()

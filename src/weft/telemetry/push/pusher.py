@@ -22,6 +22,7 @@ from weft.telemetry.push.sums import Sums
 
 _log = logging.getLogger(__name__)
 
+_FIRST_PUSH_S: Final = 2.0
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 60.0
 _LONGEST_ASKED_S: Final = 600.0
@@ -132,7 +133,7 @@ class Pusher:
     async def _keep(
         self, name: str, interval_s: float, standing: Standing, bridge: Bridge, send: Send
     ) -> None:
-        pause, next_s = _FIRST_PAUSE_S, time.monotonic() + interval_s
+        pause, next_s = _FIRST_PAUSE_S, time.monotonic() + min(interval_s, _FIRST_PUSH_S)
         while True:
             await asyncio.sleep(max(0.0, next_s - time.monotonic()))
             began = time.monotonic()
