@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,6 +55,7 @@ class MetricCollector:
     torn: list[str] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    stop: Callable[[], None] = lambda: None
 
     def take(self, body: bytes, metadata: Mapping[str, str]) -> bool:
         """Whether it wants the message."""
@@ -175,10 +176,11 @@ def running_metric_collector(
     known.http_port = web.server_address[1]
     threading.Thread(target=web.serve_forever, daemon=True).start()
     server.start()
+    known.stop = lambda: server.stop(None).wait()
     try:
         yield known
     finally:
         known.gate.set()
-        server.stop(None).wait()
+        known.stop()
         web.shutdown()
         web.server_close()
