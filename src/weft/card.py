@@ -18,20 +18,35 @@ FORM: Final = "weft1"
 """What begins its text; another form begins otherwise."""
 WORD: Final = "[A-Za-z0-9._-]"
 """What its values are made of: the characters of names and labels."""
-_UNKNOWN: Final = "unknown"
+UNKNOWN: Final = "unknown"
+"""Istio's word for what is not known."""
 _LONGEST: Final = 253
 _WORD: Final = re.compile(f"{WORD}+")
+
+
+REMEMBERED: Final = "weft.caller"
+"""What the filter state of a connection calls its caller's card; the fields stand under it, with a dot."""
+NAMESPACE: Final = "workload_namespace"
+"""A field that is not in the card: the identity says it."""
+
+
+def caller(field: str) -> str:
+    """The command that writes what a proxy knows of who calls: a field of a card, or ``NAMESPACE``.
+
+    Empty for a caller without a certificate, and for one whose certificate does not say.
+    """
+    return f"%FILTER_STATE({REMEMBERED}.{field}:PLAIN)%"
 
 
 class Card(NamedTuple):
     """What is not known, or is no label's value, is ``unknown``: Istio's word."""
 
-    workload: str = _UNKNOWN
-    app: str = _UNKNOWN
-    version: str = _UNKNOWN
-    cluster: str = _UNKNOWN
-    canonical_service: str = _UNKNOWN
-    canonical_revision: str = _UNKNOWN
+    workload: str = UNKNOWN
+    app: str = UNKNOWN
+    version: str = UNKNOWN
+    cluster: str = UNKNOWN
+    canonical_service: str = UNKNOWN
+    canonical_revision: str = UNKNOWN
 
     @classmethod
     def of(cls, name: str, labels: Mapping[str, str]) -> Self:
@@ -45,7 +60,7 @@ class Card(NamedTuple):
             canonical_name(labels, workload),
             canonical_revision(labels),
         )
-        return cls(*(value if _fits(value) else _UNKNOWN for value in said))
+        return cls(*(value if _fits(value) else UNKNOWN for value in said))
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

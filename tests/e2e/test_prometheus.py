@@ -48,6 +48,15 @@ spec:
   http: [{{timeout: {seconds}s, route: [{{destination: {{host: web}}}}]}}]
 """
 
+# A call of gRPC; names are resolved as everybody does it.
+ASK = """
+import os
+os.environ["GRPC_DNS_RESOLVER"] = "native"
+import grpc
+with grpc.insecure_channel("store:6001") as store:
+    store.unary_unary("/shop.Store/Ask")(b"what is there?", timeout=9)
+"""
+
 Labels = dict[str, str]
 
 
@@ -189,6 +198,8 @@ def test_prometheus_answers_what_dashboards_ask(mesh: Mesh, tmp_path: Path) -> N
     assert [(edge["source_workload"], edge["destination_workload"]) for edge in edges] == [
         ("shopper", "store")
     ]
+    asked = [one["metric"] for one in answers["kiali: messages that servers of gRPC answered"]]
+    assert {(one["source_workload"], one["destination_workload"]) for one in asked} == {("shopper", "store")}
 
 
 def shop(mesh: Mesh, until: subprocess.Popen[str], change: Path) -> None:
@@ -203,7 +214,8 @@ def shop(mesh: Mesh, until: subprocess.Popen[str], change: Path) -> None:
             front.getresponse().read()
             front.close()
         talk = "import socket; s = socket.create_connection(('store', 6000), 9); s.send(b'hello'); s.recv(9)"
-        subprocess.run(["nsenter", namespace, sys.executable, "-c", talk], check=False, timeout=20)
+        for said in (talk, ASK):
+            subprocess.run(["nsenter", namespace, sys.executable, "-c", said], check=False, timeout=20)
         seconds += 1
         change.write_text(CHANGE.format(seconds=seconds))
         mesh.weft("apply", str(change))

@@ -221,6 +221,8 @@ def line(record: Mapping[str, Any], *, colour: bool = False) -> str:
 
     when = datetime.fromtimestamp(record["time"] / 1_000, UTC)
     caller = identity(record["source"]) if record["source"] else f"{record['sourceIp'] or '?'} (no identity)"
+    if workload := record.get("sourceWorkload"):
+        caller = f"{caller.partition('/')[0]}/{workload}"
     if record["protocol"] == "tcp":
         code = "TCP"
         what = f"port {record['port']}, {size(record['sent'])} sent, {size(record['received'])} received"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from weft.card import caller
 from weft.ir.listener import Direction
 from weft.ir.telemetry import AccessLog, FileLog, GrpcLog, OtlpLog
 from weft.names import CONSULTATION, DRY_RUN_ALLOW, DRY_RUN_DENY
@@ -129,6 +130,7 @@ def _own_fields(direction: Direction, decider: str) -> well_known.Struct:
     if direction is Direction.INBOUND:
         # Nothing is rewritten on the way in: an original path would be what the caller says it was.
         line.fields["path"].string_value = "%REQ(:PATH)%"
+        line.fields["downstream_peer_workload"].string_value = caller("workload")
     for key, value in _DECISIONS.items() if decider else ():
         line.fields[key].string_value = f"%DYNAMIC_METADATA({decider}:{value})%"
     return line

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
-from weft.card import FORM, WORD, Card
+from weft.card import FORM, NAMESPACE, REMEMBERED, WORD, Card
 from weft.ir.listener import Direction
 from weft.ir.tls import DownstreamTls
 from weft.protos import (
@@ -23,25 +23,9 @@ from weft.protos import (
 from weft.protos.wire import pack
 
 _NAME: Final = "weft.filters.network.caller"
-_WHOLE: Final = "weft.caller"
 # Envoy's factory of objects that are a text.
 _TEXT: Final = "envoy.string"
 _LONGEST: Final = 253
-
-
-def caller(field: str) -> str:
-    """The command that writes what is known of who calls: a field of a card, or its namespace.
-
-    Empty for a caller without a certificate, and for one whose certificate does not say.
-    """
-    return f"%FILTER_STATE({_key(field)}:PLAIN)%"
-
-
-CARD: Final = f"%FILTER_STATE({_WHOLE}:PLAIN)%"
-"""The command that writes the whole card (``weft.card``)."""
-NAMESPACE: Final = "workload_namespace"
-FIELDS: Final = (*Card._fields, NAMESPACE)
-"""What ``caller`` knows."""
 
 
 def remembered(tls: DownstreamTls | None, direction: Direction) -> list[listener_v3.Filter]:
@@ -53,11 +37,11 @@ def remembered(tls: DownstreamTls | None, direction: Direction) -> list[listener
 
 @cache
 def _filter() -> listener_v3.Filter:
-    values = [_value(_WHOLE, "%DOWNSTREAM_PEER_OTHERNAME_SAN%")]
+    values = [_value(REMEMBERED, "%DOWNSTREAM_PEER_OTHERNAME_SAN%")]
     for place, field in enumerate(Card._fields):
         # The names of a certificate are joined by commas, which no card has.
         pattern = f"(?:^|,){FORM}/(?:{WORD}+/){{{place}}}({WORD}+)"
-        values.append(_value(_key(field), _extracted(f"string(filter_state['{_WHOLE}'])", pattern)))
+        values.append(_value(_key(field), _extracted(f"string(filter_state['{REMEMBERED}'])", pattern)))
     where = _extracted("connection.uri_san_peer_certificate", "^spiffe://[^/]+/ns/([^/]+)/sa/")
     values.append(_value(_key(NAMESPACE), where))
     config = network_set_filter_state_v3.Config(on_downstream_tls_handshake=values)
@@ -65,7 +49,7 @@ def _filter() -> listener_v3.Filter:
 
 
 def _key(field: str) -> str:
-    return f"{_WHOLE}.{field}"
+    return f"{REMEMBERED}.{field}"
 
 
 def _extracted(text: str, pattern: str) -> str:

@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import cache
 from typing import Final
 
+from weft.card import REMEMBERED
 from weft.emit.scalars import duration, fraction, uint32
 from weft.ir.listener import Direction
 from weft.ir.telemetry import Telemetry
@@ -75,6 +76,8 @@ _TCP: Final = {
     "details": "%CONNECTION_TERMINATION_DETAILS%",
     **_decisions("network"),
 }
+# Who calls a workload stands in its certificate (``weft.card``); of who calls a gateway nothing does.
+_CALLER: Final = {"caller": f"%FILTER_STATE({REMEMBERED}:PLAIN)%"}
 # The path as policies saw it. Only a gateway changes paths, and there the original one is Envoy's own
 # word: at the edge it takes away what a client says of it.
 _PATHS: Final = {Direction.INBOUND: "PATH", Direction.GATEWAY: "ORIG_OR_PATH"}
@@ -92,7 +95,8 @@ def tcp_flows(telemetry: Telemetry, direction: Direction) -> list[accesslog_v3.A
     """The same at the end of a connection."""
     if telemetry.flows_cluster is None or direction not in _PATHS:
         return []
-    return [_tcp(telemetry.flows_cluster, telemetry.flow_share), _tcp_tap(telemetry.flows_cluster)]
+    cluster = telemetry.flows_cluster
+    return [_tcp(cluster, telemetry.flow_share, direction), _tcp_tap(cluster, direction)]
 
 
 @cache
@@ -124,8 +128,8 @@ def _http_tap(cluster: str, direction: Direction) -> accesslog_v3.AccessLog:
 
 
 @cache
-def _tcp_tap(cluster: str) -> accesslog_v3.AccessLog:
-    log = _log(cluster, _EVERYTHING, {**_COMMON, **_TCP, TAP_MARK: "1"})
+def _tcp_tap(cluster: str, direction: Direction) -> accesslog_v3.AccessLog:
+    log = _log(cluster, _EVERYTHING, {**_tcp_fields(direction), TAP_MARK: "1"})
     both = log.filter.and_filter.filters
     both.add().log_type_filter.types.append(accesslog_data_v3.AccessLogType.TcpConnectionEnd)
     _by_share(both.add(), 0, TAP_SHARE)
@@ -133,12 +137,20 @@ def _tcp_tap(cluster: str) -> accesslog_v3.AccessLog:
 
 
 def _http_fields(direction: Direction) -> dict[str, str]:
-    return {**_COMMON, **_HTTP, "path": f"%PATH(NQ:{_PATHS[direction]}):{_LONGEST}%"}
+    return {**_who(direction), **_HTTP, "path": f"%PATH(NQ:{_PATHS[direction]}):{_LONGEST}%"}
+
+
+def _tcp_fields(direction: Direction) -> dict[str, str]:
+    return {**_who(direction), **_TCP}
+
+
+def _who(direction: Direction) -> dict[str, str]:
+    return {**_COMMON, **_CALLER} if direction is Direction.INBOUND else _COMMON
 
 
 @cache
-def _tcp(cluster: str, share: int) -> accesslog_v3.AccessLog:
-    log = _log(cluster, share, {**_COMMON, **_TCP})
+def _tcp(cluster: str, share: int, direction: Direction) -> accesslog_v3.AccessLog:
+    log = _log(cluster, share, _tcp_fields(direction))
     ended = accesslog_v3.LogTypeFilter(types=[accesslog_data_v3.AccessLogType.TcpConnectionEnd])
     if share >= _EVERYTHING:
         log.filter.log_type_filter.CopyFrom(ended)

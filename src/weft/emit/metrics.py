@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
-from weft.emit import caller
+from weft.card import caller
 from weft.emit.scalars import uint32
 from weft.ir.telemetry import Metrics
 from weft.names import GRPC_MESSAGES
@@ -56,7 +56,7 @@ _PEER: Final = {
     "canonical_service": "%METADATA(UPSTREAM_HOST:weft:canonical_name)%",
     "canonical_revision": "%METADATA(UPSTREAM_HOST:weft:canonical_revision)%",
 }
-_CALLER: Final = {field: caller.caller(field) for field in _PEER}
+_CALLER: Final = {field: caller(field) for field in _PEER}
 _NOBODY: Final = dict.fromkeys(_PEER, _UNKNOWN)
 _SERVICE: Final = {
     "destination_service": "%METADATA(CLUSTER:weft:service)%",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from weft.card import caller
 from weft.emit.scalars import boolean, duration, fraction, uint32
 from weft.ir.listener import Direction
 from weft.ir.telemetry import (
@@ -64,6 +65,7 @@ _ALWAYS: Final = {
 _ENDS: Final = {
     Direction.INBOUND: {
         "weft.source": "%DOWNSTREAM_PEER_URI_SAN%",
+        "weft.source_workload": caller("workload"),
         "weft.destination": "%DOWNSTREAM_LOCAL_URI_SAN%",
     },
     Direction.OUTBOUND: {

@@ -58,7 +58,7 @@ def in_memory(table: SeriesTable, since_slot: int) -> Iterator[Came]:
 
 
 class End(NamedTuple):
-    """A workload, as an end of a call. Of a caller that does not tell itself only ``principal`` is known."""
+    """A workload, as an end of a call. ``sure``: it told of itself; else the other end did."""
 
     namespace: str
     workload: str
@@ -216,6 +216,9 @@ class Edges:
             known_callers = callers.get(
                 (source.principal, destination.namespace, destination.workload, protocol), []
             )
+            if source.workload:
+                # Its certificate says which of those with this identity it is.
+                known_callers = [edge for edge in known_callers if _same(edge.source, source)]
             if not source.principal:
                 # Plaintext: calls of the mesh's own, and those of strangers beyond.
                 known_callers = [edge for edge in known_callers if edge.signals.secured < edge.signals.sent]
@@ -235,11 +238,19 @@ class Edges:
         return found
 
     def _named(self, source: End) -> End:
-        """A caller that did not tell of this: named if only one workload bears its principal."""
+        """A caller that did not tell of this: as its certificate says, else as the only one that bears its
+        principal.
+        """
+        if source.workload:
+            return self._sure(source)
         bearers = self._bearers.get(source.principal, set())
         if source.principal and len(bearers) == 1:
             return next(iter(bearers))._replace(sure=False)
         return source
+
+
+def _same(one: End, other: End) -> bool:
+    return (one.namespace, one.workload) == (other.namespace, other.workload)
 
 
 def _subtract(signals: Signals, edges: Iterable[Edge]) -> None:

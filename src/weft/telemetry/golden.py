@@ -170,12 +170,18 @@ async def stat(store: Store, asked: Parameters) -> dict[str, Any]:
 def _name_callers(
     rows: Mapping[str, tuple[dict[str, Any], Signals, set[str]]], ends: Mapping[Any, Any]
 ) -> None:
-    """Say which workload a principal is, if only one bears it."""
+    """Say what callers say of themselves; and which workload a principal is, if only one bears it."""
     bearers: defaultdict[str, set[Any]] = defaultdict(set)
+    selves: dict[tuple[str, str], Any] = {}
     for end in ends.values():
         bearers[end.principal].add(end)
+        selves[end.namespace, end.workload] = end
     for name, (more, _, _) in rows.items():
-        if name and len(bearers[name]) == 1 and not more["source"]["workload"]:
+        said = more["source"]
+        if said["workload"]:
+            if (end := selves.get((said["namespace"], said["workload"]))) is not None:
+                more["source"] = end.to_dict()
+        elif name and len(bearers[name]) == 1:
             more["source"] = next(iter(bearers[name]))._replace(sure=False).to_dict()
 
 

@@ -142,7 +142,9 @@ def _by_version(key: SeriesKey, asked: Selection) -> tuple[str, Mapping[str, Any
 
 def _by_caller(key: SeriesKey, _: Selection) -> tuple[str, Mapping[str, Any]]:
     end = source(key)
-    return end.principal, {"source": end.to_dict()}
+    known = end.workload not in {"", OTHER}
+    name = f"{end.namespace}/{end.workload}" if known else end.principal
+    return name, {"source": end.to_dict()}
 
 
 def _by_code(key: SeriesKey, _: Selection) -> tuple[str, Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from weft.card import UNKNOWN, Card
 from weft.units import parse_duration
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def record_of(report: Report, decision: str, policy: str) -> dict[str, Any]:
         "kind": who.kind,
         "service": said.get("service", ""),
         "source": said.get("source", ""),
+        "sourceWorkload": _workload(said.get("caller", "")),
         "sourceIp": said.get("source_ip", ""),
         "tls": "mtls" if said.get("source") else "tls" if said.get("tls") else "none",
         "protocol": ("grpc" if grpc else "http") if http else "tcp",
@@ -129,11 +131,22 @@ class Wanted:
             and (not self.path or _begins(record["path"], self.path))
             and (not self.host or _begins(record["host"].lower(), self.host))
             and (not self.status or any(low <= record["code"] <= high for low, high in self.status))
-            and (not self.caller or self.caller in f"{record['source']} {record['sourceIp']}".lower())
+            and (not self.caller or self.caller in _caller(record))
             and (not self.errors or failed(record))
             and record["duration"] >= self.slow
             and (not self.trace or record["trace"] == self.trace)
         )
+
+
+def _caller(record: Record) -> str:
+    """All that is known of it."""
+    return f"{record['source']} {record['sourceWorkload']} {record['sourceIp']}".lower()
+
+
+def _workload(card: str) -> str:
+    """Which one calls, as its certificate says; empty for what says nothing."""
+    read = Card.parse(card)
+    return read.workload if read is not None and read.workload != UNKNOWN else ""
 
 
 def _begins(text: str, pattern: str) -> bool:

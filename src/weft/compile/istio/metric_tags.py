@@ -1,7 +1,8 @@
 """Values of labels of metrics: CEL expressions of Istio's, as formats that Envoy writes.
 
 What is asked for most has a format of its own, which costs Envoy less than CEL. Istio's words for the other
-end (``upstream_peer``) are read from the metadata of the endpoint; of who calls, the certificate alone tells.
+end are read from the metadata of the endpoint (``upstream_peer``) and from the caller's certificate
+(``downstream_peer``).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from weft.card import NAMESPACE, caller
 from weft.compile.istio import cel_calls
 from weft.model.cel import expression
 
@@ -51,6 +53,15 @@ _FORMATS: Final = {
     "upstream_peer.version": "%METADATA(UPSTREAM_HOST:weft:version)%",
     "upstream_peer.service": "%METADATA(UPSTREAM_HOST:weft:canonical_name)%",
     "upstream_peer.revision": "%METADATA(UPSTREAM_HOST:weft:canonical_revision)%",
+    "upstream_peer.cluster": "%METADATA(UPSTREAM_HOST:weft:cluster)%",
+    "downstream_peer.name": caller("workload"),
+    "downstream_peer.workload": caller("workload"),
+    "downstream_peer.namespace": caller(NAMESPACE),
+    "downstream_peer.app": caller("app"),
+    "downstream_peer.version": caller("version"),
+    "downstream_peer.service": caller("canonical_service"),
+    "downstream_peer.revision": caller("canonical_revision"),
+    "downstream_peer.cluster": caller("cluster"),
 }
 _LITERAL: Final = re.compile(r"""(['"])([^'"\\%]*)\1""")
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?|true|false")
@@ -70,7 +81,7 @@ _ROOTS: Final = frozenset(
 )
 _WORDS: Final = frozenset({"true", "false", "null", "in"})
 _NAMES: Final = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\w*\s*\()")
-_LABEL: Final = re.compile(r"""upstream_peer\.labels\[(['"])(app|version)\1\](\.value)?""")
+_LABEL: Final = re.compile(r"""((?:up|down)stream_peer)\.labels\[(['"])(app|version)\2\](\.value)?""")
 
 
 def value_of(text: str) -> tuple[str, str]:
@@ -89,7 +100,7 @@ def value_of(text: str) -> tuple[str, str]:
     if asked in _FORMATS:
         return _FORMATS[asked], ""
     if (label := _LABEL.fullmatch(asked)) is not None:
-        return _FORMATS[f"upstream_peer.{label[2]}"], ""
+        return _FORMATS[f"{label[1]}.{label[3]}"], ""
     if (node := _NODE.fullmatch(asked)) is not None and node[3] in _OWN:
         return _OWN[node[3]], ""
     return _by_cel(text, asked)
