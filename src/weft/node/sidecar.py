@@ -10,12 +10,13 @@ import os
 import pwd
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from weft.errors import WeftError
+from weft.names import VIRTUAL_INBOUND
 from weft.node.admin import AdminError, ask
 from weft.node.layout import WorkloadPaths, read_json, write_atomic
 from weft.node.logfile import tail
@@ -27,6 +28,8 @@ PROXY_USER: Final = "weft-proxy"
 # systemd's UIDS-GIDS document leaves 60706-61183 unused: no account bears it, and none is needed.
 PROXY_UID: Final = 61001
 
+# Listeners for the node and for scrapes, which a drain does not wait for.
+_OURS: Final = frozenset({"health", "prometheus"})
 _READY_POLL_S: Final = 0.01
 _ALIVE_POLL_S: Final = 0.05
 _STEADY_S: Final = 30.0  # up so long, a crash counts as the first one again
@@ -69,7 +72,8 @@ class ProxyOptions:
 
     ``cgroup`` and ``netns``: where capture rules expect it. ``bind_service``: it may open ports below 1024.
     ``inbound_only``: a drain leaves the outbound listeners alone, since the application still needs them.
-    ``listener_drain_s``: for how long a listener that goes closes its connections; None: as long as a drain.
+    ``address``: where others reach the workload.
+    ``listener_drain_s``: how long connections last whose listener or filter chain changed; Istio's default.
     ``log_flush_ms`` and ``log_buffer_kb``: when log files are written.
     """
 
@@ -82,8 +86,9 @@ class ProxyOptions:
     bind_service: bool = False
     drain_s: float = 10.0
     inbound_only: bool = True
+    address: str = ""
     ready_s: float = 30.0
-    listener_drain_s: float | None = None
+    listener_drain_s: float = 45.0
     log_flush_ms: int = 1000  # as Istio's; Envoy's own is 10 s
     log_buffer_kb: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -176,8 +181,9 @@ class Sidecar:
         path = "/drain_listeners?graceful&skip_exit" + ("&inboundonly" if self.options.inbound_only else "")
         try:
             async with asyncio.timeout(self.options.drain_s):
+                places = await self._inbound()
                 await ask(self.paths.admin_socket, path, method="POST")
-                while await self._busy():  # noqa: ASYNC110 - Envoy offers nothing to wait on
+                while await self._busy(places):  # noqa: ASYNC110 - Envoy offers nothing to wait on
                     await asyncio.sleep(_ALIVE_POLL_S)
         except TimeoutError:
             log.info("proxy %s: requests in flight outlasted the drain", self.paths.directory.name)
@@ -213,14 +219,34 @@ class Sidecar:
     def _ending(self) -> bool:
         return self._stopping
 
-    async def _busy(self) -> bool:
-        """Whether a request is being served or an inbound TCP connection is open."""
-        found = await self.stats("(rq_active|^tcp.inbound.*cx_active)$")
-        return any(
-            value
-            for name, value in found.items()
-            if "downstream" in name and not name.startswith("http.admin.")
-        )
+    async def _inbound(self) -> frozenset[str]:
+        """Where others connect to, as statistics have it: ``0.0.0.0_15006``."""
+        reply = await ask(self.paths.admin_socket, "/listeners?format=json")
+        found = set()
+        for listener in reply.json().get("listener_statuses", ()):
+            place = (listener.get("local_address") or {}).get("socket_address") or {}
+            address, name = str(place.get("address", "")), str(listener.get("name", ""))
+            inside = name.startswith(VIRTUAL_INBOUND) or address == self.options.address
+            if name not in _OURS and (inside or not self.options.inbound_only):
+                found.add(f"{address.replace(':', '_')}_{place.get('port_value', 0)}")
+        return frozenset(found)
+
+    async def _busy(self, places: Collection[str]) -> bool:
+        """Whether a request is being served, or a connection is open at one of these places that is no HTTP.
+
+        Envoy counts no connections of its TCP proxy: they are what a listener has beyond those of HTTP.
+        """
+        requests = bytes_or_http = http = 0
+        for name, value in (await self.stats("downstream_(rq|cx)_active$")).items():
+            scope, _, counted = name.rpartition(".")
+            kind, _, rest = scope.partition(".")
+            if kind == "listener":
+                bytes_or_http += value if rest in places else 0
+            elif kind == "http" and rest not in {"admin", *_OURS}:
+                requests += value if counted == "downstream_rq_active" else 0
+                ours = rest.lower().startswith("inbound") or not self.options.inbound_only
+                http += value if counted == "downstream_cx_active" and ours else 0
+        return requests > 0 or bytes_or_http > http
 
     async def _execute(self) -> None:
         options, paths = self.options, self.paths
@@ -231,7 +257,7 @@ class Sidecar:
             *("--concurrency", str(options.concurrency)),
             *("--log-level", options.log_level),
             *("--component-log-level", "misc:error"),  # or each deprecated field is told with each change
-            *("--drain-time-s", str(max(1, round(options.listener_drain_s or options.drain_s)))),
+            *("--drain-time-s", str(max(1, round(options.listener_drain_s)))),
             *("--drain-strategy", "immediate"),
             *("--file-flush-interval-msec", str(options.log_flush_ms)),
             *(("--file-flush-min-size-kb", str(options.log_buffer_kb)) if options.log_buffer_kb else ()),

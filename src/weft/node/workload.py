@@ -373,6 +373,7 @@ class Workload:
             bind_service=any(port < 1024 for port in self._bound_ports()) and os.geteuid() == 0,
             drain_s=options.drain_s,
             inbound_only=self.spec.kind != "router",
+            address=where.address,
             ready_s=options.ready_s,
             env=environment(settings),
         )
@@ -451,7 +452,7 @@ class Workload:
             concurrency=threads,
             env=environ,
             drain_s=options.drain_s if start.drain_s is None else start.drain_s,
-            listener_drain_s=start.listener_drain_s,
+            listener_drain_s=start.listener_drain_s or options.listener_drain_s,
             log_flush_ms=start.log_flush_ms or options.log_flush_ms,
             log_buffer_kb=start.log_buffer_kb,
         )

@@ -207,6 +207,46 @@ async def test_a_request_in_flight_outlives_the_drain(sidecar: Sidecar) -> None:
     server.close()
 
 
+async def test_a_tcp_connection_in_use_outlives_the_drain(sidecar: Sidecar) -> None:
+    async def send_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(send_back, "127.0.0.1", 0)
+    port = free_port()
+    made = json.loads(bootstrap(sidecar.paths.admin_socket, free_port(), server.sockets[0].getsockname()[1]))
+    stream = {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "bytes",
+        "cluster": "app",
+    }
+    made["static_resources"]["listeners"].append(
+        {
+            "name": "virtualInbound",
+            "traffic_direction": "INBOUND",
+            "enable_reuse_port": False,
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+            "filter_chains": [{"filters": [{"name": "tcp", "typed_config": stream}]}],
+        }
+    )
+    await sidecar.start(json.dumps(made))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def exchange() -> None:
+        writer.write(b"ping")
+        assert await reader.readexactly(4) == b"ping"
+
+    await exchange()
+    stopping = asyncio.create_task(sidecar.stop(drain=True))
+    done, _ = await asyncio.wait({stopping}, timeout=0.3)
+    assert not done
+    await exchange()
+    writer.close()
+    await asyncio.wait_for(stopping, 4)
+    server.close()
+
+
 async def test_a_broken_bootstrap_says_why(sidecar: Sidecar) -> None:
     with pytest.raises(ProxyError, match="no_such_field"):
         await sidecar.start('{"no_such_field": 1}')
