@@ -29,7 +29,8 @@ _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red"
 def check(context: click.Context, mesh: str, host_only: bool, server: str | None, output: str | None) -> None:
     """Is this host ready, is the mesh well? Each line with its remedy; exit code 1 when one fails.
 
-    With --server, the control plane there is asked too whether all proxies run the newest configuration.
+    With --server, the control plane there is asked too: do all proxies run the newest configuration, what of
+    telemetry was lost, and do collectors take its metrics?
     """
     if host_only and context.get_parameter_source("server") is click.core.ParameterSource.COMMANDLINE:
         raise UsageError("--host looks at this host only", hint="leave out --host, or --server")
@@ -68,14 +69,42 @@ def check_control_plane(server: str) -> list[Finding]:
 
     async def ask(client: ApiClient) -> Any:
         latest = (await client.raw("GET", "/weft/v1/convergence/0"))["latest"]
-        return await client.raw("GET", f"/weft/v1/convergence/{latest}")
+        answer = await client.raw("GET", f"/weft/v1/convergence/{latest}")
+        try:
+            return answer, await client.raw("GET", "/weft/v1/telemetry/health")
+        except WeftError as error:
+            return answer, error
 
     try:
-        answer = connect(server, ask)
+        answer, health = connect(server, ask)
     except WeftError as error:
         return [Finding("API", "fail", error.message, error.hint)]
     about = Finding("API", "ok", f"{server} answers; the newest revision is {answer['revision']}")
-    return [about, *of_proxies(answer)]
+    return [about, *of_proxies(answer), *of_telemetry(health)]
+
+
+def of_telemetry(health: dict[str, Any] | WeftError) -> list[Finding]:
+    """By the API's answer to ``telemetry/health``, or why there is none: what was lost, who is not told."""
+    from weft.node.doctor import Finding
+
+    if isinstance(health, WeftError):
+        return [Finding("telemetry", "warn", health.message, health.hint)]
+    lost = {name: count for name, count in health["lost"].items() if count}
+    said = ", ".join(f"{count} {name}" for name, count in sorted(lost.items()))
+    remedy = "weft_telemetry_lost_total in the control plane's /metrics tells when" if lost else ""
+    findings = [
+        Finding("telemetry", "warn" if lost else "ok", f"lost since it began: {said or 'nothing'}", remedy)
+    ]
+    for one in health.get("collectors", ()):
+        name, where = f"metrics to {one['provider']}", one["endpoint"] or "nowhere"
+        if one["error"]:
+            remedy = "it is tried again by itself; look at the provider in the MeshConfig"
+            findings.append(Finding(name, "warn", f"{where}: {one['error']}", remedy))
+        elif one["up"]:
+            findings.append(Finding(name, "ok", f"{where} takes them: {one['sent']} points so far"))
+        else:
+            findings.append(Finding(name, "ok", f"{where} is told in a moment"))
+    return findings
 
 
 def of_proxies(answer: dict[str, Any]) -> list[Finding]:
