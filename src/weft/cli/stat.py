@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Wire = dict[str, Any]
 _BY = ("workload", "service", "version", "caller", "route", "path", "code", "protocol", "instance")
-_NOBODY = {"workload": "(no workload)", "service": "(no service)"}
+_NOBODY = {"workload": "(no workload)", "service": "(no service)", "route": "(no route)"}
 _HEADS = {"caller": "CALLER", "route": "ROUTE", "path": "PATH", "code": "CODE", "protocol": "PROTOCOL"}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +19,12 @@ from weft.telemetry.windows import BadQuestionError
 _MOST_RECORDS: Final = 20_000
 _WHOLE: Final = 1_000_000
 _HTTP: Final = "method"
+_ROUTE: Final = "route"
+_ROUTER: Final = "router"
+_GATEWAYS: Final = '"kind":"router"'
+_ANSWERED: Final = "via_upstream"
+
+Record = Mapping[str, Any]
 
 
 def _number(text: object) -> int:
@@ -41,18 +47,18 @@ async def estimate(store: Store, chosen: Selection, by: str, length_ms: int) -> 
     now_ms = store.now_ms()
     since = now_ms - length_ms
     namespace = chosen.of_namespace or chosen.namespace
-    query = "SELECT body FROM record WHERE time >= ? AND (? = '' OR namespace = ?) ORDER BY id DESC LIMIT ?"
-    values = (since, namespace, namespace, _MOST_RECORDS)
+    query = (
+        "SELECT body FROM record WHERE time >= ? AND (? = '' OR namespace = ? OR instr(body, ?))"
+        " ORDER BY id DESC LIMIT ?"
+    )
+    values = (since, namespace, namespace, _GATEWAYS, _MOST_RECORDS)
     rows = await store.on_archive(lambda archive: archive.ask(query, values))
+    records = [msgspec.json.decode(body, type=dict[str, Any]) for (body,) in rows]
+    oldest = min((int(record["time"]) for record in records), default=now_ms)
     found: dict[str, tuple[Signals, list[int]]] = {}
     total = Signals()
-    oldest = now_ms
-    for (body,) in rows:
-        record = msgspec.json.decode(body, type=dict[str, Any])
-        oldest = min(oldest, int(record["time"]))
-        if _HTTP not in record or not _wanted(record, chosen):
-            continue
-        signals, kept = found.setdefault(_name(store, record, by), (Signals(), [0]))
+    for record in _once([one for one in records if _HTTP in one], chosen, by):
+        signals, kept = found.setdefault(_name(store, record, by, whole=not chosen.name), (Signals(), [0]))
         key, row = _row(record)
         signals.count(key, row, last=int(record["time"]))
         total.count(key, row)
@@ -73,8 +79,47 @@ async def estimate(store: Store, chosen: Selection, by: str, length_ms: int) -> 
     }
 
 
-def _wanted(record: Mapping[str, Any], chosen: Selection) -> bool:
-    if chosen.namespace and record["namespace"] != chosen.namespace:
+def _once(records: Sequence[Record], chosen: Selection, by: str) -> list[Record]:
+    """Those that are asked about, none for the same request twice: gateways tell of it, and who is called.
+
+    Routes have names where a choice is made, at the gateway; paths are what the called workload was asked.
+    A gateway in another namespace is believed to call a service when the service's own proxies saw it.
+    """
+    wanted = [one for one in records if _wanted(one, chosen)]
+    if by != _ROUTE:
+        return wanted if chosen.name else [one for one in wanted if not _is_passed_on(one)]
+    seen = {_account(str(one.get("source", ""))) for one in wanted}
+    told = [
+        one for one in records if one["kind"] == _ROUTER and _teller(one) in seen and _is_for(one, chosen)
+    ]
+    gateways = {_teller(one) for one in told}
+    at_home = [one for one in wanted if one["kind"] != _ROUTER or _teller(one) not in gateways]
+    return [*told, *(one for one in at_home if _account(str(one.get("source", ""))) not in gateways)]
+
+
+def _is_passed_on(record: Record) -> bool:
+    return record["kind"] == _ROUTER and record.get("details") == _ANSWERED
+
+
+def _is_for(record: Record, chosen: Selection) -> bool:
+    """Whether a gateway tells of a call to what is asked about."""
+    if chosen.kind == "workload" or not chosen.name:
+        return not chosen.name and chosen.namespace in {"", record["namespace"]}
+    return str(record.get("service", "")).startswith(f"{chosen.name}.{chosen.of_namespace}.svc.")
+
+
+def _teller(record: Record) -> str:
+    return f"{record['namespace']}/sa/{record['account']}"
+
+
+def _account(principal: str) -> str:
+    """``NAMESPACE/sa/ACCOUNT`` of an identity."""
+    return principal.rpartition("/ns/")[2]
+
+
+def _wanted(record: Record, chosen: Selection) -> bool:
+    home = chosen.of_namespace or chosen.namespace
+    if (home and record["namespace"] != home) or chosen.namespace not in {"", record["namespace"]}:
         return False
     if not chosen.name:
         return True
@@ -85,9 +130,13 @@ def _wanted(record: Mapping[str, Any], chosen: Selection) -> bool:
     return chosen.kind != "service" and chosen.name in names
 
 
-def _name(store: Store, record: Mapping[str, Any], by: str) -> str:
-    if by == "route":
-        return str(record.get("route", ""))
+def _name(store: Store, record: Record, by: str, *, whole: bool) -> str:
+    """``whole``: of all services, whose routes may have the same name."""
+    if by == _ROUTE:
+        route, service = str(record.get("route", "")), str(record.get("service", ""))
+        name, _, rest = service.partition(".")
+        home = rest.partition(".svc.")[0] if ".svc." in rest else ""
+        return f"{home}/{name} {route}".rstrip() if whole and home else route
     good = outcome(str(record.get("code", "")), "") == "ok" and record["decision"] == "allow"
     path = store.table.template(
         record["namespace"], record["workload"], str(record.get("path", "")), good=good
@@ -95,7 +144,7 @@ def _name(store: Store, record: Mapping[str, Any], by: str) -> str:
     return f"{record['method']} {path}"
 
 
-def _row(record: Mapping[str, Any]) -> tuple[SeriesKey, Row]:
+def _row(record: Record) -> tuple[SeriesKey, Row]:
     """A record as that many requests as it stands for."""
     code, grpc = str(record.get("code", "")), str(record.get("grpc", ""))
     key = SeriesKey(
