@@ -1,8 +1,9 @@
 """A telemetry store that has seen a day of a mesh, filled by its own code with a clock of our own.
 
-Workloads are versions of services, ten to each. Each calls three others, one of which fails now and then in
-every second of them, and both ends tell of it: seven series for each workload. They tell every minute of the
-last two hours and, before that, once a quarter of an hour: the sums by the quarter and by the hour are alike.
+Workloads are versions of services, ten to each. Each calls those of three other services, one of which
+fails now and then in every second of them, and both ends tell of it: seven series for each workload. They
+tell every minute of the last two hours and, before that, once a quarter of an hour: the sums are the same
+by the quarter and by the hour.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def keys(workloads: int) -> Iterator[SeriesKey]:
     """The series of so many workloads."""
     for number in range(workloads):
         for turn in range(_CALLED):
-            other = (number * 7 + turn * 131 + 1) % workloads
+            other = (number // 10 * 10 + (1, 3, 7)[turn] * 10) % workloads + number % 10
             for code in ("200", "503") if number % 6 == turn else ("200",):
                 source, destination = _end(number), _end(other)
                 called = {

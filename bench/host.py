@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,8 +132,17 @@ def _answers(path: Path) -> bool:
 
 
 @asynccontextmanager
-async def host(*, rootless: bool = False, node: bool = True, capture: str = "auto") -> AsyncIterator[Host]:
-    """A control plane and, with ``node``, a node that has joined it."""
+async def host(
+    *,
+    rootless: bool = False,
+    node: bool = True,
+    capture: str = "auto",
+    before: Callable[[Path], Awaitable[None]] | None = None,
+) -> AsyncIterator[Host]:
+    """A control plane and, with ``node``, a node that has joined it.
+
+    ``before``: what is done to the control plane's directory of state before it starts.
+    """
     with tempfile.TemporaryDirectory(prefix="weft-b", dir="/tmp") as base:
         ports = {name: str(free_port()) for name in ("xds", "api", "monitoring", "telemetry")}
         url = f"https://127.0.0.1:{ports['api']}"
@@ -143,6 +152,8 @@ async def host(*, rootless: bool = False, node: bool = True, capture: str = "aut
                 directory.mkdir(mode=0o700, exist_ok=True)
                 os.chown(directory, USER, USER)
         try:
+            if before is not None:
+                await before(made.directory / "state" / "c")
             made.start(
                 "control", "control-plane", "--mesh", made.mesh, "--listen", "127.0.0.1",
                 *(part for name, port in ports.items() for part in (f"--{name}-port", port)),

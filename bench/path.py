@@ -222,21 +222,36 @@ def emitted(authority: TestAuthority, application: int, telemetry: ir.Telemetry)
         yield Way(outer, (first, second))
 
 
-def load(port: int, seconds: int) -> tuple[float, float]:
-    """Requests per second, and the median latency in microseconds."""
+@dataclass(frozen=True)
+class Load:
+    """``rate``: requests per second; ``median_us``: of their latencies."""
+
+    requests: int
+    rate: float
+    median_us: float
+
+
+def load(port: int, seconds: int, address: str = "127.0.0.1", host: str = "") -> Load:
+    """Requests one after another on some connections, for so long."""
     done = subprocess.run(
-        ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", f"http://127.0.0.1:{port}/"],
+        [
+            "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency",
+            *(("-H", f"Host: {host}") if host else ()), f"http://{address}:{port}/",
+        ],
         capture_output=True,
         text=True,
         check=True,
-    )
+    )  # fmt: skip
     if "Non-2xx" in done.stdout:
         raise SystemExit(f"answers were not 200:\n{done.stdout}")
+    requests = re.search(r"(\d+) requests in", done.stdout)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     median = re.search(r"50%\s+([\d.]+)(us|ms|s)", done.stdout)
+    assert requests, done.stdout
     assert rate, done.stdout
     assert median, done.stdout
-    return float(rate[1]), float(median[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[median[2]]
+    unit_us = {"us": 1, "ms": 1e3, "s": 1e6}[median[2]]
+    return Load(int(requests[1]), float(rate[1]), float(median[1]) * unit_us)
 
 
 def main() -> None:
@@ -247,7 +262,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--access-log", action="store_true")
     options = parser.parse_args()
-    telemetry = ir.Telemetry(access_log="access.log" if options.access_log else None)
+    logs = (ir.AccessLog(to=ir.FileLog(path="access.log")),) if options.access_log else ()
+    told = ir.Reports(logs=logs)
+    telemetry = ir.Telemetry(client=told, server=told)
+    silent = replace(told, metrics=None)
     authority = TestAuthority()
     with ExitStack() as stack:
         application = free_port()
@@ -259,7 +277,7 @@ def main() -> None:
             "same": stack.enter_context(hand_written(authority, application, telemetry)),
             "weft": stack.enter_context(emitted(authority, application, telemetry)),
             "unmetered": stack.enter_context(
-                emitted(authority, application, replace(telemetry, metrics=False))
+                emitted(authority, application, ir.Telemetry(client=silent, server=silent))
             ),
         }
         measured: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -269,9 +287,9 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, way in ways.items():
                 before = way.cpu_us()
-                rate, median = load(way.port, options.seconds)
-                measured[name].append((rate, median))
-                costs[name].append((way.cpu_us() - before) / (rate * options.seconds))
+                done = load(way.port, options.seconds)
+                measured[name].append((done.rate, done.median_us))
+                costs[name].append((way.cpu_us() - before) / done.requests)
     rates = {name: statistics.median(rate for rate, _ in runs) for name, runs in measured.items()}
     result = {
         "connections": CONNECTIONS,

@@ -2,10 +2,10 @@
 
     python bench/questions.py [--workloads 100 1000] [--hours 24] [--rounds 7]
 
-The store is filled by its own code with a clock of our own (``filling.py``), closed, and opened again as a
-restart does (``start``). Then every question is asked in its process, and its answer made JSON: ``first_ms``
-when it is asked the first time, ``ms`` the median after that: CPU time of all threads, which other work on the
-machine hardly touches.
+The store is filled by its own code with a clock of our own (``filling.py``), closed, and opened again as
+a restart does (``start``). Then every question is asked in its process, and its answer made JSON:
+``first_ms`` when it is asked the first time, ``ms`` the median after that: CPU time of all threads, which
+other work on the machine hardly touches.
 """
 
 from __future__ import annotations

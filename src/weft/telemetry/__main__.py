@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -22,6 +23,8 @@ from typing import Any, Final
 
 _NICE: Final = 10
 _FIRST_TO_GO: Final = "500"
+_KEPT_S: Final = 0.5
+_COLLECTED: Final = (50_000, 20, 20)
 _LONGEST_LINE: Final = 64 * 1024 * 1024
 
 
@@ -80,7 +83,10 @@ async def _run(arguments: argparse.Namespace) -> None:
 
     age = timedelta(seconds=arguments.age)
     limits = Room(disk=arguments.disk, memory=arguments.memory, age=age).limits()
-    store = Store(arguments.database, limits)
+    store = Store(arguments.database, limits, kept_s=_KEPT_S)
+    # What was loaded stays: it need not be looked at again whenever an answer makes many objects.
+    gc.freeze()
+    gc.set_threshold(*_COLLECTED)
     pusher = store.pusher = Pusher(store.sums, store.losses, arguments.socket.parent, certificates)
     pusher.tell(plan)
     intake = Intake(limits.queue_bytes, store.losses)

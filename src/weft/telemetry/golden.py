@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from weft.telemetry.calls import DESTINATION, SOURCE, Edges, End, Service, own, service
+from weft.telemetry.calls import DESTINATION, SOURCE, End, Service, own, service
 from weft.telemetry.estimates import estimate
 from weft.telemetry.selection import GROUPINGS, Selection, choice, destination
 from weft.telemetry.series import OTHER
@@ -43,7 +43,7 @@ async def workloads(store: Store, asked: Parameters) -> dict[str, Any]:
             known.outbound.count(key, each.row, opened=each.open, last=each.last)
     # Each row is added up once; what it belongs to, out of these sums.
     parts: defaultdict[tuple[End, Service, str], Signals] = defaultdict(Signals)
-    for each in seen.counted():
+    for each in seen.counted:
         part = destination(each.key), service(each.key), each.key.side
         parts[part].count(each.key, each.row, opened=each.open, last=each.last)
     services: defaultdict[Service, _Service] = defaultdict(_Service)
@@ -133,7 +133,7 @@ async def stat(store: Store, asked: Parameters) -> dict[str, Any]:
     if by in ESTIMATED:
         return await estimate(store, chosen, by, length_ms) | about
     seen = await window(store, length_ms)
-    once = {each.key for each in seen.counted()}
+    once = seen.once
     rows: dict[str, tuple[dict[str, Any], Signals, set[str]]] = {}
     total = Signals()
     for each in seen.came:
@@ -191,7 +191,7 @@ async def edges(store: Store, asked: Parameters) -> dict[str, Any]:
     only = asked.get("namespace", "")
     found = [
         edge
-        for edge in Edges(seen.came).edges
+        for edge in seen.edges
         if only in {"", edge.source.namespace, edge.destination.namespace, edge.service.namespace}
     ]
     found.sort(key=lambda edge: (-edge.signals.calls, edge.source, edge.destination, edge.service))

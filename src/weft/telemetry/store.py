@@ -29,6 +29,7 @@ from weft.telemetry.series import SeriesKey, SeriesTable
 from weft.telemetry.shares import TraceShare
 from weft.telemetry.taps import Taps, record_of
 from weft.telemetry.tellers import Tellers
+from weft.telemetry.windows import Windows
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +51,10 @@ def _now_ms() -> int:
 class Store:
     """Memory in front of an ``Archive``. Messages come in the loop's thread; the disk is another's."""
 
-    def __init__(self, path: Path, limits: Limits, *, now_ms: Callable[[], int] = _now_ms) -> None:
-        """Open what was kept.
+    def __init__(
+        self, path: Path, limits: Limits, *, now_ms: Callable[[], int] = _now_ms, kept_s: float = 0.0
+    ) -> None:
+        """Open what was kept. ``kept_s``: how old an answer may be (``windows.Windows``).
 
         Raises:
             WeftError: the directory cannot be used.
@@ -76,6 +79,7 @@ class Store:
         self.taps = Taps()
         self.sums = Sums(limits, self.losses)
         self.pusher: Pusher | None = None
+        self.windows = Windows(kept_s)
         self._disk = asyncio.Lock()
         self._written = self.series.newest
 
@@ -147,6 +151,7 @@ class Store:
         trimmed = 0.0
         while True:
             await asyncio.sleep(FLUSH_S)
+            self.windows.forget()
             await self.flush()
             await self.flush_metrics()
             if time.monotonic() - trimmed >= TRIM_S:

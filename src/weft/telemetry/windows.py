@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
-from weft.telemetry.calls import DESTINATION, Came, counted, in_memory
+from weft.telemetry.calls import DESTINATION, Came, Edge, Edges, counted, in_memory
 from weft.telemetry.rollups import MINUTE_MS
-from weft.telemetry.series import SLOT_MS, TOTAL
-from weft.telemetry.store import Store
+from weft.telemetry.series import SLOT_MS, TOTAL, SeriesKey
 from weft.units import parse_duration
+
+if TYPE_CHECKING:
+    from weft.telemetry.store import Store
 
 Parameters = Mapping[str, str]
 
@@ -25,7 +30,7 @@ class BadQuestionError(Exception):
     """A parameter cannot be read; says which, and what to write."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
     """From, to: ms since the epoch. ``came``: of each series, also of those without anything in it."""
 
@@ -42,14 +47,49 @@ class Window:
         """What every answer about it begins with."""
         return {"from": self.from_ms, "to": self.to_ms, "window": self.length_ms}
 
-    def counted(self) -> Iterator[Came]:
+    @cached_property
+    def counted(self) -> list[Came]:
         """Of each call one series alone (``calls.counted``)."""
         told = {(each.key.namespace, each.key.workload) for each in self.came if each.key.side == DESTINATION}
 
         def tells(namespace: str, workload: str) -> bool:
             return (namespace, workload) in told
 
-        return (each for each in self.came if each.row and counted(each.key, tells))
+        return [each for each in self.came if each.row and counted(each.key, tells)]
+
+    @cached_property
+    def once(self) -> frozenset[SeriesKey]:
+        """The series that count."""
+        return frozenset(each.key for each in self.counted)
+
+    @cached_property
+    def edges(self) -> list[Edge]:
+        """Who calls whom. Not to be changed."""
+        return Edges(self.came).edges
+
+
+class Windows:
+    """Windows that were looked at within ``kept_s``: one page asks several questions about each of them."""
+
+    def __init__(self, kept_s: float = 0.0) -> None:
+        self.kept_s = kept_s
+        self._known: dict[int, tuple[float, Window]] = {}
+        self._looking = asyncio.Lock()
+
+    async def get(self, store: Store, length_ms: int) -> Window:
+        """What came in so long a time until now, or a little longer."""
+        if not self.kept_s:
+            return await _window(store, length_ms)
+        async with self._looking:
+            now = time.monotonic()
+            self._known = {each: seen for each, seen in self._known.items() if now - seen[0] < self.kept_s}
+            if length_ms not in self._known:
+                self._known[length_ms] = now, await _window(store, length_ms)
+            return self._known[length_ms][1]
+
+    def forget(self) -> None:
+        """Let go of the memory that they take."""
+        self._known.clear()
 
 
 def duration_ms(asked: Parameters, name: str, default: str) -> int:
@@ -70,6 +110,10 @@ def duration_ms(asked: Parameters, name: str, default: str) -> int:
 
 async def window(store: Store, length_ms: int) -> Window:
     """What came in so long a time until now, or a little longer."""
+    return await store.windows.get(store, length_ms)
+
+
+async def _window(store: Store, length_ms: int) -> Window:
     table, now_ms = store.series, store.now_ms()
     table.advance(now_ms)
     slot = (now_ms - length_ms) // SLOT_MS

@@ -505,3 +505,16 @@ async def test_one_namespace_sees_its_own(tmp_path: Path, clock: Clock) -> None:
         "web"
     ]
     await store.close()
+
+
+async def test_the_questions_of_a_page_are_about_the_same_window(tmp_path: Path, clock: Clock) -> None:
+    store = Store(tmp_path / "telemetry" / "t.db", Limits(), now_ms=clock, kept_s=600)
+    store.take_metrics(message((at_destination(), 5)), REVIEWS)
+    first, both = await asyncio.gather(*(_ask(store, question) for question in ("workloads", "edges")))
+    assert (first["total"]["requests"], both["edges"][0]["requests"]) == (5, 5)
+    store.take_metrics(message((at_destination(), 2)), REVIEWS)
+    assert (await _ask(store, "workloads"))["total"]["requests"] == 5
+    assert (await _ask(store, "workloads", window="5m"))["total"]["requests"] == 7
+    store.windows.forget()
+    assert (await _ask(store, "workloads"))["total"]["requests"] == 7
+    await store.close()
