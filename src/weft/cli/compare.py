@@ -43,8 +43,8 @@ def compare(
     """Is one version better than the other, or is it chance?
 
     Two versions of a service, or two workloads. The service need not be said if only one has both versions.
-    Success by a two-proportion z-test; latency by a Mann-Whitney test of all requests and a z-test of the
-    slowest twentieth.
+    Success by a two-proportion z-test, of few failures Fisher's exact test; latency by a Mann-Whitney test of
+    all requests and a z-test of the slowest twentieth.
 
     \b
     weft compare reviews v1 v2 --window 15m

@@ -1,6 +1,7 @@
 """Are two versions different, or is it chance? Counts and histograms in, a judgement in words out. Pure.
 
-Success is compared by the two-proportion z-test with pooled variance. Durations are compared twice: all of
+Success is compared by the two-proportion z-test with pooled variance, and by Fisher's exact test where a side
+has too few failures (or successes) to expect for a bell curve. Durations are compared twice: all of
 them by the Mann-Whitney test on histograms (values in one bucket are ties, and counted as such), and the
 slow ones by the z-test of the share above the bucket that holds the baseline's 95th percentile. Two tests
 are wrong more easily than one, so the better p is doubled (Bonferroni). With thousands of requests a
@@ -20,6 +21,8 @@ FEWEST: Final = 30
 _SUCCESS_MATTERS: Final = 0.001
 _EFFECT_MATTERS: Final = 0.03
 _TAIL_MATTERS: Final = 0.02
+_BELL: Final = 5
+_ROUNDING: Final = 1 + 1e-7
 _QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
@@ -87,14 +90,39 @@ def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> fl
 
 
 def proportions(first: int, of_first: int, second: int, of_second: int) -> float:
-    """Two-sided p that two shares are the same but for chance (z-test, pooled)."""
+    """Two-sided p that two shares are the same but for chance: z-test (pooled), of few Fisher's."""
     if not of_first or not of_second:
         return 1.0
+    if _are_few(first + second, of_first, of_second):
+        return fisher(first, of_first, second, of_second)
     pooled = (first + second) / (of_first + of_second)
     variance = pooled * (1 - pooled) * (1 / of_first + 1 / of_second)
     if variance <= 0:
         return 1.0
     return _two_sided((first / of_first - second / of_second) / math.sqrt(variance))
+
+
+def _are_few(count: int, of_first: int, of_second: int) -> bool:
+    """Whether a side can expect less than five of either outcome: a normal distribution is none of theirs."""
+    total = of_first + of_second
+    return min(count, total - count) * min(of_first, of_second) < _BELL * total
+
+
+def fisher(first: int, of_first: int, second: int, of_second: int) -> float:
+    """Two-sided p by Fisher's exact test: how likely is a split of all hits as unlikely as this one?"""
+    hits, total = first + second, of_first + of_second
+
+    def chance(split: int) -> float:
+        ways = _log_choose(of_first, split) + _log_choose(of_second, hits - split)
+        return math.exp(ways - _log_choose(total, hits))
+
+    seen = chance(first) * _ROUNDING
+    splits = range(max(0, hits - of_second), min(hits, of_first) + 1)
+    return min(1.0, sum(p for split in splits if (p := chance(split)) <= seen))
+
+
+def _log_choose(total: int, count: int) -> float:
+    return math.lgamma(total + 1) - math.lgamma(count + 1) - math.lgamma(total - count + 1)
 
 
 def mann_whitney(first: Sequence[int], second: Sequence[int]) -> tuple[float, float]:
@@ -133,7 +161,8 @@ def regressed(findings: Sequence[Finding]) -> bool:
 
 
 def _success(base: Sample, other: Sample, alpha: float) -> Finding:
-    method = "two-proportion z-test"
+    few = _are_few(base.errors + other.errors, base.requests, other.requests)
+    method = "Fisher's exact test" if few else "two-proportion z-test"
     if base.success is None or other.success is None or min(base.requests, other.requests) < FEWEST:
         return _too_few("success", method, base.requests, other.requests)
     p = proportions(base.errors, base.requests, other.errors, other.requests)

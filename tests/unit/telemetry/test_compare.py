@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weft.telemetry.compare import Sample, compare, mann_whitney, proportions, quantile, regressed
+from weft.telemetry.compare import Sample, compare, fisher, mann_whitney, proportions, quantile, regressed
 
 BOUNDS = (1.0, 5.0, 10.0, 25.0, 50.0, 100.0)
 _HISTOGRAM = st.lists(st.integers(0, 500), min_size=7, max_size=7)
@@ -26,6 +26,24 @@ def test_the_z_test_gives_what_textbooks_give() -> None:
     assert proportions(5, 50, 5, 50) == 1.0
     assert proportions(0, 100, 0, 100) == 1.0, "nobody failed: nothing differs"
     assert proportions(1, 0, 1, 10) == 1.0, "nothing was seen"
+
+
+def test_of_few_the_exact_test_is_asked() -> None:
+    # The lady tasting tea, 3 of 4 and 1 of 4: p = 34/70.
+    assert fisher(3, 4, 1, 4) == pytest.approx(34 / 70)
+    assert fisher(0, 4, 4, 4) == pytest.approx(2 / 70)
+    # The z-test would call 3 of 60 beside 12 of 5,000 sure (p < 0.0001).
+    assert (
+        proportions(12, 5_000, 3, 60)
+        == pytest.approx(fisher(12, 5_000, 3, 60))
+        == pytest.approx(0.000652, abs=1e-6)
+    )
+    assert proportions(3, 60, 12, 5_000) == pytest.approx(proportions(57, 60, 4_988, 5_000))
+    methods = [
+        compare(sample("v1", (100,) + (0,) * 6, bad), sample("v2", (100,) + (0,) * 6, bad))[0].method
+        for bad in (2, 20)
+    ]
+    assert methods == ["Fisher's exact test", "two-proportion z-test"]
 
 
 def test_mann_whitney_is_what_all_ways_of_dealing_the_values_out_give() -> None:
