@@ -101,8 +101,17 @@ metadata: {name: late, namespace: shop}
 spec: {ports: [{name: http, port: 8080}]}
 """
 
+PLAIN = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: plain, namespace: shop}
+spec: {host: api, trafficPolicy: {tls: {mode: DISABLE}}}
+"""
+
 PAGES = {
     "overview": "/",
+    "graph": "/graph",
+    "traces": "/traces",
     "services": "/services",
     "service": "/services/shop/api",
     "workloads": "/workloads",
@@ -179,13 +188,15 @@ def test_a_page_in_both_colours_and_on_a_phone(tab: Watched, name: str) -> None:
     page = tab.go(PAGES[name])
     expect(page.locator("h1")).to_be_visible()
     expect(page.locator("#pulse")).to_have_attribute("data-state", re.compile("live|still"))
-    for colours in ("light", "dark"):
-        page.emulate_media(color_scheme=colours, reduced_motion="reduce")
-        tab.shoot(f"{name}-{colours}")
-        assert serious(page, "color-contrast" if colours == "dark" else "") == []
+    tab.shoot(f"{name}-light")
+    assert serious(page) == []
+    page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+    tab.shoot(f"{name}-dark")
+    assert serious(page, "color-contrast") == []
     page.set_viewport_size({"width": 400, "height": 800})
     tab.shoot(f"{name}-phone")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert serious(page) == []
     page.emulate_media(color_scheme="light", reduced_motion="reduce")
     page.set_viewport_size({"width": 1280, "height": 860})
 
@@ -218,7 +229,7 @@ def test_from_a_list_to_the_cause_by_keyboard_alone(tab: Watched) -> None:
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url("**/services/shop/api")
-    expect(page.get_by_role("link", name="AuthorizationPolicy keep-out")).to_be_visible()
+    expect(page.get_by_role("link", name="AuthorizationPolicy keep-out").first).to_be_visible()
     page.go_back()
     expect(page.get_by_label("Filter services")).to_have_value("api")
     expect(page.locator("#services tbody tr:visible")).to_have_count(1)
@@ -255,6 +266,11 @@ def test_what_is_hostile_is_inert(tab: Watched) -> None:
     page = tab.go("/security")
     expect(page.locator("#denied")).to_contain_text("/api/denied", timeout=30_000)
     expect(page.locator("#denied").get_by_role("link", name="keep-out")).to_be_visible()
+    page = tab.go("/traces?service=shop/api")
+    page.locator("#traces tbody a").first.click()
+    page.wait_for_url(re.compile(r"/traces/[0-9a-f]{32}"))
+    page.get_by_role("button", name="Open all").click()
+    expect(page.locator("#spans")).to_contain_text("<img src=x onerror=alert(1)>")
     page = tab.go("/configuration/virtualservices.networking.istio.io/shop/edge")
     expect(page.locator("pre")).to_contain_text("<img src=x onerror=alert(1)>")
     tab.go("/services?q=" + quote(HOSTILE) + "&namespace=" + quote(HOSTILE) + "&window=" + quote(HOSTILE))
@@ -301,6 +317,34 @@ def test_only_who_came_in_sees_anything(mesh: Mesh, tab: Watched) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_nothing_can_be_changed_through_it(tab: Watched, method: str) -> None:
     assert ask(tab.base, "/configuration/secrets/shop/hidden", method, cookie=cookie(tab))[0] == 405
+
+
+def test_from_a_denial_to_its_policy(mesh: Mesh, tab: Watched) -> None:
+    """One click, from the overview."""
+    send(mesh, "/api/denied", 1)
+    page = tab.go("/")
+    page.get_by_role("link", name="api denies istio-system/").click(timeout=30_000)
+    expect(page.get_by_role("heading", level=1)).to_have_text("keep-out")
+    page.go_back()
+    expect(page.locator("#concerns")).to_be_visible()
+
+
+def test_from_a_red_number_to_its_cause(mesh: Mesh, tab: Watched) -> None:
+    """Two clicks: the service, and what has its callers speak plain text."""
+    page = tab.go("/?window=5m&namespace=shop")
+    mesh.weft("apply", "-f", "-", "--wait", stdin=PLAIN)
+    try:
+        send(mesh, "/api/a", 40)
+        red = page.locator("#concerns").get_by_role("link", name="api: more requests fail")
+        red.click(timeout=30_000)
+        page.wait_for_url("**/services/shop/api?namespace=shop&window=5m")
+        cause = page.locator("#causes li", has_text="do not speak mutual TLS")
+        expect(cause).to_contain_text("says tls DISABLE")
+        tab.shoot("cause")
+        cause.get_by_role("link", name="DestinationRule plain").click()
+        expect(page.locator("pre")).to_contain_text("mode: DISABLE")
+    finally:
+        mesh.weft("delete", "destinationrule", "plain", "-n", "shop")
 
 
 @contextmanager

@@ -24,6 +24,8 @@ _ENCRYPTS: Final = frozenset({"ISTIO_MUTUAL", "MUTUAL", "SIMPLE"})
 _LAST: Final = frozenset({"URX", "DI"})
 _BROKEN: Final = frozenset({"UC", "UF", "UR", "UPE"})
 _NOWHERE: Final = frozenset({"NC", "NR"})
+# Of the same name as a service, and without a say in where its requests go.
+_ASIDE: Final = frozenset({"ServiceAccount", "Namespace", "Secret", "ConfigMap"})
 _ROUTING: Final = frozenset({"VirtualService", "DestinationRule", "HTTPRoute", "GRPCRoute", "ServiceEntry"})
 
 
@@ -78,9 +80,10 @@ class Evidence:
 
 def causes(told: Evidence) -> list[Cause]:
     """The most telling first; nothing where nothing is wrong."""
+    unreachable = list(_unreachable(told))
     return [
-        *_unreachable(told),
-        *_flagged(told),
+        *unreachable,
+        *_flagged(told, unreachable=bool(unreachable)),
         *_denied(told),
         *_callees(told),
         *_answers(told),
@@ -106,15 +109,17 @@ def _unreachable(told: Evidence) -> Iterator[Cause]:
             )
 
 
-def _flagged(told: Evidence) -> Iterator[Cause]:
-    """Failures that a proxy gave a reason for, as callers saw them."""
+def _flagged(told: Evidence, *, unreachable: bool) -> Iterator[Cause]:
+    """Failures that a proxy gave a reason for, as callers saw them. ``unreachable``: one is told already."""
     found: Counter[str] = Counter()
+    failed: set[str] = set()
     callers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     plain: Counter[str] = Counter()
     for edge in told.inbound:
         for one in edge.get("failures", ()):
             if flags := one["flags"]:
                 found[flags] += one["requests"]
+                failed.update({flags} if one["failed"] else ())
                 callers[flags][edge["source"]["workload"] or "somebody outside"] += one["requests"]
                 plain[flags] += 0 if edge["secured"] or edge["mtls"] is None else one["requests"]
     for flags, number in found.most_common():
@@ -122,13 +127,16 @@ def _flagged(told: Evidence) -> Iterator[Cause]:
         who = ", ".join(name for name, _ in callers[flags].most_common(_NAMED))
         asked = f"Callers: {who}."
         first = words[0]["flag"] if words else flags
+        if first == "UH" and unreachable:
+            continue
         clash = _clash(told) if first in _BROKEN and plain[flags] * 2 > number else None
         if clash is not None:
             yield Cause(clash.what, f"{clash.detail} {asked}", "bad", flags, number, clash.ways)
             continue
         meaning = _sentence(words[0]["meaning"]) if words else "A proxy broke it off"
         remedy = f"{_sentence(words[0]['remedy'])}. " if words else ""
-        yield Cause(meaning, remedy + asked, "bad", flags, number, tuple(_suspects(told, first)))
+        level = "bad" if flags in failed else "fair"
+        yield Cause(meaning, remedy + asked, level, flags, number, tuple(_suspects(told, first)))
 
 
 def _clash(told: Evidence) -> Cause | None:
@@ -141,7 +149,7 @@ def _clash(told: Evidence) -> Cause | None:
     ]
     decided = [one["decidedBy"] for one in strict if one.get("decidedBy")]
     why = (
-        f"{rules[0]['kind']} {rules[0]['name']} has them speak {rules[0]['tls']}."
+        f"{rules[0]['kind']} {rules[0]['name']} says tls {rules[0]['tls']}."
         if rules
         else "Either they have no sidecar, or their configuration lets them."
     )
@@ -301,7 +309,8 @@ def related(changes: Iterable[Wire], told: Evidence) -> list[Wire]:
     return [
         one
         for one in changes
-        if (one["kind"], one["namespace"], one["name"]) in known or (one["namespace"], one["name"]) == itself
+        if (one["kind"], one["namespace"], one["name"]) in known
+        or (one["kind"] not in _ASIDE and (one["namespace"], one["name"]) == itself)
     ]
 
 

@@ -54,9 +54,9 @@ def of_departures(
             before = f"; about {show(one.before)} were usual in the hour before"
         yield _concern(
             "bad" if one.what == "success" else "fair",
-            head.format(name=one.name),
+            head.format(name=one.name or "What leads nowhere"),
             f"{word} {show(one.now)} in the last 2 minutes{before}",
-            figures.link("services", one.namespace, one.name),
+            figures.link("services", one.namespace, one.name) if one.namespace else "/graph",
             time_ms=since,
             changes=changes_before(changes, since) if since is not None else (),
         )

@@ -27,7 +27,8 @@ _ORDER: Final = ("success", "refused", "latency", "traffic")
 class Departure:
     """``what``: ``success`` and ``refused`` are shares, ``latency`` the 95th percentile in ms, ``traffic``
     requests in a window as long as the recent one. ``before`` is None where there was no hour before;
-    ``news`` is false for failures that are as many as they were.
+    ``news`` is false for failures that are as many as they were. A host outside of the mesh has no namespace,
+    and what leads nowhere no name either.
     """
 
     namespace: str
@@ -105,5 +106,5 @@ def _surprising(events: int, of: int, usual: float) -> bool:
 
 
 def _departure(key: str, what: str, before: float | None, now: float, *, news: bool = True) -> Departure:
-    namespace, _, name = key.partition("/")
+    namespace, _, name = key.rpartition("/")
     return Departure(namespace, name, what, before, now, news)

@@ -95,7 +95,7 @@ async def _changes(visit: Visit) -> list[Any] | None:
 
 async def _begun(visit: Visit, one: Departure) -> float | None:
     """When failures began, in ms; None for what else departs, or when it is longer ago than an hour."""
-    if one.what != "success":
+    if one.what != "success" or not one.namespace:
         return None
     answer = await visit.ask(
         "series", metric="errors", of=f"service:{one.namespace}/{one.name}", since="1h", seen="source",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from weft.dashboard.certificates import newest
 from weft.dashboard.decisions import decisions, denials
 from weft.dashboard.edges import reached
 from weft.dashboard.page import Visit, together
 from weft.dashboard.services import namespaces
+
+_ROWS: Final = 300
 
 
 async def security(visit: Visit) -> Mapping[str, Any]:
@@ -23,10 +25,12 @@ async def security(visit: Visit) -> Mapping[str, Any]:
         namespaces(visit),
     )
     found = flows["flows"] if flows else []
+    reachable = sorted(filter(reached, edges["edges"]), key=_plain_first) if edges else []
     return {
         "authority": authority or None,
         "identities": newest(issued["certificates"], time.time() * 1000) if issued else None,
-        "edges": sorted(filter(reached, edges["edges"]), key=_plain_first) if edges else None,
+        "edges": reachable[:_ROWS] if edges else None,
+        "left_out": max(0, len(reachable) - _ROWS),
         "policies": decisions(found),
         "denied": denials(found),
         "flows": bool(flows),

@@ -9,10 +9,11 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 from tests.support.browser import Watched, browser, enter, serious
-from tests.support.invented_dashboard import invented_dashboard
+from tests.support.invented_dashboard import InventedClient, invented_dashboard
 from tests.support.invented_mesh import TRACE, InventedMesh, city, shop, span, who
 
 import weft.dashboard.live
+from weft.errors import WeftError
 
 HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
 ORDERS = "[data-node='service:shop/orders']"
@@ -120,6 +121,44 @@ def test_by_keyboard_alone(tab: Watched) -> None:
     expect(page.locator(ORDERS)).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.locator("[data-node]:focus")).to_have_count(1)
+
+
+def test_keys_are_told_and_lead_to_pages(tab: Watched) -> None:
+    page = tab.go("/graph?window=5m")
+    page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Keys")
+    expect(dialog).to_be_visible()
+    assert serious(page) == []
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    page.keyboard.press("g")
+    page.keyboard.press("t")
+    page.wait_for_url("**/traces?window=5m")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+
+
+def test_a_page_says_that_it_is_old(
+    tab: Watched, mesh: InventedMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tab.go("/graph")
+    pulse = page.locator("#pulse")
+    expect(pulse).to_have_text("live")
+
+    async def away(*_asked: object, **_more: object) -> None:
+        raise WeftError("the control plane does not answer")
+
+    monkeypatch.setattr(InventedClient, "raw", away)
+    expect(pulse).to_have_text("not live", timeout=SECONDS)
+    expect(page.get_by_role("alert")).to_contain_text(
+        "the control plane does not answer. What is shown is of"
+    )
+    expect(page.locator(ORDERS)).to_be_visible()
+    monkeypatch.undo()
+    expect(pulse).to_have_text("live", timeout=SECONDS)
+    expect(page.get_by_role("alert")).to_be_hidden()
 
 
 def test_it_is_live_and_stands_still(tab: Watched, mesh: InventedMesh) -> None:

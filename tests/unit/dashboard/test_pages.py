@@ -166,3 +166,13 @@ async def test_a_stream_has_the_page_then_ticks_and_ends_with_the_dashboard() ->
     assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     assert "<!doctype" not in text
     assert "<img" not in text.replace("&lt;img", "")
+
+
+async def test_choices_go_along() -> None:
+    door = dashboard()
+    _, _, text = await ask(door, "/services?namespace=n&window=5m&q=x", cookie=await come_in(door))
+    links = [str(attributes["href"]) for tag, attributes in Elements(text).found if tag == "a"]
+    assert "/graph?namespace=n&window=5m" in links
+    assert [one for one in links if one.startswith("/services/") and one.endswith("namespace=n&window=5m")]
+    _, _, text = await ask(door, "/?window=nonsense", cookie=await come_in(dashboard()))
+    assert "window=nonsense" not in text

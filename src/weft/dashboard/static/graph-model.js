@@ -28,6 +28,15 @@ export function health(success) {
   return success >= GOOD ? "good" : success >= FAIR ? "fair" : "bad";
 }
 
+/** The ends of edges, of which the page says each once, in their places.
+ * @param {any} said @returns {Told} */
+export function unfold(said) {
+  const edges = said.edges.map((/** @type {any} */ one) => ({
+    ...one, source: said.whos[one.source], destination: said.whos[one.destination], service: said.called[one.service],
+  }));
+  return { ...said, edges };
+}
+
 /** `versions` splits a service into one node a version; `collapsed` are namespaces shown as one node.
  * @param {Told} told @param {{versions: boolean, collapsed: Set<string>}} how @returns {Graph} */
 export function build(told, how) {

@@ -2,7 +2,7 @@
 // The live service graph: what the page was told last, laid out, drawn, looked at, asked.
 import { Camera } from "./graph-camera.js";
 import { WIDE, layout } from "./graph-layout.js";
-import { build, busy, remember } from "./graph-model.js";
+import { build, busy, remember, unfold } from "./graph-model.js";
 import { Note, Panel, noteOfLink, noteOfNode, surface } from "./graph-panel.js";
 import { Drawing } from "./graph-view.js";
 
@@ -55,8 +55,7 @@ class Page {
     const text = document.getElementById("graph-data")?.textContent ?? "";
     if (text === this.text && !anew) return;
     this.text = text;
-    /** @type {Told} */
-    const told = JSON.parse(text);
+    const told = unfold(JSON.parse(text));
     const empty = !told.edges.length && !told.workloads.length && !this.graph?.nodes.size;
     this.sheet.hidden = empty;
     if (empty) return;

@@ -14,10 +14,18 @@ let stream;
 let over = false;
 /** When the mesh was last heard of. */
 let heard = new Date();
+let opened = 0;
+const SILENT_MS = 20_000;
 
 /** Follow this page until it is left; a hidden page rests. */
 export function follow() {
   open();
+  setInterval(() => {
+    // A stream may be open and silent: somebody behind it does not answer.
+    if (!stream || document.hidden || Date.now() - Math.max(heard.getTime(), opened) < SILENT_MS) return;
+    pulse("lost", "not live");
+    stale("The mesh does not answer.");
+  }, 1000);
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
   addEventListener("pageshow", (event) => event.persisted && open());
@@ -25,6 +33,7 @@ export function follow() {
 
 function open() {
   if (stream || over) return;
+  opened = Date.now();
   stream = new EventSource(location.pathname + location.search);
   stream.addEventListener("page", (event) => {
     const template = document.createElement("template");
