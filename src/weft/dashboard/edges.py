@@ -1,8 +1,8 @@
-"""Edges of the graph of calls, as tables show them."""
+"""Calls as tables show them: edges of the graph, and services as their callers saw them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -33,3 +33,17 @@ def callees(edges: Mapping[str, Any], namespace: str, workloads: set[str]) -> li
         for one in edges["edges"]
         if one["source"]["namespace"] == namespace and one["source"]["workload"] in workloads
     ]
+
+
+def as_called(own: Mapping[str, Any] | None, callers: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Signals of a service: what callers got where that is worse than what came. A connection that breaks, or
+    that is never made, is known to them alone.
+    """
+    if callers is None or own is None:
+        return own or callers
+    return {**callers, "seenBy": "source"} if callers["errors"] > own["errors"] else own
+
+
+def by_callers(rows: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Rows of ``stat`` by service, as callers saw them, by their key."""
+    return {row["key"]: row for row in rows}

@@ -11,6 +11,7 @@ from typing import Any, Final
 from weft.dashboard.certificates import newest
 from weft.dashboard.concerns import of_certificates, of_denials, of_departures, of_findings, of_proxies
 from weft.dashboard.departures import Departure, departures, worst
+from weft.dashboard.edges import as_called, by_callers
 from weft.dashboard.filters import WINDOWS, charted, window_of
 from weft.dashboard.onset import onset
 from weft.dashboard.page import Visit, together
@@ -38,13 +39,14 @@ async def overview(visit: Visit) -> Mapping[str, Any]:
         _soon(visit.readers.get("/weft/v1/usage", {"namespace": visit.namespace})),
         visit.ask("workloads", window=window),
         visit.ask("stat", by="protocol", window=window),
+        visit.ask("stat", by="service", seen="source", window=window),
         visit.get("/weft/v1/ca"),
         visit.get("/weft/v1/ca/certificates"),
         visit.get("/weft/v1/convergence/0"),
         visit.get("/weft/v1/proxies"),
         namespaces(visit),
     )
-    known, signals, authority, issued, state, proxies, spaces = others
+    known, signals, seen, authority, issued, state, proxies, spaces = others
     rows = [row for row in proxies["proxies"] if visit.namespace in {"", row["namespace"]}] if proxies else []
     departed = worst(departed_own, departed_callers)
     begun = await together(*(_begun(visit, one) for one in departed[:_DATED]))
@@ -59,7 +61,7 @@ async def overview(visit: Visit) -> Mapping[str, Any]:
     identities = newest(issued["certificates"], time.time() * 1000) if issued else None
     return {
         "total": signals["total"] if signals else None,
-        "services": sorted(known["services"], key=_busy)[:_BUSIEST] if known else [],
+        "services": _busiest(known["services"], by_callers(seen["rows"]) if seen else {}) if known else [],
         "counts": {
             "services": len(known["services"]) if known else None,
             "workloads": len(known["workloads"]) if known else None,
@@ -132,6 +134,16 @@ def by_revision(changes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         about = {name: one[name] for name in ("time", "who", "verb", "revision")}
         found.setdefault(key, {**about, "changes": []})["changes"].append(one)
     return list(found.values())
+
+
+def _busiest(
+    services: Iterable[Mapping[str, Any]], seen: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    first = sorted(services, key=_busy)[:_BUSIEST]
+    return [
+        {**one, "inbound": as_called(one["inbound"], seen.get(f"{one['namespace']}/{one['name']}"))}
+        for one in first
+    ]
 
 
 def _busy(row: Mapping[str, Any]) -> tuple[float, str]:

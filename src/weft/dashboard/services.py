@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from weft.dashboard.causes import Evidence, causes, related
 from weft.dashboard.decisions import denials
-from weft.dashboard.edges import callees, callers
+from weft.dashboard.edges import as_called, by_callers, callees, callers
 from weft.dashboard.filters import WINDOWS, charted, window_of
 from weft.dashboard.page import NotFoundError, Visit, together
 from weft.dashboard.readers import ReadError
@@ -19,9 +19,10 @@ _SERVICES: Final = 3
 async def services(visit: Visit) -> Mapping[str, Any]:
     """Every service: those of the configuration, and those that were called."""
     window = window_of(visit.query)
-    objects, workloads, series, spaces = await together(
+    objects, workloads, callers, series, spaces = await together(
         visit.get(_collection(visit.namespace)),
         visit.ask("workloads", window=window),
+        visit.ask("stat", by="service", seen="source", window=window),
         visit.ask("series", metric="requests", by="service", since="1h"),
         namespaces(visit),
     )
@@ -30,13 +31,14 @@ async def services(visit: Visit) -> Mapping[str, Any]:
         metadata = one["metadata"]
         key = metadata.get("namespace", ""), metadata["name"]
         rows[key] = {"namespace": key[0], "name": key[1], "workloads": [], "inbound": None}
+    seen = by_callers(callers["rows"]) if callers else {}
     for one in workloads["services"] if workloads else ():
         if one["name"]:
             rows[one["namespace"], one["name"]] = {
                 "namespace": one["namespace"],
                 "name": one["name"],
                 "workloads": one["workloads"],
-                "inbound": one["inbound"],
+                "inbound": as_called(one["inbound"], seen.get(f"{one['namespace']}/{one['name']}")),
             }
     return {
         "rows": [rows[key] for key in sorted(rows)],
@@ -72,8 +74,9 @@ async def service(visit: Visit) -> Mapping[str, Any]:
     namespace, name = visit.path["namespace"], visit.path["name"]
     window, of = window_of(visit.query), f"service:{namespace}/{name}"
     asked = {"of": of, "window": window, "namespace": namespace}
-    report, versions, codes, routes, edges, known, findings, flows, changes = await together(
+    report, seen, versions, codes, routes, edges, known, findings, flows, changes = await together(
         visit.attempt(visit.readers.describe("service", namespace, name)),
+        visit.ask("stat", by="protocol", seen="source", **asked),
         visit.ask("stat", by="version", **asked),
         visit.ask("stat", by="code", **asked),
         visit.ask("stat", by="route", **asked),
@@ -96,13 +99,14 @@ async def service(visit: Visit) -> Mapping[str, Any]:
     calling = callers(edges, namespace, service=name) if edges else []
     called = callees(edges, namespace, behind) if edges else []
     hosts = set(report["hosts"]) if report else set()
+    total = as_called(versions["total"] if versions else None, seen["total"] if seen else None)
     told = Evidence(
         namespace=namespace,
         name=name,
         words=visit.readers.flags,
         inbound=calling,
         outbound=called,
-        total=versions["total"] if versions else None,
+        total=total,
         codes=codes["rows"] if codes else [],
         reports=[report] if report else [],
         denied=denials([one for one in flows if one["service"] in hosts]),
@@ -114,7 +118,8 @@ async def service(visit: Visit) -> Mapping[str, Any]:
         "space": namespace,
         "of": of,
         "report": report or None,
-        "total": versions["total"] if versions else None,
+        "total": total,
+        "seen": (total or {}).get("seenBy", ""),
         "versions": versions["rows"] if versions else [],
         "causes": causes(told),
         "changes": related(changes, told),

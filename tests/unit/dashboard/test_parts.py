@@ -8,10 +8,10 @@ import pytest
 
 from weft.dashboard.certificates import ending, newest
 from weft.dashboard.configuration import conditions, lines
-from weft.dashboard.edges import callees, callers, reached
+from weft.dashboard.decisions import decisions, denials
+from weft.dashboard.edges import as_called, callees, callers, reached
 from weft.dashboard.explain import BadRequestError, question_of
 from weft.dashboard.redaction import HIDDEN, redact
-from weft.dashboard.security import decisions, denials
 
 HOUR = 3_600_000
 
@@ -161,3 +161,12 @@ def test_a_question_of_the_form() -> None:
 def test_a_form_that_cannot_be_read(form: dict[str, str], flaw: str) -> None:
     with pytest.raises(BadRequestError, match=flaw):
         question_of(form)
+
+
+def test_a_service_does_as_its_callers_say_where_that_is_worse() -> None:
+    own, broken = {"errors": 0, "requests": 5}, {"errors": 40, "requests": 45}
+    assert as_called(own, broken) == {**broken, "seenBy": "source"}
+    assert as_called(broken, own) == broken
+    assert as_called(own, own) == own
+    assert as_called(None, own) == own
+    assert as_called(own, None) == own
