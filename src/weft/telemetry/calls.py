@@ -151,7 +151,9 @@ class Edge:
                     "failed": outcome(code, grpc) == "failed",
                 }
                 for (code, grpc, flags), number in self.failures.most_common(_REASONS)
-            ],
+            ]
+            if self.failures
+            else [],
             "lastSeen": self.signals.last,
         }  # fmt: skip
 
@@ -210,7 +212,8 @@ class Edges:
                 callers[source.principal, sure.namespace, sure.workload, protocol].append(known)
                 callers["", sure.namespace, sure.workload, protocol].append(known)
             known.signals.merge(signals)
-            known.failures.update(failures.get((source, destination, called, protocol), {}))
+            if failed := failures.get((source, destination, called, protocol)):
+                known.failures.update(failed)
         found = list(edges.values())
         for (source, destination, called, protocol), signals in heard.items():
             known_callers = callers.get(

@@ -97,7 +97,8 @@ class Signals:
     @property
     def mtls(self) -> float | None:
         """The share of those over mutual TLS; None without any."""
-        return round(self.secured / self.sent, 6) if self.sent else None
+        sent = self.sent
+        return round(self.secured / sent, 6) if sent else None
 
     def __bool__(self) -> bool:
         return self.sum != 0
