@@ -7,7 +7,7 @@ TSC := build/npm/node_modules/.bin/tsc
 
 .PHONY: help
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml requirements.lock scripts/setup
 	@scripts/setup
@@ -48,6 +48,10 @@ golden: $(READY) ## rewrite tests/golden/*/out.yaml; the diff is the review
 .PHONY: bench
 bench: $(READY) ## measure; results go to bench/results
 	@$(BIN)/python bench/run.py $(ARGS)
+
+.PHONY: bench-telemetry
+bench-telemetry: $(READY) ## measure what telemetry costs and how quick it is; ten minutes
+	@$(BIN)/python bench/telemetry_all.py
 
 .PHONY: docs
 docs: $(READY) ## regenerate docs/reference from the models and the commands

@@ -14,6 +14,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -25,6 +27,10 @@ BENCHMARKS = {
     "control_plane": "memory and speed of the control plane at 1,000 services, 1,000 proxies",
     "scrape": "one scrape of a host with 100 workloads",
     "telemetry": "a flood of spans beside changes of routes",
+    "options": "what each option of telemetry costs on the path",
+    "series_memory": "memory and disk of 1,000 series, and their bounds",
+    "questions": "questions to a telemetry store that has seen a day",
+    "dashboard": "pages of the dashboard in a browser, at 20 and at 1,000 workloads",
     "scope": "a sidecar among 0, 1,000 and 10,000 services of which 10 are used",
     "sidecar": "weft run to a ready sidecar; memory of control plane, node and wrapper",
     "routes": "one route change to 100 real Envoys",
@@ -52,6 +58,34 @@ def machine() -> dict[str, object]:
     }
 
 
+def run(name: str, arguments: Sequence[str] = ()) -> int:
+    """One benchmark; what it measured is recorded. 1 if it failed."""
+    label = "-".join([name, *(each.strip("-") for each in arguments if each.startswith("--workloads"))])
+    print(f"{name}: {BENCHMARKS[name]}", flush=True)
+    before, began = os.getloadavg()[0], time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(HERE / f"{name}.py"), *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        print(f"{name}: failed with exit code {done.returncode}", file=sys.stderr)
+        return 1
+    figures = json.loads(done.stdout.strip().splitlines()[-1])
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    record = {
+        "benchmark": name,
+        "arguments": [*arguments],
+        "date": today,
+        "machine": machine(),
+        "load_average_1min": {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)},
+        "seconds": round(time.monotonic() - began),
+        "figures": figures,
+    }
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / f"{today}-{label}.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+    return 0
+
+
 def main() -> int:
     """Run what was asked for, or everything."""
     parser = argparse.ArgumentParser(
@@ -63,30 +97,7 @@ def main() -> int:
         parser.error(
             f"no benchmark is named {', '.join(sorted(unknown))}: choose from {', '.join(BENCHMARKS)}"
         )
-    failed = 0
-    for name in names:
-        print(f"{name}: {BENCHMARKS[name]}", flush=True)
-        before = os.getloadavg()[0]
-        done = subprocess.run(
-            [sys.executable, str(HERE / f"{name}.py")], stdout=subprocess.PIPE, text=True, check=False
-        )
-        if done.returncode:
-            print(f"{name}: failed with exit code {done.returncode}", file=sys.stderr)
-            failed = 1
-            continue
-        figures = json.loads(done.stdout.strip().splitlines()[-1])
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        record = {
-            "benchmark": name,
-            "date": today,
-            "machine": machine(),
-            "load_average_1min": {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)},
-            "figures": figures,
-        }
-        (HERE / "results").mkdir(exist_ok=True)
-        (HERE / "results" / f"{today}-{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-        print(json.dumps(figures, indent=2))
-    return failed
+    return max([run(name) for name in names])
 
 
 if __name__ == "__main__":
