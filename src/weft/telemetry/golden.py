@@ -47,6 +47,8 @@ async def workloads(store: Store, asked: Parameters) -> dict[str, Any]:
         part = destination(each.key), service(each.key), each.key.side
         parts[part].count(each.key, each.row, opened=each.open, last=each.last)
     services: defaultdict[Service, _Service] = defaultdict(_Service)
+    for called in {service(each.key) for each in seen.came if each.key.service_name}:
+        services[called] = _Service()  # with traffic or without
     total = Signals()
     for (end, called, side), signals in parts.items():
         total.merge(signals)

@@ -181,6 +181,15 @@ async def test_a_proxy_speaks_for_itself_only(tmp_path: Path, clock: Clock) -> N
     await store.close()
 
 
+async def test_a_service_that_rests_is_a_service(tmp_path: Path, clock: Clock) -> None:
+    store = _store(tmp_path, clock)
+    store.take_metrics(message((at_destination(), 9)), REVIEWS)
+    clock.now += 300_000
+    (found,) = (await _ask(store, "workloads", window="1m"))["services"]
+    assert (found["name"], found["inbound"]["requests"], found["inbound"]["success"]) == ("reviews", 0, None)
+    await store.close()
+
+
 async def test_what_was_never_sent_is_no_plain_text(tmp_path: Path, clock: Clock) -> None:
     store = _store(tmp_path, clock)
     aborted = at_source("", response_flags="FI", response_code="503")
