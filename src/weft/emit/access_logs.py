@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Final
 
 from weft.card import caller
@@ -69,6 +70,12 @@ _DECISIONS: Final = {
     "dry_run_deny_result": f"{DRY_RUN_DENY}shadow_engine_result",
     "dry_run_deny_policy": f"{DRY_RUN_DENY}shadow_effective_policy_id",
 }
+# A status that there is not is 0 for Envoy's filter and false for an expression: alike for these.
+_STATUS: Final = re.compile(r"\s*response\.code\s*(>=|>|==)\s*([1-9]\d{0,3})\s*")
+_COMPARED: Final = {
+    "==": accesslog_v3.ComparisonFilter.Op.EQ,
+    ">=": accesslog_v3.ComparisonFilter.Op.GE,
+}
 REPORTER: Final = {
     Direction.INBOUND: "destination",
     Direction.OUTBOUND: "source",
@@ -87,13 +94,27 @@ def access_log(unit: AccessLog, direction: Direction, decider: str = "") -> acce
         case GrpcLog() as entries:
             made = _grpc(entries)
     if unit.only:
-        config = cel_filter_v3.ExpressionFilter(expression=unit.only)
-        # Without these, text cannot be joined, searched or made of numbers: as Istio's Envoy can.
-        config.cel_config.enable_string_conversion = True
-        config.cel_config.enable_string_concat = True
-        config.cel_config.enable_string_functions = True
-        made.filter.extension_filter.name = "envoy.access_loggers.extension_filters.cel"
-        made.filter.extension_filter.typed_config.CopyFrom(pack(config))
+        made.filter.CopyFrom(_only(unit.only))
+    return made
+
+
+def _only(expression: str) -> accesslog_v3.AccessLogFilter:
+    """Lets pass what a CEL expression is true of."""
+    made = accesslog_v3.AccessLogFilter()
+    if (status := _STATUS.fullmatch(expression)) is not None:
+        # Envoy's own filter says the same and costs nothing, where an expression costs each request 13 us.
+        comparison = made.status_code_filter.comparison
+        comparison.op = _COMPARED["==" if status[1] == "==" else ">="]
+        comparison.value.default_value = int(status[2]) + (status[1] == ">")
+        comparison.value.runtime_key = "weft.log.status"
+        return made
+    config = cel_filter_v3.ExpressionFilter(expression=expression)
+    # Without these, text cannot be joined, searched or made of numbers: as Istio's Envoy can.
+    config.cel_config.enable_string_conversion = True
+    config.cel_config.enable_string_concat = True
+    config.cel_config.enable_string_functions = True
+    made.extension_filter.name = "envoy.access_loggers.extension_filters.cel"
+    made.extension_filter.typed_config.CopyFrom(pack(config))
     return made
 
 
