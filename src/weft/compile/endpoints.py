@@ -34,7 +34,7 @@ def endpoint_set(world: World, cluster: str) -> ir.EndpointSet:
         members = world.backends(service)
         if service.namespace in found or not members:
             continue
-        rules, root = world.all(PeerAuthentication), world.settings.root_namespace
+        rules, root = world.clients_peers, world.settings.root_namespace
         refusing = world.memo(_refusing, members, port, rules, root, world.memo)
         networks = world.networks
         found[service.namespace] = world.memo(

@@ -7,7 +7,8 @@ remembered by their inputs, so a new world pays only for what became different.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar, cast
 
 from weft.compile import kubernetes
@@ -19,7 +20,7 @@ from weft.compile.gatewayapi.mesh_streams import with_streams
 from weft.compile.hosts import is_wildcard
 from weft.compile.istio import service_entry
 from weft.compile.istio.delegate import rooted
-from weft.compile.istio.peer_authentication import PeerModes, modes_of
+from weft.compile.istio.peer_authentication import PeerModes, either, modes_of
 from weft.compile.istio.rule_index import RuleIndex
 from weft.compile.key_sets import KeySets
 from weft.compile.memo import Memo
@@ -68,6 +69,14 @@ Kind = Mapping[Key, Resource]
 _NONE: Final[Kind] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class FormerPeers:
+    """Rules that held before, for as long as clients may go by them; ``left``: none does any more."""
+
+    rules: Mapping[Key, PeerAuthentication]
+    left: bool
+
+
 class World:
     """An immutable snapshot. Build the first one with ``build``, all others with ``replace``."""
 
@@ -75,6 +84,7 @@ class World:
         "_kinds",
         "_lists",
         "_seen",
+        "former_peers",
         "given",
         "instances",
         "key_sets",
@@ -110,6 +120,7 @@ class World:
         self.instances = instances
         self.key_sets = key_sets
         self.memo = memo
+        self.former_peers: FormerPeers | None = None
 
     @classmethod
     def build(
@@ -274,8 +285,26 @@ class World:
 
     def peer_modes(self, namespace: str, labels: Labels) -> PeerModes:
         """Which connections a workload with these labels takes."""
-        rules = self.all(PeerAuthentication)
-        return self.memo(modes_of, rules, namespace, labels, self.settings.root_namespace, self.memo)
+        root, former = self.settings.root_namespace, self.former_peers
+        modes = self.memo(modes_of, self.all(PeerAuthentication), namespace, labels, root, self.memo)
+        if former is None:
+            return modes
+        old = self.memo(modes_of, former.rules, namespace, labels, root, self.memo)
+        return self.memo(either, old, modes)
+
+    @property
+    def clients_peers(self) -> Mapping[Key, PeerAuthentication]:
+        """The rules by which clients choose whether they use mutual TLS."""
+        former = self.former_peers
+        if former is not None and not former.left:
+            return former.rules
+        return self.all(PeerAuthentication)
+
+    def changing_over(self, former: Mapping[Key, PeerAuthentication], *, left: bool) -> World:
+        """This world while workloads still take what clients send by other rules; ``left``: none does now."""
+        made = copy(self)
+        made.former_peers = FormerPeers(former, left)
+        return made
 
     def _seen_after(
         self, kinds: Mapping[type[Resource], Kind], changes: Changes, settings: Settings

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from weft import ir
+from weft.compile.changeover import stages
 from weft.compile.endpoints import endpoint_set, has_endpoints
 from weft.compile.key_sets import KeySets
 from weft.compile.proxy import compile_proxy
@@ -44,6 +45,8 @@ _log = logging.getLogger(__name__)
 
 QUIET_SECONDS: Final = 0.02
 CAP_SECONDS: Final = 0.5
+# For proxies to take in what goes before a change of mutual TLS.
+_STAGE_SECONDS: Final = 3.0
 # The streams must get the loop well within the 50 ms that a proxy may be kept waiting.
 _SLICE_SECONDS: Final = 0.02
 # Bytes of an object whose rules take longer to compile than the loop may be held.
@@ -285,6 +288,8 @@ class Pipeline:
             world = self._with(world, put[start : start + _PART])
             await self._breathe()
         await self._keep_vips(world)
+        if vips is None:
+            await self._change_over(before, world, batch)
         self.world, self.revision = world, batch.revision
         epoch, self._published_epoch = self._published_epoch, self._epoch
         if world is before and vips is None and epoch == self._epoch:
@@ -295,6 +300,19 @@ class Pipeline:
             await self._publish(batch)
         self._config.flush()
         self._status.published(batch.revision, self._config.sequence)
+
+    async def _change_over(self, before: World, world: World, batch: _Batch) -> None:
+        """Publish what lies between, and wait until proxies have it, but for those that do not answer."""
+        for stage in stages(before, world):
+            self.world = stage
+            await self._publish(batch)
+            self._config.flush()
+            deadline = time.monotonic() + _STAGE_SECONDS
+            while not await self._status.wait_whole(self._config.sequence, _SLICE_SECONDS):
+                self._serve_newcomers()
+                if time.monotonic() >= deadline:
+                    _log.warning("some proxies do not answer: mutual TLS is changed without them")
+                    break
 
     def _with(self, world: World, put: list[Resource]) -> World:
         """The world with these resources. One that weft fails on is left out, and costs nobody else."""

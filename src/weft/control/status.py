@@ -229,6 +229,21 @@ class Status:
             if not connection.stream.has_endpoints(sequence)
         )
 
+    async def wait_whole(self, sequence: int, timeout: float) -> bool:
+        """Wait until every proxy has all that is published, endpoints as of ``sequence``; whether they do."""
+
+        def whole() -> bool:
+            streams = [connection.stream for connection in self.proxies.connections()]
+            return all(stream.is_whole and stream.has_endpoints(sequence) for stream in streams)
+
+        try:
+            async with asyncio.timeout(timeout):
+                while not whole():
+                    await self._next_change()
+        except TimeoutError:
+            return whole()
+        return True
+
     async def wait_endpoints(self, sequence: int, timeout: float) -> tuple[str, ...]:
         """Wait until every proxy acknowledged the endpoints of ``sequence``; who did not in time."""
         try:

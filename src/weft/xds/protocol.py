@@ -252,6 +252,11 @@ class Stream:
             kind.flight is not None for type_url, kind in self._kinds.items() if type_url != ENDPOINT_TYPE
         )
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the proxy has answered all that it was last told, endpoints apart."""
+        return self._newest is self._target and not self.waits()
+
     def _take_newest(self) -> bool:
         """Begin with the newest snapshot; False if there is none to begin with."""
         newest, old = self._newest, self._target

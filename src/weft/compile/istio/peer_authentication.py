@@ -75,6 +75,27 @@ def peer_modes(
     return PeerModes(default)
 
 
+def either(old: PeerModes, new: PeerModes) -> PeerModes:
+    """What takes clients that go by the old modes as well as those that go by the new ones."""
+    numbers = sorted({number for number, _ in (*old.ports, *new.ports)})
+    ports = tuple((number, _either(old.of(number), new.of(number))) for number in numbers)
+    return PeerModes(_either(old.default, new.default), ports)
+
+
+def _either(old: PeerMode, new: PeerMode) -> PeerMode:
+    """Clients look at one thing only: whether mutual TLS is turned off."""
+    return PeerMode.PERMISSIVE if (old is PeerMode.DISABLE) != (new is PeerMode.DISABLE) else new
+
+
+def turns_off(rules: Mapping[Key, PeerAuthentication]) -> bool:
+    """Whether a rule turns mutual TLS off anywhere."""
+    return any(
+        _mode(tls) is PeerMode.DISABLE
+        for rule in rules.values()
+        for tls in (rule.spec.mtls, *(rule.spec.port_level_mtls or {}).values())
+    )
+
+
 def problems(rules: Mapping[Key, PeerAuthentication], root: str) -> tuple[Problem, ...]:
     """Those that are for nobody."""
     found: list[Problem] = []
