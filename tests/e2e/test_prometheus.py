@@ -198,6 +198,8 @@ def test_prometheus_answers_what_dashboards_ask(mesh: Mesh, tmp_path: Path) -> N
     assert [(edge["source_workload"], edge["destination_workload"]) for edge in edges] == [
         ("shopper", "store")
     ]
+    callers = answers["service dashboard: requests over mutual TLS by caller"]
+    assert {one["metric"]["source_workload"] for one in callers} == {"shopper", "istio-ingressgateway"}
     asked = [one["metric"] for one in answers["kiali: messages that servers of gRPC answered"]]
     assert {(one["source_workload"], one["destination_workload"]) for one in asked} == {("shopper", "store")}
 

@@ -1,8 +1,8 @@
 """Who calls, in the words of telemetry: taken out of the caller's certificate once a connection.
 
 Envoy has the text of an otherName, and of a filter state in CEL its bytes only; with conversions allowed in
-the formatter, CEL's regular expressions take the text apart. What a connection remembers so costs a request
-one look at a table for each label.
+the formatter, CEL takes the text apart. What a connection remembers so costs a request one look at a table
+for each label.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ _NAME: Final = "weft.filters.network.caller"
 # Envoy's factory of objects that are a text.
 _TEXT: Final = "envoy.string"
 _LONGEST: Final = 253
+_LONGEST_CARD: Final = 1024
+# What the peer's certificate has for names of this kind, before its card is found among them.
+_NAMES: Final = "weft.peer"
+_TEXTS: Final = formatter_cel_v3.Cel(
+    cel_config=core_v3.CelExpressionConfig(enable_string_conversion=True, enable_string_functions=True)
+)
 
 
 def remembered(tls: DownstreamTls | None, direction: Direction) -> list[listener_v3.Filter]:
@@ -37,13 +43,22 @@ def remembered(tls: DownstreamTls | None, direction: Direction) -> list[listener
 
 @cache
 def _filter() -> listener_v3.Filter:
-    values = [_value(REMEMBERED, "%DOWNSTREAM_PEER_OTHERNAME_SAN%")]
-    for place, field in enumerate(Card._fields):
-        # The names of a certificate are joined by commas, which no card has.
-        pattern = f"(?:^|,){FORM}/(?:{WORD}+/){{{place}}}({WORD}+)"
-        values.append(_value(_key(field), _extracted(f"string(filter_state['{REMEMBERED}'])", pattern)))
-    where = _extracted("connection.uri_san_peer_certificate", "^spiffe://[^/]+/ns/([^/]+)/sa/")
-    values.append(_value(_key(NAMESPACE), where))
+    # The names of a certificate are joined by commas, which no card has.
+    pattern = f"(?:^|,)({FORM}/(?:{WORD}|/)+)"
+    card = f"string(filter_state['{REMEMBERED}'])"
+    identity = "connection.uri_san_peer_certificate.split('/')"
+    values = [
+        _value(_NAMES, "%DOWNSTREAM_PEER_OTHERNAME_SAN%"),
+        # Only this is searched by a pattern, which takes longer than all the rest.
+        _cel(
+            REMEMBERED, f"re.extract(string(filter_state['{_NAMES}']), '{pattern}', '\\\\1')", _LONGEST_CARD
+        ),
+        *(
+            _cel(_key(field), f"{card}.split('/')[{place}]")
+            for place, field in enumerate(Card._fields, start=1)
+        ),
+        _cel(_key(NAMESPACE), f"{identity}[3] == 'ns' ? {identity}[4] : ''"),
+    ]
     config = network_set_filter_state_v3.Config(on_downstream_tls_handshake=values)
     return listener_v3.Filter(name=_NAME, typed_config=pack(config))
 
@@ -52,18 +67,16 @@ def _key(field: str) -> str:
     return f"{REMEMBERED}.{field}"
 
 
-def _extracted(text: str, pattern: str) -> str:
-    """The command that writes the first group of the pattern in a text."""
-    return f"%CEL(re.extract({text}, '{pattern}', '\\\\1')):{_LONGEST}%"
+def _cel(key: str, expression: str, longest: int = _LONGEST) -> set_filter_state_v3.FilterStateValue:
+    made = _value(key, f"%CEL({expression}):{longest}%")
+    made.format_string.formatters.append(
+        core_v3.TypedExtensionConfig(name="envoy.formatter.cel", typed_config=pack(_TEXTS))
+    )
+    return made
 
 
 def _value(key: str, command: str) -> set_filter_state_v3.FilterStateValue:
     made = set_filter_state_v3.FilterStateValue(object_key=key, factory_key=_TEXT, skip_if_empty=True)
     made.format_string.text_format_source.inline_string = command
     made.format_string.omit_empty_values = True
-    if "string(" in command:
-        config = formatter_cel_v3.Cel(cel_config=core_v3.CelExpressionConfig(enable_string_conversion=True))
-        made.format_string.formatters.append(
-            core_v3.TypedExtensionConfig(name="envoy.formatter.cel", typed_config=pack(config))
-        )
     return made
