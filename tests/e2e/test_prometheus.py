@@ -5,20 +5,26 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.e2e import counted
 from tests.support.envoy import UnixConnection
 from tests.support.mesh import ROOT, Mesh, up, wait_until
+from tests.support.otlp_metrics import MetricCollector, running_metric_collector
 
 pytestmark = [
     pytest.mark.root,
@@ -34,8 +40,7 @@ kind: Telemetry
 metadata: {name: chosen, namespace: demo}
 spec:
   metrics:
-  - providers: [{name: prometheus}]
-    overrides:
+  - overrides:
     - match: {metric: REQUEST_COUNT, mode: CLIENT}
       tagOverrides: {said: {value: "request.headers['x-said']"}, pod: {value: "request.headers['x-pod']"}}
 """
@@ -61,12 +66,20 @@ Labels = dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def collector() -> Iterator[MetricCollector]:
+    with running_metric_collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def mesh(tmp_path_factory: pytest.TempPathFactory, collector: MetricCollector) -> Iterator[Mesh]:
     chosen = tmp_path_factory.mktemp("chosen") / "chosen.yaml"
     chosen.write_text(CHOSEN)
     # `weft` and the interpreter with weft's packages go first on the PATH.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with up(EXAMPLE / "mesh.yaml", chosen, env={"PATH": path}) as mesh:
+    outcomes = chosen.with_name("counted.yaml")
+    outcomes.write_text(counted.resources(collector))
+    with up(EXAMPLE / "mesh.yaml", chosen, outcomes, env={"PATH": path}) as mesh:
         yield mesh
 
 
@@ -221,3 +234,109 @@ def shop(mesh: Mesh, until: subprocess.Popen[str], change: Path) -> None:
         seconds += 1
         change.write_text(CHANGE.format(seconds=seconds))
         mesh.weft("apply", str(change))
+
+
+def by(samples: Iterable[tuple[str, Labels, float]], label: str, **wanted: str) -> dict[str, int]:
+    """Requests to the service with known outcomes, by a label."""
+    found: Counter[str] = Counter()
+    for name, has, value in samples:
+        said = {"destination_service": counted.SERVICE, **wanted}
+        if name.removeprefix("envoy_") == "istio_requests_total" and has.items() >= said.items():
+            found[has.get(label, "")] += int(value)
+    return dict(found)
+
+
+def envoy(mesh: Mesh, workload: str) -> list[tuple[str, Labels, float]]:
+    """Every sample of one Envoy itself."""
+    families = text_string_to_metric_families(mesh.admin(workload, "/stats/prometheus?usedonly"))
+    return [(one.name, one.labels, one.value) for family in families for one in family.samples]
+
+
+def stat(mesh: Mesh, *argv: str) -> dict[str, int]:
+    """Requests as the command has them, as JSON; the table that people see has to say the same."""
+    asked = ("stat", "svc/counted", "-n", "demo", "-t", "30m", *argv)
+    rows = json.loads(mesh.weft(*asked, "-o", "json"))["rows"]
+    said = {row["key"]: row["requests"] for row in rows if row["requests"]}
+    cells = [re.split(r"  +", line.strip()) for line in mesh.weft(*asked).splitlines()[1:]]
+    shown = {line[0]: line[1] for line in cells if len(line) > 1}
+    assert said.items() <= {key: int(number) for key, number in shown.items() if number.isdigit()}.items()
+    return said
+
+
+def everywhere(mesh: Mesh, collector: MetricCollector, side: str) -> dict[str, tuple[Any, Any]]:
+    """What one side counted, of HTTP by status and of gRPC by its own: by who says so."""
+    proxy = {"source": "demo.shopper-0", "destination": "demo.counted-0"}[side]
+    http = {"reporter": side, "request_protocol": "http"}
+    grpc = {"reporter": side, "request_protocol": "grpc"}
+    code, status = "response_code", "grpc_response_status"
+    name, own, shown = "istio_requests_total", envoy(mesh, proxy), page(mesh)
+    pushed = partial(collector.by, name, destination_service=counted.SERVICE)
+    return {
+        "its Envoy": (by(own, code, **http), by(own, status, **grpc)),
+        "the host's page": (by(shown, code, **http), by(shown, status, **grpc)),
+        "a collector": (pushed(code, **http), pushed(status, **grpc)),
+    }
+
+
+def all_say(mesh: Mesh, collector: MetricCollector, side: str, expected: Any) -> bool:
+    said = everywhere(mesh, collector, side)
+    return said == dict.fromkeys(said, expected)
+
+
+def test_known_outcomes_are_as_many_everywhere(mesh: Mesh, collector: MetricCollector) -> None:
+    """Last. One run of requests: at Envoys, on the host's page, by OTLP, in commands and in a page."""
+    counted.ask_all(mesh.netns("demo/shopper-0"))
+    sides = {
+        "source": (counted.AT_SOURCE, counted.CALLS_AT_SOURCE),
+        "destination": (counted.AT_DESTINATION, counted.CALLS_AT_DESTINATION),
+    }
+    for side, expected in sides.items():
+        same = partial(all_say, mesh, collector, side, expected)
+        wait_until(same, f"{side}: {everywhere(mesh, collector, side)}", 90)
+    assert not collector.torn
+    assert {"weft_node_workload_ready", "pilot_services"} <= collector.names()
+    # A call counts once: as who was called saw it, and faults as the caller did.
+    calls = {f"grpc {status}": number for status, number in counted.CALLS_AT_SOURCE.items()}
+    once = {**counted.AT_DESTINATION, **calls, "418": counted.ABORTED}
+    assert stat(mesh, "--by", "code") == once
+    asked = ("svc/counted", "-n", "demo", "-t", "30m", "-o", "json")
+    (whole,) = json.loads(mesh.weft("stat", *asked, "--by", "service"))["rows"]
+    assert (whole["requests"], whole["opened"]) == (sum(once.values()), 1)
+    assert whole["sent"] == whole["received"] == counted.BYTES
+    edges = json.loads(mesh.weft("edges", *asked))["edges"]
+    assert sum(edge["requests"] for edge in edges) == sum((*counted.AT_SOURCE.values(), *calls.values()))
+    assert {edge["source"]["workload"] for edge in edges} == {"shopper"}
+    assert in_dashboard(mesh, "/services/demo/counted?window=1h", "codes") == once
+
+
+class Cells(HTMLParser):
+    """The first number of each row of a table in a page, by the row's key."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__()
+        self.found: dict[str, int] = {}
+        self._table, self._inside, self._key, self._reads = table, False, "", False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        said = dict(attrs)
+        if tag == "table":
+            self._inside = said.get("id") == self._table
+        elif tag == "tr":
+            self._key = said.get("data-key") or ""
+        elif tag == "td":
+            self._reads = self._inside and "num" in (said.get("class") or "") and self._key not in self.found
+
+    def handle_data(self, data: str) -> None:
+        if self._reads and data.strip():
+            self.found[self._key], self._reads = int(data.replace(",", "")), False
+
+
+def in_dashboard(mesh: Mesh, path: str, table: str) -> dict[str, int]:
+    """What a page of the dashboard shows, as a browser fetches it."""
+    link = mesh.output.wait_for(r"dashboard, for one browser: (\S+)")[1]
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    browser.open(link, timeout=20).close()
+    with browser.open(link.partition("/enter")[0] + path, timeout=20) as answer:
+        page = Cells(table)
+        page.feed(answer.read().decode())
+    return {key: number for key, number in page.found.items() if number}

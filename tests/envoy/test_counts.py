@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.envoy.control import ControlPlane
@@ -18,9 +23,11 @@ from tests.support.certificates import TestAuthority
 from tests.support.dial import Connection, dial
 from tests.support.envoy import Envoy, short_directory, wait_until
 from tests.support.otlp_metrics import MetricCollector, running_metric_collector
-from tests.support.telemetry import Telemetry, running_telemetry
+from tests.support.telemetry import SERVER, Telemetry, running_telemetry
 from weft.control.metric_push import MetricPushes
+from weft.protos import otlp_trace_service_v1
 from weft.telemetry.push.plan import NOTHING, Plan
+from weft.telemetry.server import TRACES
 
 HTTP, TCP = 9080, 9000
 SECONDS = 60.0
@@ -350,7 +357,7 @@ def test_bytes_and_connections_are_counted_at_both_ends(mesh: Mesh) -> None:
 
 @pytest.mark.usefixtures("asked")
 def test_nothing_is_counted_twice_over_restarts(mesh: Mesh) -> None:
-    """Last: of the control plane, of a proxy, and of the telemetry process as no program expects."""
+    """Of the control plane, of a proxy, and of the telemetry process as no program expects."""
     mesh.plane.stop()
     mesh.plane.start()
     mesh.plane.settle(2)
@@ -399,3 +406,90 @@ def test_nothing_is_counted_twice_over_restarts(mesh: Mesh) -> None:
     health = mesh.telemetry.ask("health")
     assert (health["tellers"], health["lost"]["unreadable"], health["lost"]["points_unusable"]) == (2, 0, 0)
     assert not collector.torn
+
+
+def _statistic(envoy: Envoy, name: str) -> int:
+    return int(envoy.admin(f"/stats?filter=^{name}$").partition(":")[2] or 0)
+
+
+def _memory_kb(process: int) -> int:
+    (line,) = (one for one in Path(f"/proc/{process}/status").read_text().splitlines() if "VmHWM" in one)
+    return int(line.split()[1])
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_process_that_hangs_holds_up_no_traffic(mesh: Mesh) -> None:
+    """Proxies hold a bounded number of messages until it goes on; what they gave up is known to be lost."""
+    served = {"of": "workload:default/reviews"}
+    before, gaps = mesh.codes(**served), mesh.telemetry.ask("health")["lost"]["metric_gaps"]
+    process, under_way = mesh.telemetry.pid, "cluster.weft-telemetry.upstream_rq_active"
+    sent, connection = 0, mesh.connect()
+    os.kill(process, signal.SIGSTOP)
+    try:
+
+        def go_on() -> bool:
+            nonlocal sent
+            assert connection.ask("/hanging").status == 200
+            sent += 1
+            return _statistic(mesh.reviews, under_way) >= 4
+
+        wait_until(go_on, SECONDS, "messages that nobody takes")
+        assert _statistic(mesh.reviews, under_way) <= 64
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+    def settled() -> bool:
+        lost = before["200"] + sent - mesh.codes(**served)["200"]
+        assert lost >= 0, "something is counted twice"
+        return not lost or mesh.telemetry.ask("health")["lost"]["metric_gaps"] > gaps
+
+    wait_until(settled, SECONDS, "everything counted, or known to be lost")
+    told = mesh.telemetry.ask("health")["received"]["messages"]
+    wait_until(
+        lambda: mesh.telemetry.ask("health")["received"]["messages"] >= told + 4, SECONDS, "the proxies"
+    )
+    kept = mesh.codes(**served)
+    for _ in range(3):
+        assert connection.ask("/after").status == 200
+    kept["200"] += 3
+    wait_until(lambda: mesh.codes(**served) == kept, SECONDS, "three more, and nothing else")
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_flood_holds_up_no_traffic(mesh: Mesh) -> None:
+    """Of spans, by a workload of the mesh: what is too much is counted, and others' counts go on."""
+    pair = mesh.plane.authority.issue("spiffe://cluster.local/ns/default/sa/flood")
+    credentials = grpc.ssl_channel_credentials(
+        mesh.plane.authority.pem.encode(), pair.key.encode(), pair.certificate.encode()
+    )
+    request = otlp_trace_service_v1.ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for number in range(4_000):
+        spans.add(trace_id=number.to_bytes(16, "big"), span_id=b"12345678", name="flood")
+    body, over, served = request.SerializeToString(), threading.Event(), {"of": "workload:default/reviews"}
+
+    def flood() -> None:
+        options = (("grpc.ssl_target_name_override", SERVER), ("grpc.use_local_subchannel_pool", 1))
+        with grpc.secure_channel(f"127.0.0.1:{mesh.telemetry.port}", credentials, options) as channel:
+            while not over.is_set():
+                with suppress(grpc.RpcError):
+                    channel.unary_unary(TRACES)(body, timeout=20)
+
+    def dropped() -> int:
+        lost = mesh.telemetry.ask("health")["lost"]
+        return int(lost["spans_left_out"] + lost["refused_messages"])
+
+    before, connection, sent = mesh.codes(**served), mesh.connect(), 0
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        while sent < 20 or not dropped():
+            assert connection.ask("/flooded").status == 200
+            sent += 1
+        wait_until(
+            lambda: mesh.codes(**served)["200"] == before["200"] + sent, SECONDS, "counts during the flood"
+        )
+    finally:
+        over.set()
+        thread.join()
+    assert _memory_kb(mesh.telemetry.pid) < 400 * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from typing import Any, Final
@@ -12,21 +13,26 @@ from weft.telemetry.push import encode
 from weft.telemetry.push.plan import Page
 
 SCOPE: Final = "weft"
-_STARTED: Final = "process_start_time_seconds"
+_STARTED: Final = re.compile(r"^process_start_time_seconds(?:\{\})? (\S+)$", re.MULTILINE)
 _POINTS: Final = 1_000
 _NS: Final = 1_000_000_000
 
 
-def of_page(page: Page, seen_ns: int, now_ns: int) -> Iterator[tuple[bytes, int]]:
-    """``resource_metrics`` and the points in them, in parts. Sums began with the process that counts them, or
-    when it was first seen. A page that cannot be read is none.
-    """
+def started(page: Page) -> int:
+    """When the process that shows a page began (ns since the epoch); 0 if it does not say."""
+    found = _STARTED.search(page.text)
+    try:
+        return int(float(found[1]) * _NS) if found is not None else 0
+    except (ValueError, OverflowError):
+        return 0
+
+
+def of_page(page: Page, began_ns: int, now_ns: int) -> Iterator[tuple[bytes, int]]:
+    """``resource_metrics`` and points, in parts; its sums began then. One that cannot be read is none."""
     try:
         families = list(text_string_to_metric_families(page.text))
     except ValueError:
         return
-    began = next((one.samples[0].value for one in families if one.name == _STARTED and one.samples), 0.0)
-    began_ns = min(int(began * _NS) or seen_ns, now_ns)
     about = encode.resource(page.resource)
     pending: list[bytes] = []
     waiting = 0

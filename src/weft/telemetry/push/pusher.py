@@ -15,7 +15,7 @@ from weft.grpc_tls import Certificates
 from weft.telemetry.limits import Losses
 from weft.telemetry.otlp import harmless
 from weft.telemetry.push.bridge import Bridge, bridged
-from weft.telemetry.push.pages import of_page
+from weft.telemetry.push.pages import of_page, started
 from weft.telemetry.push.plan import Collector, Page, Plan
 from weft.telemetry.push.sender import PushError, Send, sending
 from weft.telemetry.push.sums import Sums
@@ -26,6 +26,7 @@ _FIRST_PUSH_S: Final = 2.0
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 60.0
 _LONGEST_ASKED_S: Final = 600.0
+_SAME_NS: Final = 2_000_000_000
 
 
 @dataclass(slots=True)
@@ -71,7 +72,7 @@ class Pusher:
         self._directory = directory
         self._certificates = certificates
         self._pages: dict[str, Page] = {}
-        self._seen: dict[str, int] = {}
+        self._began: dict[str, int] = {}
         self._standings: dict[str, Standing] = {}
         self._places = 0
         self._running: dict[str, tuple[Collector, float, asyncio.Task[None]]] = {}
@@ -103,8 +104,13 @@ class Pusher:
     def hear(self, pages: dict[str, Page]) -> None:
         """What the control plane and nodes show now, by their names."""
         self._pages = pages
+        self._began = {name: self._beginning(name, page) for name, page in pages.items()}
+
+    def _beginning(self, name: str, page: Page) -> int:
+        """Since when it counts, or is known. What clocks say of a process differs from time to time."""
         now_ns = time.time_ns()
-        self._seen = {name: self._seen.get(name, now_ns) for name in pages}
+        said, known = min(started(page), now_ns), self._began.get(name, now_ns)
+        return known if not said or abs(said - known) < _SAME_NS else said
 
     async def close(self) -> None:
         """Once more to all, as long as they answer at once; then no more."""
@@ -179,7 +185,7 @@ class Pusher:
         now_ns = time.time_ns()
         yield from self._sums.messages(name, now_ns)
         for known, page in list(self._pages.items()):
-            yield from of_page(page, self._seen.get(known, now_ns), now_ns)
+            yield from of_page(page, self._began.get(known, now_ns), now_ns)
 
     async def keep(self) -> None:
         """Let go of what is idle, for ever."""
