@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
+import http
 import json
 import os
 import shutil
@@ -24,6 +26,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +61,15 @@ def runtime(mesh: str) -> Path:
     return (Path(base) / "weft" if base else Path(tempfile.gettempdir()) / f"weft-{os.getuid()}") / mesh
 
 
-def configure(mesh: str, directory: Path, interval: str) -> Path:
-    """Make a credential for Prometheus and write its configuration; where that is."""
+@contextlib.contextmanager
+def configured(mesh: str, directory: Path, interval: str) -> Iterator[Path]:
+    """Write Prometheus' configuration, with a credential that is revoked in the end; where that is."""
     place = runtime(mesh)
     if not (place / "kubeconfig").exists():
         sys.exit(f"no mesh {mesh!r} runs here: weft up {HERE / 'mesh.yaml'}")
-    asked = [
-        "user",
-        "create",
-        "prometheus",
-        "--group",
-        "system:monitoring",
-        "--server",
-        str(place / "api.sock"),
-    ]
-    token = subprocess.run([*WEFT, *asked], check=True, capture_output=True, text=True).stdout
+    server = ["--server", str(place / "api.sock")]
+    asked = [*WEFT, "user", "create", "prometheus", "--group", "system:monitoring", *server]
+    token = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
     cluster = json.loads((place / "kubeconfig").read_text())["clusters"][0]["cluster"]
     (directory / "ca.pem").write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
     secret = directory / "token"
@@ -90,7 +87,10 @@ def configure(mesh: str, directory: Path, interval: str) -> Path:
     )  # fmt: skip
     file = directory / "prometheus.yml"
     file.write_text(f"global: {{scrape_interval: {interval}}}\nscrape_configs:\n{jobs}")
-    return file
+    try:
+        yield file
+    finally:  # weftuser.ID.SECRET; the mesh may have ended before
+        subprocess.run([*WEFT, "user", "revoke", token.split(".")[1], *server], capture_output=True)
 
 
 def ask(port: int, query: str) -> list[dict[str, Any]]:
@@ -100,6 +100,8 @@ def ask(port: int, query: str) -> list[dict[str, Any]]:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return json.load(answer)["data"]["result"]
     except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.SERVICE_UNAVAILABLE:  # it starts
+            return []
         sys.exit(f"{query}\nis no query: {error.read().decode()}")
     except OSError:
         return []
@@ -137,6 +139,7 @@ def free_port(wanted: int) -> int:
     """This port, or a free one."""
     for port in (wanted, 0):
         with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Prometheus does
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
@@ -161,13 +164,14 @@ def main() -> int:
     if program is None:
         sys.exit("there is no Prometheus: apt-get install prometheus, or see prometheus.io/download")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with tempfile.TemporaryDirectory(prefix="weft-prometheus-") as folder:
-        directory = Path(folder)
+    with (
+        tempfile.TemporaryDirectory(prefix="weft-prometheus-") as folder,
+        configured(options.mesh, Path(folder), options.interval) as file,
+    ):
         port = free_port(options.port)
         argv = [
-            program, f"--config.file={configure(options.mesh, directory, options.interval)}",
-            f"--storage.tsdb.path={directory / 'data'}", f"--web.listen-address=127.0.0.1:{port}",
-            "--log.level=warn",
+            program, f"--config.file={file}", f"--storage.tsdb.path={Path(folder) / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
         ]  # fmt: skip
         process = subprocess.Popen(argv)
         try:

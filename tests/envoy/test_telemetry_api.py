@@ -405,6 +405,11 @@ def _labels(envoy: Envoy, metric: str) -> list[dict[str, str]]:
     return [dict(re.findall(r'(\w+)="([^"]*)"', row)) for row in rows]
 
 
+def _sum(envoy: Envoy, metric: str) -> int:
+    text = envoy.admin(f"/stats/prometheus?filter={metric}")
+    return sum(map(int, re.findall(rf"^envoy_{metric}_sum{{.*}} (\d+)", text, re.MULTILINE)))
+
+
 def test_metrics_of_a_workload(shop: Shop) -> None:
     shop.ask("/a")
     shop.ask("/a/path/that/is/rather/long", x_user="jo")
@@ -417,6 +422,7 @@ def test_metrics_of_a_workload(shop: Shop) -> None:
     assert all("source_app" not in row for row in rows)
     assert "istio_request_bytes" not in back.admin("/stats/prometheus")
     assert "istio_response_bytes" in back.admin("/stats/prometheus")
+    wait_until(lambda: _sum(front, "istio_request_bytes") > 0, 30, "a GET has headers")
     plain = _labels(front, "istio_requests_total")
     assert plain
     assert all("source_app" in row and "method" not in row for row in plain)

@@ -32,10 +32,11 @@ _COUNTERS: Final = 5_000
 _HISTOGRAMS: Final = 2_000
 
 _GRPC: Final = "application/grpc"
+# Sizes are those on the wire, with headers, as Istio's: a GET has some, too.
 _HISTOGRAMS_OF: Final = (
     ("istio_request_duration_milliseconds", "Milliseconds", "%DURATION%"),
-    ("istio_request_bytes", "Bytes", "%BYTES_RECEIVED%"),
-    ("istio_response_bytes", "Bytes", "%BYTES_SENT%"),
+    ("istio_request_bytes", "Bytes", "%DOWNSTREAM_WIRE_BYTES_RECEIVED%"),
+    ("istio_response_bytes", "Bytes", "%DOWNSTREAM_WIRE_BYTES_SENT%"),
 )
 
 _SELF: Final = {
