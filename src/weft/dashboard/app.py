@@ -60,7 +60,7 @@ def _page(
 
         async def content(whole: bool) -> str:
             path = {name: str(value) for name, value in request.path_params.items()}
-            visit = Visit(readers, path, query, headers, await _places(readers))
+            visit = Visit(readers, path, query, headers, await _places(readers), whole)
             variables = await page.read(visit)
             if not whole and visit.unreachable:
                 raise UnreachableError(visit.unreachable)

@@ -118,25 +118,25 @@ def _flagged(told: Evidence, *, unreachable: bool) -> Iterator[Cause]:
     for edge in told.inbound:
         for one in edge.get("failures", ()):
             if flags := one["flags"]:
-                found[flags] += one["requests"]
-                failed.update({flags} if one["failed"] else ())
-                callers[flags][edge["source"]["workload"] or "somebody outside"] += one["requests"]
-                plain[flags] += 0 if edge["secured"] or edge["mtls"] is None else one["requests"]
-    for flags, number in found.most_common():
-        words = _words(told, flags)
-        who = ", ".join(name for name, _ in callers[flags].most_common(_NAMED))
+                flag = next((word["flag"] for word in _words(told, flags)), flags)
+                found[flag] += one["requests"]
+                failed.update({flag} if one["failed"] else ())
+                callers[flag][edge["source"]["workload"] or "somebody outside"] += one["requests"]
+                plain[flag] += 0 if edge["secured"] or edge["mtls"] is None else one["requests"]
+    for flag, number in found.most_common():
+        words = told.words(flag)
+        who = ", ".join(name for name, _ in callers[flag].most_common(_NAMED))
         asked = f"Callers: {who}."
-        first = words[0]["flag"] if words else flags
-        if first == "UH" and unreachable:
+        if flag == "UH" and unreachable:
             continue
-        clash = _clash(told) if first in _BROKEN and plain[flags] * 2 > number else None
+        clash = _clash(told) if flag in _BROKEN and plain[flag] * 2 > number else None
         if clash is not None:
-            yield Cause(clash.what, f"{clash.detail} {asked}", "bad", flags, number, clash.ways)
+            yield Cause(clash.what, f"{clash.detail} {asked}", "bad", flag, number, clash.ways)
             continue
         meaning = _sentence(words[0]["meaning"]) if words else "A proxy broke it off"
         remedy = f"{_sentence(words[0]['remedy'])}. " if words else ""
-        level = "bad" if flags in failed else "fair"
-        yield Cause(meaning, remedy + asked, level, flags, number, tuple(_suspects(told, first)))
+        level = "bad" if flag in failed else "fair"
+        yield Cause(meaning, remedy + asked, level, flag, number, tuple(_suspects(told, flag)))
 
 
 def _clash(told: Evidence) -> Cause | None:

@@ -20,6 +20,7 @@ _EXPECTED: Final = 50
 _VANISHED: Final = 0.2
 # What is expected of a service that nothing is known of: half a failure in a hundred requests.
 _PRIOR, _PRIOR_OF = 0.5, 100
+_FOLLOWING: Final = frozenset({"latency", "traffic"})
 _ORDER: Final = ("success", "refused", "latency", "traffic")
 
 
@@ -66,12 +67,19 @@ def departures(
 
 
 def worst(*views: Iterable[Departure]) -> tuple[Departure, ...]:
-    """Of several looks at the same services each departure once: as the first of them has it."""
+    """Of several looks at the same services each departure once: as the first of them has it. What fails is
+    not told to be slow or little asked as well.
+    """
     found: dict[tuple[str, str, str], Departure] = {}
     for view in views:
         for one in view:
             found.setdefault((one.namespace, one.name, one.what), one)
-    return tuple(sorted(found.values(), key=lambda one: _ORDER.index(one.what)))
+    told = [
+        one
+        for one in found.values()
+        if one.what not in _FOLLOWING or (one.namespace, one.name, "success") not in found
+    ]
+    return tuple(sorted(told, key=lambda one: _ORDER.index(one.what)))
 
 
 def _departs(row: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterable[tuple[float, Departure]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,8 +22,8 @@ _BUSIEST: Final = 6
 _DATED: Final = 3
 _LATELY: Final = "2m"
 _PART: Final = 2 / 60
-# What the nodes use is not waited for: they are asked again with the next look.
-_PATIENCE_S: Final = 0.15
+# Whoever waits for the page does not wait for what the nodes use: its first update has it.
+_WAITED_S, _PATIENCE_S = 0.15, 3.0
 _UNKNOWN: Final = dict.fromkeys(("cpu", "memory", "proxyCpu", "proxyMemory"))
 
 
@@ -36,7 +36,7 @@ async def overview(visit: Visit) -> Mapping[str, Any]:
         _changes(visit),
         denied_lately(visit, _LATELY, visit.namespace),
         visit.attempt(visit.readers.findings()),
-        _soon(visit.readers.get("/weft/v1/usage", {"namespace": visit.namespace})),
+        _used(visit),
         visit.ask("workloads", window=window),
         visit.ask("stat", by="protocol", window=window),
         visit.ask("stat", by="service", seen="source", window=window),
@@ -106,10 +106,12 @@ async def _begun(visit: Visit, one: Departure) -> float | None:
     return onset(answer["times"], answer["series"][0]["values"]) if answer and answer["series"] else None
 
 
-async def _soon(reading: Awaitable[Any]) -> Any:
-    """What can be had at once; None for what takes longer or is refused."""
+async def _used(visit: Visit) -> Any:
+    """What workloads use; None where that takes too long or may not be known."""
+    asked = {"namespace": visit.namespace} if visit.namespace else {}
     with suppress(TimeoutError, ReadError):
-        return await asyncio.wait_for(reading, _PATIENCE_S)
+        async with asyncio.timeout(_WAITED_S if visit.waited else _PATIENCE_S):
+            return await visit.readers.get("/weft/v1/usage", asked)
     return None
 
 

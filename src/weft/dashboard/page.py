@@ -41,7 +41,7 @@ class Gap:
 @dataclass(frozen=True, slots=True)
 class Visit:
     """One reading of a page: ``path`` are its path's parameters, ``query`` the first of each of its URL's,
-    ``places`` the addresses of resources.
+    ``places`` the addresses of resources. ``waited``: somebody waits for the page; what is slow may lack.
     """
 
     readers: Readers
@@ -49,6 +49,7 @@ class Visit:
     query: Mapping[str, str]
     headers: tuple[str, ...] = ()
     places: Places = field(default_factory=Places)
+    waited: bool = False
     gaps: list[Gap] = field(default_factory=list)
 
     @property

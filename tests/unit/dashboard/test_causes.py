@@ -65,11 +65,11 @@ def test_nothing_is_wrong() -> None:
 def test_a_fault_leads_to_the_route_that_asks_for_it() -> None:
     routes = [route("front-door", "rewrites"), route("catalog", "injects delays", "injects aborts")]
     told = evidence(
-        inbound=[edge(), edge(failure(30, "DI,FI"), mtls=None, destination=NOBODY)],
+        inbound=[edge(), edge(failure(20, "DI,FI"), failure(10, "FI"), mtls=None, destination=NOBODY)],
         reports=[report(virtualServices=routes)],
     )
     cause = only(causes(told))
-    assert (cause.tag, cause.count, links(cause)) == ("DI,FI", 30, ["VirtualService catalog"])
+    assert (cause.tag, cause.count, links(cause)) == ("FI", 30, ["VirtualService catalog"])
     assert cause.what.startswith("The request was aborted on purpose")
     assert "Callers: orders-v1" in cause.detail
 

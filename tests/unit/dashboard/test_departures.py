@@ -84,3 +84,14 @@ def test_each_once_of_several_views() -> None:
     own = departures([row(100, 20)], [row(1_200, 20)])
     callers = departures([row(100, 90), row(100, 9, key="a/b")], [row(1_200, 90), row(1_200, 9, key="a/b")])
     assert [(one.name, round(one.now, 2)) for one in worst(own, callers)] == [("web", 0.8), ("b", 0.91)]
+
+
+def test_what_fails_is_not_told_to_be_slow_as_well() -> None:
+    recent, hour = (
+        [row(100, 20, p95=90.0), row(100, p95=90.0, key="a/b")],
+        [row(1_200, 20), row(1_200, key="a/b")],
+    )
+    assert [(one.name, one.what) for one in worst(departures(recent, hour))] == [
+        ("web", "success"),
+        ("b", "latency"),
+    ]
