@@ -21,6 +21,8 @@ from weft.spiffe import SpiffeId
 if TYPE_CHECKING:
     from weft.protos import otlp_common_v1, otlp_logs_v1
 
+# Where none of these is, there is no query.
+_QUERIES: Final = (b"?", b"#", b"url.query")
 _LONGEST_TEXT: Final = 1024
 _BIGGEST_SPAN: Final = 8 * 1024
 _MOST_FIELDS: Final = 64
@@ -151,8 +153,11 @@ def spans(message: bytes, identity: SpiffeId, keep: Callable[[bytes], bool]) -> 
             for span in scope.spans:
                 if not keep(span.trace_id):
                     continue
-                _cut_queries(span)
                 body = span.SerializeToString()
+                # To look at each attribute costs more than all the rest.
+                if any(mark in body for mark in _QUERIES):
+                    _cut_queries(span)
+                    body = span.SerializeToString()
                 if len(body) > _BIGGEST_SPAN:
                     span.ClearField("attributes")
                     body = span.SerializeToString()
