@@ -18,6 +18,7 @@ def write(folder: Path) -> None:
     resources.write(folder)
     (folder / "commands.md").write_text(commands.page())
     (folder / "analysis.md").write_text(findings.page())
+    (folder / "response-flags.md").write_text(findings.flags_page())
 
 
 def stale() -> list[str]:

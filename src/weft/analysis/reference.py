@@ -1,11 +1,13 @@
-"""The reference page of the findings, made from the table of codes (``make docs``)."""
+"""The reference pages of the findings and of response flags, made from their tables (``make docs``)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from weft.analysis.analyzers import ANALYZERS
 from weft.analysis.codes import CODES, Code
+from weft.analysis.response_flags import FLAGS
 
 _HEAD = """<!-- Made from src/weft/analysis by `make docs`; do not edit. -->
 # Findings of weft analyze
@@ -62,3 +64,24 @@ def _analyzers() -> Iterator[str]:
     for analyzer in ANALYZERS:
         usual = "" if analyzer.usual else " Only when asked for."
         yield f"| `{analyzer.name}` | {analyzer.about}{usual} |\n"
+
+
+_FLAGS_HEAD: Final = """<!-- Made from src/weft/analysis/response_flags.py by `make docs`; do not edit. -->
+# Response flags
+
+What Envoy writes of a request that did not go as usual (`%RESPONSE_FLAGS%`, the label `response_flags`), in
+words. `weft logs NAME --proxy`, `tap`, `trace`, `explain` and the dashboard say the same where a flag is
+shown; `weft logs --explain-flags` prints this list.
+
+| flag | in long | whose doing | what happened | what helps |
+|---|---|---|---|---|
+"""
+
+
+def flags_page() -> str:
+    """All response flags, in words."""
+    rows = (
+        f"| `{one.short}` | `{one.long}` | {one.side} | {one.meaning} | {one.remedy} |"
+        for one in FLAGS.values()
+    )
+    return _FLAGS_HEAD + "\n".join(rows) + "\n"

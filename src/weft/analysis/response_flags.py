@@ -61,7 +61,7 @@ FLAGS: Final = {
         ),
         Flag(
             "DO",
-            "DropOverLoad",
+            "DropOverload",
             _P,
             "a share of the requests is dropped because the service is overloaded",
             "add capacity; the share is dropPercentage of its endpoints",

@@ -12,7 +12,7 @@ from weft.node.layout import DEFAULT_MESH
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
 @click.option("--proxy", is_flag=True, help="What the sidecar says, its access log with it.")
 @click.option("-n", "--lines", default=100, show_default=True, help="How many of the last lines.")
@@ -20,13 +20,20 @@ from weft.node.layout import DEFAULT_MESH
     "--explain-flags/--no-explain-flags",
     default=None,
     help="With --proxy, below a request that went wrong: what its response flags mean, and what helps. "
-    "Default: on a terminal.",
+    "Default: on a terminal. Without NAME: all flags.",
 )
 @click.option("--mesh", default=DEFAULT_MESH, show_default=True, help="Name of the mesh on this machine.")
-def logs(name: str, follow: bool, proxy: bool, lines: int, explain_flags: bool | None, mesh: str) -> None:
+def logs(
+    name: str | None, follow: bool, proxy: bool, lines: int, explain_flags: bool | None, mesh: str
+) -> None:
     """Output of workload NAME (or NAME.NAMESPACE) that this host's node runs, or of its sidecar."""
     from weft.cli.nodes import find_socket
 
+    if name is None:
+        if explain_flags and not (proxy or follow):
+            click.echo(_all_flags())
+            return
+        raise UsageError("logs of what?", hint="weft logs NAME; weft ps lists names")
     if explain_flags and not proxy:
         raise UsageError("only proxies write response flags", hint="weft logs NAME --proxy --explain-flags")
     if explain_flags is None:
@@ -39,6 +46,12 @@ def logs(name: str, follow: bool, proxy: bool, lines: int, explain_flags: bool |
         "lines": lines,
     }
     asyncio.run(_print(str(find_socket(mesh)), request, explained=proxy and explain_flags))
+
+
+def _all_flags() -> str:
+    from weft.analysis.response_flags import FLAGS
+
+    return "\n".join(f"{flag.short:<6} {flag.meaning}: {flag.remedy}" for flag in FLAGS.values())
 
 
 async def _print(path: str, request: dict[str, object], *, explained: bool) -> None:

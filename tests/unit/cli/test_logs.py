@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from weft.analysis.response_flags import FLAGS
+from weft.cli.logs import logs
+from weft.errors import UsageError
 
 LINES = (
     '{"response_code":200,"response_flags":"-"}',
@@ -78,3 +81,11 @@ async def test_an_application_writes_no_flags(tmp_path: Path) -> None:
     code, text = await printed(tmp_path, "--explain-flags")
     assert code == 2
     assert "weft logs NAME --proxy --explain-flags" in text
+
+
+def test_all_flags_in_words() -> None:
+    done = CliRunner().invoke(logs, ["--explain-flags"])
+    assert (done.exit_code, len(done.output.splitlines())) == (0, len(FLAGS))
+    assert "UF     no connection to the server could be made: " in done.output
+    nameless = CliRunner().invoke(logs, [])
+    assert isinstance(nameless.exception, UsageError)
