@@ -28,6 +28,7 @@ BENCHMARKS = {
     "scrape": "one scrape of a host with 100 workloads",
     "telemetry": "a flood of spans beside changes of routes",
     "options": "what each option of telemetry costs on the path",
+    "callers": "what it costs to know who calls, and to count messages of gRPC",
     "series_memory": "memory and disk of 1,000 series, and their bounds",
     "questions": "questions to a telemetry store that has seen a day",
     "dashboard": "pages of the dashboard in a browser, at 20 and at 1,000 workloads",
