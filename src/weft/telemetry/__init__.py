@@ -18,6 +18,7 @@ How a message travels::
     windows   what came since then: from memory, or from rollups
     archive   SQLite: what survives a restart; bounded in rows, age and bytes
     store     all of these together: takes messages in, writes them down, lets go of the old
+    push      sums for collectors of others: a package of its own
     taps      requests that somebody watches, in memory only   ·   traces   finding those that were kept
     golden, charts, estimates   the questions about metrics   ·   selection   what they are about
     answers   questions by name (``QUESTIONS``), each a function of the store and its parameters
