@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from weft import ir
 from weft.compile.istio.telemetry import MetricChoices, Mode, Selected, metrics_of
 from weft.compile.istio.telemetry_providers import (
     STORE,
@@ -41,7 +42,7 @@ class MetricProvider:
     port: int
     path: str | None = None
     timeout: timedelta = TIMEOUT
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: ir.Pairs = ()
     conventions: bool = False
 
 
@@ -62,7 +63,8 @@ def metric_provider(provider: ExtensionProvider, services: Services) -> MetricPr
     if isinstance(found, Nothing):
         return found
     host, cluster = found
-    timeout, headers, path = TIMEOUT, (), None
+    headers: ir.Pairs = ()
+    timeout, path = TIMEOUT, None
     if otel.http is not None:
         path = path_of(otel.http.path or "")
         timeout, headers = otel.http.timeout or TIMEOUT, pairs_of(otel.http.headers or ())
