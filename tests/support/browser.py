@@ -99,15 +99,15 @@ def enter(context: BrowserContext, link: str) -> Watched:
     return watched
 
 
-def serious(page: Page, rule: str = "") -> list[str]:
-    """What axe finds that is serious or critical, by all of its rules or by one: rule and element."""
+def serious(page: Page) -> list[str]:
+    """What axe finds that is serious or critical: rule and element."""
     if not AXE.exists():
         pytest.fail("axe-core is not installed: scripts/setup --tests")
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE.read_text())
     found: dict[str, Any] = page.evaluate(
         "rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})",
-        [rule] if rule else _RULES,
+        _RULES,
     )
     return [
         f"{one['id']}: {node['html'][:160]} ({node.get('failureSummary', '')[:200]})"
