@@ -100,18 +100,11 @@ async def service(visit: Visit) -> Mapping[str, Any]:
     called = callees(edges, namespace, behind) if edges else []
     hosts = set(report["hosts"]) if report else set()
     total = as_called(versions["total"] if versions else None, seen["total"] if seen else None)
-    told = Evidence(
-        namespace=namespace,
-        name=name,
-        words=visit.readers.flags,
-        inbound=calling,
-        outbound=called,
-        total=total,
-        codes=codes["rows"] if codes else [],
+    told = _evidence(
+        visit, codes, findings, inbound=calling, outbound=called, total=total,
         reports=[report] if report else [],
         denied=denials([one for one in flows if one["service"] in hosts]),
-        findings=findings or [],
-    )
+    )  # fmt: skip
     return {
         "title": name,
         "name": name,
@@ -161,22 +154,13 @@ async def workload(visit: Visit) -> Mapping[str, Any]:
         *(visit.attempt(visit.readers.describe("service", one["namespace"], one["name"])) for one in services)
     )
     known = {name, *(edge["destination"]["app"] for edge in calling)}
-    told = Evidence(
-        namespace=namespace,
-        name=name,
-        words=visit.readers.flags,
-        inbound=calling,
-        outbound=called,
-        total=inbound["total"] if inbound else None,
-        codes=codes["rows"] if codes else [],
-        # Endpoints of a service may be another workload's; its policies are in the report of its own.
-        reports=[
-            *({**one, "endpoints": [], "policies": []} for one in reports if one),
-            *([report] if report else ()),
-        ],
+    # Endpoints of a service may be another workload's; its policies are in the report of its own.
+    parts = [{**one, "endpoints": [], "policies": []} for one in reports if one]
+    told = _evidence(
+        visit, codes, findings, inbound=calling, outbound=called, total=inbound["total"] if inbound else None,
+        reports=[*parts, *([report] if report else ())],
         denied=denials([one for one in flows if one["workload"] in known]),
-        findings=findings or [],
-    )
+    )  # fmt: skip
     return {
         "title": name,
         "name": name,
@@ -195,6 +179,18 @@ async def workload(visit: Visit) -> Mapping[str, Any]:
         "windows": WINDOWS,
         "since": charted(window),
     }
+
+
+def _evidence(visit: Visit, codes: Any, findings: Any, **more: Any) -> Evidence:
+    """What is known of the thing that the page is about."""
+    return Evidence(
+        namespace=visit.path["namespace"],
+        name=visit.path["name"],
+        words=visit.readers.flags,
+        codes=codes["rows"] if codes else [],
+        findings=findings or [],
+        **more,
+    )
 
 
 async def denied_lately(visit: Visit, window: str, namespace: str) -> list[Any]:
