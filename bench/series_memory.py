@@ -137,7 +137,7 @@ def envoy() -> dict[str, Any]:
         for count in (500, 1_000, 50_000):
             paths(count)
             found[f"{count} paths"] = memory(client.pid) | {
-                "overflowed": client.stat("server.stats_overflow.counter")
+                "overflowed": client.stat("server.stats_overflow.histogram")
             }
         return found
 
