@@ -77,6 +77,11 @@ spec:
   action: DENY
   rules: [{{to: [{{operation: {{paths: ["/api/denied*"]}}}}]}}]
 ---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {{name: every-trace, namespace: istio-system}}
+spec: {{tracing: [{{randomSamplingPercentage: 100}}]}}
+---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
 metadata: {{name: lost, namespace: shop}}
