@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -205,11 +206,14 @@ def test_grpc_messages_are_counted_at_both_ends(mesh: Mesh, channel: grpc.Channe
     for reporter, envoy in (("source", mesh.web), ("destination", mesh.reviews)):
         labels = {**SOURCE, "reporter": reporter, "request_protocol": "grpc"}
         labels |= {"destination_service_name": "reviews", "destination_workload": "reviews"}
-        count = lambda name, label, envoy=envoy, labels=labels: _sum(envoy, name, label, **labels)  # noqa: E731
-        _holds(lambda count=count: count("istio_requests_total", "grpc_response_status"), by_status, reporter)  # type: ignore[misc]
+
+        def by(name: str, envoy: Envoy = envoy, labels: dict[str, str] = labels) -> dict[str, int]:
+            return _sum(envoy, name, "grpc_response_status", **labels)
+
+        _holds(partial(by, "istio_requests_total"), by_status, reporter)
         for name, expected in MESSAGES.items():
-            _holds(lambda count=count, name=name: sum(count(name, "reporter").values()), expected, name)  # type: ignore[misc]
-            assert count(name, "grpc_response_status").keys() == {"0", "5"}
+            _holds(lambda by=by, name=name: sum(by(name).values()), expected, name)  # type: ignore[misc]
+            assert by(name).keys() == {"0", "5"}
 
 
 def test_a_stream_that_is_broken_off_is_counted_as_far_as_it_came(mesh: Mesh, channel: grpc.Channel) -> None:

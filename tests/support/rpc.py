@@ -37,6 +37,7 @@ def _twice(requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes
 
 def _refuse(_: bytes, context: grpc.ServicerContext) -> bytes:
     context.abort(grpc.StatusCode.NOT_FOUND, "nothing here")
+    raise AssertionError("it was aborted")
 
 
 @contextmanager

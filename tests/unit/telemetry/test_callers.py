@@ -22,15 +22,15 @@ from weft.telemetry.store import Store
 __all__ = ["clock"]
 
 
-def _heard(workload: str, **more: str) -> dict[str, str]:
+def _heard(workload: str) -> dict[str, str]:
     """Labels of a call to reviews whose caller's certificate names a workload."""
-    return at_destination(
-        source_workload=workload,
-        source_workload_namespace="front",
-        source_canonical_service="web",
-        source_version="v1",
-        **more,
-    )
+    return {
+        **at_destination(),
+        "source_workload": workload,
+        "source_workload_namespace": "front",
+        "source_canonical_service": "web",
+        "source_version": "v1",
+    }
 
 
 async def _edges(store: Store) -> dict[str, tuple[int, list[str], bool]]:
