@@ -409,7 +409,7 @@ def test_watched_requests_are_all_shown_and_the_proxy_is_put_back(shop: Mesh) ->
         send(shop, f"http://echo:{PORT}{mark}/%1b%5b31m?secret=1", 1)
         assert process.stdout is not None
         line = process.stdout.readline().rstrip("\n")
-        assert f"GET {mark}/%1b%5b31m  shop/front -> shop/echo-0  mtls" in line
+        assert f"GET {mark}/%1b%5b31m  shop/front-v1 -> shop/echo-0  mtls" in line
         assert line.isprintable()
         process.kill()
         process.wait()
@@ -423,7 +423,7 @@ def test_counts_callers_and_versions(shop: Mesh) -> None:
 
     def counted() -> float:
         rows = asked(shop, "stat", "svc/echo", "-n", "shop", "--by", "caller", "--window", "1h")["rows"]
-        return float(sum(row["requests"] for row in rows if row["key"] == f"{IDENTITY}payments"))
+        return float(sum(row["requests"] for row in rows if row["key"] == "shop/payments-v1"))
 
     wait_until(lambda: counted() >= 37, "the counts", 60)
     assert counted() == 37
