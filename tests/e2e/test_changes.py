@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.support.load import Load, load
+from tests.support.load import Load, load, streams
 from tests.support.mesh import Mesh, up
 from tests.support.ports import free_port
 
@@ -28,8 +28,8 @@ kind: Workload
 metadata: {{name: {name}, labels: {{app: {app}, version: {version}}}}}
 spec:
   serviceAccount: {app}
-  command: [{sys.executable}, -m, weft, echo]
-  ports: [{{name: http, port: 8080}}]
+  command: [{sys.executable}, -m, weft, echo, --port, "8080", --tcp-port, "7070"]
+  ports: [{{name: http, port: 8080}}, {{name: raw, port: 7070}}]
   readinessProbe: {{tcpSocket: {{port: http}}}}
 ---"""
 
@@ -80,12 +80,12 @@ def _weights(one: str, share: int, two: str) -> str:
     return _rules(f"[{{route: [{route}]}}]")
 
 
-def _peers(mode: str) -> str:
+def _peers(mode: str, app: str = "web") -> str:
     return f"""
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
-metadata: {{name: web}}
-spec: {{selector: {{matchLabels: {{app: web}}}}, mtls: {{mode: {mode}}}}}
+metadata: {{name: {app}}}
+spec: {{selector: {{matchLabels: {{app: {app}}}}}, mtls: {{mode: {mode}}}}}
 ---"""
 
 
@@ -122,6 +122,7 @@ BASE = (
     + _workload("client", "client", "v1")
     + _workload("guard", "guard", "v1")
     + _service().replace("web", "guard").replace("port: 8080", "port: 9000, targetPort: 8080")
+    + _service(name="tcp").replace("name: web", "name: db").replace("web", "guard").replace("8080", "7070")
     # Speaks HTTP at the number of web's port, which keeps their common listener when web's turns to TCP.
     + _service().replace("name: web", "name: neighbour").replace("app: web", "app: guard")
 )
@@ -193,10 +194,13 @@ CHANGES: dict[str, str | tuple[str, ...]] = {
     "mutual TLS": _peers("STRICT"),
     "none": _peers("DISABLE"),
     "as it comes": ("peerauthentication", "web"),
+    # Nobody tries a TCP connection again.
+    "bytes without mutual TLS": _peers("DISABLE", "guard"),
+    "bytes within it": ("peerauthentication", "guard"),
     "a filter and a limit": LUA + LIMIT,
     "no filter": ("envoyfilter", "lua"),
     "no limit": ("ratelimit", "web"),
-    "a narrow view": _scope("./web.default.svc.cluster.local"),
+    "a narrow view": _scope("./web.default.svc.cluster.local, ./db.default.svc.cluster.local"),
     "the whole view": ("sidecar", "client"),
     "whom to trust": _settings("trustDomainAliases: [other.example]"),
     "TLS as it shall be": _settings("compliancePolicy: pqc"),
@@ -222,30 +226,33 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         yield running
 
 
-def _address(netns: Path) -> str:
-    command = ["nsenter", f"--net={netns}", "getent", "ahostsv4", "web"]
+def _address(netns: Path, name: str) -> str:
+    command = ["nsenter", f"--net={netns}", "getent", "ahostsv4", name]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
 
 
 def test_no_change_fails_a_request(mesh: Mesh) -> None:
     netns = mesh.netns("default/client-0")
-    host = _address(netns)
+    host, db = _address(netns, "web"), _address(netns, "db")
     failed: dict[str, list[str]] = {}
     with ExitStack() as stack:
-        streams: list[Load] = [
+        loads: list[Load] = [
             stack.enter_context(load(*to, netns=inside, keep_alive=kept, threads=1, pause_s=0.01))
             for to, inside in ((("127.0.0.1", mesh.gateway_port), None), ((host, 8080), netns))
             for kept in (True, False)
         ]
+        loads += [
+            stack.enter_context(streams(db, 7070, netns=netns, life_s=life, pause_s=0.02)) for life in (0, 3)
+        ]
         for name, change in CHANGES.items():
-            before = [(len(stream.failures), stream.answers.copy()) for stream in streams]
+            before = [(len(stream.failures), stream.answers.copy()) for stream in loads]
             if isinstance(change, str):
                 mesh.weft("apply", "--wait", "-", stdin=change)
             else:
                 mesh.weft("delete", *change)
-            for stream in streams:
+            for stream in loads:
                 stream.wait_for(5)
-            for stream, (count, answers) in zip(streams, before, strict=True):
+            for stream, (count, answers) in zip(loads, before, strict=True):
                 if stream.failures[count:] or set(stream.answers - answers) != {200}:
                     failed.setdefault(name, []).append(
                         f"{stream.answers - answers}, {stream.failures[count : count + 3]}"

@@ -1,10 +1,11 @@
-"""Requests without a pause while something else happens; every one that fails is remembered."""
+"""Requests and streams without a pause while something else happens; every one that fails is remembered."""
 
 from __future__ import annotations
 
 import ctypes
 import http.client
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
+# Enough for a proxy to see that it is no TLS: with less than the head of a record it waits for more.
+_PING = b"ping and back\n"
 
 
 def enter_network(netns: Path) -> None:
@@ -132,3 +135,39 @@ def load(
         stop.set()
         for sender in senders:
             sender.join(20)
+
+
+@contextmanager
+def streams(
+    host: str, port: int, *, netns: Path | None = None, life_s: float = 3.0, pause_s: float = 0.05
+) -> Iterator[Load]:
+    """Have bytes sent back over one TCP connection after another, each in use for ``life_s``.
+
+    An exchange counts as a 200.
+    """
+    found, stop = Load(), threading.Event()
+
+    def hold() -> None:
+        if netns is not None:
+            enter_network(netns)
+        while not stop.is_set():
+            until = time.monotonic() + life_s
+            try:
+                with socket.create_connection((host, port), 15) as connection:
+                    while True:
+                        connection.sendall(_PING)
+                        if (got := connection.recv(len(_PING), socket.MSG_WAITALL)) != _PING:
+                            raise ConnectionError(f"{got!r} came back")
+                        found.note(200, "")
+                        if stop.wait(pause_s) or time.monotonic() >= until:
+                            break
+            except OSError as error:
+                found.fail(error)
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        holder.join(20)
