@@ -74,13 +74,16 @@ def test_tls_always_is_the_clusters_own_socket() -> None:
     ("protocol", "want"),
     [
         (ir.UpstreamProtocol.HTTP1, {"explicit_http_config": {"http_protocol_options": {}}}),
-        (ir.UpstreamProtocol.HTTP2, {"explicit_http_config": {"http2_protocol_options": {}}}),
+        (
+            ir.UpstreamProtocol.HTTP2,
+            {"explicit_http_config": {"http2_protocol_options": {"allow_connect": True}}},
+        ),
         (
             ir.UpstreamProtocol.AS_RECEIVED,
             {
                 "use_downstream_protocol_config": {
                     "http_protocol_options": {},
-                    "http2_protocol_options": {},
+                    "http2_protocol_options": {"allow_connect": True},
                 }
             },
         ),
