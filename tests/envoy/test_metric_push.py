@@ -123,7 +123,7 @@ def _pairs(values: dict[str, str]) -> list[otlp_common_v1.KeyValue]:
 
 
 def _world(text: str) -> World:
-    found = [parse_object(data, f"{number}")[0] for number, data in enumerate(yaml.safe_load_all(text))]
+    found = [parse_object(data)[0] for data in yaml.safe_load_all(text)]
     return World.build([one for one in found if one is not None])
 
 

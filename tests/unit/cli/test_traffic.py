@@ -21,7 +21,7 @@ SIGNALS: dict[str, Any] = {
     "received": 0, "sentPerSecond": 0.0, "receivedPerSecond": 0.0,
 }  # fmt: skip
 NOTHING = {name: None if name in {"success", "mean", "p50", "p95", "p99", "mtls"} else 0 for name in SIGNALS}
-KNOWN = {
+KNOWN: dict[str, Any] = {
     "workloads": [
         {"namespace": "shop", "workload": "reviews-v1", "version": "v1"},
         {"namespace": "shop", "workload": "reviews-v2", "version": "v2"},
