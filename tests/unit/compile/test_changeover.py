@@ -50,7 +50,7 @@ def sent(one: World) -> bool:
 MODES = [("STRICT", ""), ("PERMISSIVE", ""), ("DISABLE", ""), ("STRICT", "DISABLE"), ("DISABLE", "STRICT")]
 
 
-@pytest.mark.parametrize(("before", "after"), itertools.permutations(MODES, 2))
+@pytest.mark.parametrize(("before", "after"), list(itertools.permutations(MODES, 2)))
 def test_whoever_hears_of_it_first_is_understood(before: tuple[str, str], after: tuple[str, str]) -> None:
     old = world(*before)
     new = old.replace(world(*after).all(PeerAuthentication).values())
