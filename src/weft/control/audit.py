@@ -89,13 +89,13 @@ class AuditLog:
             AuditError: when it cannot be written; then it must not be done.
         """
         with self._lock:
-            end, lines = self._end, b""
+            end, lines = self._end, list[bytes]()
             for about in abouts:
                 plain = {name: _plain(value) for name, value in about.items()}
                 head = {"time": plain.pop("time", None) or _plain(self._clock()), "event": event}
                 line, end = end.append({**head, **plain})
-                lines += line
-            self._append(lines, sync=sync)
+                lines.append(line)
+            self._append(b"".join(lines), sync=sync)
             self._end = end
             if self._size >= self._max:
                 self._rotate()
