@@ -55,7 +55,14 @@ UNHEEDED: Final = "WEFT0102"
 
 
 def problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
-    """Problems of all VirtualServices that a namespace's proxies may obey, in the order of their names."""
+    """Problems of all that a namespace's proxies may obey, found once for each world."""
+    found = world.problems.get(namespace)
+    if found is None:
+        found = world.problems[namespace] = _problems_of(world, namespace)
+    return found
+
+
+def _problems_of(world: World, namespace: str) -> tuple[Problem, ...]:
     memo, settings = world.memo, world.settings
     view = world.view(namespace)
     rules = world.rules(view, ())

@@ -33,6 +33,7 @@ from weft.compile.service import Instance, Labels, Service
 from weft.compile.settings import Settings
 from weft.compile.view import Limits, View, view_of
 from weft.compile.vips import assign
+from weft.errors import Problem
 from weft.model.backend_tls_policy import BackendTLSPolicy
 from weft.model.core import ConfigMap, Namespace, Secret
 from weft.model.destination_rule import DestinationRule
@@ -89,6 +90,7 @@ class World:
         "instances",
         "key_sets",
         "memo",
+        "problems",
         "services",
         "settings",
         "trust_domain",
@@ -121,6 +123,8 @@ class World:
         self.key_sets = key_sets
         self.memo = memo
         self.former_peers: FormerPeers | None = None
+        self.problems: dict[str, tuple[Problem, ...]] = {}
+        """What could not be honoured, by the namespace whose proxies obey it, as far as it was asked for."""
 
     @classmethod
     def build(
