@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import json
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from tests.support.joined import ENTRY, entry, healthy, instance, joined, session
 from tests.support.plane import Plane, eventually, plane
 
 from weft.errors import WeftError
@@ -21,65 +20,12 @@ from weft.identity.join import JoinToken, TokenError
 from weft.identity.revocation import issuer_key
 from weft.identity.scope import Scope
 from weft.model.resource import Key
-from weft.node.admin import Reply, ask
+from weft.node.admin import Reply
 from weft.node.enrolment import Membership, join
-from weft.node.inquiry import PART_CHARACTERS
-from weft.node.keys import make_key, read_secrets, request_for
+from weft.node.keys import make_key, request_for
 from weft.node.remote import Denied, Unreachable
-from weft.node.session import Session
 from weft.spiffe import SpiffeId
 from weft.store.interface import Put
-
-CAPTURED = {"capture": "redirect", "labels": {"app": "web"}, "ports": {"http": 8080}}
-WEB = SpiffeId("cluster.local", "shop", "web")
-ENTRY = "networking.istio.io/WorkloadEntry"
-
-
-@pytest.fixture
-async def control(tmp_path: Path) -> AsyncIterator[Plane]:
-    async with plane(tmp_path / "control") as running:
-        yield running
-
-
-async def joined(control: Plane, state: Path, name: str = "host1", **options: Any) -> Membership:
-    state.mkdir(parents=True, exist_ok=True)
-    token = await control.token(**options)
-    return await join(control.url, token, name, ["192.0.2.1"], state)
-
-
-@asynccontextmanager
-async def session(membership: Membership, state: Path, *, connect: bool = True) -> AsyncIterator[Session]:
-    opened = Session(membership, state)
-    running = asyncio.create_task(opened.run())
-    try:
-        if connect:
-            assert await opened.wait_connected(10), opened.error
-        yield opened
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await opened.close()
-
-
-def instance(name: str = "web-0", **fields: Any) -> dict[str, Any]:
-    about = {"namespace": "shop", "name": name, "serviceAccount": "web", "address": "192.0.2.7"}
-    return {
-        **about,
-        "id": f"shop/{name}",
-        "labels": {"app": "web"},
-        "ports": {"http": 8080},
-        **CAPTURED,
-        **fields,
-    }
-
-
-async def entry(control: Plane, name: str = "web-0") -> dict[str, Any] | None:
-    stored = await control.store.get(Key(ENTRY, "shop", name))
-    return json.loads(stored.body) if stored else None
-
-
-def healthy(body: dict[str, Any] | None) -> str | None:
-    return body["status"]["conditions"][0]["status"] if body else None
 
 
 class TestJoining:
@@ -407,57 +353,6 @@ class TestSurviving:
                 await node.certify("shop", "web", tmp_path, None)
 
 
-class TestCards:
-    """What certificates say of their bearers beside the identity."""
-
-    def card(self, directory: Path) -> str:
-        found = read_secrets(directory, "spiffe://cluster.local/ns/shop/sa/web")
-        return found.card if found is not None else ""
-
-    async def test_a_certificate_says_what_was_registered_and_follows_it(
-        self, control: Plane, tmp_path: Path
-    ) -> None:
-        directory = tmp_path / "workload"
-        directory.mkdir()
-        async with session(await joined(control, tmp_path), tmp_path) as node:
-            await node.register(instance(labels={"app": "web", "version": "v1"}))
-            await node.certify("shop", "web", directory, None, "web-0")
-            assert self.card(directory) == "weft1/web-0/web/v1/weft/web/v1"
-            await node.register(instance(labels={"app": "web", "version": "v2"}))
-            await eventually(lambda: self.card(directory) == "weft1/web-0/web/v2/weft/web/v2")
-            held = await node.hold("shop/web-0", WEB, lambda _: None)
-            assert held.card == self.card(directory)
-
-    async def test_one_that_an_earlier_agent_left_without_is_replaced(
-        self, control: Plane, tmp_path: Path
-    ) -> None:
-        directory = tmp_path / "workload"
-        directory.mkdir()
-        async with session(await joined(control, tmp_path), tmp_path) as node:
-            await node.certify("shop", "web", directory, None)
-            assert self.card(directory) == ""
-            await node.certify("shop", "web", directory, None, "web-0")
-            assert self.card(directory) == ""
-            await node.register(instance())
-            await eventually(lambda: self.card(directory) == "weft1/web-0/web/unknown/weft/web/latest")
-
-    async def test_nobody_gets_the_card_of_another(self, control: Plane, tmp_path: Path) -> None:
-        directory, second = tmp_path / "workload", tmp_path / "second"
-        directory.mkdir()
-        second.mkdir()
-        async with (
-            session(await joined(control, tmp_path), tmp_path) as node,
-            session(await joined(control, second, "host2"), second) as other,
-        ):
-            await node.register(instance())
-            await other.certify("shop", "web", directory, None, "web-0")
-            assert self.card(directory) == "", "it is another node's"
-            await node.certify("shop", "other", second, None, "web-0")
-            found = read_secrets(second, "spiffe://cluster.local/ns/shop/sa/other")
-            assert found is not None
-            assert found.card == "", "it has another service account"
-
-
 class Cable:
     """Carries TCP to a port, until it is pulled: then nothing arrives and nobody is told."""
 
@@ -567,62 +462,6 @@ class TestTold:
             proxy = {"trust": mine.trust.version, "issuer": issuer, "serial": serial}
             await eventually(lambda: told() == {"": agent, "shop/web-0": proxy})
             assert issuer == mine.issuer == issuer_key(control.authority)
-
-
-@asynccontextmanager
-async def admin(socket: Path, body: str) -> AsyncIterator[list[str]]:
-    """An admin interface that answers ``body``; yields the request lines."""
-    asked: list[str] = []
-
-    async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0].decode())
-        data = body.encode()
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(data), data))
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_unix_server(attend, str(socket))
-    async with server:
-        yield asked
-
-
-class TestAdmin:
-    async def test_the_control_plane_asks_an_envoy_by_its_node(self, control: Plane, tmp_path: Path) -> None:
-        dump = "ü" * (2 * PART_CHARACTERS + 1)
-        socket = tmp_path / "admin.sock"
-
-        async def through(name: str, method: str, path: str) -> Reply:
-            assert name == "shop/web-0"
-            return await ask(socket, path, method=method)
-
-        async with session(await joined(control, tmp_path), tmp_path) as node, admin(socket, dump) as asked:
-            await node.register(instance())
-            with pytest.raises(LookupError, match="runs no proxies"):
-                await control.service.ask("shop/web-0", "GET", "/config_dump")
-            node.on_admin(through)
-            status, body = await control.service.ask("shop/web-0", "GET", "/config_dump?include_eds")
-            assert (status, body.decode()) == (200, dump)
-            assert "GET /config_dump?include_eds HTTP/1.1" in asked
-            with pytest.raises(LookupError, match="no request"):
-                await control.service.ask("shop/web-0", "GET", "/stats HTTP/1.1\r\n\r\nPOST /quitquitquit")
-            with pytest.raises(LookupError, match="no node"):
-                await control.service.ask("shop/other", "GET", "/stats")
-
-    async def test_a_node_that_goes_away_leaves_nobody_waiting(self, control: Plane, tmp_path: Path) -> None:
-        began, never = asyncio.Event(), asyncio.Event()
-
-        async def silent(name: str, method: str, path: str) -> Reply:
-            began.set()
-            await never.wait()
-            raise AssertionError
-
-        async with session(await joined(control, tmp_path), tmp_path) as node:
-            await node.register(instance())
-            node.on_admin(silent)
-            asking = asyncio.create_task(control.service.ask("shop/web-0", "GET", "/stats"))
-            await began.wait()
-        with pytest.raises(LookupError, match="went away"):
-            await asking
 
 
 def _roots(directory: Path) -> int:
