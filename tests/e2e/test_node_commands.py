@@ -106,7 +106,7 @@ def joined(host: Host) -> Host:
         *("--runtime-dir", str(directory / "control"), "--state-dir", str(directory / "state")),
     )  # fmt: skip
     api_socket = directory / "control" / "api.sock"
-    until(api_socket.exists, lambda: host.log("control"))
+    until(lambda: _answers(api_socket), lambda: host.log("control"))
     token = ask_for_token(api_socket, "host-1")
     start_node(host, api, token)
     return host
@@ -126,6 +126,12 @@ def start_node(host: Host, api: int | None = None, token: str = "") -> subproces
 
     until(answers, lambda: host.log("node"))
     return child
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens there: the file is made before."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def ask_for_token(path: Path, node: str) -> str:
