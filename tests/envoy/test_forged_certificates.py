@@ -23,7 +23,7 @@ from tests.support.certificates import Pair, TestAuthority
 from tests.support.compiled import world
 from tests.support.edge_backends import pem_file
 from tests.support.forgeries import Forger, Wish, uri, wishes
-from tests.support.identities import sidecar_of
+from tests.support.identities import SERVICE, sidecar_of
 from tests.support.plane import Plane, plane
 from tests.support.ports import free_ports
 from weft import ir
@@ -38,15 +38,9 @@ FORGERIES = wishes(FRIEND, spiffe("other"))
 AT_PROXIES = sorted(FORGERIES.keys() - {"an authority itself"})
 REFUSED = (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)
 
-STRICT = """
-apiVersion: v1
-kind: Service
-metadata: {{name: web, namespace: default}}
-spec:
-  selector: {{app: web}}
-  ports: [{{name: http, port: 80, targetPort: {app}}}]
----
-apiVersion: security.istio.io/v1
+STRICT = (
+    SERVICE
+    + """apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {{name: default, namespace: istio-system}}
 spec: {{mtls: {{mode: STRICT}}}}
@@ -67,6 +61,7 @@ spec:
   gateways: [edge]
   http: [{{directResponse: {{status: 200}}}}]
 """
+)
 
 
 GUARDED = """

@@ -18,7 +18,7 @@ from tests.support.certificates import Pair, TestAuthority
 from tests.support.compiled import world
 from tests.support.edge_backends import pem_file
 from tests.support.envoy import Envoy, wait_until
-from tests.support.identities import sidecar_of
+from tests.support.identities import SERVICE, sidecar_of
 from tests.support.intermediates import intermediate
 from tests.support.ports import free_ports
 from weft.identity.ca import Authority
@@ -29,25 +29,20 @@ from weft.spiffe import SpiffeId
 
 REFUSED = (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)
 OWN, PARTNER, STRANGER = "cluster.local", "partner.example", "stranger.example"
-MESH = """
-apiVersion: weft.dev/v1alpha1
+MESH = (
+    SERVICE
+    + """apiVersion: weft.dev/v1alpha1
 kind: MeshConfig
 metadata: {{name: default, namespace: istio-system}}
 spec:
   caCertificates: [{{spiffeBundleUrl: "https://partner.example/", trustDomains: [partner.example]}}]
----
-apiVersion: v1
-kind: Service
-metadata: {{name: web, namespace: default}}
-spec:
-  selector: {{app: web}}
-  ports: [{{name: http, port: 80, targetPort: {app}}}]
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {{name: default, namespace: istio-system}}
 spec: {{mtls: {{mode: STRICT}}}}
 """
+)
 
 
 def now() -> datetime:

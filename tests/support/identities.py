@@ -6,7 +6,7 @@ from weft import ir
 from weft.names import ProxyName
 
 # To be formatted with the port of the application: in the mesh as a workload, for gateways as a host outside.
-WEB = """
+SERVICE = """
 apiVersion: v1
 kind: Service
 metadata: {{name: web, namespace: default}}
@@ -14,7 +14,10 @@ spec:
   selector: {{app: web}}
   ports: [{{name: http, port: 80, targetPort: {app}}}]
 ---
-apiVersion: networking.istio.io/v1
+"""
+WEB = (
+    SERVICE
+    + """apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {{name: back, namespace: default}}
 spec:
@@ -24,6 +27,7 @@ spec:
   ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {app}}}]
   endpoints: [{{address: 127.0.0.1}}]
 """
+)
 
 
 def sidecar_of(name: str, app_port: int, inbound_port: int, outbound_port: int) -> ir.ProxyIdentity:
